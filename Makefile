@@ -1,0 +1,78 @@
+# `make` alone lists what there is; the text behind ## is the list.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON_BIN := venv/bin/python
+
+# `make demo`: what is set, even to nothing, is passed on; the rest is the demo's own. LANGUAGE counts on make's command
+# line only, because in the environment it is the user's locale.
+quoted = '$(subst ','\'',$(1))'
+given = $(if $(filter undefined,$(origin $(1))),,--$(2)=$(call quoted,$($(1))))
+DEMO_ARGS = $(call given,AUDIO,audio) $(call given,MODEL,model) $(call given,ALIGNER,aligner) \
+	$(call given,FORMAT,format) $(if $(filter command,$(origin LANGUAGE)),$(call given,LANGUAGE,language))
+ADDR ?= 127.0.0.1:50051
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make demo AUDIO=talk.mp3 MODEL=Qwen/Qwen3-ASR-1.7B ALIGNER=Qwen/Qwen3-ForcedAligner-0.6B FORMAT=srt LANGUAGE=en"
+	@echo "  BUILD_TYPE=cublas make install   (NVIDIA; hipblas for AMD; empty or cpu for neither)"
+
+.PHONY: install
+install: ## ./venv with what the backend needs, for BUILD_TYPE; quick when it is there
+	@bash install.sh
+
+.PHONY: install-dev
+install-dev:
+	@DEV=1 bash install.sh
+
+.PHONY: proto
+proto: install ## The protobuf stubs, from proto/backend.proto
+	@$(PYTHON_BIN) -m grpc_tools.protoc -Ibackend/wire=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/backend.proto
+
+.PHONY: demo
+demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE FORMAT=json|verbose_json|srt|vtt|lrc|txt
+	@$(PYTHON_BIN) -m demo $(DEMO_ARGS)
+
+.PHONY: run
+run: install ## The backend, in the foreground, at ADDR
+	@bash run.sh --addr $(ADDR)
+
+.PHONY: test
+test: install-dev ## What CI runs: lint, format, strict types, tests
+	@bash test.sh
+
+.PHONY: check
+check: test ## The same as test
+
+.PHONY: format
+format: install-dev ## Format the sources, and mend what lint can mend
+	@venv/bin/ruff check --fix .
+	@venv/bin/ruff format .
+
+.PHONY: demo-models
+demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)
+	$(PYTHON_BIN) -m tools.demo_models.train tower --threads 2
+	$(PYTHON_BIN) -m tools.demo_models.train asr & asr=$$!; \
+	$(PYTHON_BIN) -m tools.demo_models.train aligner & aligner=$$!; \
+	trap 'kill $$asr $$aligner 2>/dev/null' INT TERM; \
+	wait $$asr; asr=$$?; wait $$aligner && exit $$asr
+	rm -rf test/models/asr test/models/aligner
+	mkdir -p test/models
+	cp -R build/demo_models/asr build/demo_models/aligner test/models/
+
+.PHONY: demo-models-eval
+demo-models-eval: install-dev ## How well the demo checkpoints hear, on recordings they never saw
+	$(PYTHON_BIN) -m tools.demo_models.evaluate
+
+.PHONY: recordings
+recordings: install ## Make the recordings in test/audio again (espeak-ng)
+	$(PYTHON_BIN) -m tools.demo_models.recordings
+
+.PHONY: clean
+clean: ## Remove what was built, except ./venv
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis backend/wire/backend_pb2*
+	find . -name __pycache__ -type d -not -path './venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Makes ./venv with everything the backend needs, and the protobuf stubs. Safe to run again: quick when nothing changed.
+#
+#   BUILD_TYPE   empty or cpu: CPU | cublas: NVIDIA CUDA | hipblas: AMD ROCm. Not set at all: what ./venv already has, else CPU.
+#   PYTHON       the interpreter to build ./venv with (default: python3); 3.10 to 3.13.
+#   DEV=1        adds what `make test` needs.
+#   TORCH_INDEX  another index to take torch from first (default: PyTorch's own, by BUILD_TYPE).
+#
+# No Debian package is needed at run time: the wheels bring libsndfile, libsoxr and ffmpeg's libraries along.
+set -euo pipefail
+
+here="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+cd "$here" # requirement files, proto paths and python -m are relative to the repository
+venv="$here/venv"
+
+say() { printf 'install: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+kind_of_build() { # the kind that BUILD_TYPE asks for; a venv keeps its kind while nobody asks
+  local asked="${BUILD_TYPE-}"
+  if [[ -z "${BUILD_TYPE+set}" && -f "$venv/.kind" ]]; then
+    cat "$venv/.kind"
+    return
+  fi
+  case "$asked" in
+    "" | cpu) echo cpu ;;
+    cublas) echo cuda ;;
+    hipblas) echo rocm ;;
+    *) die "BUILD_TYPE=$asked is not known; it may be empty, cpu, cublas or hipblas" ;;
+  esac
+}
+
+torch_index() { # the builds of torch 2.13.0 that PyTorch publishes
+  case "$1" in
+    cpu) echo "https://download.pytorch.org/whl/cpu" ;;
+    cuda) echo "https://download.pytorch.org/whl/cu130" ;;
+    rocm) echo "https://download.pytorch.org/whl/rocm7.2" ;;
+  esac
+}
+
+fingerprint() { # of the contents, so that a checkout that only touches files installs nothing
+  "$venv/bin/python" -c '
+import hashlib, pathlib, sys
+digest = hashlib.sha256(sys.version.encode())
+for name in sys.argv[1:]:
+    digest.update(name.encode() + b"\0" + pathlib.Path(name).read_bytes())
+print(digest.hexdigest())' "$@"
+}
+
+is_stamped() { [[ -f "$venv/.$1" && "$(cat "$venv/.$1")" == "$2" ]]; }
+
+make_venv() {
+  local kind="$1" python="${PYTHON:-python3}"
+  if [[ -x "$venv/bin/python" && "$(cat "$venv/.kind" 2>/dev/null)" == "$kind" ]] && "$venv/bin/python" -c '' 2>/dev/null; then
+    # PYTHON names the interpreter of a new venv; an existing one is made anew only when it is another Python
+    [[ -z "${PYTHON:-}" ]] && return
+    [[ "$("$PYTHON" -c 'import sys; print(sys.version)')" == "$("$venv/bin/python" -c 'import sys; print(sys.version)')" ]] && return
+  fi
+  command -v "$python" >/dev/null || die "no $python here; install Python 3.10 to 3.13, or name one with PYTHON="
+  "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
+    die "$("$python" --version) does not fit; Python 3.10 to 3.13 is needed, name one with PYTHON="
+  "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    die "$python cannot make a venv; on Debian and Ubuntu: apt-get install python3-venv"
+  say "making ./venv for $kind with $("$python" --version)"
+  "$python" -m venv --clear "$venv"
+  echo "$kind" >"$venv/.kind"
+}
+
+pip_install() { "$venv/bin/python" -m pip install --disable-pip-version-check --quiet "$@"; }
+
+install_torch() {
+  local kind="$1" index
+  index="${TORCH_INDEX:-$(torch_index "$kind")}"
+  say "torch for $kind from $index"
+  # One quick try. It takes torch's own dependencies from there too: those of the ROCm build are nowhere else.
+  if ! pip_install --timeout 10 --retries 0 --index-url "$index" -r "requirements-$kind.txt"; then
+    say "that index is out of reach or has no such torch; taking torch from where pip is configured to look"
+    pip_install -r "requirements-$kind.txt"
+  fi
+  # Another source may hold another build under the same version, and a CPU build must not pass for a GPU build.
+  if [[ "$kind" != cpu ]] && ! "$venv/bin/python" -W ignore -c "import sys, torch; sys.exit(not getattr(torch.version, sys.argv[1]))" \
+    "$([[ "$kind" == rocm ]] && echo hip || echo cuda)"; then
+    die "pip found no torch built for $kind; name an index that has it with TORCH_INDEX="
+  fi
+}
+
+write_stubs() {
+  "$venv/bin/python" -m grpc_tools.protoc -Ibackend/wire=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/backend.proto
+  "$venv/bin/python" -c 'import backend.wire.backend_pb2_grpc' # stubs and libraries that do not fit each other fail here
+}
+
+main() {
+  local kind runtime dev
+  kind="$(kind_of_build)"
+  make_venv "$kind"
+
+  runtime="$(fingerprint install.sh requirements.txt "requirements-$kind.txt")"
+  if ! is_stamped runtime "$runtime"; then
+    rm -f "$venv/.runtime" "$venv/.dev"
+    install_torch "$kind"
+    say "the rest, from requirements.txt"
+    pip_install -r "requirements-$kind.txt" -r requirements.txt
+    echo "$runtime" >"$venv/.runtime"
+  fi
+
+  if [[ "${DEV:-}" == 1 ]]; then
+    dev="$(fingerprint requirements.txt requirements-dev.txt)"
+    if ! is_stamped dev "$dev"; then
+      say "the tools for tests, from requirements-dev.txt"
+      pip_install -r "requirements-$kind.txt" -r requirements.txt -r requirements-dev.txt
+      echo "$dev" >"$venv/.dev"
+    fi
+  fi
+
+  local wire
+  wire="$(fingerprint requirements.txt proto/backend.proto)"
+  if ! is_stamped wire "$wire" || [[ ! -f backend/wire/backend_pb2_grpc.py || ! -f backend/wire/backend_pb2.py ]]; then
+    write_stubs
+    echo "$wire" >"$venv/.wire"
+  fi
+}
+
+main

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Starts the backend as the gateway does: run.sh --addr HOST:PORT, from any working directory, with stdin closed.
+# It becomes Python itself (exec, same pid), so that the gateway's signals reach the process that serves.
+set -euo pipefail
+
+here="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+python="$here/venv/bin/python"
+
+if [[ ! -x "$python" ]]; then
+  echo "the backend is not installed: run $here/install.sh" >&2 # the gateway shows the last line of stderr to its user
+  exit 1
+fi
+
+cd "$here" # `python -m` looks in the working directory first, which is anybody's
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" # for the processes that Python starts, wherever they stand
+export QWEN_ASR_PARENT="$PPID"                       # whom to watch, even if it dies before Python is up
+export PYTHONUNBUFFERED=1                            # a log line that sits in a buffer helps nobody after a SIGKILL
+
+# With fd 0 closed, the next file or socket that is opened would become stdin; an empty one is safe.
+exec "$python" -m backend "$@" </dev/null
