@@ -1,0 +1,38 @@
+"""`python -m backend --addr HOST:PORT`: argv and logging, nothing else."""
+
+from __future__ import annotations
+
+import os
+
+from backend import parent
+
+parent.watch(os.environ)  # before the imports below, which take their time
+
+import argparse  # noqa: E402
+import asyncio  # noqa: E402
+import logging  # noqa: E402
+import sys  # noqa: E402
+
+from backend.server import AddressTaken, serve  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="backend", description="Qwen3-ASR behind LocalAI's gRPC contract.")
+    parser.add_argument("--addr", default="127.0.0.1:50051", help="HOST:PORT to listen on; port 0 = any free one")
+    arguments = parser.parse_args()
+    # stderr is what the gateway shows; it may be a full device, and a lost log line must not stop the service
+    logging.raiseExceptions = False
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        asyncio.run(serve(arguments.addr, os.environ))
+    except AddressTaken as error:
+        logging.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    # not sys.exit: the model's thread may be deep in a batch, and tearing the interpreter down under it can crash
+    logging.shutdown()
+    os._exit(code)

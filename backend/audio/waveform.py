@@ -1,0 +1,40 @@
+"""What sound is inside this backend: mono float32 samples at 16 kHz, and pieces of them.
+
+Positions and lengths are bare sample counts here; seconds exist at the edges, in names that end in `_s`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000  # what Qwen3-ASR's mel front end was trained on
+
+Samples: TypeAlias = NDArray[np.float32]  # shape (n,), within [-1, 1]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a recording: `samples` of it, the first of which is number `start`."""
+
+    start: int
+    samples: Samples
+
+    @property
+    def end(self) -> int:
+        return self.start + self.samples.size
+
+    @property
+    def start_s(self) -> float:
+        return self.start / SAMPLE_RATE
+
+    @property
+    def end_s(self) -> float:
+        return self.end / SAMPLE_RATE
+
+    @property
+    def duration_s(self) -> float:
+        return self.samples.size / SAMPLE_RATE

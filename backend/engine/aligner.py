@@ -1,0 +1,68 @@
+"""Qwen3-ForcedAligner behind the Aligner protocol.
+
+One forward pass: the audio, then every word with two `<timestamp>` slots behind it; the class with the best score in
+a slot is a time in steps of 80 ms. No chat template: it would shift every time by 92 ms (vllm-omni PR 7240). The
+text is split into units by the package's own text processor, because the aligner was trained on its units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+from qwen_asr.inference.qwen3_forced_aligner import Qwen3ForceAlignProcessor
+
+from backend.engine.monotone import best_times
+from backend.engine.qwen import padded, weight_bytes
+from backend.engine.recognizer import AlignedUnit, Passage
+from backend.languages import NAMES
+
+_SAMPLE_RATE = 16_000
+
+
+class QwenAligner:
+    """A loaded Qwen3-ForcedAligner. See engine/recognizer.Aligner."""
+
+    def __init__(self, model: Qwen3ASRForConditionalGeneration, processor: Qwen3ASRProcessor) -> None:
+        self.model = model
+        self.processor = processor
+        self.slot_id = int(model.config.timestamp_token_id)
+        self.class_s = float(model.config.timestamp_segment_time) / 1000
+        self.weight_bytes = weight_bytes(model)
+
+    @cached_property
+    def _units(self) -> Qwen3ForceAlignProcessor:
+        return Qwen3ForceAlignProcessor()
+
+    @torch.inference_mode()
+    def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
+        split = [self._units.encode_timestamp(p.text, NAMES[p.language]) for p in passages]
+        spoken = [i for i, (units, _) in enumerate(split) if units]  # text of punctuation alone has no units
+        aligned: list[list[AlignedUnit]] = [[] for _ in passages]
+        if not spoken:
+            return aligned
+        inputs = self.processor(
+            text=[split[i][1] for i in spoken],
+            audio=[padded(passages[i].samples) for i in spoken],
+            return_tensors="pt",
+            padding=True,
+        )
+        inputs = inputs.to(self.model.device).to(self.model.dtype)
+        logits = self.model.thinker(**inputs, use_cache=False).logits
+        for row, i in enumerate(spoken):
+            slots = logits[row, inputs["input_ids"][row] == self.slot_id]
+            aligned[i] = self._timed(split[i][0], slots, passages[i].samples.size / _SAMPLE_RATE)
+        return aligned
+
+    def _timed(self, units: list[str], slots: torch.Tensor, duration_s: float) -> list[AlignedUnit]:
+        """Units with the best monotone times inside the passage. slots: (2 × units, classes) logits."""
+        classes = min(slots.shape[-1], math.ceil(duration_s / self.class_s) + 1)
+        scores: NDArray[np.float32] = torch.log_softmax(slots[:, :classes].float(), dim=-1).cpu().numpy()
+        times = best_times(scores) * self.class_s
+        starts, ends = times[0::2].tolist(), times[1::2].tolist()
+        return [AlignedUnit(*timed) for timed in zip(units, starts, ends, strict=True)]

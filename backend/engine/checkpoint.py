@@ -1,0 +1,99 @@
+"""Finding a checkpoint and looking at it before any weights are read.
+
+Rules: what lies on disk is loaded offline; a name is a hub repository only if nothing on disk answers to it; whatever
+is not Qwen3-ASR or Qwen3-ForcedAligner is refused by name, since the gateway probes backends with foreign models.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from backend.errors import CheckpointRefused
+
+Kind = Literal["recognizer", "aligner"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_TIMEOUT_S = 10.0
+# In the pinned transformers this key reaches a loader of remote kernels (CVE-2026-4372).
+_SUSPICIOUS_KEYS = ("_attn_implementation_internal", "auto_map")
+_KIND_NAMES = {"recognizer": "a Qwen3-ASR model", "aligner": "a Qwen3-ForcedAligner model"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`name`: a folder, or a hub repository where `local` is False."""
+
+    name: str
+    local: bool
+
+
+def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
+    """The checkpoint that `name` means: the path `file`, `name` itself, `name` under `folder`, or the hub's."""
+    if not name:
+        raise CheckpointRefused("no model is named; set the model's `parameters.model` to a Qwen3-ASR checkpoint")
+    for path in (Path(file) if file else None, Path(name), Path(folder) / name if folder else None):
+        if path is None or not path.exists():
+            continue
+        if path.is_file():  # the gateway may name the weights; the checkpoint is the folder around them
+            path = path.parent
+        if (path / "config.json").is_file():
+            return Checkpoint(str(path), local=True)
+        if path.is_absolute() or file:
+            raise CheckpointRefused("the model folder has no config.json; it must hold a whole checkpoint")
+    if _HUB_ID.fullmatch(name):
+        return Checkpoint(name, local=False)
+    raise CheckpointRefused(f"{name!r} is neither a folder with a checkpoint nor a hub id such as Qwen/Qwen3-ASR-0.6B")
+
+
+def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
+    """Refuse a checkpoint that is not of `kind`, by its config.json alone; of local ones also without weights."""
+    config = _config(checkpoint)
+    found = _kind(config)
+    if found != kind:
+        what = _KIND_NAMES.get(found, f"of the type {found!r}")
+        remedy = (
+            "name it in the option forced_aligner" if found == "aligner" else f"this backend needs {_KIND_NAMES[kind]}"
+        )
+        raise CheckpointRefused(f"the checkpoint {checkpoint.name!r} is {what}; {remedy}")
+    for key in _SUSPICIOUS_KEYS:
+        if key in json.dumps(config):
+            raise CheckpointRefused(
+                f"the checkpoint's config.json holds {key!r}, which can run foreign code; remove it"
+            )
+    if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
+        raise CheckpointRefused(f"the checkpoint {checkpoint.name!r} holds no .safetensors weights")
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    path = Path(checkpoint.name) / "config.json" if checkpoint.local else _downloaded_config(checkpoint.name)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointRefused(f"the config.json of {checkpoint.name!r} cannot be read") from error
+    if not isinstance(config, dict):
+        raise CheckpointRefused(f"the config.json of {checkpoint.name!r} is not a JSON object")
+    return config
+
+
+def _downloaded_config(repository: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, "config.json", etag_timeout=_HUB_TIMEOUT_S))
+    except Exception as error:
+        raise CheckpointRefused(
+            f"the hub repository {repository!r} could not be fetched; check the name and the network, "
+            "or put the checkpoint under the models folder"
+        ) from error
+
+
+def _kind(config: dict[str, Any]) -> str:
+    if config.get("model_type") != "qwen3_asr":
+        return str(config.get("model_type"))
+    thinker = config.get("thinker_config")
+    thinker_type = thinker.get("model_type", "") if isinstance(thinker, dict) else ""
+    return "aligner" if "forced_aligner" in str(thinker_type) else "recognizer"

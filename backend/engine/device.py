@@ -1,0 +1,102 @@
+"""Where and how the numbers are computed: device, dtype and attention, chosen once and explained in one line.
+
+Rules: bf16 where the device computes it well, fp16 on Turing (it has fast fp16 and no bf16), fp32 otherwise; what
+the operator names is obeyed or refused, never replaced.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib.util
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from backend.errors import DeviceUnavailable, InvalidOption
+from backend.options import LoadOptions
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`attention` is the text model's; the encoder attends in windows of its own unless flash-attn is chosen."""
+
+    device: torch.device
+    dtype: torch.dtype
+    attention: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.device}, {str(self.dtype).removeprefix('torch.')}, attention {self.attention} ({self.reason})"
+
+
+def choose(options: LoadOptions) -> Placement:
+    """The placement for `options` on this machine. Raises DeviceUnavailable or InvalidOption."""
+    device, why_device = _device(options)
+    dtype, why_dtype = _dtype(device, options)
+    attention, why_attention = _attention(device, dtype, options)
+    return Placement(device, dtype, attention, "; ".join((why_device, why_dtype, why_attention)))
+
+
+def _device(options: LoadOptions) -> tuple[torch.device, str]:
+    if torch.cuda.is_available():  # NVIDIA, or AMD: torch calls ROCm cuda, too
+        index = options.main_gpu or 0
+        if index >= torch.cuda.device_count():
+            raise DeviceUnavailable(f"MainGPU {index}")
+        return torch.device("cuda", index), torch.cuda.get_device_name(index)
+    if options.cuda:
+        raise DeviceUnavailable("CUDA")
+    if torch.backends.mps.is_available():
+        return torch.device("mps"), "Apple GPU"
+    if torch.xpu.is_available():
+        return torch.device("xpu", options.main_gpu or 0), "Intel GPU"
+    return torch.device("cpu"), "no GPU found"
+
+
+def _dtype(device: torch.device, options: LoadOptions) -> tuple[torch.dtype, str]:
+    if options.dtype != "auto":
+        return _DTYPES[options.dtype], "dtype as asked"
+    if device.type == "cuda":
+        if torch.version.hip is not None:
+            return torch.bfloat16, "ROCm computes bf16"
+        major, minor = torch.cuda.get_device_capability(device)
+        if major >= 8:
+            return torch.bfloat16, "Ampere or later computes bf16"
+        if (major, minor) == (7, 5):
+            return torch.float16, "Turing computes fp16, not bf16"
+        return torch.float32, "older than Turing"
+    if device.type == "xpu":
+        return torch.bfloat16, "XMX computes bf16"
+    if device.type == "cpu" and _cpu_computes_bf16():
+        return torch.bfloat16, "the processor has AVX512-BF16 or AMX"
+    return torch.float32, "no fast bf16 here"
+
+
+def _cpu_computes_bf16() -> bool:
+    """Emulated bf16 (AVX2, plain AVX512) is slower than fp32; these two instruction sets are twice as fast."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _attention(device: torch.device, dtype: torch.dtype, options: LoadOptions) -> tuple[str, str]:
+    flash = device.type == "cuda" and dtype != torch.float32 and importlib.util.find_spec("flash_attn") is not None
+    if options.attention == "auto":
+        return ("flash_attention_2", "flash-attn is installed") if flash else ("sdpa", "no flash-attn")
+    if options.attention == "flash_attention_2" and not flash:
+        raise InvalidOption(
+            "attn_implementation", "flash_attention_2 needs CUDA, a 16 bit dtype and the flash-attn package"
+        )
+    return options.attention, "attention as asked"
+
+
+def reclaim() -> None:
+    """Give the memory of dropped models back to the device and the system."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":  # glibc keeps freed pages; musl has no malloc_trim
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

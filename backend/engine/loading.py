@@ -1,0 +1,50 @@
+"""The real Loader: checkpoints from disk or hub, onto the device that was chosen for them.
+
+Imported only when LoadModel asks for it, because torch and the package take seconds that the port must not wait for.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from backend.engine import checkpoint, device, qwen
+from backend.engine.aligner import QwenAligner
+from backend.engine.checkpoint import Checkpoint
+from backend.options import LoadOptions
+
+_log = logging.getLogger(__name__)
+
+
+def _recognizer_of(options: LoadOptions) -> Checkpoint:
+    return checkpoint.find(options.model, file=options.model_file, folder=options.model_path)
+
+
+def _aligner_of(options: LoadOptions) -> Checkpoint:
+    return checkpoint.find(options.forced_aligner, folder=options.model_path)
+
+
+class CheckpointLoader:
+    """See engine/recognizer.Loader."""
+
+    def inspect(self, options: LoadOptions) -> None:
+        device.choose(options)
+        checkpoint.inspect(_recognizer_of(options), "recognizer")
+
+    def load_recognizer(self, options: LoadOptions) -> qwen.QwenRecognizer:
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        placement = device.choose(options)
+        _log.info("loading the recogniser on %s", placement)
+        return qwen.QwenRecognizer(*qwen.load(_recognizer_of(options), placement))
+
+    def load_aligner(self, options: LoadOptions) -> QwenAligner:
+        found = _aligner_of(options)
+        checkpoint.inspect(found, "aligner")
+        placement = device.choose(options)
+        _log.info("loading the aligner on %s", placement)
+        return QwenAligner(*qwen.load(found, placement))
+
+    def reclaim(self) -> None:
+        device.reclaim()

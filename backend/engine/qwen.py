@@ -1,0 +1,139 @@
+"""Qwen3-ASR behind the Recognizer protocol.
+
+The package's model and processor classes do the arithmetic; this module decides what they are given and reads what
+they answer: the prompt, the token budget, the end of an answer, its language and text. One thread at a time: the
+package's `rope_deltas` is module state that two concurrent generate calls corrupt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+
+from backend.engine.checkpoint import Checkpoint
+from backend.engine.device import Placement
+from backend.engine.recognizer import Recognition, Token, Utterance
+from backend.engine.windows import use_windows
+from backend.errors import CheckpointRefused
+from backend.languages import NAMES, code_of_name
+
+_log = logging.getLogger(__name__)
+
+_SAMPLE_RATE = 16_000
+_SHORTEST = _SAMPLE_RATE // 2  # samples; the package pads to half a second, too: the encoder was trained on no less
+_TEXT_TAG = "<asr_text>"
+
+
+def load(checkpoint: Checkpoint, placement: Placement) -> tuple[Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor]:
+    """Model and processor of a recogniser or an aligner, ready on the device.
+
+    Raises CheckpointRefused where the files are not what config.json promises.
+    """
+    on_cpu = placement.device.type == "cpu"
+    try:
+        model, report = Qwen3ASRForConditionalGeneration.from_pretrained(
+            checkpoint.name,
+            dtype=placement.dtype,
+            attn_implementation=placement.attention,
+            device_map=None if on_cpu else {"": str(placement.device)},
+            use_safetensors=True,  # a pickle runs code
+            trust_remote_code=False,  # the default asks on stdin
+            local_files_only=checkpoint.local,
+            output_loading_info=True,
+        )
+        processor = Qwen3ASRProcessor.from_pretrained(
+            checkpoint.name, fix_mistral_regex=True, local_files_only=checkpoint.local
+        )
+    except Exception as error:  # transformers, safetensors and the hub raise whatever they like
+        _log.exception("the checkpoint could not be loaded")
+        raise CheckpointRefused(
+            f"the checkpoint {checkpoint.name!r} could not be loaded ({type(error).__name__}); "
+            "its files are incomplete, damaged or out of reach"
+        ) from error
+    absent = [name for name in report["missing_keys"] if name != "thinker.lm_head.weight"]  # tied to the embedding
+    if absent or report["mismatched_keys"]:
+        raise CheckpointRefused(
+            f"the checkpoint {checkpoint.name!r} lacks weights or holds others than its config says"
+        )
+    if placement.attention != "flash_attention_2":  # flash-attn reads the windows' bounds itself
+        use_windows(model)
+    return model.eval(), processor
+
+
+def weight_bytes(model: torch.nn.Module) -> int:
+    """Bytes of the distinct tensors of a model: tied weights count once."""
+    tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
+    return sum(tensors.values())
+
+
+def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """At least half a second of sound: silence behind what is shorter."""
+    return samples if samples.size >= _SHORTEST else np.pad(samples, (0, _SHORTEST - samples.size))
+
+
+class QwenRecognizer:
+    """A loaded Qwen3-ASR. See engine/recognizer.Recognizer."""
+
+    def __init__(self, model: Qwen3ASRForConditionalGeneration, processor: Qwen3ASRProcessor) -> None:
+        self.model = model
+        self.processor = processor
+        eos = model.generation_config.eos_token_id
+        # never the package's default ids: they are the real tokenizer's, and generate would not end with another
+        self.eos_ids = list(eos) if isinstance(eos, (list, tuple)) else [eos]
+        self.weight_bytes = weight_bytes(model)
+
+    @torch.inference_mode()
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
+        inputs = self.processor(
+            text=[self._prompt(u) for u in utterances],
+            audio=[padded(u.samples) for u in utterances],
+            return_tensors="pt",
+            padding=True,
+        )
+        inputs = inputs.to(self.model.device).to(self.model.dtype)
+        answers = self.model.thinker.generate(
+            **inputs,
+            max_new_tokens=max(u.max_new_tokens for u in utterances),
+            eos_token_id=self.eos_ids,
+            pad_token_id=self.eos_ids[-1],
+            do_sample=False,
+        )
+        written = answers[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._read(u, ids) for u, ids in zip(utterances, written, strict=True)]
+
+    def _prompt(self, utterance: Utterance) -> str:
+        messages: list[dict[str, Any]] = [
+            {"role": "system", "content": utterance.prompt},
+            {"role": "user", "content": [{"type": "audio", "audio": ""}]},
+        ]
+        prompt: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        if utterance.language is not None:
+            prompt += f"language {NAMES[utterance.language]}{_TEXT_TAG}"
+        return prompt
+
+    def _read(self, utterance: Utterance, ids: list[int]) -> Recognition:
+        """What one row of generated tokens says; rows shorter than the batch's longest are padded behind their EOS."""
+        ids = ids[: utterance.max_new_tokens]
+        ends = [i for i, token in enumerate(ids) if token in self.eos_ids]
+        if ends:
+            ids = ids[: ends[0]]
+        answer: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        language = utterance.language
+        if language is None:
+            tag, found, text = answer.partition(_TEXT_TAG)
+            language = code_of_name(tag.strip().removeprefix("language")) if found else None
+            answer = text if found else tag
+        text = answer.replace("\ufffd", "").strip()  # a budget can end inside a character
+        return Recognition(text, language if text else None, bool(ends), self._tokens(text))
+
+    def _tokens(self, text: str) -> tuple[Token, ...]:
+        """The tokens of the final text with the slices they write, for the reply's `tokens`."""
+        encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return tuple(Token(token, begin, end) for token, (begin, end) in spans)

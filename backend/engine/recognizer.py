@@ -1,0 +1,97 @@
+"""What the engine promises: the Protocols of recogniser and aligner, and the values they take and give.
+
+Imports no model, so that everything above the engine can be built and tested without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.options import LoadOptions
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A piece of a recording to recognise. `samples`: (n,) float32 mono at 16 kHz; `language`: a code, or None."""
+
+    samples: NDArray[np.float32]
+    language: str | None
+    prompt: str
+    max_new_tokens: int
+
+
+class Token(NamedTuple):
+    """A token of the model's vocabulary and the slice of the text that it wrote."""
+
+    id: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What was heard. `language`: the code of what was spoken or forced, None for no speech.
+
+    `finished` is False where the token budget ran out before the model ended its answer.
+    """
+
+    text: str
+    language: str | None
+    finished: bool
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a recording with its text, to align. `samples` as in Utterance; `language`: a code."""
+
+    samples: NDArray[np.float32]
+    text: str
+    language: str
+
+
+class AlignedUnit(NamedTuple):
+    """A bare word or character as the aligner knows it, in seconds from the start of its passage."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+class Recognizer(Protocol):
+    @property
+    def weight_bytes(self) -> int: ...
+
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
+        """One Recognition for each utterance, in order. Called by one thread at a time."""
+        ...
+
+
+class Aligner(Protocol):
+    @property
+    def weight_bytes(self) -> int: ...
+
+    def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
+        """The units of each passage, in order. Called by one thread at a time."""
+        ...
+
+
+class Loader(Protocol):
+    """Brings models into memory. Raises LoadRefused with the human cause."""
+
+    def inspect(self, options: LoadOptions) -> None:
+        """Refuse what cannot be loaded by what can be read in a moment, before anything is given up for it."""
+        ...
+
+    def load_recognizer(self, options: LoadOptions) -> Recognizer: ...
+
+    def load_aligner(self, options: LoadOptions) -> Aligner: ...
+
+    def reclaim(self) -> None:
+        """Give memory that dropped models held back to the system."""
+        ...

@@ -1,0 +1,110 @@
+"""Every error this backend raises on purpose, on one page.
+
+Rules: a message is made here, in its class; it is a fixed sentence that says what to do, and it repeats nothing a
+client controls (file name, prompt, language), because the gateway acts on substrings of error texts. Option names
+and values may be named: they come from the operator's own configuration. wire/status.py gives each its status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class AsrError(Exception):
+    """Anything that ends a request or a load with a cause that a person can act on."""
+
+
+class InvalidRequest(AsrError):
+    """The request itself cannot be served; sending it again unchanged will not help."""
+
+
+class UndecodableAudio(InvalidRequest):
+    """The file behind `dst` is not audio that can be transcribed. `cause` is one of the fixed texts of audio/decode."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"qwen-asr: cannot read the audio: {cause}")
+
+
+class UnsupportedLanguage(InvalidRequest):
+    def __init__(self, codes: Iterable[str]) -> None:
+        super().__init__(f"qwen-asr: unknown language; leave it empty to detect it, or use one of: {', '.join(codes)}")
+
+
+class TranslationUnsupported(InvalidRequest):
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: this model transcribes and does not translate; send translate=false")
+
+
+class PromptTooLong(InvalidRequest):
+    def __init__(self, longest: int) -> None:
+        super().__init__(f"qwen-asr: the prompt is longer than {longest} characters; shorten it")
+
+
+class LoadRefused(AsrError):
+    """LoadModel cannot do what it was asked; the message is the human cause."""
+
+
+class InvalidOption(LoadRefused):
+    """An option of LoadModel is unknown, or its value is not what it may be."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"option {name!r} {problem}")
+
+
+class CheckpointRefused(LoadRefused):
+    """The folder or hub repository is not a checkpoint that this backend serves."""
+
+
+class DeviceUnavailable(LoadRefused):
+    def __init__(self, wanted: str) -> None:
+        super().__init__(
+            f"{wanted} was asked for, but this machine's torch finds none; unset it to choose a device itself"
+        )
+
+
+class ModelNotLoaded(AsrError):
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: model not loaded")
+
+
+class IdentityMismatch(AsrError):
+    """The request names another model than the one that is loaded. Both names are the operator's."""
+
+    def __init__(self, loaded: str, requested: str) -> None:
+        super().__init__(f"model identity mismatch: loaded '{loaded}', requested '{requested}'")
+
+
+class Unauthenticated(AsrError):
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: send the metadata `authorization: Bearer <token>` with the operator's token")
+
+
+class CapabilityMissing(AsrError):
+    def __init__(self, capability: str) -> None:
+        super().__init__(f"qwen-asr: {capability} is not supported; use AudioTranscription")
+
+
+class Overloaded(AsrError):
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: too much audio is waiting; send the request again later")
+
+
+class OutOfMemory(AsrError):
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: out of memory for this request; lower max_chunk_seconds or batch_max_size")
+
+
+class Cancelled(AsrError):
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: the request was cancelled")
+
+
+class EngineFailure(AsrError):
+    """A fault of ours, or of a library under us; the trace is in the log."""
+
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: internal error; the backend's log has the details")
+
+
+class AlignerUnavailable(AsrError):
+    """The aligner cannot serve this request. Never a status: the transcript goes out with coarse times."""

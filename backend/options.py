@@ -1,0 +1,198 @@
+"""What LoadModel and a transcription were asked to do: frozen values, parsed strictly at the door.
+
+Rules: an option nobody knows is an error that lists the known ones; a value is typed, finite and within its range or
+refused by name; nothing is guessed and nothing is ignored in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from backend.errors import InvalidOption, LoadRefused, PromptTooLong
+
+DType = Literal["auto", "bfloat16", "float16", "float32"]
+Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+
+_DTYPES: dict[str, DType] = {
+    "": "auto",
+    "auto": "auto",
+    "bf16": "bfloat16",
+    "bfloat16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "float16": "float16",
+    "fp32": "float32",
+    "float": "float32",
+    "float32": "float32",
+}
+# "on" and "off" are how the gateway's FlashAttention field is written for other engines.
+_ATTENTIONS: dict[str, Attention] = {
+    "": "auto",
+    "auto": "auto",
+    "sdpa": "sdpa",
+    "eager": "eager",
+    "flash_attention_2": "flash_attention_2",
+    "on": "flash_attention_2",
+    "true": "flash_attention_2",
+    "off": "sdpa",
+    "false": "sdpa",
+}
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """LoadModel's request. Seconds are `_s`; None means: the backend decides."""
+
+    model: str
+    model_file: str = ""
+    model_path: str = ""
+    forced_aligner: str = ""
+    cuda: bool = False
+    main_gpu: int | None = None
+    threads: int | None = None
+    dtype: DType = "auto"
+    attention: Attention = "auto"
+    batch_max_size: int = 8
+    max_new_tokens: int | None = None
+    # 30 s: well inside what recogniser and aligner are accurate at, long enough that cuts are rare
+    max_chunk_s: float = 30.0
+    max_audio_s: float = 6 * 3600.0
+    aligner_retry_s: float = 60.0
+    segment_gap_s: float | None = None
+    max_segment_s: float | None = None
+    max_segment_chars: int | None = None
+
+
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """One transcription's wishes. `language` is a code, or None to detect it."""
+
+    language: str | None = None
+    prompt: str = ""
+    times: bool = False  # asked for with `word` or `segment`: the aligner's times, where there is an aligner
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class _Knob:
+    field: str
+    parse: Callable[[str, str], Any]
+
+
+def _integer(least: int, most: int) -> Callable[[str, str], int]:
+    def parse(name: str, value: str) -> int:
+        if not re.fullmatch(r"[+-]?\d{1,12}", value) or not least <= int(value) <= most:
+            raise InvalidOption(name, f"must be a whole number from {least} to {most}, not {value!r}")
+        return int(value)
+
+    return parse
+
+
+def _number(least: float, most: float) -> Callable[[str, str], float]:
+    def parse(name: str, value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= most:  # false for nan, too
+            raise InvalidOption(name, f"must be a number from {least:g} to {most:g}, not {value!r}")
+        return number
+
+    return parse
+
+
+def _one_of(known: Mapping[str, str]) -> Callable[[str, str], str]:
+    def parse(name: str, value: str) -> str:
+        if value.lower() not in known:
+            raise InvalidOption(name, f"must be one of {', '.join(filter(None, known))}, not {value!r}")
+        return known[value.lower()]
+
+    return parse
+
+
+def _text(_name: str, value: str) -> str:
+    return value
+
+
+_BATCH = _Knob("batch_max_size", _integer(1, 256))
+KNOBS: dict[str, _Knob] = {
+    "forced_aligner": _Knob("forced_aligner", _text),
+    "torch_dtype": _Knob("dtype", _one_of(_DTYPES)),
+    "attn_implementation": _Knob("attention", _one_of(_ATTENTIONS)),
+    "max_inference_batch_size": _BATCH,
+    "batch_max_size": _BATCH,
+    "max_new_tokens": _Knob("max_new_tokens", _integer(1, 8192)),
+    "max_chunk_seconds": _Knob("max_chunk_s", _number(2, 180)),
+    "max_audio_seconds": _Knob("max_audio_s", _number(1, 7 * 24 * 3600)),
+    "aligner_retry_seconds": _Knob("aligner_retry_s", _number(0, 24 * 3600)),
+    "segment_gap_threshold": _Knob("segment_gap_s", _number(0.01, 3600)),
+    "max_segment_seconds": _Knob("max_segment_s", _number(0.5, 3600)),
+    "max_segment_chars": _Knob("max_segment_chars", _integer(1, 10_000)),
+}
+
+
+def with_knobs(options: LoadOptions, pairs: Iterable[str], engine_args: str) -> LoadOptions:
+    """`options` with the operator's `name:value` pairs and the JSON object `engine_args` applied, the latter last."""
+    for pair in pairs:
+        name, colon, value = pair.partition(":")
+        if not colon:
+            raise InvalidOption(pair, "has no value; write it as name:value")
+        options = _turned(options, name.strip(), value.strip())
+    if engine_args.strip():
+        try:
+            arguments = json.loads(engine_args)
+        except ValueError:
+            arguments = None
+        if not isinstance(arguments, dict):
+            raise InvalidOption("EngineArgs", "must be a JSON object of option names and values")
+        for name, value in arguments.items():
+            if type(value) not in (str, int, float):  # true is no number
+                raise InvalidOption(name, "must be a string or a number in EngineArgs")
+            options = _turned(options, name, str(value))
+    return options
+
+
+def _turned(options: LoadOptions, name: str, value: str) -> LoadOptions:
+    knob = KNOBS.get(name)
+    if knob is None:
+        raise InvalidOption(name, f"is not known; known options: {', '.join(sorted(KNOBS))}")
+    return replace(options, **{knob.field: knob.parse(name, value)})
+
+
+def dtype_of(value: str) -> DType:
+    """The DType field of ModelOptions."""
+    return _one_of(_DTYPES)("DType", value)  # type: ignore[return-value]
+
+
+def attention_of(value: str) -> Attention:
+    """The FlashAttention field of ModelOptions."""
+    return _one_of(_ATTENTIONS)("FlashAttention", value)  # type: ignore[return-value]
+
+
+def refuse_quantization(value: str) -> None:
+    """Weights are served as they are stored; anything else is refused by name rather than ignored."""
+    if value.lower() not in ("", "none"):
+        raise LoadRefused(f"Quantization {value!r} is not supported; leave it empty")
+
+
+_CONTROL_TOKEN = re.compile(r"<\|[^<>]*?\|>|<asr_text>|<timestamp>", re.IGNORECASE)
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LONGEST_PROMPT = 8192  # characters; more than that is a document, and every chunk would pay for it
+
+
+def sanitized_prompt(prompt: str) -> str:
+    """The request's context without anything that the model's template gives a meaning to.
+
+    Removal runs to a fixpoint, so that pieces around a removed token cannot form a new one. Raises PromptTooLong.
+    """
+    if len(prompt) > _LONGEST_PROMPT:
+        raise PromptTooLong(_LONGEST_PROMPT)
+    prompt = _CONTROL_CHARACTER.sub(" ", prompt)
+    while (cleaner := _CONTROL_TOKEN.sub("", prompt)) != prompt:
+        prompt = cleaner
+    return prompt.strip()

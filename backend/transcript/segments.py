@@ -1,0 +1,123 @@
+"""Sentence segments, merged from the words of a whole recording.
+
+Law 3: segments partition the words in order, and their slices with the whitespace between them are the text. Nothing
+is added, dropped or rewritten; a segment is never empty. Cuts are made at long gaps, after sentences, and then, only
+where a limit asks for it, at clause marks and at the widest gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from backend.transcript.sentences import ends_clause, ends_sentence, goes_on, is_tail
+from backend.transcript.words import Word
+
+# The rule of the reference behaviour: a pause is long if it is four times the usual one, but never below 0.3 s.
+GAP_FACTOR = 4
+SHORTEST_GAP_S = 0.3
+ROUNDING_S = 1e-6  # 4.1 - 3.8 is less than 0.3 in floating point
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The slice [begin, end) of a transcript and the words in it, at least one."""
+
+    begin: int
+    end: int
+    words: tuple[Word, ...]
+
+    @property
+    def start_s(self) -> float:
+        return self.words[0].start_s
+
+    @property
+    def end_s(self) -> float:
+        return self.words[-1].end_s
+
+
+@dataclass(frozen=True)
+class SegmentRules:
+    """`gap_threshold_s` None: derived from the recording (see GAP_FACTOR). `max_…` None: no limit."""
+
+    gap_threshold_s: float | None = None
+    max_seconds: float | None = None
+    max_chars: int | None = None
+
+
+def merge(text: str, words: Sequence[Word], rules: SegmentRules) -> list[Segment]:
+    """The segments of `text`, whose words these are. A limit is exceeded only by a word that is too long by itself."""
+    return [
+        Segment(words[first].begin, words[after - 1].end, tuple(words[first:after]))
+        for sentence in _sentences(text, words, _threshold_s(words, rules))
+        for first, after in _fitted(text, words, rules, *sentence)
+    ]
+
+
+def _gap_s(words: Sequence[Word], at: int) -> float:
+    """The silence before word number `at`."""
+    return words[at].start_s - words[at - 1].end_s
+
+
+def _threshold_s(words: Sequence[Word], rules: SegmentRules) -> float:
+    if rules.gap_threshold_s is not None:
+        return rules.gap_threshold_s
+    if len(words) < 2:
+        return SHORTEST_GAP_S
+    return max(GAP_FACTOR * median(_gap_s(words, at) for at in range(1, len(words))), SHORTEST_GAP_S)
+
+
+def _sentences(text: str, words: Sequence[Word], threshold_s: float) -> Iterator[tuple[int, int]]:
+    """Word numbers [first, after) of what lies between long gaps and ends of sentences."""
+    first, ended = 0, False
+    for at in range(1, len(words)):
+        word, following = words[at - 1], words[at]
+        # A sentence that has ended takes in the marks that stand alone after it; « Bonjour ! » dit-il has not ended.
+        ended = ended and is_tail(text, word.begin, word.end) and not goes_on(text, following.begin)
+        ended = ended or ends_sentence(text, word.begin, word.end, following.begin, opens=at - 1 == first)
+        closes = ended and is_tail(text, following.begin, following.end)
+        if (ended and not closes) or _gap_s(words, at) >= threshold_s - ROUNDING_S:
+            yield first, at
+            first, ended = at, False
+    if words:
+        yield first, len(words)
+
+
+def _fitted(text: str, words: Sequence[Word], rules: SegmentRules, first: int, after: int) -> Iterator[tuple[int, int]]:
+    """Cuts words [first, after) until every part is within the limits or a single word. In order."""
+    waiting = [(first, after)]
+    while waiting:
+        first, after = waiting.pop()
+        if after - first == 1 or _fits(words, rules, first, after):
+            yield first, after
+            continue
+        cut = _cut(text, words, first, after)
+        waiting += [(cut, after), (first, cut)]
+
+
+def _fits(words: Sequence[Word], rules: SegmentRules, first: int, after: int) -> bool:
+    chars = words[after - 1].end - words[first].begin
+    seconds = words[after - 1].end_s - words[first].start_s
+    too_long = rules.max_seconds is not None and seconds > rules.max_seconds + ROUNDING_S
+    return not too_long and (rules.max_chars is None or chars <= rules.max_chars)
+
+
+def _cut(text: str, words: Sequence[Word], first: int, after: int) -> int:
+    """Where to cut in two: at the clause mark nearest the middle, or else at the widest gap.
+
+    Equal gaps (coarse times have none at all) are cut where there is a space, which in Thai parts phrases, near the
+    middle. Marks that stand alone stay with what they close, if there is anywhere else to cut.
+    """
+    middle = (words[first].begin + words[after - 1].end) / 2
+    inner = range(first + 1, after)
+    places = [at for at in inner if not is_tail(text, words[at].begin, words[at].end)] or inner
+    marked = [at for at in places if ends_clause(text, words[at - 1].begin, words[at - 1].end)]
+    if marked:
+        return min(marked, key=lambda at: abs(words[at].begin - middle))
+
+    def width(at: int) -> tuple[float, bool, float]:
+        spaced = words[at].begin > words[at - 1].end
+        return round(_gap_s(words, at), 3), spaced, -abs(words[at].begin - middle)
+
+    return max(places, key=width)

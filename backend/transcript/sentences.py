@@ -1,0 +1,135 @@
+"""Where sentences and clauses end, judged from one word and the beginning of the next.
+
+Rules: what is unsure does not end a sentence, because a segment that is too long is cut again by time, length and gaps,
+while "Mr." alone on a subtitle is simply wrong. No language is known here (a recording may hold several), so one table
+serves them all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from backend.transcript.scripts import is_closing, is_continuous, is_letter, is_opening
+
+TERMINAL = frozenset(".?!…。｡．？！‼⁇⁈⁉‽؟۔।॥։።።။។៕\u037e")  # U+037E is the Greek question mark
+CLAUSE = frozenset(",;:،؛、､，；：—–―၊")
+DASHES = frozenset("-—–―")
+
+# Titles and connectives after which something always follows, casefolded and without the last full stop. What is also
+# an ordinary last word of some language is left out: "al" is Dutch, "sen" Turkish, "ud" Danish, "им" Russian.
+_NEVER_END_BY_LANGUAGE = {
+    "English": "mr mrs ms dr prof st rev gen rep gov capt lt col sgt hon messrs mt vs e.g i.e cf approx",
+    "German": "hr fr hrn z z.b d.h u.a bzw ggf evtl sog vgl inkl zzgl geb",
+    "French": "mme mmes mlle mgr",
+    "Spanish and Portuguese": "sr sra srta sres dra exmo",
+    "Italian": "sig sig.ra dott ing avv d.ssa",
+    "Russian": "т.е т.к т.н ул гр см",
+    "others": "np tzw dhr mevr bijv örn डॉ",
+}
+# These close a list or a phrase as often as not: the next word's first letter decides.
+_END_BEFORE_CAPITAL_BY_LANGUAGE = {
+    "English": "etc jr inc ltd co corp bros a.m p.m a.d b.c ph.d al",
+    "German": "usw usf o.ä",
+    "Russian": "т.д т.п др г гг руб",
+    "others": "ecc atd itp itd vb ap",
+}
+# Words of their own ("No."), unless a number follows ("No. 5").
+_BEFORE_NUMBER_BY_LANGUAGE = {
+    "English": "no nos vol fig figs p pp sec ch",
+    "German": "nr nrn s abs kap bd ca",
+    "others": "num núm n art cap op рис стр гл",
+}
+# German writes ordinals as "3." and the nouns after them with a capital. The other languages that write ordinals so
+# (Danish, Finnish, Czech, Polish, Hungarian, Turkish …) go on with a small letter, which needs no table.
+_AFTER_ORDINAL_BY_KIND = {
+    "months": "januar jänner februar märz april mai juni juli august september oktober november dezember",
+    "times": "jahrhundert jahrhunderts jahrtausend weltkrieg weltkriegs geburtstag",
+    "places": "auflage klasse stock etage platz kapitel",
+}
+
+
+def _names(table: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(name for names in table.values() for name in names.split())
+
+
+_NEVER_END = _names(_NEVER_END_BY_LANGUAGE)
+_END_BEFORE_CAPITAL = _names(_END_BEFORE_CAPITAL_BY_LANGUAGE)
+_BEFORE_NUMBER = _names(_BEFORE_NUMBER_BY_LANGUAGE)
+_AFTER_ORDINAL = _names(_AFTER_ORDINAL_BY_KIND)
+
+
+def ends_sentence(text: str, begin: int, end: int, following: int, *, opens: bool = False) -> bool:
+    """Whether a sentence ends with the word text[begin:end], when the next word begins at `following`.
+
+    `opens`: the word is the first of its sentence, where "2." numbers it and does not end it.
+    """
+    last = _without_closing(text, begin, end)
+    if last == begin:
+        return False
+    mark = text[last - 1]
+    if mark == ";":
+        return last - 2 >= begin and "\u0370" <= text[last - 2] <= "\u03ff"  # a question, in Greek
+    if mark not in TERMINAL:
+        return False
+    trails = mark == "…" or text[begin:last].endswith("..")
+    if trails or last < end:
+        return not goes_on(text, following)  # "Well... maybe", '"Really?" she said'
+    return mark != "." or _full_stop_ends(text, begin, last - 1, following, opens=opens)
+
+
+def _full_stop_ends(text: str, begin: int, stop: int, following: int, *, opens: bool) -> bool:
+    """Whether the full stop at `stop`, the last character of its word, ends a sentence."""
+    if following == stop + 1 and not (is_continuous(text[stop - 1]) and is_continuous(text[following])):
+        return False  # no space after it: a host name or a number beside Han or Thai
+    while begin < stop and (is_opening(text[begin]) or is_closing(text[begin])):
+        begin += 1
+    bare = text[begin:stop]
+    name = bare.casefold()
+    if name in _NEVER_END:
+        return False
+    if name in _END_BEFORE_CAPITAL:
+        return not goes_on(text, following)
+    if name in _BEFORE_NUMBER:
+        return not text[following].isdigit()
+    if re.fullmatch(r"\d+|[IVXLC]{2,}", bare):
+        # An ordinal ("3. Mai"), or the number of a list item. Otherwise a number ends a sentence like any word.
+        counted = _word_at(text, following) in _AFTER_ORDINAL or (opens and len(bare) <= 2)
+        return not (counted or goes_on(text, following))
+    if all(len(letter) == 1 for letter in bare.split(".")):
+        # J. R. Tolkien, the U.S. Army: capitals go on, at the price of "Plan B. Then". "I." and "Я." are pronouns.
+        return name in {"i", "я"} if bare.isupper() else not goes_on(text, following)
+    return True
+
+
+def ends_clause(text: str, begin: int, end: int) -> bool:
+    """Whether the word text[begin:end] ends with a mark at which a long sentence may be cut."""
+    last = _without_closing(text, begin, end)
+    if last == begin:
+        return False
+    return text[last - 1] in CLAUSE or all(char in DASHES for char in text[begin:last])
+
+
+def is_tail(text: str, begin: int, end: int) -> bool:
+    """Nothing but marks that end or close: a "!" or "»" that stands alone, as in French, and goes with the word before.
+
+    A straight quote that stands alone may as well open, and does not count.
+    """
+    return all(char in TERMINAL or (is_closing(char) and char not in "\"'") for char in text[begin:end])
+
+
+def _without_closing(text: str, begin: int, end: int) -> int:
+    # German and others close with “, which elsewhere opens; nothing opens at the end of a word.
+    while end > begin and (is_closing(text[end - 1]) or is_opening(text[end - 1])):
+        end -= 1
+    return end
+
+
+def goes_on(text: str, following: int) -> bool:
+    """Whether the word at `following` begins with a small letter, past a quote or a dash and its space."""
+    return next((char for char in text[following : following + 4] if is_letter(char)), "").islower()
+
+
+def _word_at(text: str, begin: int) -> str:
+    found = re.compile(r"\w+").match(text, begin)
+    return found.group().casefold() if found else ""

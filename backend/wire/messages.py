@@ -1,0 +1,112 @@
+"""Protobuf messages <-> the backend's own values. Nanoseconds exist only here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from backend.errors import LoadRefused, TranslationUnsupported
+from backend.languages import code_of
+from backend.options import (
+    LoadOptions,
+    TranscribeOptions,
+    attention_of,
+    dtype_of,
+    refuse_quantization,
+    sanitized_prompt,
+    with_knobs,
+)
+from backend.transcriber import Transcript
+from backend.transcript.segments import Segment
+from backend.wire import backend_pb2 as pb
+
+_NS = 1_000_000_000
+
+
+def load_options(request: pb.ModelOptions) -> LoadOptions:
+    """What LoadModel asks for. Raises InvalidOption or LoadRefused; fields that carry no intent are not read."""
+    refuse_quantization(request.Quantization)
+    if request.LoraAdapter or request.LoraAdapters:
+        raise LoadRefused("LoRA adapters are not supported; merge them into the checkpoint")
+    if request.TensorParallelSize > 1:
+        raise LoadRefused("TensorParallelSize is not supported; run one backend for each GPU")
+    options = LoadOptions(
+        model=request.Model,
+        model_file=request.ModelFile,
+        model_path=request.ModelPath,
+        cuda=request.CUDA,
+        main_gpu=_gpu_index(request.MainGPU),
+        threads=request.Threads if request.Threads > 0 else None,
+        dtype=dtype_of(request.DType),
+        attention=attention_of(request.FlashAttention),
+        batch_max_size=2 if request.LowVRAM else LoadOptions.batch_max_size,
+    )
+    return with_knobs(options, request.Options, request.EngineArgs)
+
+
+def _gpu_index(main_gpu: str) -> int | None:
+    if not main_gpu:
+        return None
+    digits = main_gpu.removeprefix("cuda:")
+    if not digits.isdecimal():
+        raise LoadRefused("MainGPU must be the index of a GPU, such as 0")
+    return int(digits)
+
+
+def transcribe_options(request: pb.TranscriptRequest) -> TranscribeOptions:
+    """What a transcription asks for. `diarize`, `temperature` and `threads` carry no meaning for this model."""
+    if request.translate:
+        raise TranslationUnsupported
+    granularities = {name.strip().lower() for name in request.timestamp_granularities}
+    return TranscribeOptions(
+        language=code_of(request.language),
+        prompt=sanitized_prompt(request.prompt),
+        times=bool(granularities & {"word", "segment"}),
+        words="word" in granularities,
+    )
+
+
+def transcript_result(transcript: Transcript) -> pb.TranscriptResult:
+    """The reply. Times are whole nanoseconds within the duration that the client sees, a float of 32 bits."""
+    latest_ns = math.floor(float(np.float32(transcript.duration_s)) * _NS)
+    return pb.TranscriptResult(
+        segments=[
+            _segment(number, segment, tokens, transcript, latest_ns)
+            for number, (segment, tokens) in enumerate(zip(transcript.segments, transcript.tokens, strict=True))
+        ],
+        text=transcript.text,
+        language=transcript.language,
+        duration=transcript.duration_s,
+    )
+
+
+def _segment(
+    number: int, segment: Segment, tokens: tuple[int, ...], transcript: Transcript, latest_ns: int
+) -> pb.TranscriptSegment:
+    words = segment.words if transcript.has_words else ()
+    return pb.TranscriptSegment(
+        id=number,
+        start=_ns(segment.start_s, latest_ns),
+        end=_ns(segment.end_s, latest_ns),
+        text=transcript.text[segment.begin : segment.end],
+        tokens=tokens,
+        words=[
+            pb.TranscriptWord(
+                start=_ns(word.start_s, latest_ns),
+                end=_ns(word.end_s, latest_ns),
+                text=transcript.text[word.begin : word.end],
+            )
+            for word in words
+        ],
+    )
+
+
+def _ns(seconds: float, latest_ns: int) -> int:
+    return min(max(round(seconds * _NS), 0), latest_ns)
+
+
+def status_response(state: pb.StatusResponse.State, weight_bytes: Mapping[str, int]) -> pb.StatusResponse:
+    memory = pb.MemoryUsageData(total=sum(weight_bytes.values()), breakdown=weight_bytes)
+    return pb.StatusResponse(state=state, memory=memory)

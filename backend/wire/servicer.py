@@ -1,0 +1,123 @@
+"""The seven RPCs, one short method each. Nothing here computes: it parses, asks, and puts errors into statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+
+from backend.engine.resident import Resident
+from backend.engine.scheduler import Scheduler
+from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
+from backend.transcriber import Transcriber
+from backend.wire import backend_pb2 as pb
+from backend.wire import backend_pb2_grpc as rpc
+from backend.wire import messages
+from backend.wire.guard import check_identity
+from backend.wire.status import refuse
+
+_log = logging.getLogger(__name__)
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Reply = TypeVar("Reply")
+Method: TypeAlias = Callable[[Any, Any, Context], Awaitable[Reply]]
+
+LOADED = "Model loaded successfully"  # the gateway's tests compare it
+WARNING_KEY = "x-asr-warning"
+
+
+def answered(method: Method[Reply]) -> Method[Reply]:
+    """The method with its errors turned into statuses; what nobody expected is a fault of ours: logged, INTERNAL."""
+
+    @functools.wraps(method)
+    async def answer(self: Any, request: Any, context: Context) -> Reply:
+        try:
+            return await method(self, request, context)
+        except AsrError as error:
+            cause = error
+        except Exception:  # noqa: BLE001 - the last line of defence: a client gets a status, whatever happened
+            _log.exception("%s failed", method.__name__)
+            cause = EngineFailure()
+        _log.info("%s refused: %s", method.__name__, type(cause).__name__)
+        await refuse(context, cause)
+        raise AssertionError("refuse does not return")
+
+    return answer
+
+
+class BackendServicer(rpc.BackendServicer):
+    """LocalAI's backend contract over one resident model."""
+
+    def __init__(self, resident: Resident, scheduler: Scheduler) -> None:
+        self._resident = resident
+        self._scheduler = scheduler
+        self._transcriber = Transcriber(resident, scheduler)
+        self._background: set[asyncio.Task[Any]] = set()
+
+    async def Health(self, request: pb.HealthMessage, context: Context) -> pb.Reply:  # noqa: N802 - the wire's name
+        return pb.Reply(message=b"OK")
+
+    @answered
+    async def LoadModel(self, request: pb.ModelOptions, context: Context) -> pb.Result:  # noqa: N802
+        try:
+            # a client whose deadline ends does not end the load: it will ask again and find it done
+            await self._finishing(self._resident.load(messages.load_options(request)))
+        except LoadRefused as refusal:
+            _log.warning("LoadModel refused: %s", refusal)
+            return pb.Result(success=False, message=str(refusal))
+        return pb.Result(success=True, message=LOADED)
+
+    @answered
+    async def AudioTranscription(self, request: pb.TranscriptRequest, context: Context) -> pb.TranscriptResult:  # noqa: N802
+        began = time.monotonic()
+        self._resident.current()
+        check_identity(loaded=self._resident.identity, requested=request.ModelIdentity)
+        transcript = await self._transcriber.transcribe(request.dst, messages.transcribe_options(request))
+        if transcript.warnings:
+            context.set_trailing_metadata(((WARNING_KEY, "; ".join(transcript.warnings)),))
+        _log.info(
+            "transcribed %.1f s of audio in %.2f s: language %s, %d segments",
+            transcript.duration_s,
+            time.monotonic() - began,
+            transcript.language or "none",
+            len(transcript.segments),
+        )
+        return messages.transcript_result(transcript)
+
+    async def AudioTranscriptionStream(  # noqa: N802
+        self, request: pb.TranscriptRequest, context: Context
+    ) -> AsyncIterator[pb.TranscriptStreamResponse]:
+        await refuse(context, CapabilityMissing("AudioTranscriptionStream"))
+        yield pb.TranscriptStreamResponse()  # never reached; makes this a stream
+
+    async def AudioTranscriptionLive(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.TranscriptLiveRequest], context: Context
+    ) -> AsyncIterator[pb.TranscriptLiveResponse]:
+        await refuse(context, CapabilityMissing("AudioTranscriptionLive"))
+        yield pb.TranscriptLiveResponse()  # never reached; makes this a stream
+
+    @answered
+    async def Status(self, request: pb.HealthMessage, context: Context) -> pb.StatusResponse:  # noqa: N802
+        states = pb.StatusResponse.State
+        if self._resident.loading or self._scheduler.busy:
+            state = states.BUSY
+        else:
+            state = states.READY if self._resident.identity else states.UNINITIALIZED
+        return messages.status_response(state, self._resident.weight_bytes)
+
+    @answered
+    async def Free(self, request: pb.HealthMessage, context: Context) -> pb.Result:  # noqa: N802
+        await self._finishing(self._resident.free())
+        return pb.Result(success=True)
+
+    async def _finishing(self, work: Any) -> None:
+        """Await `work`, which goes on to its end even if this call is cancelled."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        await asyncio.shield(task)

@@ -1,0 +1,130 @@
+"""Fakes behind the engine's Protocols, and the demo checkpoints.
+
+Fixtures, not a module to import: a folder named `test` without `__init__.py` is shadowed by the standard library's.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from backend.engine.recognizer import AlignedUnit, Passage, Recognition, Token, Utterance
+from backend.errors import LoadRefused
+from backend.options import LoadOptions
+
+ROOT = Path(__file__).parent.parent
+
+
+def text_of_sound(utterance: Utterance) -> str:
+    """A text that only this very audio can have: replies that were mixed up would show."""
+    return f"Heard {zlib.crc32(utterance.samples.tobytes()):08x}."
+
+
+@dataclass
+class FakeRecognizer:
+    """Answers what `answer` says. `batches` holds the number of utterances of every call."""
+
+    answer: Callable[[Utterance], str | Recognition] = text_of_sound
+    weight_bytes: int = 1000
+    batches: list[int] = field(default_factory=list)
+    utterances: list[Utterance] = field(default_factory=list)
+    gate: threading.Event | None = None  # a call waits for it, and says in `entered` that it does
+    entered: threading.Event = field(default_factory=threading.Event)
+
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
+        self.batches.append(len(utterances))
+        self.utterances += utterances
+        self.entered.set()
+        if self.gate is not None:
+            assert self.gate.wait(20)
+        return [self._recognition(u) for u in utterances]
+
+    def _recognition(self, utterance: Utterance) -> Recognition:
+        answer = self.answer(utterance)
+        if isinstance(answer, Recognition):
+            return answer
+        words = answer.split()
+        begins = [answer.index(word) for word in words]
+        tokens = tuple(Token(7 + i, b, b + len(w)) for i, (b, w) in enumerate(zip(begins, words, strict=True)))
+        return Recognition(answer, (utterance.language or "en") if answer else None, True, tokens)
+
+
+@dataclass
+class FakeAligner:
+    """Gives every word of a passage an equal share of it."""
+
+    weight_bytes: int = 300
+    fault: Exception | None = None
+    passages: list[Passage] = field(default_factory=list)
+
+    def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
+        self.passages += passages
+        if self.fault is not None:
+            raise self.fault
+        return [self._units(p) for p in passages]
+
+    def _units(self, passage: Passage) -> list[AlignedUnit]:
+        words = passage.text.split()
+        share = passage.samples.size / 16_000 / len(words)
+        return [
+            AlignedUnit(word.strip(".,?!"), round(i * share, 6), round((i + 1) * share, 6))
+            for i, word in enumerate(words)
+        ]
+
+
+@dataclass
+class FakeLoader:
+    """Hands out fakes and counts them; `fault` is raised by the next load of the recogniser or the aligner."""
+
+    recognizer: FakeRecognizer = field(default_factory=FakeRecognizer)
+    aligner: FakeAligner = field(default_factory=FakeAligner)
+    events: list[str] = field(default_factory=list)
+    refusals: dict[str, LoadRefused] = field(default_factory=dict)  # by what is loaded: inspect, model name, aligner
+    gate: threading.Event | None = None
+
+    def _happen(self, event: str, key: str) -> None:
+        self.events.append(event)
+        if self.gate is not None:
+            assert self.gate.wait(20)
+        if key in self.refusals:
+            raise self.refusals[key]
+
+    def inspect(self, options: LoadOptions) -> None:
+        if "inspect" in self.refusals:
+            raise self.refusals["inspect"]
+
+    def load_recognizer(self, options: LoadOptions) -> FakeRecognizer:
+        self._happen(f"load {options.model}", options.model)
+        return self.recognizer
+
+    def load_aligner(self, options: LoadOptions) -> FakeAligner:
+        self._happen(f"align {options.forced_aligner}", "aligner")
+        return self.aligner
+
+    def reclaim(self) -> None:
+        self.events.append("reclaim")
+
+
+@pytest.fixture
+def loader() -> FakeLoader:
+    return FakeLoader()
+
+
+@pytest.fixture(scope="session")
+def asr_folder() -> Path:
+    return ROOT / "test/models/asr"
+
+
+@pytest.fixture(scope="session")
+def aligner_folder() -> Path:
+    return ROOT / "test/models/aligner"
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    return ROOT / "test/audio"

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from backend.engine import device
+from backend.errors import DeviceUnavailable, InvalidOption
+from backend.options import LoadOptions
+
+
+def test_the_choice_is_explained() -> None:
+    placement = device.choose(LoadOptions(model="m"))
+    assert str(placement.device) in str(placement)
+    assert placement.reason
+
+
+def test_the_operators_dtype_is_obeyed() -> None:
+    assert device.choose(LoadOptions(model="m", dtype="float16")).dtype is torch.float16
+    assert device.choose(LoadOptions(model="m", dtype="float32")).dtype is torch.float32
+
+
+def test_the_operators_attention_is_obeyed() -> None:
+    assert device.choose(LoadOptions(model="m", attention="eager")).attention == "eager"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_what_this_machine_lacks_is_refused() -> None:
+    with pytest.raises(DeviceUnavailable, match="CUDA"):
+        device.choose(LoadOptions(model="m", cuda=True))
+    with pytest.raises(InvalidOption, match="flash_attention_2"):
+        device.choose(LoadOptions(model="m", attention="flash_attention_2"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_is_chosen_where_there_is_one() -> None:
+    placement = device.choose(LoadOptions(model="m", cuda=True))
+    assert placement.device.type == "cuda"
+    with pytest.raises(DeviceUnavailable):
+        device.choose(LoadOptions(model="m", main_gpu=64))

@@ -1,0 +1,154 @@
+"""Law 1: one copy of the recogniser's weights, one load of the aligner, nobody in flight disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from backend.engine.resident import Equipped, Lean, Resident
+from backend.errors import AlignerUnavailable, CheckpointRefused, ModelNotLoaded
+from backend.options import LoadOptions
+
+OPTIONS = LoadOptions(model="a", forced_aligner="al")
+
+
+async def loaded(loader, clock=lambda: 0.0) -> Resident:
+    resident = Resident(loader, clock)
+    await resident.load(OPTIONS)
+    return resident
+
+
+async def test_nothing_is_resident_before_a_load(loader) -> None:
+    resident = Resident(loader)
+    with pytest.raises(ModelNotLoaded):
+        resident.current()
+    assert resident.identity == ""
+    assert resident.weight_bytes == {"recognizer": 0, "aligner": 0}
+
+
+async def test_a_load_brings_the_recogniser_alone(loader) -> None:
+    resident = await loaded(loader)
+    assert type(resident.current()) is Lean
+    assert resident.weight_bytes == {"recognizer": 1000, "aligner": 0}
+    assert not any(event.startswith("align") for event in loader.events)
+
+
+async def test_the_first_of_many_concurrent_requests_for_times_loads_the_aligner_once(loader) -> None:
+    resident = await loaded(loader)
+    lean = resident.current()
+    loader.gate = threading.Event()
+    waiting = [asyncio.ensure_future(resident.equipped(lean)) for _ in range(32)]
+    await asyncio.sleep(0)
+    assert resident.current() is lean  # plain requests are served meanwhile
+    loader.gate.set()
+    instances = await asyncio.gather(*waiting)
+    assert loader.events.count("align al") == 1
+    assert all(instance is resident.current() for instance in instances)
+    assert isinstance(resident.current(), Equipped)
+    assert resident.current().recognizer is lean.recognizer
+    assert resident.weight_bytes == {"recognizer": 1000, "aligner": 300}
+    assert await resident.equipped(lean) is resident.current()  # who took the lean one before the swap
+    assert loader.events.count("align al") == 1
+
+
+async def test_a_caller_who_leaves_does_not_end_the_load_for_the_others(loader) -> None:
+    resident = await loaded(loader)
+    loader.gate = threading.Event()
+    first, second = (asyncio.ensure_future(resident.equipped(resident.current())) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    loader.gate.set()
+    assert isinstance(await second, Equipped)
+    assert loader.events.count("align al") == 1
+
+
+async def test_an_aligner_that_cannot_load_leaves_the_lean_model_and_is_not_tried_at_every_request(loader) -> None:
+    now = 0.0
+    resident = await loaded(loader, lambda: now)
+    lean = resident.current()
+    loader.refusals["aligner"] = CheckpointRefused("broken")
+    for _ in range(3):
+        with pytest.raises(AlignerUnavailable):
+            await resident.equipped(lean)
+    assert loader.events.count("align al") == 1
+    assert resident.current() is lean
+    now = OPTIONS.aligner_retry_s + 1
+    del loader.refusals["aligner"]
+    assert isinstance(await resident.equipped(lean), Equipped)
+
+
+async def test_without_a_configured_aligner_there_is_none(loader) -> None:
+    resident = Resident(loader)
+    await resident.load(LoadOptions(model="a"))
+    with pytest.raises(AlignerUnavailable):
+        await resident.equipped(resident.current())
+    assert loader.events == ["reclaim", "load a"]
+
+
+async def test_the_same_options_again_load_nothing(loader) -> None:
+    resident = await loaded(loader)
+    before = resident.current()
+    await asyncio.gather(*(resident.load(OPTIONS) for _ in range(5)))
+    assert resident.current() is before
+    assert loader.events.count("load a") == 1
+
+
+async def test_two_loads_at_once_are_one(loader) -> None:
+    resident = Resident(loader)
+    await asyncio.gather(*(resident.load(OPTIONS) for _ in range(5)))
+    assert loader.events.count("load a") == 1
+
+
+async def test_other_options_release_before_they_load(loader) -> None:
+    resident = await loaded(loader)
+    loader.events.clear()
+    await resident.load(LoadOptions(model="b"))
+    assert loader.events == ["reclaim", "load b"]
+    assert resident.identity == "b"
+
+
+async def test_a_load_that_can_be_refused_at_a_glance_releases_nothing(loader) -> None:
+    resident = await loaded(loader)
+    before = resident.current()
+    loader.refusals["inspect"] = CheckpointRefused("not ours")
+    with pytest.raises(CheckpointRefused):
+        await resident.load(LoadOptions(model="b"))
+    assert resident.current() is before
+
+
+async def test_after_a_load_that_fails_late_the_old_model_serves_again(loader) -> None:
+    resident = await loaded(loader)
+    loader.refusals["b"] = CheckpointRefused("truncated")
+    with pytest.raises(CheckpointRefused):
+        await resident.load(LoadOptions(model="b"))
+    assert resident.identity == "a"
+    assert resident.current().recognizer is loader.recognizer
+
+
+async def test_free_drops_the_model_and_a_request_in_flight_keeps_its_own(loader) -> None:
+    resident = await loaded(loader)
+    mine = resident.current()
+    await resident.free()
+    with pytest.raises(ModelNotLoaded):
+        resident.current()
+    assert mine.recognizer is loader.recognizer
+    assert resident.weight_bytes == {"recognizer": 0, "aligner": 0}
+    await resident.load(OPTIONS)
+    assert resident.identity == "a"
+
+
+async def test_an_aligner_that_arrives_after_free_serves_only_who_asked_for_it(loader) -> None:
+    resident = await loaded(loader)
+    loader.gate = threading.Event()
+    asking = asyncio.ensure_future(resident.equipped(resident.current()))
+    await asyncio.sleep(0.01)
+    freeing = asyncio.ensure_future(resident.free())
+    await asyncio.sleep(0)
+    loader.gate.set()
+    assert isinstance(await asking, Equipped)
+    await freeing
+    with pytest.raises(ModelNotLoaded):
+        resident.current()

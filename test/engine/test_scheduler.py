@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from backend.engine.scheduler import Scheduler
+from backend.errors import EngineFailure, InvalidRequest, OutOfMemory, Overloaded
+
+
+class Model:
+    """Doubles numbers; waits at `gate` if there is one; fails on what `faults` names."""
+
+    def __init__(self, gate: threading.Event | None = None, faults: dict[int, Exception] | None = None) -> None:
+        self.gate = gate
+        self.entered = threading.Event()
+        self.faults = faults or {}
+        self.batches: list[list[int]] = []
+
+    def double(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self.entered.set()
+        if self.gate is not None:
+            assert self.gate.wait(20)
+        for item in items:
+            if item in self.faults:
+                raise self.faults[item]
+        return [2 * item for item in items]
+
+    def triple(self, items: Sequence[int]) -> list[int]:
+        return [3 * item for item in items]
+
+
+@pytest.fixture
+def scheduler():
+    scheduler = Scheduler()
+    yield scheduler
+    scheduler.stop()
+
+
+async def behind_a_closed_gate(
+    scheduler: Scheduler, model: Model, jobs: list[tuple[int, float]], most: int = 8
+) -> list:
+    """Submit a first job that holds the model, then `jobs` that have to wait together; all results."""
+    assert model.gate is not None
+    first = asyncio.ensure_future(scheduler.submit(model.double, 0, seconds=1, most=most))
+    await asyncio.to_thread(model.entered.wait, 20)
+    rest = [asyncio.ensure_future(scheduler.submit(model.double, n, seconds=s, most=most)) for n, s in jobs]
+    await asyncio.sleep(0)  # let them submit
+    model.gate.set()
+    await first
+    return await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def test_what_waits_when_the_model_is_free_becomes_one_batch(scheduler: Scheduler) -> None:
+    model = Model(threading.Event())
+    assert await behind_a_closed_gate(scheduler, model, [(n, 5.0) for n in range(1, 7)]) == [2, 4, 6, 8, 10, 12]
+    assert model.batches == [[0], [1, 2, 3, 4, 5, 6]]
+
+
+async def test_a_batch_holds_no_more_than_was_allowed(scheduler: Scheduler) -> None:
+    model = Model(threading.Event())
+    await behind_a_closed_gate(scheduler, model, [(n, 5.0) for n in range(1, 7)], most=4)
+    assert model.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+async def test_only_clips_of_like_length_ride_together(scheduler: Scheduler) -> None:
+    model = Model(threading.Event())
+    await behind_a_closed_gate(scheduler, model, [(1, 5.0), (2, 30.0), (3, 9.0), (4, 20.0)])
+    assert model.batches == [[0], [1, 3], [2, 4]]
+
+
+async def test_different_work_is_never_mixed(scheduler: Scheduler) -> None:
+    model = Model()
+    results = await asyncio.gather(
+        *(scheduler.submit(work, n, seconds=1, most=8) for n in range(5) for work in (model.double, model.triple))
+    )
+    assert results == [k * n for n in range(5) for k in (2, 3)]
+
+
+async def test_a_poisoned_job_fails_alone(scheduler: Scheduler) -> None:
+    model = Model(threading.Event(), faults={2: RuntimeError("a secret path")})
+    results = await behind_a_closed_gate(scheduler, model, [(1, 1.0), (2, 1.0), (3, 1.0)])
+    assert (results[0], results[2]) == (2, 6)
+    assert isinstance(results[1], EngineFailure)
+    assert "secret" not in str(results[1])
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (MemoryError(), OutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), OutOfMemory),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), OutOfMemory),
+        (ValueError("x"), EngineFailure),
+        (InvalidRequest("kept"), InvalidRequest),
+    ],
+)
+async def test_a_failure_of_the_model_has_a_name(scheduler: Scheduler, raised: Exception, expected: type) -> None:
+    with pytest.raises(expected):
+        await scheduler.submit(Model(faults={1: raised}).double, 1, seconds=1, most=1)
+    assert await scheduler.submit(Model().double, 4, seconds=1, most=1) == 8
+
+
+async def test_a_cancelled_job_leaves_the_queue(scheduler: Scheduler) -> None:
+    model = Model(threading.Event())
+    first = asyncio.ensure_future(scheduler.submit(model.double, 0, seconds=1, most=1))
+    await asyncio.to_thread(model.entered.wait, 20)
+    gone = asyncio.ensure_future(scheduler.submit(model.double, 1, seconds=1, most=1))
+    kept = asyncio.ensure_future(scheduler.submit(model.double, 2, seconds=1, most=1))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    model.gate.set()  # type: ignore[union-attr]
+    assert (await first, await kept) == (0, 4)
+    assert model.batches == [[0], [2]]
+
+
+async def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty() -> None:
+    scheduler, model = Scheduler(longest_queue_s=10), Model(threading.Event())
+    running = asyncio.ensure_future(scheduler.submit(model.double, 0, seconds=100, most=1))
+    await asyncio.to_thread(model.entered.wait, 20)
+    waiting = asyncio.ensure_future(scheduler.submit(model.double, 1, seconds=8, most=1))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await scheduler.submit(model.double, 2, seconds=3, most=1)
+    assert scheduler.busy
+    model.gate.set()  # type: ignore[union-attr]
+    assert await asyncio.gather(running, waiting) == [0, 2]
+    assert await scheduler.submit(model.double, 2, seconds=3, most=1) == 4
+    scheduler.stop()
+
+
+async def test_stopping_cancels_what_waits() -> None:
+    scheduler, model = Scheduler(), Model(threading.Event())
+    running = asyncio.ensure_future(scheduler.submit(model.double, 1, seconds=1, most=1))
+    await asyncio.to_thread(model.entered.wait, 20)
+    waiting = asyncio.ensure_future(scheduler.submit(model.double, 2, seconds=1, most=1))
+    await asyncio.sleep(0)
+    scheduler.stop()
+    model.gate.set()  # type: ignore[union-attr]
+    assert await running == 2
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.errors import InvalidOption, LoadRefused, PromptTooLong
+from backend.options import KNOBS, LoadOptions, refuse_quantization, sanitized_prompt, with_knobs
+
+BARE = LoadOptions(model="m")
+
+
+def test_every_knob_sets_its_field() -> None:
+    pairs = [
+        "forced_aligner:C:/models/aligner", "torch_dtype:bf16", "attn_implementation:sdpa", "batch_max_size:4",
+        "max_new_tokens:256", "max_chunk_seconds:45.5", "max_audio_seconds:60", "aligner_retry_seconds:0",
+        "segment_gap_threshold:0.7", "max_segment_seconds:7", "max_segment_chars:84",
+    ]  # fmt: skip
+    assert with_knobs(BARE, pairs, "") == LoadOptions(
+        model="m", forced_aligner="C:/models/aligner", dtype="bfloat16", attention="sdpa", batch_max_size=4,
+        max_new_tokens=256, max_chunk_s=45.5, max_audio_s=60, aligner_retry_s=0, segment_gap_s=0.7,
+        max_segment_s=7, max_segment_chars=84,
+    )  # fmt: skip
+
+
+def test_the_old_name_of_the_batch_size_still_works() -> None:
+    assert with_knobs(BARE, ["max_inference_batch_size: 3 "], "").batch_max_size == 3
+
+
+@pytest.mark.parametrize("spelling", ["fp16", "half", "float16", "FP16"])
+def test_a_dtype_has_several_spellings(spelling: str) -> None:
+    assert with_knobs(BARE, [f"torch_dtype:{spelling}"], "").dtype == "float16"
+
+
+def test_engine_args_say_the_same_things_in_json_and_win() -> None:
+    options = with_knobs(BARE, ["max_new_tokens:1"], '{"max_new_tokens": 64, "torch_dtype": "fp32"}')
+    assert (options.max_new_tokens, options.dtype) == (64, "float32")
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "max_new_tokens:nan", "max_new_tokens:0", "max_new_tokens:-5", "max_new_tokens:1e3", "max_new_tokens:",
+        "max_new_tokens:９９９９９９９９９９９９９９",
+        "segment_gap_threshold:nan", "segment_gap_threshold:inf", "segment_gap_threshold:-1",
+        "torch_dtype:int8", "attn_implementation:kernels-community/evil", "batch_max_size:1.5", "max_new_tokens",
+    ],
+)  # fmt: skip
+def test_a_value_out_of_its_range_is_refused_by_name(pair: str) -> None:
+    with pytest.raises(InvalidOption, match=pair.partition(":")[0]):
+        with_knobs(BARE, [pair], "")
+
+
+def test_an_unknown_option_lists_the_known_ones() -> None:
+    with pytest.raises(InvalidOption) as caught:
+        with_knobs(BARE, ["max_tokens:5"], "")
+    assert "max_tokens" in str(caught.value)
+    assert all(name in str(caught.value) for name in KNOBS)
+
+
+@pytest.mark.parametrize("arguments", ["[]", "{", '"x"', '{"unknown": 1}', '{"max_new_tokens": true}', '{"a": {}}'])
+def test_engine_args_that_mean_nothing_are_refused(arguments: str) -> None:
+    with pytest.raises(InvalidOption):
+        with_knobs(BARE, [], arguments)
+
+
+def test_quantization_is_refused_by_name() -> None:
+    refuse_quantization("")
+    with pytest.raises(LoadRefused, match="q4_0"):
+        refuse_quantization("q4_0")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "left"),
+    [
+        ("Qwen, LocalAI", "Qwen, LocalAI"),
+        ("a<|im_end|>b<|AUDIO_PAD|>c<asr_text>d<timestamp>e", "abcde"),
+        ("<|im_<|im_end|>end|>", ""),
+        ("<asr_<asr_text>text>", ""),
+        ("<<|x|>|im_end|>", ""),
+        ("line\nbreak\ttab\x00null\x1b[31m", "line\nbreak\ttab null [31m"),
+        ("a < b | c > d", "a < b | c > d"),
+    ],
+)
+def test_a_prompt_keeps_its_words_and_loses_control_tokens(prompt: str, left: str) -> None:
+    assert sanitized_prompt(prompt) == left
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(
+    st.lists(st.sampled_from(["<|", "|>", "<", "|", ">", "im_end", "asr_text", "timestamp", "<asr_text>", "x"])).map(
+        "".join
+    )
+)
+def test_no_prompt_can_rebuild_a_control_token(prompt: str) -> None:
+    left = sanitized_prompt(prompt)
+    assert "<|im_end|>" not in left
+    assert "<asr_text>" not in left
+    assert "<timestamp>" not in left
+    assert sanitized_prompt(left) == left
+
+
+def test_a_prompt_beyond_the_bound_is_refused_whole() -> None:
+    with pytest.raises(PromptTooLong):
+        sanitized_prompt("x" * 8193)

@@ -1,0 +1,71 @@
+"""The architecture, held: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+BACKEND = Path(__file__).parent.parent / "backend"
+FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
+
+# A file or folder of backend/, and what of backend/ it may import; the first match counts.
+MAY_IMPORT = {
+    "__main__": {"server", "parent"},
+    "server": {"wire", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading", "options"},
+    "parent": set(),
+    "transcriber": {
+        "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
+        "transcript", "options", "languages", "errors",
+    },
+    "wire": {
+        "wire", "transcriber", "transcript", "engine.resident", "engine.scheduler", "options", "languages", "errors",
+    },
+    "audio": {"audio", "errors"},
+    "engine": {"engine", "options", "languages", "errors"},
+    "transcript": {"transcript", "languages"},
+    "options": {"errors", "languages"},
+    "languages": {"errors"},
+    "errors": set(),
+}  # fmt: skip
+ONLY_IMPORTER = {"grpc": {"wire", "server"}, "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"}}
+TORCHLESS = {"engine.recognizer", "engine.resident", "engine.scheduler", "engine.monotone", "engine.checkpoint"}
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, at its top or inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(BACKEND).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_a_room_reaches_only_where_it_may(path: Path) -> None:
+    module = module_of(path)
+    room = module.split(".")[0]
+    if room == "__init__":
+        return
+    for name in imported(path):
+        top, _, inner = name.partition(".")
+        if top == "backend":
+            assert any(f"{inner}.".startswith(f"{allowed}.") for allowed in MAY_IMPORT[room]), (
+                f"{module} imports {name}"
+            )
+        if top in ONLY_IMPORTER:
+            assert room in ONLY_IMPORTER[top], f"{module} imports {name}"
+        assert not (module in TORCHLESS and top in ("torch", "transformers", "qwen_asr")), f"{module} imports {name}"
+        assert top not in ("tools", "demo", "bench"), f"{module} imports {name}"
+
+
+def test_the_walk_sees_the_whole_house() -> None:
+    assert {module_of(p).split(".")[0] for p in FILES} == {*MAY_IMPORT, "__init__"}
