@@ -24,7 +24,8 @@ def main() -> int:
     logging.raiseExceptions = False
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        asyncio.run(serve(arguments.addr, os.environ))
+        # not asyncio.run: at its end it would wait for a load that still runs in a thread
+        asyncio.new_event_loop().run_until_complete(serve(arguments.addr, os.environ))
     except AddressTaken as error:
         logging.error("%s", error)
         return 1

@@ -78,7 +78,7 @@ class Transcriber:
         """The transcript of the recording at `path`. Raises any AsrError but LoadRefused."""
         instance = self._resident.current()
         recording = await asyncio.to_thread(decode, path, max_seconds=instance.options.max_audio_s)
-        chunks = split(recording.samples, max_s=instance.options.max_chunk_s)
+        chunks = await asyncio.to_thread(split, recording.samples, max_s=instance.options.max_chunk_s)
         heard = [part for parts in await _all(self._hear(instance, c, options) for c in chunks) for part in parts]
         warnings = [TRUNCATED] if recording.truncated else []
         if not all(part.recognition.finished for part in heard):
@@ -88,7 +88,11 @@ class Transcriber:
         if cause and options.times:
             _log.info("coarse times: %s", cause)
             warnings.append(COARSE.format(cause=cause))
-        return _told(recording, heard, timed, language, instance.options, options.words and not cause, warnings)
+        has_words = options.words and not cause
+        # in a thread, too: an hour of words takes long enough to make Health late
+        return await asyncio.to_thread(
+            _told, recording, heard, timed, language, instance.options, has_words, tuple(warnings)
+        )
 
     async def _hear(self, instance: Lean, chunk: Chunk, options: TranscribeOptions) -> list[_Heard]:
         """The chunk's text; in halves, and theirs, where its budget ends before the model does."""
@@ -169,7 +173,7 @@ def _told(
     language: str,
     load: LoadOptions,
     has_words: bool,
-    warnings: list[str],
+    warnings: tuple[str, ...],
 ) -> Transcript:
     """The chunks' texts and words as one transcript."""
     text, offsets = join([part.recognition.text for part in heard])
@@ -182,7 +186,7 @@ def _told(
         for token in part.recognition.tokens
     ]
     tokens = tuple(_token_ids(segment, written) for segment in segments)
-    return Transcript(text, language, recording.duration_s, segments, tokens, has_words, tuple(warnings))
+    return Transcript(text, language, recording.duration_s, segments, tokens, has_words, warnings)
 
 
 def _token_ids(segment: Segment, tokens: list[Token]) -> tuple[int, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 
 import torch
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from transformers.utils.logging import disable_progress_bar
 
 from backend.engine import checkpoint, device, qwen
 from backend.engine.aligner import QwenAligner
@@ -15,6 +17,9 @@ from backend.engine.checkpoint import Checkpoint
 from backend.options import LoadOptions
 
 _log = logging.getLogger(__name__)
+
+disable_progress_bars()  # stderr is a log file
+disable_progress_bar()
 
 
 def _recognizer_of(options: LoadOptions) -> Checkpoint:
