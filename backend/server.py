@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Mapping
 
 import grpc
@@ -45,7 +46,8 @@ class LazyLoader:
         return self._real().load_aligner(options)
 
     def reclaim(self) -> None:
-        self._real().reclaim()
+        if "backend.engine.loading" in sys.modules:  # else there is nothing to reclaim, and seconds of import to pay
+            self._real().reclaim()
 
 
 class AddressTaken(Exception):

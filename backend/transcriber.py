@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from backend.audio.chunks import halves, split
@@ -22,7 +22,7 @@ from backend.audio.waveform import Chunk
 from backend.engine.recognizer import AlignedUnit, Passage, Recognition, Token, Utterance
 from backend.engine.resident import Equipped, Lean, Resident
 from backend.engine.scheduler import Scheduler
-from backend.errors import AlignerUnavailable, EngineFailure, OutOfMemory
+from backend.errors import AlignerUnavailable, EngineFailure, OutOfMemory, Overloaded
 from backend.languages import ALIGNABLE
 from backend.options import LoadOptions, TranscribeOptions
 from backend.transcript.joining import join
@@ -39,15 +39,16 @@ _SHORTEST_SPLIT_S = 2.0  # halves of less than a second hold no sentence; what s
 
 UNFINISHED = "a passage did not end within its token budget; its text may be incomplete"
 TRUNCATED = "the audio file ends early or is damaged; what could be decoded was transcribed"
-COARSE = "word times are not available ({cause}); segment times are estimates"
+COARSE = "some or all word times are not available ({cause}); segment times there are estimates"
+UNKNOWN_TO_ALIGNER = "the aligner does not know the language"
 
 
 @dataclass(frozen=True)
 class Transcript:
     """What was said and when. `language`: a code, "" if nobody spoke.
 
-    `segments` are slices of `text`; `tokens` holds the token ids of each. `has_words`: the segments' words carry the
-    aligner's times and were asked for.
+    `segments` are slices of `text`. Beside each stand the ids of its `tokens` and its `words`, those that were asked for
+    and that the aligner timed.
     """
 
     text: str
@@ -55,16 +56,18 @@ class Transcript:
     duration_s: float
     segments: tuple[Segment, ...]
     tokens: tuple[tuple[int, ...], ...]
-    has_words: bool
+    words: tuple[tuple[Word, ...], ...]
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Heard:
-    """A chunk and what was recognised in it."""
+    """A chunk, what was recognised in it, and the aligner's units of it (seconds from its start), if it gave any."""
 
     chunk: Chunk
     recognition: Recognition
+    units: list[AlignedUnit] | None = None
+    coarse_because: str = ""
 
 
 class Transcriber:
@@ -80,19 +83,11 @@ class Transcriber:
         recording = await asyncio.to_thread(decode, path, max_seconds=instance.options.max_audio_s)
         chunks = await asyncio.to_thread(split, recording.samples, max_s=instance.options.max_chunk_s)
         heard = [part for parts in await _all(self._hear(instance, c, options) for c in chunks) for part in parts]
-        warnings = [TRUNCATED] if recording.truncated else []
-        if not all(part.recognition.finished for part in heard):
-            warnings.append(UNFINISHED)
         language = _main_language(heard, options)
-        timed, cause = await self._timed(instance, heard, language, options)
-        if cause and options.times:
-            _log.info("coarse times: %s", cause)
-            warnings.append(COARSE.format(cause=cause))
-        has_words = options.words and not cause
-        # in a thread, too: an hour of words takes long enough to make Health late
-        return await asyncio.to_thread(
-            _told, recording, heard, timed, language, instance.options, has_words, tuple(warnings)
-        )
+        if options.times:
+            heard = await self._aligned(instance, heard, language)
+        # in a thread: an hour of words takes long enough to make Health late
+        return await asyncio.to_thread(_told, recording, heard, language, instance.options, options)
 
     async def _hear(self, instance: Lean, chunk: Chunk, options: TranscribeOptions) -> list[_Heard]:
         """The chunk's text; in halves, and theirs, where its budget ends before the model does."""
@@ -110,35 +105,33 @@ class Transcriber:
         parts = await _all(self._hear(instance, half, options) for half in halves(chunk))
         return [part for half in parts for part in half]
 
-    async def _timed(
-        self, instance: Lean, heard: list[_Heard], language: str, options: TranscribeOptions
-    ) -> tuple[list[list[Word]], str]:
-        """Each chunk's words with their times, and why they are coarse ("" if the aligner gave them)."""
-        spoken = [part for part in heard if part.recognition.text]
-        coarse = [_spread(part) for part in heard]
-        if not options.times or not spoken:
-            return coarse, "" if not spoken else "not asked for"
-        languages = {part.recognition.language or language for part in spoken}
-        if not languages <= ALIGNABLE:
-            return coarse, "the aligner does not know the language"
+    async def _aligned(self, instance: Lean, heard: list[_Heard], language: str) -> list[_Heard]:
+        """The parts with the aligner's units, or with the reason why there are none."""
+        if not any((part.recognition.language or language) in ALIGNABLE for part in heard if part.recognition.text):
+            return [replace(part, coarse_because=UNKNOWN_TO_ALIGNER) for part in heard]
         try:
             equipped = await self._resident.equipped(instance)
-            return await _all(self._align(equipped, part, language) for part in heard), ""
-        except AlignerUnavailable as error:
-            return coarse, str(error)
-        except (EngineFailure, OutOfMemory):
-            return coarse, "the aligner failed"
+        except AlignerUnavailable as unavailable:
+            return [replace(part, coarse_because=str(unavailable)) for part in heard]
+        return await _all(self._align(equipped, part, language) for part in heard)
 
-    async def _align(self, equipped: Equipped, part: _Heard, language: str) -> list[Word]:
-        chunk, recognition = part.chunk, part.recognition
-        if not recognition.text:
-            return []
-        passage = Passage(chunk.samples, recognition.text, recognition.language or language)
-        units = await self._scheduler.submit(
-            equipped.aligner.align, passage, seconds=chunk.duration_s, most=equipped.options.batch_max_size
-        )
-        shifted_units = (AlignedUnit(u.text, u.start_s + chunk.start_s, u.end_s + chunk.start_s) for u in units)
-        return place(recognition.text, shifted_units, start_s=chunk.start_s, end_s=chunk.end_s)
+    async def _align(self, equipped: Equipped, part: _Heard, language: str) -> _Heard:
+        spoken = part.recognition.language or language
+        if not part.recognition.text:
+            return part
+        if spoken not in ALIGNABLE:
+            return replace(part, coarse_because=UNKNOWN_TO_ALIGNER)
+        passage = Passage(part.chunk.samples, part.recognition.text, spoken)
+        try:
+            units = await self._scheduler.submit(
+                equipped.aligner.align,
+                passage,
+                seconds=part.chunk.duration_s,
+                most=equipped.options.batch_max_size,
+            )
+        except (EngineFailure, OutOfMemory, Overloaded):  # the text is worth more than its times
+            return replace(part, coarse_because="the aligner failed")
+        return replace(part, units=units)
 
 
 async def _all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -151,46 +144,70 @@ async def _all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
 
 
-def _spread(part: _Heard) -> list[Word]:
-    return spread(part.recognition.text, start_s=part.chunk.start_s, end_s=part.chunk.end_s)
-
-
 def _main_language(heard: list[_Heard], options: TranscribeOptions) -> str:
-    """The language that was forced, or the one in which most of the text was said; "" if nothing was."""
-    written: Counter[str] = Counter()
+    """The language that was forced, or the one in which most was said; "" if nothing was."""
+    spoken: Counter[str] = Counter()
     for part in heard:
         if part.recognition.language and part.recognition.text:
-            written[part.recognition.language] += part.chunk.samples.size
-    if not any(part.recognition.text for part in heard):
-        return options.language or ""
-    return options.language or (written.most_common(1)[0][0] if written else "")
+            spoken[part.recognition.language] += part.chunk.samples.size
+    return options.language or (spoken.most_common(1)[0][0] if spoken else "")
 
 
 def _told(
-    recording: Decoded,
-    heard: list[_Heard],
-    timed: list[list[Word]],
-    language: str,
-    load: LoadOptions,
-    has_words: bool,
-    warnings: tuple[str, ...],
+    recording: Decoded, heard: list[_Heard], language: str, load: LoadOptions, options: TranscribeOptions
 ) -> Transcript:
-    """The chunks' texts and words as one transcript."""
+    """The chunks' texts, words and warnings as one transcript."""
     text, offsets = join([part.recognition.text for part in heard])
-    words = [word.shifted(by) for chunk_words, by in zip(timed, offsets, strict=True) for word in chunk_words]
-    rules = SegmentRules(load.segment_gap_s, load.max_segment_s, load.max_segment_chars)
-    segments = tuple(merge(text, words, rules))
+    words = [word.shifted(by) for part, by in zip(heard, offsets, strict=True) for word in _words(part)]
+    segments = tuple(merge(text, words, SegmentRules(load.segment_gap_s, load.max_segment_s, load.max_segment_chars)))
     written = [
         Token(token.id, token.begin + by, token.end + by)
         for part, by in zip(heard, offsets, strict=True)
         for token in part.recognition.tokens
     ]
-    tokens = tuple(_token_ids(segment, written) for segment in segments)
-    return Transcript(text, language, recording.duration_s, segments, tokens, has_words, warnings)
+    timed = [
+        (by, by + len(part.recognition.text)) for part, by in zip(heard, offsets, strict=True) if part.units is not None
+    ]
+    return Transcript(
+        text,
+        language,
+        recording.duration_s,
+        segments,
+        tuple(_token_ids(segment, written) for segment in segments),
+        tuple(_words_inside(segment, timed) if options.words else () for segment in segments),
+        tuple(_warnings(recording, heard, segments)),
+    )
+
+
+def _words(part: _Heard) -> list[Word]:
+    """The words of a chunk's text, with the aligner's times or with estimates. Seconds of the recording."""
+    chunk, text = part.chunk, part.recognition.text
+    if part.units is None:
+        return spread(text, start_s=chunk.start_s, end_s=chunk.end_s)
+    units = [(unit.text, unit.start_s + chunk.start_s, unit.end_s + chunk.start_s) for unit in part.units]
+    return place(text, units, start_s=chunk.start_s, end_s=chunk.end_s)
+
+
+def _words_inside(segment: Segment, spans: list[tuple[int, int]]) -> tuple[Word, ...]:
+    """The segment's words that lie in one of the spans of the text, which are in order."""
+    begins = [begin for begin, _ in spans]
+    return tuple(
+        word for word in segment.words if (at := bisect_right(begins, word.begin)) and word.end <= spans[at - 1][1]
+    )
 
 
 def _token_ids(segment: Segment, tokens: list[Token]) -> tuple[int, ...]:
-    """The ids of the tokens that write the segment: those that end inside it, or the one that covers it all."""
-    first = bisect_left(tokens, segment.begin + 1, key=lambda token: token.end)
+    """The ids of the tokens that write the segment: those that reach into it, or the one that covers it all."""
+    first = bisect_right(tokens, segment.begin, key=lambda token: token.end)
     last = bisect_left(tokens, segment.end, key=lambda token: token.begin)
     return tuple(token.id for token in tokens[first:last])
+
+
+def _warnings(recording: Decoded, heard: list[_Heard], segments: tuple[Segment, ...]) -> Iterator[str]:
+    if recording.truncated:
+        yield TRUNCATED
+    if not all(part.recognition.finished for part in heard):
+        yield UNFINISHED
+    causes = sorted({part.coarse_because for part in heard if part.recognition.text} - {""})
+    if causes and segments:
+        yield COARSE.format(cause=", ".join(causes))

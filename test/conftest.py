@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from backend.engine.recognizer import AlignedUnit, Passage, Recognition, Token, Utterance
-from backend.errors import LoadRefused
 from backend.options import LoadOptions
 
 ROOT = Path(__file__).parent.parent
@@ -84,7 +83,7 @@ class FakeLoader:
     recognizer: FakeRecognizer = field(default_factory=FakeRecognizer)
     aligner: FakeAligner = field(default_factory=FakeAligner)
     events: list[str] = field(default_factory=list)
-    refusals: dict[str, LoadRefused] = field(default_factory=dict)  # by what is loaded: inspect, model name, aligner
+    refusals: dict[str, Exception] = field(default_factory=dict)  # by what is loaded: inspect, model name, aligner
     gate: threading.Event | None = None
 
     def _happen(self, event: str, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,11 @@ MAY_IMPORT = {
     "languages": {"errors"},
     "errors": set(),
 }  # fmt: skip
-ONLY_IMPORTER = {"grpc": {"wire", "server"}, "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"}}
+ONLY_IMPORTER = {
+    "grpc": {"wire", "server"}, "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
+    "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
+}  # fmt: skip
+STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent"}
 TORCHLESS = {"engine.recognizer", "engine.resident", "engine.scheduler", "engine.monotone", "engine.checkpoint"}
 
 
@@ -65,6 +70,8 @@ def test_a_room_reaches_only_where_it_may(path: Path) -> None:
             assert room in ONLY_IMPORTER[top], f"{module} imports {name}"
         assert not (module in TORCHLESS and top in ("torch", "transformers", "qwen_asr")), f"{module} imports {name}"
         assert top not in ("tools", "demo", "bench"), f"{module} imports {name}"
+        if room in STANDARD_ALONE:
+            assert top == "backend" or top in sys.stdlib_module_names, f"{module} imports {name}"
 
 
 def test_the_walk_sees_the_whole_house() -> None:

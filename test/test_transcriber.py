@@ -132,14 +132,14 @@ async def test_the_aligners_times_are_moved_to_the_chunks_place(transcribe, load
     assert words[0].start_s == 0
     assert words[2].start_s == pytest.approx(7, abs=0.6)
     assert words[3].end_s == pytest.approx(14, abs=0.1)
-    assert transcript.has_words
+    assert words == [word for some in transcript.words for word in some]
     check(transcript)
 
 
 async def test_segments_alone_use_the_aligner_and_carry_no_words(transcribe, loader) -> None:
     transcript = await transcribe(bursts(3), TranscribeOptions(times=True))
     assert loader.aligner.passages
-    assert not transcript.has_words
+    assert not any(transcript.words)
 
 
 async def test_a_plain_request_never_touches_the_aligner(transcribe, loader) -> None:
@@ -162,10 +162,26 @@ async def test_without_the_aligners_help_the_transcript_still_goes_out_with_coar
     options = TranscribeOptions(language=language, times=True, words=True)
     transcript = await transcribe(bursts(3), options, forced_aligner="" if kind == "none" else "al")
     assert transcript.text.startswith("Heard")
-    assert not transcript.has_words
+    assert not any(transcript.words)
     assert any("estimates" in warning for warning in transcript.warnings)
     if kind == "foreign language":
         assert not loader.aligner.passages
+    check(transcript)
+
+
+async def test_one_chunk_without_the_aligners_help_does_not_cost_the_others_their_words(transcribe, loader) -> None:
+    def answer(utterance: Utterance) -> Recognition:
+        thai = utterance.samples.size < 5 * RATE
+        text = "สวัสดี" if thai else "Hello there."
+        return Recognition(text, "th" if thai else "en", True, (Token(1, 0, len(text)),))
+
+    loader.recognizer.answer = answer
+    transcript = await transcribe(bursts(8, 3), max_chunk_s=9.5)
+    assert transcript.text == "Hello there. สวัสดี"
+    words = [transcript.text[w.begin : w.end] for some in transcript.words for w in some]
+    assert words == ["Hello", "there."]
+    assert len(transcript.segments) == 2
+    assert any("estimates" in warning for warning in transcript.warnings)
     check(transcript)
 
 

@@ -18,7 +18,7 @@ from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration,
 from qwen_asr.inference.qwen3_forced_aligner import Qwen3ForceAlignProcessor
 
 from backend.engine.monotone import best_times
-from backend.engine.qwen import padded, weight_bytes
+from backend.engine.qwen import default_dtype, padded, weight_bytes
 from backend.engine.recognizer import AlignedUnit, Passage
 from backend.languages import NAMES
 
@@ -41,6 +41,10 @@ class QwenAligner:
 
     @torch.inference_mode()
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
+        with default_dtype:
+            return self._align(passages)
+
+    def _align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
         split = [self._units.encode_timestamp(p.text, NAMES[p.language]) for p in passages]
         spoken = [i for i, (units, _) in enumerate(split) if units]  # text of punctuation alone has no units
         aligned: list[list[AlignedUnit]] = [[] for _ in passages]

@@ -7,6 +7,7 @@ is not Qwen3-ASR or Qwen3-ForcedAligner is refused by name, since the gateway pr
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
     if not name:
         raise CheckpointRefused("no model is named; set the model's `parameters.model` to a Qwen3-ASR checkpoint")
     for path in (Path(file) if file else None, Path(name), Path(folder) / name if folder else None):
-        if path is None or not path.exists():
+        if path is None or not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on names that are too long
             continue
         if path.is_file():  # the gateway may name the weights; the checkpoint is the folder around them
             path = path.parent

@@ -8,6 +8,7 @@ package's `rope_deltas` is module state that two concurrent generate calls corru
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,9 @@ _SAMPLE_RATE = 16_000
 _SHORTEST = _SAMPLE_RATE // 2  # samples; the package pads to half a second, too: the encoder was trained on no less
 _TEXT_TAG = "<asr_text>"
 
+# transformers builds a model under another default dtype, process-wide; whatever computes meanwhile would get it, too
+default_dtype = threading.Lock()
+
 
 def load(checkpoint: Checkpoint, placement: Placement) -> tuple[Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor]:
     """Model and processor of a recogniser or an aligner, ready on the device.
@@ -37,16 +41,17 @@ def load(checkpoint: Checkpoint, placement: Placement) -> tuple[Qwen3ASRForCondi
     """
     on_cpu = placement.device.type == "cpu"
     try:
-        model, report = Qwen3ASRForConditionalGeneration.from_pretrained(
-            checkpoint.name,
-            dtype=placement.dtype,
-            attn_implementation=placement.attention,
-            device_map=None if on_cpu else {"": str(placement.device)},
-            use_safetensors=True,  # a pickle runs code
-            trust_remote_code=False,  # the default asks on stdin
-            local_files_only=checkpoint.local,
-            output_loading_info=True,
-        )
+        with default_dtype:
+            model, report = Qwen3ASRForConditionalGeneration.from_pretrained(
+                checkpoint.name,
+                dtype=placement.dtype,
+                attn_implementation=placement.attention,
+                device_map=None if on_cpu else {"": str(placement.device)},
+                use_safetensors=True,  # a pickle runs code
+                trust_remote_code=False,  # the default asks on stdin
+                local_files_only=checkpoint.local,
+                output_loading_info=True,
+            )
         processor = Qwen3ASRProcessor.from_pretrained(
             checkpoint.name, fix_mistral_regex=True, local_files_only=checkpoint.local
         )
@@ -56,8 +61,9 @@ def load(checkpoint: Checkpoint, placement: Placement) -> tuple[Qwen3ASRForCondi
             f"the checkpoint {checkpoint.name!r} could not be loaded ({type(error).__name__}); "
             "its files are incomplete, damaged or out of reach"
         ) from error
-    absent = [name for name in report["missing_keys"] if name != "thinker.lm_head.weight"]  # tied to the embedding
-    if absent or report["mismatched_keys"]:
+    embedding, head = model.thinker.model.embed_tokens.weight, model.thinker.lm_head.weight
+    tied = {"thinker.lm_head.weight"} if head.data_ptr() == embedding.data_ptr() else set()
+    if set(report["missing_keys"]) - tied or report["mismatched_keys"]:
         raise CheckpointRefused(
             f"the checkpoint {checkpoint.name!r} lacks weights or holds others than its config says"
         )
@@ -90,6 +96,10 @@ class QwenRecognizer:
 
     @torch.inference_mode()
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
+        with default_dtype:
+            return self._recognize(utterances)
+
+    def _recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         inputs = self.processor(
             text=[self._prompt(u) for u in utterances],
             audio=[padded(u.samples) for u in utterances],

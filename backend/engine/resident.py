@@ -11,14 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.errors import AlignerUnavailable, AsrError, LoadRefused, ModelNotLoaded
 from backend.options import LoadOptions
 
 _log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,11 @@ class Resident:
     def __init__(self, loader: Loader, clock: Callable[[], float] = time.monotonic) -> None:
         self._loader = loader
         self._clock = clock
-        self._lock = asyncio.Lock()  # held by whoever changes what is in memory
+        self._thread = ThreadPoolExecutor(1, "loader")  # not the loop's pool: recordings of hours are decoded there
+        self._lock = asyncio.Lock()  # held by whoever loads
         self._instance: Lean | None = None
-        self._equipping: asyncio.Task[Equipped] | None = None
+        self._freed = 0  # how often: a load that was overtaken by Free must not bring its model back
+        self._equipping: tuple[Recognizer, asyncio.Task[Equipped]] | None = None
         self._retry_at = 0.0
 
     @property
@@ -80,22 +88,25 @@ class Resident:
             old = self._instance.options if self._instance else None
             if options == old:
                 return
-            await asyncio.to_thread(self._loader.inspect, options)
-            await self._release()
+            await self._do(self._loader.inspect, options)
+            freed = self._freed
+            self._instance = None
+            await self._do(self._loader.reclaim)
             try:
-                await self._install(options)
+                await self._install(options, freed)
             except LoadRefused:
-                await asyncio.to_thread(self._loader.reclaim)
-                if old is not None:
-                    _log.warning("the load failed; loading the model that was there before")
-                    await self._install(old)
+                if old is not None and freed == self._freed:
+                    await self._restore(old, freed)
                 raise
 
     async def free(self) -> None:
-        """Drop the model and its memory; requests in flight finish on their own reference."""
-        self._instance = None  # at once, even while a load holds the lock
-        async with self._lock:
-            await self._release()
+        """Drop the model and its memory; waits for nothing, not even for a load that runs: that one is refused.
+
+        Requests in flight finish on their own reference.
+        """
+        self._freed += 1
+        self._instance = None
+        self._thread.submit(self._loader.reclaim)
 
     async def equipped(self, instance: Lean) -> Equipped:
         """`instance` with an aligner, swapped in as the resident one. Raises AlignerUnavailable."""
@@ -103,39 +114,64 @@ class Resident:
             return instance
         if not instance.options.forced_aligner:
             raise AlignerUnavailable("no aligner is configured")
-        if self._equipping is None:
-            self._equipping = asyncio.create_task(self._equip(instance))
-            self._equipping.add_done_callback(self._equipping_ended)
-        return await asyncio.shield(self._equipping)
+        if self._equipping is None or self._equipping[0] is not instance.recognizer:
+            task = asyncio.create_task(self._equip(instance))
+            task.add_done_callback(self._equipping_ended)
+            self._equipping = (instance.recognizer, task)
+        return await asyncio.shield(self._equipping[1])
 
-    async def _install(self, options: LoadOptions) -> None:
-        recognizer = await asyncio.to_thread(self._loader.load_recognizer, options)
+    async def _do(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """`work` in the loader's thread. What is not an AsrError goes to the log and becomes a LoadRefused."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*arguments, **named))
+        except AsrError:
+            raise
+        except Exception as error:  # foreign code: checkpoints, drivers and the file system fail in their own ways
+            _log.exception("loading failed")
+            raise LoadRefused(f"loading failed ({type(error).__name__}); the backend's log has the cause") from error
+
+    async def _install(self, options: LoadOptions, freed: int) -> None:
+        recognizer = await self._do(self._loader.load_recognizer, options)
+        if freed != self._freed:
+            raise LoadRefused("the model was freed while it was being loaded")
+        self._reclaim_after(recognizer)
         self._instance = Lean(options, recognizer)
         self._retry_at = 0.0
 
-    async def _release(self) -> None:
-        self._instance = None
-        await asyncio.to_thread(self._loader.reclaim)
+    async def _restore(self, old: LoadOptions, freed: int) -> None:
+        _log.warning("the load failed; loading the model that was there before")
+        try:
+            await self._do(self._loader.reclaim)
+            await self._install(old, freed)
+        except LoadRefused as refusal:
+            _log.error("the model that was there before cannot be loaded either: %s", refusal)
 
     async def _equip(self, asked: Lean) -> Equipped:
         async with self._lock:
             instance = self._instance
             if isinstance(instance, Equipped) and instance.recognizer is asked.recognizer:
                 return instance
-            if self._clock() < self._retry_at:
+            if instance is asked and self._clock() < self._retry_at:
                 raise AlignerUnavailable("the aligner could not be loaded a moment ago")
             try:
-                aligner = await asyncio.to_thread(self._loader.load_aligner, asked.options)
+                aligner = await self._do(self._loader.load_aligner, asked.options)
             except AsrError as error:
-                self._retry_at = self._clock() + asked.options.aligner_retry_s
+                if self._instance is asked:
+                    self._retry_at = self._clock() + asked.options.aligner_retry_s
                 _log.warning("the aligner cannot be loaded: %s; next try in %g s", error, asked.options.aligner_retry_s)
                 raise AlignerUnavailable("the aligner cannot be loaded") from error
+            self._reclaim_after(aligner)
             equipped = Equipped(asked.options, asked.recognizer, aligner)
             if self._instance is asked:  # else it was freed or replaced meanwhile: only this request is equipped
                 self._instance = equipped
             return equipped
 
     def _equipping_ended(self, task: asyncio.Task[Equipped]) -> None:
-        self._equipping = None
+        if self._equipping is not None and self._equipping[1] is task:
+            self._equipping = None
         if not task.cancelled():
             task.exception()  # everyone who waited has seen it; with nobody left, asyncio would complain
+
+    def _reclaim_after(self, model: Recognizer | Aligner) -> None:
+        """Reclaim when the model is really gone: requests in flight may keep it long after it was released."""
+        weakref.finalize(model, self._thread.submit, self._loader.reclaim).atexit = False

@@ -42,6 +42,7 @@ class Scheduler:
 
     def __init__(self, longest_queue_s: float = _LONGEST_QUEUE_S) -> None:
         self._waiting: deque[_Job] = deque()
+        self._waiting_s = 0.0
         self._longest_queue_s = longest_queue_s
         self._running = 0
         self._stopping = False
@@ -62,8 +63,9 @@ class Scheduler:
         """
         future: Future[Result] = Future()
         with self._changed:
-            if self._waiting and sum(job.seconds for job in self._waiting) + seconds > self._longest_queue_s:
+            if self._waiting and self._waiting_s + seconds > self._longest_queue_s:
                 raise Overloaded
+            self._waiting_s += seconds
             self._waiting.append(_Job(work, item, seconds, most, future))
             self._changed.notify()
         return await asyncio.wrap_future(future)
@@ -79,6 +81,7 @@ class Scheduler:
     def _run(self) -> None:
         while batch := self._next_batch():
             _answer(batch)
+            del batch  # while the thread waits for the next one, it must not hold on to this one's model and sound
             with self._changed:
                 self._running = 0
 
@@ -95,16 +98,17 @@ class Scheduler:
                     return batch
 
     def _take(self) -> list[_Job]:
-        oldest = self._waiting[0]
+        self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
         batch: list[_Job] = []
         left: deque[_Job] = deque()
         for job in self._waiting:
-            fits = job.work == oldest.work and _are_alike(job.seconds, oldest.seconds)
-            if not fits or len(batch) >= oldest.most:
+            oldest = batch[0] if batch else job
+            fits = job.work == oldest.work and _are_alike(job.seconds, oldest.seconds) and len(batch) < oldest.most
+            if not fits:
                 left.append(job)
-            elif job.future.set_running_or_notify_cancel():  # a cancelled job leaves here
+            elif job.future.set_running_or_notify_cancel():  # False: cancelled a moment ago
                 batch.append(job)
-        self._waiting = left
+        self._waiting, self._waiting_s = left, sum(job.seconds for job in left)
         return batch
 
 
@@ -114,17 +118,26 @@ def _are_alike(seconds: float, other: float) -> bool:
 
 def _answer(batch: list[_Job]) -> None:
     """Run a batch and give every job its result or its error."""
+    failure = _attempt(batch)
+    if failure is None:
+        return
+    if len(batch) == 1:
+        batch[0].future.set_exception(failure)
+        return
+    _log.warning("a batch of %d failed (%s); running its members alone", len(batch), type(failure).__name__)
+    for job in batch:
+        _answer([job])
+
+
+def _attempt(batch: list[_Job]) -> AsrError | None:
+    """Run a batch once. What it raised is not kept: its traceback would hold the batch's memory during the retries."""
     try:
-        results = batch[0].work([job.item for job in batch])
-        for job, result in zip(batch, results, strict=True):
-            job.future.set_result(result)
+        answered = list(zip(batch, batch[0].work([job.item for job in batch]), strict=True))
     except Exception as error:  # noqa: BLE001 - models and drivers raise whatever they like; nothing may end this thread
-        if len(batch) > 1:
-            _log.warning("a batch of %d failed (%s); running its members alone", len(batch), type(error).__name__)
-            for job in batch:
-                _answer([job])
-        else:
-            batch[0].future.set_exception(_cause(error))
+        return _cause(error)
+    for job, result in answered:
+        job.future.set_result(result)
+    return None
 
 
 def _cause(error: Exception) -> AsrError:

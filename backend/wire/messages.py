@@ -73,8 +73,7 @@ def transcript_result(transcript: Transcript) -> pb.TranscriptResult:
     latest_ns = math.floor(float(np.float32(transcript.duration_s)) * _NS)
     return pb.TranscriptResult(
         segments=[
-            _segment(number, segment, tokens, transcript, latest_ns)
-            for number, (segment, tokens) in enumerate(zip(transcript.segments, transcript.tokens, strict=True))
+            _segment(number, segment, transcript, latest_ns) for number, segment in enumerate(transcript.segments)
         ],
         text=transcript.text,
         language=transcript.language,
@@ -82,23 +81,20 @@ def transcript_result(transcript: Transcript) -> pb.TranscriptResult:
     )
 
 
-def _segment(
-    number: int, segment: Segment, tokens: tuple[int, ...], transcript: Transcript, latest_ns: int
-) -> pb.TranscriptSegment:
-    words = segment.words if transcript.has_words else ()
+def _segment(number: int, segment: Segment, transcript: Transcript, latest_ns: int) -> pb.TranscriptSegment:
     return pb.TranscriptSegment(
         id=number,
         start=_ns(segment.start_s, latest_ns),
         end=_ns(segment.end_s, latest_ns),
         text=transcript.text[segment.begin : segment.end],
-        tokens=tokens,
+        tokens=transcript.tokens[number],
         words=[
             pb.TranscriptWord(
                 start=_ns(word.start_s, latest_ns),
                 end=_ns(word.end_s, latest_ns),
                 text=transcript.text[word.begin : word.end],
             )
-            for word in words
+            for word in transcript.words[number]
         ],
     )
 

@@ -87,7 +87,7 @@ class BackendServicer(rpc.BackendServicer):
             transcript.language or "none",
             len(transcript.segments),
         )
-        return messages.transcript_result(transcript)
+        return await asyncio.to_thread(messages.transcript_result, transcript)  # hours of words would delay Health
 
     async def AudioTranscriptionStream(  # noqa: N802
         self, request: pb.TranscriptRequest, context: Context

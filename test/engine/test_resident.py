@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import pytest
 
 from backend.engine.resident import Equipped, Lean, Resident
-from backend.errors import AlignerUnavailable, CheckpointRefused, ModelNotLoaded
+from backend.errors import AlignerUnavailable, CheckpointRefused, LoadRefused, ModelNotLoaded
 from backend.options import LoadOptions
 
 OPTIONS = LoadOptions(model="a", forced_aligner="al")
@@ -88,6 +89,16 @@ async def test_without_a_configured_aligner_there_is_none(loader) -> None:
     assert loader.events == ["reclaim", "load a"]
 
 
+async def test_an_aligner_that_fails_in_a_way_of_its_own_is_unavailable_and_left_alone_for_a_while(loader) -> None:
+    resident = await loaded(loader)
+    loader.refusals["aligner"] = PermissionError("/secret")
+    for _ in range(2):
+        with pytest.raises(AlignerUnavailable) as caught:
+            await resident.equipped(resident.current())
+        assert "secret" not in str(caught.value)
+    assert loader.events.count("align al") == 1
+
+
 async def test_the_same_options_again_load_nothing(loader) -> None:
     resident = await loaded(loader)
     before = resident.current()
@@ -140,15 +151,61 @@ async def test_free_drops_the_model_and_a_request_in_flight_keeps_its_own(loader
     assert resident.identity == "a"
 
 
-async def test_an_aligner_that_arrives_after_free_serves_only_who_asked_for_it(loader) -> None:
+async def test_free_does_not_wait_for_an_aligner_that_loads_and_it_serves_only_who_asked_for_it(loader) -> None:
     resident = await loaded(loader)
     loader.gate = threading.Event()
     asking = asyncio.ensure_future(resident.equipped(resident.current()))
-    await asyncio.sleep(0.01)
-    freeing = asyncio.ensure_future(resident.free())
-    await asyncio.sleep(0)
+    while "align al" not in loader.events:
+        await asyncio.sleep(0)
+    await resident.free()
     loader.gate.set()
     assert isinstance(await asking, Equipped)
-    await freeing
     with pytest.raises(ModelNotLoaded):
         resident.current()
+
+
+async def test_free_is_not_undone_by_a_load_that_it_overtook(loader) -> None:
+    resident = Resident(loader)
+    loader.gate = threading.Event()
+    loading = asyncio.ensure_future(resident.load(OPTIONS))
+    while "load a" not in loader.events:
+        await asyncio.sleep(0)
+    await resident.free()
+    loader.gate.set()
+    with pytest.raises(LoadRefused, match="freed"):
+        await loading
+    with pytest.raises(ModelNotLoaded):
+        resident.current()
+
+
+async def test_a_load_that_fails_in_a_way_of_its_own_is_refused_without_its_details(loader) -> None:
+    resident = await loaded(loader)
+    loader.refusals["b"] = OSError("/secret")
+    with pytest.raises(LoadRefused) as caught:
+        await resident.load(LoadOptions(model="b"))
+    assert "secret" not in str(caught.value)
+    assert resident.identity == "a"
+
+
+async def test_a_new_model_is_not_equipped_with_the_old_ones_aligner(loader) -> None:
+    resident = await loaded(loader)
+    old = resident.current()
+    loader.recognizer = type(loader.recognizer)()
+    await resident.load(LoadOptions(model="b", forced_aligner="other"))
+    first, second = await asyncio.gather(resident.equipped(old), resident.equipped(resident.current()))
+    assert (first.recognizer, first.options.forced_aligner) == (old.recognizer, "al")
+    assert second is resident.current()
+    assert second.options.forced_aligner == "other"
+    assert {"align al", "align other"} <= set(loader.events)
+
+
+async def test_memory_is_reclaimed_when_the_last_request_lets_go_of_a_freed_model(loader) -> None:
+    resident = await loaded(loader)
+    mine = resident.current()
+    loader.recognizer = type(loader.recognizer)()
+    await resident.free()
+    reclaimed = loader.events.count("reclaim")
+    del mine
+    gc.collect()
+    while loader.events.count("reclaim") == reclaimed:
+        await asyncio.sleep(0.001)

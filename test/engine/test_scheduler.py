@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -144,3 +146,19 @@ async def test_stopping_cancels_what_waits() -> None:
     assert await running == 2
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_an_idle_thread_holds_on_to_neither_the_model_nor_the_sound(scheduler: Scheduler) -> None:
+    model = Model()
+    assert await scheduler.submit(model.double, 1, seconds=1, most=1) == 2
+    gone = weakref.ref(model)
+    del model
+    while gone() is not None:
+        await asyncio.sleep(0.001)
+        gc.collect()
+
+
+async def test_results_that_are_too_few_fail_their_jobs_and_not_the_thread(scheduler: Scheduler) -> None:
+    with pytest.raises(EngineFailure):
+        await scheduler.submit(lambda _items: [], 1, seconds=1, most=1)
+    assert await scheduler.submit(Model().double, 4, seconds=1, most=1) == 8

@@ -1,0 +1,66 @@
+"""Nanoseconds: whole, in order, and never beyond the duration that the client sees."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.errors import LoadRefused
+from backend.transcriber import Transcript
+from backend.transcript.segments import SegmentRules, merge
+from backend.transcript.words import spread
+from backend.wire import backend_pb2 as pb
+from backend.wire import messages
+
+
+def transcript(text: str, duration_s: float, *, has_words: bool = True) -> Transcript:
+    segments = tuple(merge(text, spread(text, start_s=0.0, end_s=duration_s), SegmentRules()))
+    words = tuple(segment.words if has_words else () for segment in segments)
+    return Transcript(text, "en", duration_s, segments, tuple((1,) for _ in segments), words, ())
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(duration_s=st.floats(0.05, 30_000), sentences=st.integers(1, 12))
+def test_times_are_whole_nanoseconds_in_order_within_the_duration(duration_s: float, sentences: int) -> None:
+    reply = messages.transcript_result(transcript("One two three. " * sentences, duration_s))
+    seen_ns = struct.unpack("f", struct.pack("f", duration_s))[0] * 1e9
+    edges = [t for s in reply.segments for w in s.words for t in (w.start, w.end)]
+    assert edges == sorted(edges)
+    assert all(w.end > w.start for s in reply.segments for w in s.words)
+    assert all(s.end > s.start for s in reply.segments)
+    assert edges[0] >= 0
+    assert edges[-1] <= seen_ns
+    assert [s.id for s in reply.segments] == list(range(sentences))
+
+
+def test_a_second_is_a_thousand_million_nanoseconds() -> None:
+    reply = messages.transcript_result(transcript("Word", 1.5))
+    assert (reply.segments[0].start, reply.segments[0].end, reply.duration) == (0, 1_500_000_000, 1.5)
+
+
+def test_words_stay_out_unless_the_transcript_has_them() -> None:
+    reply = messages.transcript_result(transcript("One. Two.", 2.0, has_words=False))
+    assert [s.text for s in reply.segments] == ["One.", "Two."]
+    assert not any(s.words for s in reply.segments)
+
+
+@pytest.mark.parametrize(("written", "index"), [("", None), ("1", 1), ("cuda:2", 2)])
+def test_a_gpu_is_named_by_its_index(written: str, index: int | None) -> None:
+    assert messages.load_options(pb.ModelOptions(Model="m", MainGPU=written)).main_gpu == index
+
+
+@pytest.mark.parametrize("written", ["-1", "cuda", "GPU-123", "1,2", "٣x"])
+def test_a_gpu_that_is_no_index_is_refused(written: str) -> None:
+    with pytest.raises(LoadRefused, match="MainGPU"):
+        messages.load_options(pb.ModelOptions(Model="m", MainGPU=written))
+
+
+def test_low_vram_means_smaller_batches_unless_they_are_set() -> None:
+    usual = messages.load_options(pb.ModelOptions(Model="m"))
+    low = messages.load_options(pb.ModelOptions(Model="m", LowVRAM=True))
+    told = messages.load_options(pb.ModelOptions(Model="m", LowVRAM=True, Options=["batch_max_size:5"]))
+    assert low.batch_max_size < usual.batch_max_size
+    assert told.batch_max_size == 5
