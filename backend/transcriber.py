@@ -47,8 +47,8 @@ UNKNOWN_TO_ALIGNER = "the aligner does not know the language"
 class Transcript:
     """What was said and when. `language`: a code, "" if nobody spoke.
 
-    `segments` are slices of `text`. Beside each stand the ids of its `tokens` and its `words`, those that were asked for
-    and that the aligner timed.
+    `segments` are slices of `text`. Beside each stand the ids of its `tokens`, and its `words`: those that were asked
+    for and that the aligner timed.
     """
 
     text: str

@@ -1,8 +1,9 @@
 """Qwen3-ForcedAligner behind the Aligner protocol.
 
-One forward pass: the audio, then every word with two `<timestamp>` slots behind it; the class with the best score in
-a slot is a time in steps of 80 ms. No chat template: it would shift every time by 92 ms (vllm-omni PR 7240). The
-text is split into units by the package's own text processor, because the aligner was trained on its units.
+One forward pass: the audio, then every word with two `<timestamp>` slots behind it; each slot scores the classes of
+80 ms that its time may lie in, and engine/monotone reads the times from the scores. No chat template: it would shift
+every time by 92 ms (vllm-omni PR 7240). The text is split into units by the package's own text processor, because the
+aligner was trained on its units.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from qwen_asr.inference.qwen3_forced_aligner import Qwen3ForceAlignProcessor
 
-from backend.engine.monotone import best_times
+from backend.engine.monotone import best_times, refined
 from backend.engine.qwen import default_dtype, padded, weight_bytes
 from backend.engine.recognizer import AlignedUnit, Passage
 from backend.languages import NAMES
@@ -67,6 +68,6 @@ class QwenAligner:
         """Units with the best monotone times inside the passage. slots: (2 × units, classes) logits."""
         classes = min(slots.shape[-1], math.ceil(duration_s / self.class_s) + 1)
         scores: NDArray[np.float32] = torch.log_softmax(slots[:, :classes].float(), dim=-1).cpu().numpy()
-        times = best_times(scores) * self.class_s
+        times = refined(scores, best_times(scores)) * self.class_s
         starts, ends = times[0::2].tolist(), times[1::2].tolist()
         return [AlignedUnit(*timed) for timed in zip(units, starts, ends, strict=True)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.engine.monotone import best_times
+from backend.engine.monotone import best_times, refined
 
 
 def exhaustive(scores: np.ndarray, least: int) -> float:
@@ -53,3 +53,23 @@ def test_five_hundred_words_in_three_minutes_are_placed() -> None:
     path = best_times(np.random.default_rng(0).normal(size=(1000, 2250)).astype(np.float32))
     assert (np.diff(path) >= 0).all()
     assert (path[1::2] > path[0::2]).all()
+
+
+def test_a_time_between_two_classes_is_read_between_them() -> None:
+    scores = np.full((2, 10), -30, np.float32)
+    scores[0, [3, 4]] = np.log([0.5, 0.5])
+    scores[1, [6, 7, 8]] = np.log([0.1, 0.8, 0.1])
+    start, end = refined(scores, best_times(scores))
+    assert start == pytest.approx(3.49, abs=0.02)
+    assert end == pytest.approx(7, abs=1e-3)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(words=st.integers(1, 12), extra=st.integers(1, 20), seed=st.integers(0, 10_000))
+def test_refining_keeps_order_and_lengths_and_stays_within_half_a_class(words: int, extra: int, seed: int) -> None:
+    scores = np.random.default_rng(seed).normal(scale=3, size=(2 * words, words + extra)).astype(np.float32)
+    path = best_times(scores)
+    times = refined(scores, path)
+    assert (np.diff(times) >= 0).all()
+    assert (times[1::2] > times[0::2]).all()
+    assert (np.abs(times - path) < 0.5).all()
