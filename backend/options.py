@@ -59,8 +59,9 @@ class LoadOptions:
     attention: Attention = "auto"
     batch_max_size: int = 8
     max_new_tokens: int | None = None
-    # 30 s: well inside what recogniser and aligner are accurate at, long enough that cuts are rare
-    max_chunk_s: float = 30.0
+    # Nearly two of the encoder's windows: a cut finds a pause between sentences, the many chunks of a long recording
+    # fill a batch, and a loop or a lost passage is never long. More gives the model more context.
+    max_chunk_s: float = 15.0
     max_audio_s: float = 6 * 3600.0
     aligner_retry_s: float = 60.0
     segment_gap_s: float | None = None
