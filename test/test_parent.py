@@ -42,6 +42,8 @@ def test_an_orphan_leaves() -> None:
         f"child = subprocess.Popen([sys.executable, '-c', {grandchild!r}], stdout=subprocess.PIPE);"
         "child.stdout.readline()"
     )
-    process = subprocess.run([sys.executable, "-c", middle], capture_output=True, timeout=30, cwd=Path.cwd())
+    process = subprocess.run(
+        [sys.executable, "-c", middle], capture_output=True, timeout=30, cwd=Path(__file__).parent.parent
+    )
     assert process.returncode == 0
     assert b"the parent process has gone" in process.stderr  # read to its end: the grandchild has left, too

@@ -30,6 +30,9 @@ _SAMPLE_RATE = 16_000
 _SHORTEST = _SAMPLE_RATE // 2  # samples; the package pads to half a second, too: the encoder was trained on no less
 _TEXT_TAG = "<asr_text>"
 
+# The package imports DyNet (through nagisa), whose build switches denormal floats off for the thread that imports it
+torch.set_flush_denormal(False)
+
 # transformers builds a model under another default dtype, process-wide; whatever computes meanwhile would get it, too
 default_dtype = threading.Lock()
 

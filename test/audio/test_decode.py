@@ -329,12 +329,12 @@ def test_longer_than_the_limit_is_refused(tmp_path, container):
     decode(str(path), max_seconds=3.2)
 
 
-def test_what_is_no_file_is_refused_at_once(tmp_path):
+def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "fifo.wav")
     soundfile.write(tmp_path / "real.wav", tone(), 16_000)
     (tmp_path / "link.wav").symlink_to(tmp_path / "real.wav")
     with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(tmp_path)  # a socket's name may have 108 bytes
+        monkeypatch.chdir(tmp_path)  # a socket's name may have 108 bytes
         server.bind("socket.wav")
         for path in (tmp_path / "fifo.wav", tmp_path / "link.wav", tmp_path / "socket.wav", tmp_path, "/dev/zero"):
             assert refused(path) == decoding.NOT_A_FILE
