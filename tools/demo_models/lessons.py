@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 from torch.nn.utils.rnn import pad_sequence
 
-from tools.demo_models.checkpoint import CLASS_MS, CLASSES
+from tools.demo_models.checkpoint import CLASS_MS, CLASSES, Kind
 from tools.demo_models.examples import Example
 from tools.demo_models.speech import Recording
 from tools.demo_models.tower import token_times
@@ -59,29 +59,47 @@ def time_loss(logits: torch.Tensor, at_s: torch.Tensor) -> torch.Tensor:
 
 
 class Clock:
-    """The times that the audio tokens tell of themselves, half way up the text model.
+    """The times that tokens tell of themselves on their way up the text model.
 
-    Slots and words are found by their place as much as by their sound, so audio tokens must know theirs by then.
-    Nothing but counting from the start tells it (rotary positions are relative); the task alone teaches that slowly.
+    Words and slots are found by their place as much as by their sound, so audio tokens must know theirs early. Nothing
+    but counting from the start tells it (rotary positions are relative), and the task alone teaches that slowly. A
+    recogniser's audio tokens tell theirs after the first layer; then each word tells its own end after the second, and
+    the token before a word that word's start after the third: it must know where it is to go on from there.
     """
 
-    def __init__(self, model: Qwen3ASRForConditionalGeneration) -> None:
-        self.thinker = model.thinker
+    def __init__(self, model: Qwen3ASRForConditionalGeneration, kind: Kind) -> None:
+        self.norm = model.thinker.model.norm
         self.head = numbered_classes(nn.Linear(192, CLASSES, bias=False))  # thrown away after the training
-        self.hidden = torch.empty(0)
-        model.thinker.model.layers[1].register_forward_hook(self._keep)
+        self.audio_layer = 0 if kind == "asr" else 1
+        self.tell_words = kind == "asr"
+        self.hidden: dict[int, torch.Tensor] = {}
+        for number, layer in enumerate(model.thinker.model.layers[:3]):
+            layer.register_forward_hook(functools.partial(self._keep, number))
 
-    def _keep(self, _layer: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        self.hidden = output
+    def _keep(self, number: int, _layer: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        self.hidden[number] = output
+
+    def _loss(self, told: list[torch.Tensor], at_s: torch.Tensor) -> torch.Tensor:
+        return time_loss(self.head(self.norm(torch.cat(told).float())), at_s)
 
     def loss(self, clips: list[torch.Tensor], examples: list[Example]) -> torch.Tensor:
-        """Cross-entropy of every token's own time; to be called after `ask`."""
-        own = [
-            self.hidden[row, len(e.before) : len(e.before) + clip.shape[0]]
-            for row, (e, clip) in enumerate(zip(examples, clips, strict=True))
+        """Cross-entropy of the times that tokens should tell; to be called after `ask`."""
+        bases = [len(e.before) for e in examples]
+        audio = [
+            self.hidden[self.audio_layer][row, base : base + clip.shape[0]]
+            for row, (base, clip) in enumerate(zip(bases, clips, strict=True))
         ]
-        logits = self.head(self.thinker.model.norm(torch.cat(own).float()))
-        return time_loss(logits, torch.cat([token_times(clip.shape[0]) for clip in clips]))
+        loss = self._loss(audio, torch.cat([token_times(clip.shape[0]) for clip in clips]))
+        for layer in (1, 2) if self.tell_words else ():
+            looks = [[look for look in e.looks if look.layer == layer] for e in examples]
+            told = [
+                self.hidden[layer][row, torch.tensor([look.row for look in some]) + bases[row] + clips[row].shape[0]]
+                for row, some in enumerate(looks)
+                if some
+            ]
+            at = [look.end_s if layer == 1 else look.start_s for some in looks for look in some]
+            loss = loss + (self._loss(told, torch.tensor(at)) if told else 0.0)
+        return loss
 
 
 class Guide:

@@ -10,13 +10,15 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from torch import nn
 
-from tools.demo_models.checkpoint import Kind, make_model, make_processor, save
+from tools.demo_models.checkpoint import Kind, made_trainable, make_model, make_processor, save
 from tools.demo_models.examples import Example, aligner_example, asr_example
 from tools.demo_models.lessons import Clock, Guide, aligner_loss, ask, asr_loss, made_to_count, numbered_classes
 from tools.demo_models.speech import ClipBank, Recording, compose, compose_silence
@@ -24,12 +26,29 @@ from tools.demo_models.tower import encode, frame_head, frame_loss
 
 BUILD = Path("build/demo_models")
 BANK = Path("build/speech/train.npy")
-LONGEST_S = 30.5  # the backend's default chunk bound, and a little
 
 # Two cosine cycles, (steps, seconds of audio a step, rate): the second, with many small steps, does most of the work
 TOWER_CYCLES = ((800, 240.0, 2e-3), (2400, 120.0, 2e-3))
-STEPS: dict[Kind, int] = {"asr": 2200, "aligner": 2200}
-RATE = 1.5e-3
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run of `steps` steps of a cosine over `schedule` steps, on recordings of up to `longest_s`."""
+
+    kind: Kind
+    start: str  # the tower, or a checkpoint that an earlier run saved
+    steps: int
+    schedule: int
+    rate: float
+    longest_s: float
+
+
+# The recogniser learns all lengths first, then the default chunk's length well.
+TRAININGS = {
+    "asr": Training("asr", "tower", steps=1200, schedule=2200, rate=1.5e-3, longest_s=30.5),
+    "asr-again": Training("asr", "asr", steps=1600, schedule=1600, rate=1e-3, longest_s=16.5),
+    "aligner": Training("aligner", "tower", steps=2200, schedule=2200, rate=1.5e-3, longest_s=30.5),
+}
 
 
 def draw(
@@ -85,25 +104,34 @@ def train_tower(bank: ClipBank, seed: int, cycles: tuple[tuple[int, float, float
                 torch.save({"tower": tower.state_dict(), "head": head.state_dict()}, BUILD / "tower.pt")
 
 
-def train(kind: Kind, bank: ClipBank, seed: int, steps: int) -> None:
+def started(training: Training, processor: Qwen3ASRProcessor) -> Qwen3ASRForConditionalGeneration:
+    """The model that a training begins with."""
+    if training.start != "tower":
+        return made_trainable(Qwen3ASRForConditionalGeneration.from_pretrained(BUILD / training.start, dtype="float32"))
+    model = make_model(training.kind, processor.tokenizer)
+    model.thinker.audio_tower.load_state_dict(torch.load(BUILD / "tower.pt")["tower"])
+    made_to_count(model)
+    if training.kind == "aligner":
+        numbered_classes(model.thinker.lm_head)
+    return model
+
+
+def train(training: Training, bank: ClipBank, seed: int) -> None:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     processor = make_processor()
-    model = make_model(kind, processor.tokenizer)
-    start = torch.load(BUILD / "tower.pt")
-    model.thinker.audio_tower.load_state_dict(start["tower"])
+    kind, steps = training.kind, training.steps
+    model = started(training, processor)
     head = frame_head()
-    head.load_state_dict(start["head"])
+    head.load_state_dict(torch.load(BUILD / "tower.pt")["head"])
     example: Callable[..., Example] = asr_example if kind == "asr" else aligner_example
     loss_of = asr_loss if kind == "asr" else aligner_loss
     silent, enough = (0.08, 0.93) if kind == "asr" else (0.0, 0.7)
-    made_to_count(model)
-    clock, guide = Clock(model), Guide(model)
-    if kind == "aligner":
-        numbered_classes(model.thinker.lm_head)
+    clock, guide = Clock(model, kind), Guide(model)
     tower = set(model.thinker.audio_tower.parameters())
     rest = [p for p in model.parameters() if p not in tower]
-    fit = Fit([([*tower, *head.parameters()], RATE / 3), ([*rest, *clock.head.parameters()], RATE)], steps)
+    rate = training.rate
+    fit = Fit([([*tower, *head.parameters()], rate / 3), ([*rest, *clock.head.parameters()], rate)], training.schedule)
     longest, running, began = 2.0, 0.0, time.monotonic()
     for step in range(steps):
         batch = draw(rng, bank, longest, silent=silent, budget_s=160)
@@ -115,9 +143,9 @@ def train(kind: Kind, bank: ClipBank, seed: int, steps: int) -> None:
         looks = guide.loss(clips, examples)
         fit.step(loss + 0.3 * frames + 0.5 * times + looks)
         running = 0.95 * running + 0.05 * right
-        # longer as it gets better, and by two thirds of the run in any case
-        if running > enough or longest < LONGEST_S * min(1, step / (0.6 * steps)):
-            longest = min(LONGEST_S, longest * 1.02 + 0.02)
+        # longer as it gets better, and by six tenths of the schedule in any case
+        if running > enough or longest < training.longest_s * min(1, step / (0.6 * training.schedule)):
+            longest = min(training.longest_s, longest * 1.02 + 0.02)
         if step % 25 == 0 or step == steps - 1:
             spent = time.monotonic() - began
             losses = (
@@ -130,9 +158,8 @@ def train(kind: Kind, bank: ClipBank, seed: int, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["tower", "asr", "aligner"])
+    parser.add_argument("stage", choices=["tower", *TRAININGS])
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=0, help="other than the default")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -141,7 +168,7 @@ def main() -> None:
     if args.stage == "tower":
         train_tower(bank, args.seed, TOWER_CYCLES)
     else:
-        train(args.stage, bank, args.seed, args.steps or STEPS[args.stage])
+        train(TRAININGS[args.stage], bank, args.seed)
 
 
 if __name__ == "__main__":
