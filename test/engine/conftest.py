@@ -1,0 +1,25 @@
+"""The demo checkpoints, loaded by the code that loads the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backend.engine.loading import CheckpointLoader
+from backend.options import LoadOptions
+
+
+@pytest.fixture(scope="session")
+def demo_options(asr_folder: Path, aligner_folder: Path) -> LoadOptions:
+    return LoadOptions(model=str(asr_folder), forced_aligner=str(aligner_folder), dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def recognizer(demo_options: LoadOptions):
+    return CheckpointLoader().load_recognizer(demo_options)
+
+
+@pytest.fixture(scope="session")
+def aligner(demo_options: LoadOptions):
+    return CheckpointLoader().load_aligner(demo_options)

@@ -1,0 +1,163 @@
+"""The real path on the demo checkpoints: what they hear, where they put it in time, and what is in memory meanwhile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from difflib import SequenceMatcher
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from backend.engine.loading import CheckpointLoader
+from backend.engine.recognizer import Passage, Utterance
+from backend.engine.resident import Equipped, Resident
+from backend.engine.scheduler import Scheduler
+from backend.options import TranscribeOptions
+from backend.transcriber import Transcriber
+
+
+def utterance(samples: np.ndarray, *, language: str | None = None, prompt: str = "", budget: int = 200) -> Utterance:
+    return Utterance(samples, language, prompt, budget)
+
+
+@pytest.fixture(scope="module")
+def demo(recordings: Path) -> tuple[np.ndarray, dict]:
+    samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
+    return samples, json.loads((recordings / "demo.json").read_text())
+
+
+def test_a_sentence_is_heard_with_its_language_and_its_punctuation(recognizer, demo) -> None:
+    samples, truth = demo
+    (heard,) = recognizer.recognize([utterance(samples)])
+    assert (heard.text, heard.language, heard.finished) == (truth["text"], truth["language"], True)
+
+
+def test_tokens_are_the_texts_own_and_cover_it(recognizer, demo) -> None:
+    (heard,) = recognizer.recognize([utterance(demo[0])])
+    decode = recognizer.processor.tokenizer.decode
+    assert decode([token.id for token in heard.tokens]) == heard.text
+    assert (heard.tokens[0].begin, heard.tokens[-1].end) == (0, len(heard.text))
+
+
+def test_a_batch_of_mixed_lengths_says_what_its_members_say_alone(recognizer, demo) -> None:
+    samples, _ = demo
+    clips = [samples, samples[: samples.size // 2], np.zeros(4000, np.float32), samples[: samples.size // 3]]
+    alone = [recognizer.recognize([utterance(clip)])[0] for clip in clips]
+    assert recognizer.recognize([utterance(clip) for clip in clips]) == alone
+
+
+def test_a_forced_language_is_reported_and_its_tag_is_not_in_the_text(recognizer, demo) -> None:
+    samples, truth = demo
+    (heard,) = recognizer.recognize([utterance(samples, language=truth["language"])])
+    assert (heard.text, heard.language) == (truth["text"], truth["language"])
+
+
+def test_a_prompt_does_not_spoil_the_text(recognizer, demo) -> None:
+    samples, truth = demo
+    (heard,) = recognizer.recognize([utterance(samples, prompt="fox music seven")])
+    assert heard.text == truth["text"]
+
+
+def test_a_budget_that_is_too_small_is_reported(recognizer, demo) -> None:
+    (heard,) = recognizer.recognize([utterance(demo[0], budget=8)])
+    assert not heard.finished
+    assert demo[1]["text"].startswith(heard.text)
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros(1, np.float32), np.zeros(48_000, np.float32)], ids=["one", "three seconds"]
+)
+def test_silence_has_no_text(recognizer, samples: np.ndarray) -> None:
+    (heard,) = recognizer.recognize([utterance(samples)])
+    assert (heard.text, heard.language, heard.finished) == ("", None, True)
+
+
+def test_units_have_their_times(aligner, demo) -> None:
+    samples, truth = demo
+    (units,) = aligner.align([Passage(samples, truth["text"], truth["language"])])
+    assert len(units) == len(truth["words"])
+    errors = [abs(u.start_s - s) + abs(u.end_s - e) for u, (_, s, e) in zip(units, truth["words"], strict=True)]
+    assert np.mean(errors) / 2 < 0.08
+    assert all(unit.end_s > unit.start_s for unit in units)
+    assert all(b.start_s >= a.end_s for a, b in pairwise(units))
+
+
+def test_a_batch_is_aligned_as_its_members_alone_and_punctuation_alone_has_no_units(aligner, demo) -> None:
+    samples, truth = demo
+    passages = [
+        Passage(samples, truth["text"], "en"),
+        Passage(samples[:8000], "...", "en"),
+        Passage(samples, "Stop.", "en"),
+    ]
+    together = aligner.align(passages)
+    for batched, passage in zip(together, passages, strict=True):
+        (alone,) = aligner.align([passage])
+        assert [unit.text for unit in batched] == [unit.text for unit in alone]
+        assert [unit[1:] for unit in batched] == [pytest.approx(unit[1:], abs=0.02) for unit in alone]
+    assert together[1] == []
+
+
+async def test_the_swap_keeps_the_very_same_weights(demo_options) -> None:
+    resident = Resident(CheckpointLoader())
+    await resident.load(demo_options)
+    lean = resident.current()
+    before = {name: p.data_ptr() for name, p in lean.recognizer.model.named_parameters()}
+    lean_bytes = resident.weight_bytes
+    await resident.equipped(lean)
+    equipped = resident.current()
+    assert isinstance(equipped, Equipped)
+    assert {name: p.data_ptr() for name, p in equipped.recognizer.model.named_parameters()} == before
+    assert resident.weight_bytes["recognizer"] == lean_bytes["recognizer"] > 0 == lean_bytes["aligner"]
+    assert resident.weight_bytes["aligner"] == sum(
+        t.numel() * t.element_size() for t in (*equipped.aligner.model.parameters(), *equipped.aligner.model.buffers())
+    )
+
+
+async def test_a_budget_that_is_too_small_costs_halves_and_no_word(demo_options, demo, recordings) -> None:
+    resident, scheduler = Resident(CheckpointLoader()), Scheduler()
+    await resident.load(replace(demo_options, max_new_tokens=14))
+    transcript = await Transcriber(resident, scheduler).transcribe(str(recordings / "demo.wav"), TranscribeOptions())
+    scheduler.stop()
+    assert bare(transcript.text) == bare(demo[1]["text"])
+    assert transcript.text.count(".") > demo[1]["text"].count(".")  # it was cut within sentences, then
+    assert transcript.warnings == ()
+
+
+def bare(text: str) -> list[str]:
+    return text.lower().replace(".", "").split()
+
+
+@pytest.mark.parametrize("name", ["chinese", "left_out", "long"])
+async def test_whole_recordings_are_heard_and_timed(demo_options, recordings, name: str) -> None:
+    """Through decode, chunks, recogniser, aligner, words and segments; 3 minutes in the longest."""
+    path = next(recordings.glob(f"{name}.[wf]*"))
+    truth = json.loads((recordings / f"{name}.json").read_text())
+    resident, scheduler = Resident(CheckpointLoader()), Scheduler()
+    await resident.load(demo_options)
+    options = TranscribeOptions(times=True, words=True)
+    transcript = await Transcriber(resident, scheduler).transcribe(str(path), options)
+    scheduler.stop()
+    words = [(transcript.text[w.begin : w.end].strip("。."), w) for some in transcript.words for w in some]
+    heard, said = [text.lower() for text, _ in words], [word.lower() for word, _, _ in truth["words"]]
+    pairs = [
+        (words[j + k][1], truth["words"][i + k])
+        for i, j, size in SequenceMatcher(None, said, heard, autojunk=False).get_matching_blocks()
+        for k in range(size)
+    ]
+    assert len(pairs) >= 0.97 * max(len(said), len(heard))
+    errors = [abs(word.start_s - start) + abs(word.end_s - end) for word, (_, start, end) in pairs]
+    assert np.mean(errors) / 2 < 0.04
+    assert transcript.language == truth["language"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_hears_the_same(demo_options, demo) -> None:
+    recognizer = CheckpointLoader().load_recognizer(demo_options)
+    assert recognizer.model.device.type == "cuda"
+    assert recognizer.recognize([utterance(demo[0])])[0].text == demo[1]["text"]

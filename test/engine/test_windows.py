@@ -1,0 +1,67 @@
+"""Windowed attention against what it must equal: a dense block mask, and the windows one by one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from backend.engine.windows import windowed_sdpa
+
+WINDOW = 104  # audio tokens in 8 s
+
+
+def bounds(tokens: int) -> list[int]:
+    return [*range(0, tokens, WINDOW), tokens]
+
+
+@pytest.mark.parametrize("tokens", [1, 13, 103, 104, 105, 207, 208, 209, 312, 400])
+def test_it_equals_a_dense_block_mask_and_the_windows_alone(tokens: int) -> None:
+    torch.manual_seed(tokens)
+    q, k, v = torch.randn(3, 1, 4, tokens, 16)
+    ends = bounds(tokens)
+    mask = torch.zeros(tokens, tokens, dtype=torch.bool)
+    alone = []
+    for begin, end in pairwise(ends):
+        mask[begin:end, begin:end] = True
+        alone.append(scaled_dot_product_attention(*(x[:, :, begin:end] for x in (q, k, v)), scale=0.25))
+    dense = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.25).transpose(1, 2)
+    found, _ = windowed_sdpa(
+        torch.nn.Identity(), q, k, v, cu_seq_lens_q=torch.tensor(ends, dtype=torch.int32), scaling=0.25
+    )
+    assert found.shape == (1, tokens, 4, 16)
+    torch.testing.assert_close(found, dense, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, torch.cat(alone, dim=2).transpose(1, 2), atol=1e-5, rtol=0)
+
+
+def test_windows_do_not_see_each_other() -> None:
+    q, k, v = torch.randn(3, 1, 2, 2 * WINDOW, 8)
+    ends = torch.tensor([0, WINDOW, 2 * WINDOW])
+    before, _ = windowed_sdpa(torch.nn.Identity(), q, k, v, cu_seq_lens_q=ends, scaling=1.0)
+    k[:, :, WINDOW:] += 1
+    v[:, :, WINDOW:] += 1
+    after, _ = windowed_sdpa(torch.nn.Identity(), q, k, v, cu_seq_lens_q=ends, scaling=1.0)
+    torch.testing.assert_close(before[:, :WINDOW], after[:, :WINDOW])
+    assert not torch.allclose(before[:, WINDOW:], after[:, WINDOW:])
+
+
+def test_the_encoder_hears_each_window_alone_and_each_clip_of_a_packed_call_alone(recognizer) -> None:
+    """Through the real encoder: 20 s at once = its windows of 8 s one by one; three clips packed = each alone."""
+    tower = recognizer.model.thinker.audio_tower
+    rng = np.random.default_rng(5)
+    frames = [2000, 800, 730]
+    mels = [torch.from_numpy(rng.normal(size=(128, n)).astype(np.float32)).to(tower.dtype) for n in frames]
+
+    def encode(*parts: torch.Tensor) -> torch.Tensor:
+        lengths = torch.tensor([part.shape[1] for part in parts])
+        with torch.inference_mode():
+            return tower(torch.cat(parts, dim=1), feature_lens=lengths).last_hidden_state
+
+    whole = encode(mels[0])
+    pieces = torch.cat([encode(mels[0][:, i : i + 800]) for i in range(0, 2000, 800)])
+    torch.testing.assert_close(whole, pieces, atol=1e-5, rtol=0)
+    packed = encode(*mels)
+    torch.testing.assert_close(packed, torch.cat([encode(mel) for mel in mels]), atol=1e-5, rtol=0)

@@ -1,0 +1,164 @@
+"""The backend as the gateway starts it: run.sh as a child process, stdin closed, any working directory, real models."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from backend.wire import backend_pb2 as pb
+from backend.wire import backend_pb2_grpc as rpc
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # stdin closed by a shell: gRPC does not like what preexec_fn does to a process
+        ["bash", "-c", 'exec "$0" "$@" <&-', str(ROOT / "run.sh"), *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@dataclass
+class Child:
+    process: subprocess.Popen[str]
+    channel: grpc.Channel
+    pid: int
+    stub: rpc.BackendStub
+
+    @property
+    def imported_torch(self) -> bool:
+        return "libtorch" in Path(f"/proc/{self.pid}/maps").read_text()
+
+
+def listening(process: subprocess.Popen[str]) -> Child:
+    """The child once it says where it listens; what it logs after that is drained by a thread."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        said = re.search(r"listening on \S+:(\d+), pid (\d+)", line)
+        if said:
+            port, pid = map(int, said.groups())
+            break
+    else:
+        raise AssertionError("the backend ended before it listened")
+    threading.Thread(target=process.stderr.read, daemon=True).start()
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    return Child(process, channel, pid, rpc.BackendStub(channel))
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Child]:
+    child = listening(run("--addr", "127.0.0.1:0", folder=tmp_path))
+    with child.process, child.channel:
+        yield child
+        child.process.kill()
+
+
+def load_demo(child: Child, *options: str) -> pb.Result:
+    return child.stub.LoadModel(
+        pb.ModelOptions(
+            Model="demo",
+            ModelFile=str(ROOT / "test/models/asr"),
+            ModelPath=str(ROOT / "test/models"),
+            Options=["forced_aligner:aligner", *options],
+            Threads=2,
+        ),
+        timeout=120,
+    )
+
+
+def test_a_recording_goes_in_and_its_words_come_out(child: Child) -> None:
+    assert child.stub.Health(pb.HealthMessage(), wait_for_ready=True, timeout=30).message == b"OK"
+    assert child.pid == child.process.pid  # run.sh has become Python
+    assert not child.imported_torch
+    assert load_demo(child) == pb.Result(success=True, message="Model loaded successfully")
+    assert child.imported_torch
+    truth = json.loads((ROOT / "test/audio/demo.json").read_text())
+    plain = child.stub.AudioTranscription(pb.TranscriptRequest(dst=str(ROOT / "test/audio/demo.wav")), timeout=60)
+    assert (plain.text, plain.language) == (truth["text"], truth["language"])
+    assert child.stub.Status(pb.HealthMessage()).memory.breakdown["aligner"] == 0
+    request = pb.TranscriptRequest(dst=str(ROOT / "test/audio/demo.wav"), timestamp_granularities=["word"])
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda _: child.stub.AudioTranscription(request, timeout=60), range(8)))
+    assert all(reply == replies[0] for reply in replies)
+    assert child.stub.Status(pb.HealthMessage()).memory.breakdown["aligner"] > 1_000_000
+    words = [word for segment in replies[0].segments for word in segment.words]
+    assert " ".join(word.text for word in words) == truth["text"]
+    for word, (_, start, end) in zip(words, truth["words"], strict=True):
+        assert abs(word.start / 1e9 - start) < 0.25
+        assert abs(word.end / 1e9 - end) < 0.25
+
+
+def test_sigterm_lets_the_running_request_end_and_leaves_with_zero(child: Child) -> None:
+    load_demo(child)
+    request = pb.TranscriptRequest(dst=str(ROOT / "test/audio/long.flac"))
+    running = child.stub.AudioTranscription.future(request, timeout=60)
+    busy = pb.StatusResponse.BUSY
+    while child.stub.Status(pb.HealthMessage(), timeout=5).state != busy and not running.done():
+        pass
+    assert not running.done()
+    child.process.send_signal(signal.SIGTERM)
+    assert running.result().text
+    assert child.process.wait(15) == 0
+
+
+def test_a_taken_port_ends_it_with_the_cause_as_the_last_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = run(f"--addr=127.0.0.1:{taken.getsockname()[1]}", folder=tmp_path)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "taken" in said.strip().splitlines()[-1]
+
+
+def test_it_leaves_when_its_parent_is_killed(tmp_path: Path) -> None:
+    """The parent is a shell that waits; the backend's stderr is ours, so its end is seen as the end of the file."""
+    start = f"import subprocess; subprocess.run([{str(ROOT / 'run.sh')!r}, '--addr', '127.0.0.1:0'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", start],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LOCALAI_BACKEND_PARENT_WATCH_INTERVAL": "100ms"},
+    ) as parent:
+        assert parent.stderr is not None
+        assert any("listening on" in line for line in parent.stderr)
+        parent.kill()
+        assert "the parent process has gone" in parent.stderr.read()
+
+
+def test_a_full_device_for_stderr_does_not_stop_it(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(
+            [str(ROOT / "run.sh"), f"--addr=127.0.0.1:{port}"], cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=full
+        )
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = rpc.BackendStub(channel)
+            assert stub.Health(pb.HealthMessage(), wait_for_ready=True, timeout=30).message == b"OK"
+            assert not stub.LoadModel(pb.ModelOptions(Model=""), timeout=60).success
+    finally:
+        process.kill()
+        process.wait(20)
