@@ -56,7 +56,7 @@ format: install-dev ## Format the sources, and mend what lint can mend
 .PHONY: demo-models
 demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)
 	$(PYTHON_BIN) -m tools.demo_models.train tower --threads 2
-	{ $(PYTHON_BIN) -m tools.demo_models.train asr && $(PYTHON_BIN) -m tools.demo_models.train asr-again; } & asr=$$!; \
+	for stage in asr asr-again asr-polish; do $(PYTHON_BIN) -m tools.demo_models.train $$stage || exit; done & asr=$$!; \
 	$(PYTHON_BIN) -m tools.demo_models.train aligner & aligner=$$!; \
 	trap 'kill $$asr $$aligner 2>/dev/null' INT TERM; \
 	wait $$asr; asr=$$?; wait $$aligner && exit $$asr

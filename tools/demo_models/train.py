@@ -1,4 +1,4 @@
-"""Trains the demo checkpoints: `python -m tools.demo_models.train tower|asr|aligner`.
+"""Trains the demo checkpoints: `python -m tools.demo_models.train STAGE`, in the order of `make demo-models`.
 
 Two stages, because a decoder finds no use for an audio tower that knows nothing yet: the tower learns words and
 their edges frame by frame, then the whole model learns its task from recordings that grow longer as it gets better.
@@ -41,12 +41,16 @@ class Training:
     schedule: int
     rate: float
     longest_s: float
+    seed: int = 7
+    begun_share: float = 0.0  # of the weights that it began with in what it leaves
 
 
-# The recogniser learns all lengths first, then the default chunk's length well.
+# The recogniser learns all lengths first, then the default chunk's length well, and once more. The average of the last
+# two ends errs less than either (new takes of trained voices: 1.21 % and 1.05 % of words wrong, their average 0.81 %).
 TRAININGS = {
     "asr": Training("asr", "tower", steps=1200, schedule=2200, rate=1.5e-3, longest_s=30.5),
     "asr-again": Training("asr", "asr", steps=1600, schedule=1600, rate=1e-3, longest_s=16.5),
+    "asr-polish": Training("asr", "asr", steps=800, schedule=800, rate=6e-4, longest_s=16.5, seed=8, begun_share=0.3),
     "aligner": Training("aligner", "tower", steps=2200, schedule=2200, rate=1.5e-3, longest_s=30.5),
 }
 
@@ -116,12 +120,13 @@ def started(training: Training, processor: Qwen3ASRProcessor) -> Qwen3ASRForCond
     return model
 
 
-def train(training: Training, bank: ClipBank, seed: int) -> None:
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+def train(training: Training, bank: ClipBank) -> None:
+    torch.manual_seed(training.seed)
+    rng = np.random.default_rng(training.seed)
     processor = make_processor()
     kind, steps = training.kind, training.steps
     model = started(training, processor)
+    begun = [parameter.detach().clone() for parameter in model.parameters()]
     head = frame_head()
     head.load_state_dict(torch.load(BUILD / "tower.pt")["head"])
     example: Callable[..., Example] = asr_example if kind == "asr" else aligner_example
@@ -152,23 +157,26 @@ def train(training: Training, bank: ClipBank, seed: int) -> None:
                 f"loss {loss.item():.3f} times {times.item():.3f} frames {frames.item():.3f} looks {looks.item():.3f}"
             )
             print(f"{kind} {step} {losses} right {running:.3f} ≤ {longest:.1f}s {spent:.0f}s", flush=True)
-        if step % 200 == 199 or step == steps - 1:
+        if step % 200 == 199:
             save(BUILD / kind, kind, model, processor)
+    with torch.no_grad():
+        for parameter, before in zip(model.parameters(), begun, strict=True):
+            parameter.lerp_(before, training.begun_share)
+    save(BUILD / kind, kind, model, processor)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=["tower", *TRAININGS])
-    parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     BUILD.mkdir(parents=True, exist_ok=True)
     bank = ClipBank.recorded(BANK, held_out=False, takes=2, seed=1)
     if args.stage == "tower":
-        train_tower(bank, args.seed, TOWER_CYCLES)
+        train_tower(bank, 7, TOWER_CYCLES)
     else:
-        train(TRAININGS[args.stage], bank, args.seed)
+        train(TRAININGS[args.stage], bank)
 
 
 if __name__ == "__main__":
