@@ -11,10 +11,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from backend.errors import InvalidOption, LoadRefused, PromptTooLong
 
+T = TypeVar("T")
 DType = Literal["auto", "bfloat16", "float16", "float32"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
@@ -30,6 +31,7 @@ _DTYPES: dict[str, DType] = {
     "float": "float32",
     "float32": "float32",
 }
+_SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 # "on" and "off" are how the gateway's FlashAttention field is written for other engines.
 _ATTENTIONS: dict[str, Attention] = {
     "": "auto",
@@ -67,6 +69,11 @@ class LoadOptions:
     segment_gap_s: float | None = None
     max_segment_s: float | None = None
     max_segment_chars: int | None = None
+    vad: bool = True
+    vad_threshold: float = 0.5
+    vad_min_speech_s: float = 0.1
+    vad_min_silence_s: float = 0.1
+    vad_margin_s: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,8 @@ def _number(least: float, most: float) -> Callable[[str, str], float]:
     return parse
 
 
-def _one_of(known: Mapping[str, str]) -> Callable[[str, str], str]:
-    def parse(name: str, value: str) -> str:
+def _one_of(known: Mapping[str, T]) -> Callable[[str, str], T]:
+    def parse(name: str, value: str) -> T:
         if value.lower() not in known:
             raise InvalidOption(name, f"must be one of {', '.join(filter(None, known))}, not {value!r}")
         return known[value.lower()]
@@ -134,6 +141,11 @@ KNOBS: dict[str, _Knob] = {
     "segment_gap_threshold": _Knob("segment_gap_s", _number(0.01, 3600)),
     "max_segment_seconds": _Knob("max_segment_s", _number(0.5, 3600)),
     "max_segment_chars": _Knob("max_segment_chars", _integer(1, 10_000)),
+    "vad": _Knob("vad", _one_of(_SWITCH)),
+    "vad_threshold": _Knob("vad_threshold", _number(0.05, 0.95)),
+    "vad_min_speech_seconds": _Knob("vad_min_speech_s", _number(0, 5)),
+    "vad_min_silence_seconds": _Knob("vad_min_silence_s", _number(0, 5)),
+    "vad_margin_seconds": _Knob("vad_margin_s", _number(0, 5)),
 }
 
 
@@ -152,8 +164,8 @@ def with_knobs(options: LoadOptions, pairs: Iterable[str], engine_args: str) -> 
         if not isinstance(arguments, dict):
             raise InvalidOption("EngineArgs", "must be a JSON object of option names and values")
         for name, value in arguments.items():
-            if type(value) not in (str, int, float):  # true is no number
-                raise InvalidOption(name, "must be a string or a number in EngineArgs")
+            if type(value) not in (str, int, float, bool):
+                raise InvalidOption(name, "must be a string, a number, true or false in EngineArgs")
             options = _turned(options, name, str(value))
     return options
 
@@ -167,12 +179,12 @@ def _turned(options: LoadOptions, name: str, value: str) -> LoadOptions:
 
 def dtype_of(value: str) -> DType:
     """The DType field of ModelOptions."""
-    return _one_of(_DTYPES)("DType", value)  # type: ignore[return-value]
+    return _one_of(_DTYPES)("DType", value)
 
 
 def attention_of(value: str) -> Attention:
     """The FlashAttention field of ModelOptions."""
-    return _one_of(_ATTENTIONS)("FlashAttention", value)  # type: ignore[return-value]
+    return _one_of(_ATTENTIONS)("FlashAttention", value)
 
 
 def refuse_quantization(value: str) -> None:

@@ -11,11 +11,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
+from backend.audio.speech import Speech, SpeechRules
 from backend.engine.recognizer import AlignedUnit, Passage, Recognition, Token, Utterance
-from backend.options import LoadOptions
+from backend.engine.resident import Resident
+from backend.engine.scheduler import Scheduler
+from backend.options import LoadOptions, TranscribeOptions
+from backend.transcriber import Transcriber, Transcript
 
+TIMES = TranscribeOptions(times=True, words=True)
 ROOT = Path(__file__).parent.parent
 
 
@@ -55,8 +62,9 @@ class FakeRecognizer:
 
 @dataclass
 class FakeAligner:
-    """Gives every word of a passage an equal share of it."""
+    """Gives every word of a passage an equal share of it, or what `answer` says."""
 
+    answer: Callable[[Passage], list[AlignedUnit]] | None = None
     weight_bytes: int = 300
     fault: Exception | None = None
     passages: list[Passage] = field(default_factory=list)
@@ -68,7 +76,9 @@ class FakeAligner:
         return [self._units(p) for p in passages]
 
     def _units(self, passage: Passage) -> list[AlignedUnit]:
-        words = passage.text.split()
+        if self.answer is not None:
+            return self.answer(passage)
+        words = passage.units or passage.text.split()
         share = passage.samples.size / 16_000 / len(words)
         return [
             AlignedUnit(word.strip(".,?!"), round(i * share, 6), round((i + 1) * share, 6))
@@ -112,6 +122,44 @@ class FakeLoader:
 @pytest.fixture
 def loader() -> FakeLoader:
     return FakeLoader()
+
+
+def speech_by_level(samples: np.ndarray, rules: SpeechRules) -> Speech:
+    """A detector for sound that is made of bursts: speech is what is not silent for a frame; loud speech is sure."""
+    frames = np.abs(np.pad(samples, (0, -samples.size % 512))).reshape(-1, 512).max(axis=1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], frames > 0.001, [False]])))
+    spans = tuple((int(a) * 512, min(int(b) * 512, samples.size)) for a, b in edges.reshape(-1, 2))
+    return Speech(spans, np.clip(frames * 2, 0, 1).astype(np.float32))
+
+
+@pytest.fixture
+def transcribe(loader, tmp_path: Path):
+    """`await transcribe(samples, options, **load options)` with `loader`'s fakes; no VAD by default."""
+    scheduler = Scheduler()
+
+    async def run(samples: np.ndarray, options: TranscribeOptions = TIMES, **load) -> Transcript:
+        path = tmp_path / "recording.wav"
+        soundfile.write(path, samples, 16_000, subtype="FLOAT")
+        resident = Resident(loader)
+        await resident.load(LoadOptions(**{"model": "m", "forced_aligner": "al", "vad": False, **load}))
+        return await Transcriber(resident, scheduler, speech_by_level).transcribe(str(path), options)
+
+    yield run
+    scheduler.stop()
+
+
+@pytest.fixture
+def bursts() -> Callable[..., np.ndarray]:
+    """`bursts(2, 3, pause_s=1)`: noise of these lengths in seconds with pauses of silence between."""
+
+    def make(*lengths_s: float, pause_s: float = 1.0, level: float = 0.5) -> np.ndarray:
+        rng = np.random.default_rng(1)
+        pieces = []
+        for length_s in lengths_s:
+            pieces += [rng.uniform(-level, level, round(length_s * 16_000)), np.zeros(round(pause_s * 16_000))]
+        return np.concatenate(pieces[:-1]).astype(np.float32)
+
+    return make
 
 
 @pytest.fixture(scope="session")

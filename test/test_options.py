@@ -58,6 +58,15 @@ def test_an_unknown_option_lists_the_known_ones() -> None:
     assert all(name in str(caught.value) for name in KNOBS)
 
 
+def test_switches_are_on_or_off_in_both_ways_of_writing_them() -> None:
+    assert BARE.vad
+    assert not with_knobs(BARE, ["vad:off"], "").vad
+    assert not with_knobs(BARE, [], '{"vad": false}').vad
+    assert with_knobs(BARE, ["vad:Off", "vad:TRUE"], "").vad
+    with pytest.raises(InvalidOption, match="one of on, true"):
+        with_knobs(BARE, ["vad:maybe"], "")
+
+
 @pytest.mark.parametrize("arguments", ["[]", "{", '"x"', '{"unknown": 1}', '{"max_new_tokens": true}', '{"a": {}}'])
 def test_engine_args_that_mean_nothing_are_refused(arguments: str) -> None:
     with pytest.raises(InvalidOption):

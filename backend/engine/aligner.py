@@ -2,28 +2,27 @@
 
 One forward pass: the audio, then every word with two `<timestamp>` slots behind it; each slot scores the classes of
 80 ms that its time may lie in, and engine/monotone reads the times from the scores. No chat template: it would shift
-every time by 92 ms (vllm-omni PR 7240). The text is split into units by the package's own text processor, because the
-aligner was trained on its units.
+every time by 92 ms (vllm-omni PR 7240).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
-from qwen_asr.inference.qwen3_forced_aligner import Qwen3ForceAlignProcessor
 
 from backend.engine.monotone import best_times, refined
 from backend.engine.qwen import default_dtype, padded, weight_bytes
 from backend.engine.recognizer import AlignedUnit, Passage
-from backend.languages import NAMES
+from backend.engine.units import UnitSplitter
 
 _SAMPLE_RATE = 16_000
+_AUDIO = "<|audio_start|><|audio_pad|><|audio_end|>"
+_SLOTS = "<timestamp><timestamp>"  # a unit's start and end
 
 
 class QwenAligner:
@@ -35,10 +34,7 @@ class QwenAligner:
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000
         self.weight_bytes = weight_bytes(model)
-
-    @cached_property
-    def _units(self) -> Qwen3ForceAlignProcessor:
-        return Qwen3ForceAlignProcessor()
+        self._splitter = UnitSplitter()
 
     @torch.inference_mode()
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
@@ -46,13 +42,13 @@ class QwenAligner:
             return self._align(passages)
 
     def _align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
-        split = [self._units.encode_timestamp(p.text, NAMES[p.language]) for p in passages]
-        spoken = [i for i, (units, _) in enumerate(split) if units]  # text of punctuation alone has no units
+        split = [p.units or self._splitter.split(p.text, p.language) for p in passages]
+        spoken = [i for i, units in enumerate(split) if units]  # text of punctuation alone has no units
         aligned: list[list[AlignedUnit]] = [[] for _ in passages]
         if not spoken:
             return aligned
         inputs = self.processor(
-            text=[split[i][1] for i in spoken],
+            text=[_AUDIO + "".join(unit + _SLOTS for unit in split[i]) for i in spoken],
             audio=[padded(passages[i].samples) for i in spoken],
             return_tensors="pt",
             padding=True,
@@ -61,13 +57,14 @@ class QwenAligner:
         logits = self.model.thinker(**inputs, use_cache=False).logits
         for row, i in enumerate(spoken):
             slots = logits[row, inputs["input_ids"][row] == self.slot_id]
-            aligned[i] = self._timed(split[i][0], slots, passages[i].samples.size / _SAMPLE_RATE)
+            aligned[i] = self._timed(split[i], slots, passages[i].samples.size / _SAMPLE_RATE)
         return aligned
 
-    def _timed(self, units: list[str], slots: torch.Tensor, duration_s: float) -> list[AlignedUnit]:
+    def _timed(self, units: Sequence[str], slots: torch.Tensor, duration_s: float) -> list[AlignedUnit]:
         """Units with the best monotone times inside the passage. slots: (2 × units, classes) logits."""
         classes = min(slots.shape[-1], math.ceil(duration_s / self.class_s) + 1)
         scores: NDArray[np.float32] = torch.log_softmax(slots[:, :classes].float(), dim=-1).cpu().numpy()
         times = refined(scores, best_times(scores)) * self.class_s
         starts, ends = times[0::2].tolist(), times[1::2].tolist()
-        return [AlignedUnit(*timed) for timed in zip(units, starts, ends, strict=True)]
+        outside = (slots.argmax(dim=-1) > classes).cpu().reshape(-1, 2).any(dim=1).tolist()
+        return [AlignedUnit(*timed) for timed in zip(units, starts, ends, outside, strict=True)]

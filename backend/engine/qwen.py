@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+from transformers import LogitsProcessor, StoppingCriteria
 
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.device import Placement
+from backend.engine.loops import LOOKED_AT, loops
 from backend.engine.recognizer import Recognition, Token, Utterance
 from backend.engine.windows import use_windows
 from backend.errors import CheckpointRefused
@@ -86,6 +88,50 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return samples if samples.size >= _SHORTEST else np.pad(samples, (0, _SHORTEST - samples.size))
 
 
+class AnswerWatch(StoppingCriteria):  # type: ignore[misc] # transformers is untyped
+    """Ends each row of a batch at its own budget, or where it has begun to repeat itself.
+
+    `stopped`: row -> tokens of its answer, for the rows that were ended here; `looped`: those that repeated themselves.
+    """
+
+    def __init__(self, begin: int, budgets: list[int], eos_ids: list[int]) -> None:
+        self.budgets = budgets
+        self.stopped: dict[int, int] = {}
+        self.looped: set[int] = set()
+        self._begin = begin  # where the answers begin, behind the prompt
+        self._eos_ids = set(eos_ids)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_unused: Any) -> torch.Tensor:
+        written = input_ids.shape[1] - self._begin
+        tails = input_ids[:, max(self._begin, input_ids.shape[1] - LOOKED_AT) :].tolist()
+        for row, tail in enumerate(tails):
+            if row in self.stopped or tail[-1] in self._eos_ids:  # ended, by itself or here: what follows is padding
+                continue
+            if written >= self.budgets[row]:
+                self.stopped[row] = self.budgets[row]
+            elif loops(tail):
+                self.stopped[row] = written
+                self.looped.add(row)
+        return torch.tensor([row in self.stopped for row in range(len(tails))], device=input_ids.device)
+
+
+class RepetitionPenalties(LogitsProcessor):  # type: ignore[misc] # transformers is untyped
+    """Divides the logits of tokens that a row's answer already holds (arXiv 1909.05858), by each row's own penalty.
+
+    transformers' own takes one penalty for all rows, and counts the prompt's tokens too.
+    """
+
+    def __init__(self, begin: int, penalties: list[float]) -> None:
+        self._begin = begin
+        self._penalties = penalties
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        said = input_ids[:, self._begin :]
+        penalty = torch.tensor(self._penalties, device=scores.device, dtype=scores.dtype)[:, None]
+        score = scores.gather(1, said)
+        return scores.scatter(1, said, torch.where(score < 0, score * penalty, score / penalty))
+
+
 class QwenRecognizer:
     """A loaded Qwen3-ASR. See engine/recognizer.Recognizer."""
 
@@ -110,15 +156,23 @@ class QwenRecognizer:
             padding=True,
         )
         inputs = inputs.to(self.model.device).to(self.model.dtype)
+        begin = inputs["input_ids"].shape[1]
+        watch = AnswerWatch(begin, [u.max_new_tokens for u in utterances], self.eos_ids)
+        penalties = [u.repetition_penalty for u in utterances]
         answers = self.model.thinker.generate(
             **inputs,
-            max_new_tokens=max(u.max_new_tokens for u in utterances),
+            max_new_tokens=max(watch.budgets),
             eos_token_id=self.eos_ids,
             pad_token_id=self.eos_ids[-1],
             do_sample=False,
+            stopping_criteria=[watch],
+            logits_processor=[] if set(penalties) == {1.0} else [RepetitionPenalties(begin, penalties)],
         )
-        written = answers[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._read(u, ids) for u, ids in zip(utterances, written, strict=True)]
+        written = answers[:, begin:].tolist()
+        return [
+            self._read(u, ids[: watch.stopped.get(row)], row in watch.looped)
+            for row, (u, ids) in enumerate(zip(utterances, written, strict=True))
+        ]
 
     def _prompt(self, utterance: Utterance) -> str:
         messages: list[dict[str, Any]] = [
@@ -130,9 +184,8 @@ class QwenRecognizer:
             prompt += f"language {NAMES[utterance.language]}{_TEXT_TAG}"
         return prompt
 
-    def _read(self, utterance: Utterance, ids: list[int]) -> Recognition:
+    def _read(self, utterance: Utterance, ids: list[int], looped: bool) -> Recognition:
         """What one row of generated tokens says; rows shorter than the batch's longest are padded behind their EOS."""
-        ids = ids[: utterance.max_new_tokens]
         ends = [i for i, token in enumerate(ids) if token in self.eos_ids]
         if ends:
             ids = ids[: ends[0]]
@@ -143,7 +196,7 @@ class QwenRecognizer:
             language = code_of_name(tag.strip().removeprefix("language")) if found else None
             answer = text if found else tag
         text = answer.replace("\ufffd", "").strip()  # a budget can end inside a character
-        return Recognition(text, language if text else None, bool(ends), self._tokens(text))
+        return Recognition(text, language if text else None, bool(ends), self._tokens(text), looped)
 
     def _tokens(self, text: str) -> tuple[Token, ...]:
         """The tokens of the final text with the slices they write, for the reply's `tokens`."""

@@ -17,12 +17,16 @@ from backend.options import LoadOptions
 
 @dataclass(frozen=True)
 class Utterance:
-    """A piece of a recording to recognise. `samples`: (n,) float32 mono at 16 kHz; `language`: a code, or None."""
+    """A piece of a recording to recognise. `samples`: (n,) float32 mono at 16 kHz; `language`: a code, or None.
+
+    `repetition_penalty`: what the logits of tokens that the answer already holds are divided by (1: nothing).
+    """
 
     samples: NDArray[np.float32]
     language: str | None
     prompt: str
     max_new_tokens: int
+    repetition_penalty: float = 1.0
 
 
 class Token(NamedTuple):
@@ -37,30 +41,40 @@ class Token(NamedTuple):
 class Recognition:
     """What was heard. `language`: the code of what was spoken or forced, None for no speech.
 
-    `finished` is False where the token budget ran out before the model ended its answer.
+    `finished` is False where the model did not end its answer: the token budget ran out, or it was stopped because it
+    said one phrase over and over (`looped`).
     """
 
     text: str
     language: str | None
     finished: bool
     tokens: tuple[Token, ...]
+    looped: bool = False
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of a recording with its text, to align. `samples` as in Utterance; `language`: a code."""
+    """A piece of a recording with its text, to align. `samples` as in Utterance; `language`: a code.
+
+    `units`: the text as an aligner has split it before, where a part of a passage is aligned once more.
+    """
 
     samples: NDArray[np.float32]
     text: str
     language: str
+    units: tuple[str, ...] = ()
 
 
 class AlignedUnit(NamedTuple):
-    """A bare word or character as the aligner knows it, in seconds from the start of its passage."""
+    """A bare word or character as the aligner knows it, in seconds from the start of its passage.
+
+    `outside`: the aligner would rather have put it beyond the passage's end; the times given are the best inside.
+    """
 
     text: str
     start_s: float
     end_s: float
+    outside: bool = False
 
 
 class Recognizer(Protocol):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from backend.transcript.matching import Track, find, lay
+from backend.transcript.pauses import SpeechClock
 from backend.transcript.scripts import clusters, is_opening, is_spoken, pieces
 from backend.transcript.sentences import ends_clause, ends_sentence
 from backend.transcript.timing import MIN_WORD_S, Times, credible, fill, settle
@@ -60,10 +61,15 @@ def place(text: str, units: Iterable[tuple[str, float, float]], *, start_s: floa
     return _timed(text, slices, [span.known for span in spans], start_s, end_s)
 
 
-def spread(text: str, *, start_s: float, end_s: float) -> list[Word]:
-    """Coarse words without an aligner: the chunk's time, shared by length. Raises ValueError like `place`."""
+def spread(text: str, spoken: Sequence[Times]) -> list[Word]:
+    """Coarse words without an aligner: the time in which somebody speaks, shared by length.
+
+    `spoken`: (start, end) of speech, absolute seconds, sorted and apart. Raises ValueError if they hold no time.
+    """
     slices = pieces(text)
-    return _timed(text, slices, [None] * len(slices), start_s, end_s)
+    clock = SpeechClock(spoken)
+    words = _timed(text, slices, [None] * len(slices), 0.0, clock.total_s)
+    return [replace(word, start_s=clock.beginning(word.start_s), end_s=clock.end(word.end_s)) for word in words]
 
 
 def _spans(

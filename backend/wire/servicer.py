@@ -81,11 +81,12 @@ class BackendServicer(rpc.BackendServicer):
         if transcript.warnings:
             context.set_trailing_metadata(((WARNING_KEY, "; ".join(transcript.warnings)),))
         _log.info(
-            "transcribed %.1f s of audio in %.2f s: language %s, %d segments",
+            "transcribed %.1f s of audio in %.2f s: language %s, %d segments%s",
             transcript.duration_s,
             time.monotonic() - began,
             transcript.language or "none",
             len(transcript.segments),
+            "".join(f"; {warning}" for warning in transcript.warnings),
         )
         return await asyncio.to_thread(messages.transcript_result, transcript)  # hours of words would delay Health
 

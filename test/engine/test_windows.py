@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from backend.engine.windows import windowed_sdpa
+from backend.engine.windows import WINDOWED_SDPA, windowed_sdpa
 
 WINDOW = 104  # audio tokens in 8 s
 
@@ -65,3 +65,15 @@ def test_the_encoder_hears_each_window_alone_and_each_clip_of_a_packed_call_alon
     torch.testing.assert_close(whole, pieces, atol=1e-5, rtol=0)
     packed = encode(*mels)
     torch.testing.assert_close(packed, torch.cat([encode(mel) for mel in mels]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("frames", "same"), [(50, True), (799, True), (800, True), (801, False), (1600, False)])
+def test_up_to_eight_seconds_it_is_the_packages_own_attention(recognizer, frames: int, same: bool) -> None:
+    tower = recognizer.model.thinker.audio_tower
+    mel = torch.from_numpy(np.random.default_rng(frames).normal(size=(128, frames)).astype(np.float32))
+    encoded = []
+    for attention in ("sdpa", WINDOWED_SDPA):
+        tower.config._attn_implementation = attention
+        with torch.inference_mode():
+            encoded.append(tower(mel, feature_lens=torch.tensor([frames])).last_hidden_state)
+    assert torch.allclose(*encoded, atol=1e-5, rtol=0) is same

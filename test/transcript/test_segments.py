@@ -48,7 +48,7 @@ LIMITS = st.builds(
 def timed(text: str, gaps_s: dict[str, float] | None = None) -> list[Word]:
     """The words of `text`, 0.2 s each, 0.05 s apart, or as far as `gaps_s` says after a word."""
     words, clock_s = [], 0.0
-    for word in spread(text, start_s=0, end_s=1000):
+    for word in spread(text, [(0, 1000)]):
         words.append(Word(word.begin, word.end, clock_s, clock_s + 0.2))
         clock_s += 0.2 + (gaps_s or {}).get(text[word.begin : word.end], 0.05)
     return words

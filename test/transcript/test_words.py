@@ -153,7 +153,7 @@ def test_placed_words_partition_the_text_and_their_times_are_in_order_for_any_un
 @SEEDED
 @given(TEXTS, CHUNKS)
 def test_spread_words_partition_the_text_and_their_times_are_in_order(text, chunk) -> None:
-    words = spread(text, start_s=chunk[0], end_s=chunk[1])
+    words = spread(text, [(chunk[0], chunk[1])])
     assert_partition(text, words)
     assert_times(words, *chunk)
 
@@ -170,13 +170,16 @@ def test_every_word_lasts_20_ms_where_that_fits(alignment, chunk) -> None:
 @SEEDED
 @given(TEXTS, CHUNKS)
 def test_without_units_placing_is_spreading(text, chunk) -> None:
-    assert place(text, [], start_s=chunk[0], end_s=chunk[1]) == spread(text, start_s=chunk[0], end_s=chunk[1])
+    placed, coarse = place(text, [], start_s=chunk[0], end_s=chunk[1]), spread(text, [chunk])
+    assert [(w.begin, w.end) for w in placed] == [(w.begin, w.end) for w in coarse]
+    assert [w.start_s for w in placed] == pytest.approx([w.start_s for w in coarse])
+    assert [w.end_s for w in placed] == pytest.approx([w.end_s for w in coarse])
 
 
 @SEEDED
 @given(TEXTS)
 def test_a_word_never_begins_with_what_clings_to_the_character_before(text) -> None:
-    for word in spread(text, start_s=0, end_s=10):
+    for word in spread(text, [(0, 10)]):
         clings = re.match(
             r"[\u0300-\u036f\u093e-\u094d\u0e31\u0e33-\u0e3a\u0e47-\u0e4e\ufe0f\u200d🏻-🏿]", text[word.begin :]
         )
@@ -226,7 +229,7 @@ def test_bare_units_get_their_punctuation_and_marks_back(text, units, words) -> 
     ],
 )
 def test_text_without_units_is_split_as_its_script_is_written(text, words) -> None:
-    assert texts_of(text, spread(text, start_s=0, end_s=5)) == words
+    assert texts_of(text, spread(text, [(0, 5)])) == words
 
 
 def test_a_word_keeps_the_time_of_its_unit() -> None:
@@ -388,7 +391,7 @@ def test_words_on_one_instant_are_laid_side_by_side() -> None:
 
 
 def test_spreading_gives_longer_words_more_time_and_sentences_a_pause() -> None:
-    first, second, third = spread("ab. abcd, ab", start_s=0, end_s=11)
+    first, second, third = spread("ab. abcd, ab", [(0, 11)])
     assert first.end_s == pytest.approx(4)  # two letters and the pause of a sentence
     assert second.end_s - second.start_s == pytest.approx(5)
     assert third.end_s == 11
@@ -401,4 +404,4 @@ def test_a_shifted_word_moves_in_the_text_and_not_in_time() -> None:
 @pytest.mark.parametrize(("start_s", "end_s"), [(1.0, 1.0), (2.0, 1.0), (0.0, math.nan)])
 def test_a_chunk_without_room_is_refused(start_s, end_s) -> None:
     with pytest.raises(ValueError, match="no room"):
-        spread("word", start_s=start_s, end_s=end_s)
+        spread("word", [(start_s, end_s)])

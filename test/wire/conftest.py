@@ -23,7 +23,9 @@ class Service:
     port: int
 
     async def load(self, **fields) -> pb.Result:
-        return await self.stub.LoadModel(pb.ModelOptions(**{"Model": "demo", **fields}), timeout=20)
+        options = [*fields.pop("Options", []), "vad:off"]  # noise is speech to these fakes
+        request = pb.ModelOptions(**{"Model": "demo", **fields}, Options=options)
+        return await self.stub.LoadModel(request, timeout=20)
 
     async def transcribe(self, path: Path | str, **fields) -> pb.TranscriptResult:
         return await self.stub.AudioTranscription(pb.TranscriptRequest(dst=str(path), **fields), timeout=20)

@@ -17,7 +17,7 @@ from backend.wire import messages
 
 
 def transcript(text: str, duration_s: float, *, has_words: bool = True) -> Transcript:
-    segments = tuple(merge(text, spread(text, start_s=0.0, end_s=duration_s), SegmentRules()))
+    segments = tuple(merge(text, spread(text, [(0.0, duration_s)]), SegmentRules()))
     words = tuple(segment.words if has_words else () for segment in segments)
     return Transcript(text, "en", duration_s, segments, tuple((1,) for _ in segments), words, ())
 

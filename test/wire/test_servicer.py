@@ -96,7 +96,7 @@ async def test_free_and_status_answer_while_a_request_runs_and_the_request_finis
 async def test_a_load_that_its_client_gave_up_on_goes_on(service, loader) -> None:
     loader.gate = threading.Event()
     with pytest.raises(grpc.aio.AioRpcError):
-        await service.stub.LoadModel(pb.ModelOptions(Model="demo"), timeout=0.2)
+        await service.stub.LoadModel(pb.ModelOptions(Model="demo", Options=["vad:off"]), timeout=0.2)
     loader.gate.set()
     assert (await service.load()).success
     assert loader.events.count("load demo") == 1
@@ -284,7 +284,7 @@ async def test_the_right_token_opens_every_call(serve, wav) -> None:
     service = await serve(token="geheim")
     metadata = (("authorization", "Bearer geheim"),)
     assert (await service.stub.Health(pb.HealthMessage(), metadata=metadata)).message == b"OK"
-    assert (await service.stub.LoadModel(pb.ModelOptions(Model="demo"), metadata=metadata)).success
+    assert (await service.stub.LoadModel(pb.ModelOptions(Model="demo", Options=["vad:off"]), metadata=metadata)).success
     request = pb.TranscriptRequest(dst=str(wav()))
     assert (await service.stub.AudioTranscription(request, metadata=metadata)).text
     with pytest.raises(grpc.aio.AioRpcError) as caught:

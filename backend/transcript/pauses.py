@@ -1,0 +1,84 @@
+"""What the pauses between speech say about the times of words.
+
+Nobody says a word while nobody speaks. Aligned words that reach into a pause are cut back to the speech they belong to;
+words without times are spread over speech alone. Spans are (start, end) in seconds, sorted and apart; law 3 holds
+before and after.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import Protocol, TypeVar
+
+from backend.transcript.timing import MIN_WORD_S, Times
+
+# How far the aligner is believed beyond the detector, which judges 32 ms at a time and misses soft beginnings and
+# ends. Pauses of less than twice that are none: the closure of a stop is as long.
+TRUST_S = 0.2
+
+
+class Timed(Protocol):
+    @property
+    def start_s(self) -> float: ...
+    @property
+    def end_s(self) -> float: ...
+
+
+TimedT = TypeVar("TimedT", bound=Timed)
+
+
+def cut_back(words: Iterable[TimedT], spoken: Sequence[Times]) -> list[TimedT]:
+    """The words without what of them lies in a pause. A word that lies in one altogether stays as it is."""
+    spans = _widened(spoken)
+    starts, ends = [start for start, _ in spans], [end for _, end in spans]
+    cut = []
+    for word in words:
+        touched = spans[bisect_right(ends, word.start_s) : bisect_left(starts, word.end_s)]
+        parts = [(max(start, word.start_s), min(end, word.end_s)) for start, end in touched]
+        start_s, end_s = max(parts, key=lambda part: part[1] - part[0], default=(word.start_s, word.end_s))
+        if end_s - start_s < MIN_WORD_S or (start_s, end_s) == (word.start_s, word.end_s):
+            cut.append(word)
+        else:
+            cut.append(replace(word, start_s=start_s, end_s=end_s))  # type: ignore[type-var] # a frozen dataclass
+    return cut
+
+
+def _widened(spoken: Sequence[Times]) -> list[Times]:
+    """The spans with TRUST_S on both sides, those that then touch as one."""
+    spans: list[Times] = []
+    for start, end in spoken:
+        if spans and start - TRUST_S <= spans[-1][1]:
+            spans[-1] = spans[-1][0], end + TRUST_S
+        else:
+            spans.append((start - TRUST_S, end + TRUST_S))
+    return spans
+
+
+class SpeechClock:
+    """A clock that runs while somebody speaks: from 0 to `total_s`. Spans, at least one, as above."""
+
+    def __init__(self, spoken: Sequence[Times]) -> None:
+        self._spans = spoken
+        # where on this clock each span begins, and the last one ends
+        self._marks = list(accumulate((end - start for start, end in spoken), initial=0.0))
+
+    @property
+    def total_s(self) -> float:
+        return self._marks[-1]
+
+    def beginning(self, spoken_s: float) -> float:
+        """When a word begins that begins at `spoken_s` on this clock: after a pause rather than before it."""
+        at = min(bisect_right(self._marks, spoken_s), len(self._spans)) - 1
+        return self._real(at, spoken_s)
+
+    def end(self, spoken_s: float) -> float:
+        """When a word ends that ends at `spoken_s` on this clock: before a pause rather than after it."""
+        at = max(bisect_left(self._marks, spoken_s), 1) - 1
+        return self._real(min(at, len(self._spans) - 1), spoken_s)
+
+    def _real(self, at: int, spoken_s: float) -> float:
+        start, end = self._spans[at]
+        return min(start + spoken_s - self._marks[at], end)

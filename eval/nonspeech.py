@@ -1,0 +1,228 @@
+"""Twenty kinds of sound in which nobody speaks, made from numbers.
+
+Rules: a kind is a function of a generator and a number of samples at 16 kHz; `sound` seeds the generator from the
+kind's name alone, so that everybody hears the same, and only `sound` sets the level.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000
+Wave = NDArray[np.float64]
+Kind = Callable[[np.random.Generator, int], Wave]
+
+
+def sound(kind: str, *, seconds: float, level: float) -> NDArray[np.float32]:
+    """(n,) float32 mono at 16 kHz of a kind of KINDS, its peak at `level` in (0, 1]; "digital silence" is all zeros.
+
+    Raises KeyError for a kind that is not in KINDS and ValueError for a length or level out of range.
+    """
+    size = round(seconds * SAMPLE_RATE)
+    if size < 1 or not 0 < level <= 1:
+        raise ValueError(f"a sound needs a length above 0 s and a level in (0, 1], not {seconds} s and {level}")
+    wave = KINDS[kind](np.random.default_rng(zlib.crc32(kind.encode())), size)
+    peak = np.abs(wave).max()
+    return (wave * (level / peak if peak > 0 else 0.0)).astype(np.float32)
+
+
+def usual_length_s(kind: str) -> float:
+    """How long a kind of KINDS is in the evaluation: 4 to 8 s, by its place in the table."""
+    return 4.0 + list(KINDS).index(kind) % 5
+
+
+def _seconds(size: int) -> Wave:
+    return np.arange(size) / SAMPLE_RATE
+
+
+def _tones(size: int, partials: Iterable[tuple[float, float]]) -> Wave:
+    """The sum of sines, each (Hz, amplitude)."""
+    t = _seconds(size)
+    wave: Wave = np.sum([a * np.sin(2 * np.pi * f * t) for f, a in partials], axis=0, dtype=np.float64)
+    return wave
+
+
+def _coloured(rng: np.random.Generator, size: int, slope: float) -> Wave:
+    """Noise of unit power whose amplitude falls as 1 / frequency ** slope: 0 white, 0.5 pink, 1 brown."""
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    wave: Wave = np.fft.irfft(spectrum / np.maximum(np.arange(spectrum.size), 1) ** slope, size)
+    return wave / max(float(wave.std()), 1e-12)
+
+
+def _band(rng: np.random.Generator, size: int, low_hz: float, high_hz: float) -> Wave:
+    """White noise of unit power between two frequencies."""
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    wave: Wave = np.fft.irfft(np.where((hz >= low_hz) & (hz <= high_hz), spectrum, 0), size)
+    return wave / max(float(wave.std()), 1e-12)
+
+
+def _struck(size: int, hits: Iterable[tuple[float, Wave]]) -> Wave:
+    """Sounds laid over each other, each from its second on."""
+    wave = np.zeros(size)
+    for at_s, hit in hits:
+        start = min(size, round(at_s * SAMPLE_RATE))
+        wave[start : start + hit.size] += hit[: size - start]
+    return wave
+
+
+def _ringing(seconds: float, decay_s: float, partials: Iterable[tuple[float, float]]) -> Wave:
+    """Partials, each (Hz, amplitude), that die away: to 1/e after `decay_s`."""
+    size = round(seconds * SAMPLE_RATE)
+    return _tones(size, partials) * np.exp(-_seconds(size) / decay_s)
+
+
+def _beats(size: int, every_s: float) -> list[float]:
+    return [beat * every_s for beat in range(int(size / SAMPLE_RATE / every_s) + 1)]
+
+
+def _silence(_rng: np.random.Generator, size: int) -> Wave:
+    return np.zeros(size)
+
+
+def _dither(rng: np.random.Generator, size: int) -> Wave:
+    """What is left where a converter has nothing to convert: steps of one least bit, up and down."""
+    return rng.integers(0, 2, size).astype(np.float64) - rng.integers(0, 2, size)
+
+
+def _hum(_rng: np.random.Generator, size: int) -> Wave:
+    return _tones(size, [(50.0 * n, 1 / n**1.5) for n in (1, 2, 3, 4, 5, 7, 9, 11)])
+
+
+def _keypad(rng: np.random.Generator, size: int) -> Wave:
+    """Pairs of a low and a high tone, as a telephone dials."""
+    pairs = [
+        (rng.choice((697.0, 770.0, 852.0, 941.0)), rng.choice((1209.0, 1336.0, 1477.0))) for _ in _beats(size, 0.2)
+    ]
+    length = round(0.12 * SAMPLE_RATE)
+    return _struck(size, [(0.2 * i, _tones(length, [(low, 1), (high, 1)])) for i, (low, high) in enumerate(pairs)])
+
+
+def _sweep(_rng: np.random.Generator, size: int) -> Wave:
+    """From 50 Hz to 7 kHz, linearly."""
+    t = _seconds(size)
+    return np.sin(2 * np.pi * (50 * t + (7000 - 50) / 2 * t**2 / t[-1])) if size > 1 else np.zeros(size)
+
+
+def _clicks(rng: np.random.Generator, size: int) -> Wave:
+    wave = np.zeros(size)
+    at = rng.integers(0, size, max(1, size // 2000))
+    wave[at] = rng.uniform(0.2, 1, at.size) * rng.choice((-1, 1), at.size)
+    return wave
+
+
+def _metronome(_rng: np.random.Generator, size: int) -> Wave:
+    """120 beats a minute, the first of four higher."""
+    return _struck(
+        size,
+        [
+            (at, _ringing(0.05, 0.008, [(2000.0 if i % 4 == 0 else 1500.0, 1.0)]))
+            for i, at in enumerate(_beats(size, 0.5))
+        ],
+    )
+
+
+def _rain(rng: np.random.Generator, size: int) -> Wave:
+    """A bed of hiss, and 150 drops a second, each a short burst."""
+    burst = rng.standard_normal(80) * np.exp(-np.arange(80) / 15)
+    drops = np.zeros(size)
+    at = rng.integers(0, size, max(1, round(150 * size / SAMPLE_RATE)))
+    drops[at] = rng.uniform(0.3, 1, at.size)
+    return 0.15 * _band(rng, size, 1000, 8000) + np.convolve(drops, burst)[:size]
+
+
+def _wind(rng: np.random.Generator, size: int) -> Wave:
+    """Low noise that swells and sinks, with a whistle in its gusts."""
+    t = _seconds(size)
+    gust = 0.55 + 0.3 * np.sin(2 * np.pi * 0.23 * t + 1) + 0.15 * np.sin(2 * np.pi * 0.61 * t)
+    return gust * _band(rng, size, 40, 500) + 0.3 * gust**3 * _band(rng, size, 600, 1100)
+
+
+def _engine(rng: np.random.Generator, size: int) -> Wave:
+    """Four cylinders at an unsteady 1500 turns a minute, and the noise of each ignition."""
+    t = _seconds(size)
+    phase = 2 * np.pi * (50 * t + 0.4 * np.sin(2 * np.pi * 0.7 * t))
+    fired = np.sum([np.cos(n * phase) / n for n in range(1, 12)], axis=0, dtype=np.float64)
+    return fired + 0.4 * np.maximum(np.cos(phase), 0) ** 4 * _band(rng, size, 200, 3000)
+
+
+def _room(rng: np.random.Generator, size: int) -> Wave:
+    """Air and a distant fan: what a microphone hears in an empty room."""
+    return _coloured(rng, size, 0.6) + 0.2 * _band(rng, size, 300, 4000) + 0.3 * _tones(size, [(118.0, 1.0)])
+
+
+def _plucked(rng: np.random.Generator, hz: float, seconds: float) -> Wave:
+    """A string by Karplus and Strong: a burst of noise goes round a delay line that averages neighbours."""
+    line = rng.uniform(-1, 1, round(SAMPLE_RATE / hz))
+    rounds = []
+    for _ in range(round(seconds * hz)):
+        rounds.append(line)
+        line = 0.498 * (line + np.roll(line, 1))
+    return np.concatenate(rounds)
+
+
+def _guitar(rng: np.random.Generator, size: int) -> Wave:
+    melody = (196.0, 246.9, 293.7, 392.0, 329.6, 293.7, 246.9, 220.0)
+    notes = [melody[i % len(melody)] for i in range(len(_beats(size, 0.3)))]
+    return _struck(size, [(0.3 * i, _plucked(rng, hz, 1.2)) for i, hz in enumerate(notes)])
+
+
+def _organ(_rng: np.random.Generator, size: int) -> Wave:
+    """Four chords of a second each, every pipe with its octaves."""
+    chords = ((130.8, 164.8, 196.0), (110.0, 130.8, 164.8), (87.3, 110.0, 130.8), (98.0, 123.5, 146.8))
+    pipes = [[(f * m, 1 / m) for f in chord for m in (1, 2, 4, 8)] for chord in chords]
+    held = np.minimum(1, np.minimum(np.arange(SAMPLE_RATE), np.arange(SAMPLE_RATE)[::-1]) / 400)
+    return _struck(size, [(at, held * _tones(SAMPLE_RATE, pipes[i % 4])) for i, at in enumerate(_beats(size, 1.0))])
+
+
+def _drums(rng: np.random.Generator, size: int) -> Wave:
+    """Kick, hi-hat, snare, hi-hat at 110 beats a minute."""
+    t = _seconds(4000)
+    kick = 1.5 * np.sin(2 * np.pi * (45 * t + 3 * (1 - np.exp(-t / 0.03)))) * np.exp(-t / 0.09)
+    snare = rng.standard_normal(3000) * np.exp(-np.arange(3000) / 700) * 0.5
+    hat = np.diff(rng.standard_normal(801)) * np.exp(-np.arange(800) / 150) * 0.25
+    pattern = (kick, hat, snare, hat)
+    return _struck(size, [(at, pattern[i % 4]) for i, at in enumerate(_beats(size, 60 / 110 / 2))])
+
+
+def _bell(_rng: np.random.Generator, size: int) -> Wave:
+    """Partials of a church bell, which are no multiples of each other, struck every 1.5 s."""
+    partials = [
+        (220 * r, a) for r, a in ((0.5, 0.6), (1, 1), (1.19, 0.8), (1.5, 0.5), (2, 0.7), (2.74, 0.3), (3.76, 0.2))
+    ]
+    return _struck(size, [(at, _ringing(4.0, 1.1, partials)) for at in _beats(size, 1.5)])
+
+
+def _siren(_rng: np.random.Generator, size: int) -> Wave:
+    """Between 600 and 1400 Hz and back, once in two seconds."""
+    hz = 1000 - 400 * np.cos(np.pi * _seconds(size))
+    phase = 2 * np.pi * np.cumsum(hz) / SAMPLE_RATE
+    return np.sin(phase) + 0.3 * np.sin(2 * phase)
+
+
+KINDS: dict[str, Kind] = {
+    "digital silence": _silence,
+    "dither": _dither,
+    "white noise": lambda rng, size: _coloured(rng, size, 0.0),
+    "pink noise": lambda rng, size: _coloured(rng, size, 0.5),
+    "brown noise": lambda rng, size: _coloured(rng, size, 1.0),
+    "mains hum": _hum,
+    "pure tone": lambda _rng, size: _tones(size, [(1000.0, 1.0)]),
+    "keypad tones": _keypad,
+    "sweep": _sweep,
+    "clicks": _clicks,
+    "metronome": _metronome,
+    "rain": _rain,
+    "wind": _wind,
+    "engine": _engine,
+    "room tone": _room,
+    "guitar": _guitar,
+    "organ": _organ,
+    "drums": _drums,
+    "bell": _bell,
+    "siren": _siren,
+}

@@ -1,0 +1,120 @@
+"""Whole recordings through the whole way: decode, speech, chunks, recogniser, aligner, words and segments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from backend import hearing
+from backend.engine.loading import CheckpointLoader
+from backend.engine.resident import Resident
+from backend.engine.scheduler import Scheduler
+from backend.options import TranscribeOptions
+from backend.transcriber import Transcriber, Transcript
+from eval.nonspeech import KINDS, sound
+
+TIMES = TranscribeOptions(times=True, words=True)
+
+
+@pytest.fixture
+async def transcribe(demo_options, tmp_path: Path) -> AsyncIterator[Callable]:
+    """`await transcribe(path or samples, options, **load options)` with the demo checkpoints."""
+    scheduler = Scheduler()
+    residents: dict[tuple, Resident] = {}
+
+    async def run(audio: Path | np.ndarray, options: TranscribeOptions = TIMES, **load) -> Transcript:
+        key = tuple(load.items())
+        if key not in residents:
+            residents[key] = Resident(CheckpointLoader())
+            await residents[key].load(replace(demo_options, **load))
+        if isinstance(audio, np.ndarray):
+            path = tmp_path / "recording.wav"
+            soundfile.write(path, audio, 16_000, subtype="FLOAT")
+            audio = path
+        return await Transcriber(residents[key], scheduler).transcribe(str(audio), options)
+
+    yield run
+    scheduler.stop()
+
+
+def truth_of(recordings: Path, name: str) -> dict:
+    return json.loads((recordings / f"{name}.json").read_text())
+
+
+def bare(text: str) -> list[str]:
+    return text.lower().replace(".", "").split()
+
+
+@pytest.mark.parametrize("name", ["chinese", "left_out", "long"])
+async def test_they_are_heard_and_timed(transcribe, recordings, name: str) -> None:
+    """3 minutes in the longest."""
+    truth = truth_of(recordings, name)
+    transcript = await transcribe(next(recordings.glob(f"{name}.[wf]*")))
+    words = [(transcript.text[w.begin : w.end].strip("。."), w) for some in transcript.words for w in some]
+    heard, said = [text.lower() for text, _ in words], [word.lower() for word, _, _ in truth["words"]]
+    pairs = [
+        (words[j + k][1], truth["words"][i + k])
+        for i, j, size in SequenceMatcher(None, said, heard, autojunk=False).get_matching_blocks()
+        for k in range(size)
+    ]
+    assert len(pairs) >= 0.97 * max(len(said), len(heard))
+    errors = [abs(word.start_s - start) + abs(word.end_s - end) for word, (_, start, end) in pairs]
+    assert np.mean(errors) / 2 < 0.04
+    assert transcript.language == truth["language"]
+
+
+async def test_a_budget_that_is_too_small_costs_halves_and_no_word(transcribe, recordings) -> None:
+    truth = truth_of(recordings, "demo")
+    transcript = await transcribe(recordings / "demo.wav", TranscribeOptions(), max_new_tokens=14)
+    assert bare(transcript.text) == bare(truth["text"])
+    assert transcript.text.count(".") > truth["text"].count(".")  # it was cut within sentences, then
+    assert transcript.warnings[0].endswith(hearing.UNFINISHED)
+    assert len(transcript.warnings) == 1
+
+
+async def test_speech_at_one_percent_is_heard(transcribe, recordings) -> None:
+    samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
+    transcript = await transcribe(samples * np.float32(0.01), TranscribeOptions())
+    assert transcript.text == truth_of(recordings, "demo")["text"]
+
+
+async def test_nobody_speaks_in_twenty_kinds_of_sound_at_any_level_in_any_language(transcribe) -> None:
+    assert len(KINDS) == 20
+    for kind in KINDS:
+        for level, language in ((1.0, "en"), (0.1, "zh"), (0.01, None)):
+            transcript = await transcribe(sound(kind, seconds=4, level=level), TranscribeOptions(language=language))
+            assert (kind, transcript.text, transcript.segments) == (kind, "", ())
+
+
+async def test_a_recording_between_minutes_of_noise_costs_only_its_speech(transcribe, recordings) -> None:
+    samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
+    noise = sound("pink noise", seconds=8, level=0.02)
+    whole = np.concatenate([*[noise] * 4, samples, *[noise] * 4])
+    transcript = await transcribe(whole)
+    assert transcript.text == truth_of(recordings, "demo")["text"]
+    first = truth_of(recordings, "demo")["words"][0][1]
+    assert transcript.words[0][0].start_s == pytest.approx(32 + first, abs=0.25)
+
+
+async def test_the_encoder_hears_no_worse_in_its_windows_than_over_the_whole_clip(demo_options, recordings) -> None:
+    """Three minutes in chunks of the default length, nearly two windows each: text errors with and without windows."""
+    said = bare(truth_of(recordings, "long")["text"])
+    resident, scheduler = Resident(CheckpointLoader()), Scheduler()
+    await resident.load(demo_options)
+    errors = {}
+    for attention in ("windowed_sdpa", "sdpa"):  # the second is the package's own: over all of the clip
+        resident.current().recognizer.model.thinker.audio_tower.config._attn_implementation = attention
+        path = str(recordings / "long.flac")
+        heard = bare((await Transcriber(resident, scheduler).transcribe(path, TranscribeOptions())).text)
+        blocks = SequenceMatcher(None, said, heard, autojunk=False).get_matching_blocks()
+        errors[attention] = max(len(said), len(heard)) - sum(block.size for block in blocks)
+    scheduler.stop()
+    assert errors["windowed_sdpa"] <= 0.02 * len(said)
+    assert errors["sdpa"] >= errors["windowed_sdpa"], errors

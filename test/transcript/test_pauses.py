@@ -1,0 +1,82 @@
+"""Times and pauses: what is cut back, what is left, and a clock that stands still while nobody speaks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.transcript.pauses import TRUST_S, SpeechClock, cut_back
+from backend.transcript.words import Word
+
+SEEDED = settings(derandomize=True, deadline=None, max_examples=200)
+MARKS = st.lists(st.floats(0, 100).map(lambda t: round(t, 3)), min_size=2, max_size=40, unique=True).map(sorted)
+
+
+def spans_of(marks: list[float]) -> list[tuple[float, float]]:
+    return list(zip(marks[::2], marks[1::2], strict=False))
+
+
+def cut(word: tuple[float, float], *spoken: tuple[float, float]) -> tuple[float, float]:
+    (found,) = cut_back([Word(0, 1, *word)], spoken)
+    return found.start_s, found.end_s
+
+
+def test_a_word_that_reaches_into_a_pause_is_cut_back_to_its_speech() -> None:
+    assert cut((1.5, 4.0), (1.0, 2.0)) == (1.5, 2.0 + TRUST_S)
+    assert cut((0.0, 1.4), (1.0, 2.0)) == (1.0 - TRUST_S, 1.4)
+
+
+def test_a_word_over_a_long_pause_stays_with_the_larger_part_of_its_speech() -> None:
+    assert cut((0.9, 4.9), (0.0, 1.0), (4.0, 6.0)) == (4.0 - TRUST_S, 4.9)
+
+
+def test_a_closure_inside_a_word_is_no_pause() -> None:
+    assert cut((1.0, 2.0), (0.5, 1.4), (1.4 + 1.9 * TRUST_S, 3.0)) == (1.0, 2.0)
+
+
+def test_the_aligner_is_believed_a_little_beyond_the_detector() -> None:
+    assert cut((0.9, 2.1), (1.0, 2.0)) == (0.9, 2.1)
+
+
+@pytest.mark.parametrize("word", [(5.0, 6.0), (2.0 + TRUST_S - 0.001, 3.0)])
+def test_a_word_in_a_pause_altogether_stays(word) -> None:
+    assert cut(word, (1.0, 2.0), (9.0, 10.0)) == word
+
+
+def test_without_speech_all_stays() -> None:
+    assert cut((5.0, 6.0)) == (5.0, 6.0)
+
+
+@SEEDED
+@given(MARKS, MARKS)
+def test_words_stay_in_order_apart_and_long_enough(words, spans) -> None:
+    before = [Word(n, n + 1, start, end) for n, (start, end) in enumerate(spans_of(words)) if end - start >= 0.02]
+    after = cut_back(before, spans_of(spans))
+    assert [(w.begin, w.end) for w in after] == [(w.begin, w.end) for w in before]
+    assert all(b.start_s <= a.start_s < a.end_s <= b.end_s for a, b in zip(after, before, strict=True))
+    assert all(w.end_s - w.start_s >= 0.02 - 1e-9 for w in after)
+    assert all(a.end_s <= b.start_s for a, b in pairwise(after))
+
+
+def test_the_clock_runs_only_while_somebody_speaks() -> None:
+    clock = SpeechClock([(1.0, 2.0), (5.0, 7.0)])
+    assert clock.total_s == 3.0
+    assert (clock.beginning(0.0), clock.end(3.0)) == (1.0, 7.0)
+    assert (clock.end(1.0), clock.beginning(1.0)) == (2.0, 5.0)
+    assert clock.beginning(2.0) == clock.end(2.0) == 6.0
+
+
+@SEEDED
+@given(MARKS, st.lists(st.floats(0, 1), min_size=2, max_size=20, unique=True).map(sorted))
+def test_the_clock_never_runs_backwards_and_stays_in_speech(marks, shares) -> None:
+    spoken = spans_of(marks)
+    clock = SpeechClock(spoken)
+    times = [share * clock.total_s for share in shares]
+    for earlier, later in pairwise(times):
+        assert clock.end(earlier) <= clock.beginning(earlier) <= clock.end(later) + 1e-9
+    for time in times:
+        for real in (clock.beginning(time), clock.end(time)):
+            assert any(start - 1e-9 <= real <= end for start, end in spoken)
