@@ -12,6 +12,8 @@ quoted = '$(subst ','\'',$(1))'
 given = $(if $(filter undefined,$(origin $(1))),,--$(2)=$(call quoted,$($(1))))
 DEMO_ARGS = $(call given,AUDIO,audio) $(call given,MODEL,model) $(call given,ALIGNER,aligner) \
 	$(call given,FORMAT,format) $(if $(filter command,$(origin LANGUAGE)),$(call given,LANGUAGE,language))
+EVAL_ARGS = $(call given,MANIFEST,manifest) $(call given,MODEL,model) $(call given,ALIGNER,aligner) \
+	$(call given,OPTIONS,option) $(if $(filter-out 0,$(BASELINE)),--baseline) $(call given,NONSPEECH,nonspeech)
 ADDR ?= 127.0.0.1:50051
 
 .PHONY: help
@@ -53,6 +55,14 @@ format: install-dev ## Format the sources, and mend what lint can mend
 	@venv/bin/ruff check --fix .
 	@venv/bin/ruff format .
 
+.PHONY: eval
+eval: install-dev ## Right words, right times: MANIFEST MODEL ALIGNER OPTIONS="name:value ..." BASELINE=1 NONSPEECH=0|1
+	@$(PYTHON_BIN) -m eval $(EVAL_ARGS)
+
+.PHONY: eval-aligner
+eval-aligner: install-dev ## The aligner alone against the package's own: MANIFEST ALIGNER
+	@$(PYTHON_BIN) -m eval.alignment $(call given,MANIFEST,manifest) $(call given,ALIGNER,aligner)
+
 .PHONY: demo-models
 demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)
 	$(PYTHON_BIN) -m tools.demo_models.train tower --threads 2
@@ -69,8 +79,9 @@ demo-models-eval: install-dev ## How well the demo checkpoints hear, on recordin
 	$(PYTHON_BIN) -m tools.demo_models.evaluate
 
 .PHONY: recordings
-recordings: install ## Make the recordings in test/audio again (espeak-ng)
+recordings: install-dev ## Make the recordings in test/audio and their manifest again (espeak-ng)
 	$(PYTHON_BIN) -m tools.demo_models.recordings
+	$(PYTHON_BIN) -m tools.demo_models.evalset
 
 .PHONY: clean
 clean: ## Remove what was built, except ./venv

@@ -87,6 +87,11 @@ class Backend:
                 return
         raise BackendFailed(f"the backend did not answer within {BIND_S:.0f} s")
 
+    @property
+    def pid(self) -> int:
+        """Of the backend itself: run.sh has become Python."""
+        return self._process.pid
+
     def check_alive(self, patience_s: float = 0.0) -> None:
         """Raises BackendFailed with the last line of its log, which is the cause by contract, when it has ended."""
         try:
