@@ -7,7 +7,7 @@ aligned again alone, between their neighbours, and if that fails too they are sp
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
@@ -21,24 +21,26 @@ from backend.errors import AlignerUnavailable, EngineFailure, OutOfMemory, Overl
 from backend.hearing import Heard, together
 from backend.languages import ALIGNABLE
 from backend.transcript.crowds import crowds
-from backend.transcript.pauses import SpeechClock
+from backend.transcript.pauses import SpeechClock, room_for
 
 UNKNOWN_TO_ALIGNER = "the aligner does not know the language"
 REALIGNED = "had words piled up or out of place and was aligned again"
 SPREAD = "could not be aligned; its words are spread over its speech"
 
+_TROUBLE = (EngineFailure, OutOfMemory, Overloaded)
+_APART = 2  # good units between two lost ones are drawn in
+_MOST_PIECES = 4  # of a passage that are aligned again
 _ROOM_S = 0.25  # for each unit of a piece: with less, its neighbours are drawn in and aligned again as well
 _BESIDE_S = 0.1  # of sound beyond the neighbours' edges: they may be wrong, too
 
 
 class Alignment:
-    """What one request aligns. `remedies` counts what was needed for it."""
+    """What one request aligns."""
 
-    def __init__(self, resident: Resident, scheduler: Scheduler, speech: Speech, remedies: Counter[str]) -> None:
+    def __init__(self, resident: Resident, scheduler: Scheduler, speech: Speech) -> None:
         self._resident = resident
         self._scheduler = scheduler
         self._speech = speech
-        self._remedies = remedies
 
     async def align(self, instance: Lean, heard: list[Heard], language: str) -> list[Heard]:
         """The parts with the aligner's units, or with the reason why there are none."""
@@ -59,12 +61,14 @@ class Alignment:
         passage = Passage(part.chunk.samples, part.recognition.text, spoken)
         try:
             units = await self._submit(equipped, passage)
-            for lost in _lost(units):
-                first, after = _with_room(units, *lost, part.chunk.duration_s)
-                units[first:after] = await self._again(equipped, part.chunk, passage, units, first, after)
-        except (EngineFailure, OutOfMemory, Overloaded):  # the text is worth more than its times
+        except _TROUBLE:  # the text is worth more than its times
             return replace(part, coarse_because="the aligner failed")
-        return replace(part, units=tuple(units))
+        remedies = []
+        for lost in _lost(units):
+            first, after = _with_room(units, *lost, part.chunk.duration_s)
+            units[first:after], remedy = await self._again(equipped, part.chunk, passage, units, first, after)
+            remedies.append(remedy)
+        return replace(part, units=tuple(units), remedies=(*part.remedies, *remedies))
 
     async def _again(
         self,
@@ -74,25 +78,24 @@ class Alignment:
         units: Sequence[AlignedUnit],
         first: int,
         after: int,
-    ) -> list[AlignedUnit]:
-        """Units [first, after) of a passage, aligned between their neighbours, or spread there."""
+    ) -> tuple[list[AlignedUnit], str]:
+        """Units [first, after) of a passage, aligned between their neighbours or spread there, and which of the two."""
         begin_s, end_s = _between(units, first, after, chunk.duration_s)
         texts = tuple(unit.text for unit in units[first:after])
         if after - first < len(units):  # the same passage once more would give the same times
             from_s, to_s = max(begin_s - _BESIDE_S, 0.0), min(end_s + _BESIDE_S, chunk.duration_s)
             sound = passage.samples[round(from_s * SAMPLE_RATE) : round(to_s * SAMPLE_RATE)]
-            again = await self._submit(equipped, replace(passage, samples=sound, units=texts))
-            if len(again) == len(texts) and not any(_lost(again)):
-                self._remedies[REALIGNED] += 1
-                return [_moved(unit, from_s, begin_s, end_s) for unit in again]
-        self._remedies[SPREAD] += 1
-        spoken = [
-            (max(start - chunk.start_s, begin_s), min(end - chunk.start_s, end_s))
-            for start, end in self._speech.within_s(
-                chunk.start + round(begin_s * SAMPLE_RATE), chunk.start + round(end_s * SAMPLE_RATE)
-            )
-        ]
-        return _spread(texts, spoken or [(begin_s, end_s)])
+            try:
+                again = await self._submit(equipped, replace(passage, samples=sound, units=texts))
+            except _TROUBLE:  # the other units are good
+                again = []
+            if len(again) == len(texts) and not _lost(again):
+                return [_moved(unit, from_s, begin_s, end_s) for unit in again], REALIGNED
+        spoken = self._speech.within_s(
+            chunk.start + round(begin_s * SAMPLE_RATE), chunk.start + round(end_s * SAMPLE_RATE)
+        )
+        inside = [(max(start - chunk.start_s, begin_s), min(end - chunk.start_s, end_s)) for start, end in spoken]
+        return _spread(texts, room_for("".join(texts), inside, (begin_s, end_s))), SPREAD
 
     async def _submit(self, equipped: Equipped, passage: Passage) -> list[AlignedUnit]:
         seconds = passage.samples.size / SAMPLE_RATE
@@ -103,13 +106,18 @@ class Alignment:
 def _lost(units: Sequence[AlignedUnit]) -> list[tuple[int, int]]:
     """Where units are piled up or were wanted outside the passage: [first, after) of their numbers, apart, in order."""
     found: list[tuple[int, int]] = []
-    outside = [(number, number + 1) for number, unit in enumerate(units) if unit.outside]
-    for first, after in sorted([*crowds([(unit.start_s, unit.end_s) for unit in units]), *outside]):
-        if found and first <= found[-1][1]:
+    astray = [(number, number + 1) for number, unit in enumerate(units) if unit.outside or not _is_finite(unit)]
+    for first, after in sorted([*crowds([(unit.start_s, unit.end_s) for unit in units]), *astray]):
+        if found and first <= found[-1][1] + _APART:
             found[-1] = found[-1][0], max(found[-1][1], after)
         else:
             found.append((first, after))
-    return found
+    # lost all over the place: not worth a run for each
+    return found if len(found) <= _MOST_PIECES else [(found[0][0], found[-1][1])]
+
+
+def _is_finite(unit: AlignedUnit) -> bool:
+    return math.isfinite(unit.start_s) and math.isfinite(unit.end_s)
 
 
 def _moved(unit: AlignedUnit, by_s: float, begin_s: float, end_s: float) -> AlignedUnit:

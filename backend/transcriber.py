@@ -9,6 +9,7 @@ wants them (alignment.py); what the aligner cannot give is spread over the speec
 from __future__ import annotations
 
 import asyncio
+import threading
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,11 +27,11 @@ from backend.engine.scheduler import Scheduler
 from backend.hearing import Heard, Hearing, main_language
 from backend.options import LoadOptions, TranscribeOptions
 from backend.transcript.joining import join
-from backend.transcript.pauses import cut_back
+from backend.transcript.pauses import cut_back, room_for
 from backend.transcript.segments import Segment, SegmentRules, merge
 from backend.transcript.words import Word, place, spread
 
-Detect: TypeAlias = Callable[[Samples, SpeechRules], Speech]
+Detect: TypeAlias = Callable[[Samples, SpeechRules, threading.Event], Speech]
 
 _LONGEST_ALIGNED_S = 60.0  # where the aligner is at its best; it is unreliable beyond 270 s
 
@@ -69,7 +70,7 @@ class Transcriber:
         instance = self._resident.current()
         load = instance.options
         recording = await asyncio.to_thread(decode, path, max_seconds=load.max_audio_s)
-        speech = await asyncio.to_thread(self._speech, recording.samples, load)
+        speech = await self._speech(recording.samples, load)
         longest_s = min(load.max_chunk_s, _LONGEST_ALIGNED_S) if options.times else load.max_chunk_s
         chunks = await asyncio.to_thread(
             split, recording.samples, max_s=longest_s, speech=speech, margin_s=load.vad_margin_s
@@ -78,15 +79,19 @@ class Transcriber:
         heard = await hearing.hear(chunks)
         language = options.language or main_language(heard, speech)
         if options.times:
-            alignment = Alignment(self._resident, self._scheduler, speech, hearing.remedies)
-            heard = await alignment.align(instance, heard, language)
+            heard = await Alignment(self._resident, self._scheduler, speech).align(instance, heard, language)
         # in a thread: an hour of words takes long enough to make Health late
-        return await asyncio.to_thread(_told, recording, speech, heard, language, load, options, hearing.remedies)
+        return await asyncio.to_thread(_told, recording, speech, heard, language, load, options)
 
-    def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
+    async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
         if not load.vad:
             return unknown(samples)
-        return self._detect(samples, SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s))
+        rules = SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
+        stop = threading.Event()
+        try:
+            return await asyncio.to_thread(self._detect, samples, rules, stop)
+        finally:
+            stop.set()  # if the client has gone, others need the detector
 
 
 def _told(
@@ -96,7 +101,6 @@ def _told(
     language: str,
     load: LoadOptions,
     options: TranscribeOptions,
-    remedies: Counter[str],
 ) -> Transcript:
     """The chunks' texts, words and warnings as one transcript."""
     text, offsets = join([part.recognition.text for part in heard])
@@ -117,7 +121,7 @@ def _told(
         segments,
         tuple(_token_ids(segment, written) for segment in segments),
         tuple(_words_inside(segment, timed) if options.words else () for segment in segments),
-        tuple(_warnings(recording, heard, segments, remedies)),
+        tuple(_warnings(recording, heard, segments)),
     )
 
 
@@ -126,7 +130,7 @@ def _words(part: Heard, speech: Speech) -> list[Word]:
     chunk, text = part.chunk, part.recognition.text
     spoken = speech.within_s(chunk.start, chunk.end)
     if part.units is None:
-        return spread(text, spoken or [(chunk.start_s, chunk.end_s)])
+        return spread(text, room_for(text, spoken, (chunk.start_s, chunk.end_s)))
     units = [(unit.text, unit.start_s + chunk.start_s, unit.end_s + chunk.start_s) for unit in part.units]
     return cut_back(place(text, units, start_s=chunk.start_s, end_s=chunk.end_s), spoken)
 
@@ -146,12 +150,10 @@ def _token_ids(segment: Segment, tokens: list[Token]) -> tuple[int, ...]:
     return tuple(token.id for token in tokens[first:last])
 
 
-def _warnings(
-    recording: Decoded, heard: list[Heard], segments: tuple[Segment, ...], remedies: Counter[str]
-) -> Iterator[str]:
+def _warnings(recording: Decoded, heard: list[Heard], segments: tuple[Segment, ...]) -> Iterator[str]:
     if recording.truncated:
         yield TRUNCATED
-    for remedy, count in sorted(remedies.items()):
+    for remedy, count in sorted(Counter(remedy for part in heard for remedy in part.remedies).items()):
         yield PASSAGES.format(count=count, remedy=remedy)
     causes = sorted({part.coarse_because for part in heard if part.recognition.text} - {""})
     if causes and segments:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -107,6 +109,59 @@ async def test_a_passage_that_is_lost_altogether_is_spread_at_once(aligned, load
     words = words_of(transcript)
     assert min(w.end_s - w.start_s for w in words) > 0.3
     assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.SPREAD),)
+
+
+async def test_trouble_with_a_piece_costs_only_the_piece(aligned, loader) -> None:
+    def again(passage: Passage) -> list[AlignedUnit]:
+        raise RuntimeError("boom")
+
+    transcript = await aligned(crowded, again)
+    words = words_of(transcript)
+    assert [w.start_s for w in words[:8]] == pytest.approx([n / 2 for n in range(8)], abs=0.03)
+    assert words[7].end_s <= words[8].start_s < words[13].end_s <= words[14].start_s
+    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.SPREAD),)
+
+
+async def test_words_lost_all_over_the_place_are_aligned_again_together(aligned, loader) -> None:
+    def first(passage: Passage) -> list[AlignedUnit]:
+        units = evenly(TEXT.split(), 0, 10)
+        return [unit._replace(outside=number % 4 == 1) for number, unit in enumerate(units)]
+
+    await aligned(first, lambda p: evenly(p.units, 0.1, length_s(p) - 0.1))
+    assert len(loader.aligner.passages) == 2
+    assert loader.aligner.passages[1].units == tuple(TEXT.split()[1:18])
+
+
+@pytest.mark.parametrize("wild", [math.nan, math.inf, -math.inf])
+async def test_times_that_are_no_numbers_are_aligned_again(aligned, loader, wild: float) -> None:
+    def first(passage: Passage) -> list[AlignedUnit]:
+        units = evenly(TEXT.split(), 0, 10)
+        units[3:5] = [AlignedUnit("word3", wild, 2.0), AlignedUnit("word4", 2.0, wild)]
+        return units
+
+    transcript = await aligned(first, lambda p: evenly(p.units, 0.1, length_s(p) - 0.1))
+    assert [w.start_s for w in words_of(transcript)] == pytest.approx([n / 2 for n in range(20)], abs=0.11)
+
+
+@pytest.mark.parametrize("wild", [math.nan, math.inf])
+async def test_a_crowd_beside_times_that_are_no_numbers_is_aligned_again(aligned, loader, wild: float) -> None:
+    def first(passage: Passage) -> list[AlignedUnit]:
+        units = crowded(passage)
+        units[7] = AlignedUnit("word7", wild, wild)
+        return units
+
+    transcript = await aligned(first, lambda p: evenly(p.units, 0.1, length_s(p) - 0.1))
+    assert loader.aligner.passages[1].units == tuple(TEXT.split()[7:14])
+    assert [w.start_s for w in words_of(transcript)] == pytest.approx([n / 2 for n in range(20)], abs=0.05)
+
+
+async def test_coarse_words_are_not_squeezed_into_the_little_that_the_detector_heard(
+    transcribe, loader, bursts
+) -> None:
+    loader.recognizer.answer = lambda _: TEXT
+    samples = np.concatenate([np.zeros(3 * RATE, np.float32), bursts(0.2), np.zeros(3 * RATE, np.float32)])
+    transcript = await transcribe(samples, vad=True, forced_aligner="")
+    assert transcript.segments[0].end_s - transcript.segments[0].start_s > 2
 
 
 async def test_good_times_are_left_alone(aligned, loader) -> None:

@@ -82,8 +82,102 @@ async def test_a_loop_that_outlives_every_remedy_is_said_once_and_counted(transc
     transcript = await transcribe(bursts(1.5), PLAIN, vad=True)
     assert transcript.text == "Well, so it is"
     assert [u.repetition_penalty for u in loader.recognizer.utterances] == [1.0, 1.15]
-    assert transcript.warnings == (times(1, hearing.COLLAPSED),)
+    assert set(transcript.warnings) == {times(1, hearing.COLLAPSED), times(1, hearing.LOOPED)}
     assert transcript.tokens == ((1, 1, 1, 1),)
+
+
+async def test_a_short_loop_that_ends_the_second_time_is_counted(transcribe, loader, bursts) -> None:
+    loader.recognizer.answer = lambda u: (
+        said("So so so.", finished=False, looped=True) if u.repetition_penalty == 1 else said("So so.")
+    )
+    transcript = await transcribe(bursts(1.5), PLAIN, vad=True)
+    assert (transcript.text, transcript.warnings) == ("So so.", (times(1, hearing.LOOPED),))
+
+
+@pytest.mark.parametrize("length_s", [1.5, 14])
+@pytest.mark.parametrize("again", ["", "No."])
+async def test_a_second_hearing_of_a_loop_that_lost_nearly_all_is_not_kept(
+    transcribe, loader, bursts, length_s, again
+) -> None:
+    def answer(utterance: Utterance) -> Recognition:
+        if utterance.repetition_penalty > 1:
+            return said(again)
+        return said("We went down to the river. And then " + "the end. " * 9, finished=False, looped=True)
+
+    loader.recognizer.answer = answer
+    transcript = await transcribe(bursts(length_s), PLAIN, vad=True)
+    assert transcript.text == "We went down to the river. And then the end."
+    assert times(1, hearing.COLLAPSED) in transcript.warnings
+
+
+async def test_an_unfinished_text_is_kept_where_its_halves_have_less(transcribe, loader, bursts) -> None:
+    loader.recognizer.answer = lambda u: said("One two three four.", finished=False) if seconds(u) > 9 else said("")
+    transcript = await transcribe(bursts(10), PLAIN, vad=True)
+    assert transcript.text == "One two three four."
+    assert set(transcript.warnings) == {times(1, hearing.UNFINISHED), times(1, hearing.CUT)}
+
+
+@pytest.mark.parametrize("text", ["It cost 1000", "I think that...", "www", "call 0800 000 000"])
+async def test_what_is_cut_and_no_loop_is_not_collapsed(transcribe, loader, bursts, text: str) -> None:
+    loader.recognizer.answer = lambda _: said(text, finished=False)
+    transcript = await transcribe(bursts(1.5), PLAIN, vad=True)
+    assert (transcript.text, transcript.warnings) == (text, (times(1, hearing.CUT),))
+
+
+async def test_a_phrase_in_the_middle_of_a_token_keeps_its_token(transcribe, loader, bursts) -> None:
+    loop = Recognition("哈" * 30, "zh", False, tuple(Token(5, at, at + 3) for at in range(0, 30, 3)), looped=True)
+    loader.recognizer.answer = lambda _: loop
+    transcript = await transcribe(bursts(1.5), PLAIN, vad=True)
+    assert (transcript.text, transcript.tokens) == ("哈", ((5,),))
+
+
+async def test_no_piece_without_speech_is_given_to_the_model(transcribe, loader, bursts) -> None:
+    def answer(utterance: Utterance) -> Recognition:
+        return said("One two three four five." if np.abs(utterance.samples).any() else "Thank you for watching!")
+
+    loader.recognizer.answer = answer
+    quiet = np.zeros(round(3.9 * RATE), np.float32)
+    for samples, load in (
+        (np.concatenate([bursts(12), quiet]), {}),
+        (np.concatenate([quiet, bursts(5), quiet]), {}),
+        (bursts(4, 4, pause_s=2.9), {"max_chunk_s": 2}),
+    ):
+        transcript = await transcribe(samples, TranscribeOptions(language="en"), vad=True, **load)
+        assert "watching" not in transcript.text
+        assert all(np.abs(u.samples).any() for u in loader.recognizer.utterances)
+
+
+async def test_a_recited_prompt_does_not_come_back(transcribe, loader, bursts) -> None:
+    def answer(utterance: Utterance) -> Recognition:
+        return said(NAMES) if utterance.prompt else said("so it is " * 8, finished=False, looped=True)
+
+    loader.recognizer.answer = answer
+    transcript = await transcribe(bursts(0.6), TranscribeOptions(prompt=NAMES), vad=True)
+    assert [u.prompt for u in loader.recognizer.utterances] == [NAMES, "", ""]
+    assert transcript.text == "so it is"
+
+
+async def test_a_hearing_without_the_prompt_keeps_its_language(transcribe, loader, bursts) -> None:
+    def answer(utterance: Utterance) -> Recognition:
+        if seconds(utterance) > 7:
+            return said("Ein Satz, der lang genug ist.", language="de")
+        if utterance.language is None:
+            return said("", language=None)
+        return said(NAMES if utterance.prompt else "Ja, das stimmt so.", language="de")
+
+    loader.recognizer.answer = answer
+    samples = np.concatenate([bursts(8), np.zeros(RATE, np.float32), bursts(3, level=0.02)])
+    transcript = await transcribe(samples, TranscribeOptions(prompt=NAMES), vad=True, max_chunk_s=9.5)
+    assert transcript.text == "Ein Satz, der lang genug ist. Ja, das stimmt so."
+    assert [(u.language, u.prompt) for u in loader.recognizer.utterances][2:] == [("de", NAMES), ("de", "")]
+
+
+async def test_remedies_of_a_hearing_that_is_not_kept_are_not_counted(transcribe, loader, bursts) -> None:
+    loader.recognizer.answer = lambda u: (
+        said("Hallelujah, praise be.") if seconds(u) > 9 else said("Ha.", finished=False)
+    )
+    transcript = await transcribe(bursts(10), PLAIN, vad=True)
+    assert (transcript.text, transcript.warnings) == ("Hallelujah, praise be.", (times(1, hearing.SHORT),))
 
 
 async def test_little_text_for_much_speech_is_heard_again_and_the_longer_text_kept(transcribe, loader, bursts) -> None:
@@ -116,6 +210,19 @@ async def test_speech_without_text_is_heard_again_in_the_recordings_language(tra
     assert transcript.text == "Ein Satz, der lang genug ist. Noch einer."
     assert transcript.warnings == (times(1, hearing.SILENT),)
     assert [u.language for u in loader.recognizer.utterances] == [None, None, "de"]
+
+
+async def test_a_loop_in_the_recordings_language_is_no_text(transcribe, loader, bursts) -> None:
+    def answer(utterance: Utterance) -> Recognition:
+        if seconds(utterance) > 7:
+            return said("Ein Satz, der lang genug ist.", language="de")
+        if utterance.language == "de":
+            return said("ja " * 30, finished=False, looped=True)
+        return said("" if seconds(utterance) > 2.2 else "Na gut.", language="de")
+
+    loader.recognizer.answer = answer
+    transcript = await transcribe(bursts(8, 3), PLAIN, vad=True, max_chunk_s=9.5)
+    assert transcript.text == "Ein Satz, der lang genug ist. Na gut. Na gut."
 
 
 async def test_speech_without_text_and_language_is_heard_again_in_halves(transcribe, loader, bursts) -> None:

@@ -25,11 +25,11 @@ _PAUSE_DB = 6.0  # a pause goes on while it is not this much louder than where i
 _LONGEST_PAUSE = 500  # hops to look for the ends of a pause on each side
 _MARGIN = SAMPLE_RATE  # quiet to leave on both sides of a cut: a pause of up to 2 s is cut in its middle
 _SPEECH_DB = 12.0  # what a place costs where somebody speaks: a quiet vowel is no pause, a pause full of music is one
-_SKIPPED_S = 3.0  # without speech: what is worth a cut; shorter pauses tell the model where sentences end
+_SKIPPED_S = 3.0  # a pause of more is not given to the model; a shorter one tells it where sentences end
 
 
 def split(samples: Samples, *, max_s: float, speech: Speech, margin_s: float = 1.0) -> list[Chunk]:
-    """The recording, shape (n,), as chunks of at most `max_s` seconds; none where nobody speaks for seconds.
+    """The recording, shape (n,), as chunks of at most `max_s` seconds, without its long pauses.
 
     `margin_s` of sound is kept on both sides of speech: a detector that has heard noise for long misses the first word.
     """
@@ -61,19 +61,14 @@ def halves(chunk: Chunk, speech: Speech) -> tuple[Chunk, Chunk]:
 
 def _stretches(speech: Speech, size: int, margin_s: float) -> Iterator[tuple[int, int]]:
     """What of the recording is kept: speech with its margins, and the shorter pauses between, in samples."""
-    margin, skipped = round(margin_s * SAMPLE_RATE), round(_SKIPPED_S * SAMPLE_RATE)
-    kept: tuple[int, int] | None = None
-    for start, end in speech.spans:
-        start, end = max(start - margin, 0), min(end + margin, size)
-        if kept is None:
-            kept = (0 if start < skipped else start), end
-        elif start - kept[1] < skipped:
-            kept = kept[0], end
-        else:
-            yield kept
-            kept = start, end
-    if kept is not None:
-        yield kept[0], (size if size - kept[1] < skipped else kept[1])
+    margin = round(margin_s * SAMPLE_RATE)
+    skipped = max(round(_SKIPPED_S * SAMPLE_RATE), 2 * margin)  # else the margins of two stretches overlap
+    begin = 0
+    for at, (start, end) in enumerate(speech.spans):
+        if at == 0 or start - speech.spans[at - 1][1] > skipped:
+            begin = start
+        if at + 1 == len(speech.spans) or speech.spans[at + 1][0] - end > skipped:
+            yield max(begin - margin, 0), min(end + margin, size)
 
 
 def _pieces(
@@ -123,7 +118,11 @@ def _quiet_place(
     in_speech = np.zeros(places.size, bool)
     for start, stop in spoken:
         in_speech |= (start <= places * _HOP) & (places * _HOP <= stop)
-    begin, end = _pause_around(energy, int(places[np.argmin(loudness + pull + _SPEECH_DB * in_speech)]))
+    chosen = int(np.argmin(loudness + pull + _SPEECH_DB * in_speech))
+    begin, end = _pause_around(energy, int(places[chosen]))
+    if not in_speech[chosen]:  # in steady noise all is as quiet as the pause
+        begin = max([begin, *(stop for _, stop in spoken if stop <= places[chosen] * _HOP)])
+        end = min([end, *(start for start, _ in spoken if start >= places[chosen] * _HOP)])
     margin = min(_MARGIN, (end - begin) // 2)
     cut = min(max(aim, begin + margin), end - margin)
     return min(max(cut, earliest), latest)

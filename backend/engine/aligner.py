@@ -63,7 +63,7 @@ class QwenAligner:
     def _timed(self, units: Sequence[str], slots: torch.Tensor, duration_s: float) -> list[AlignedUnit]:
         """Units with the best monotone times inside the passage. slots: (2 × units, classes) logits."""
         classes = min(slots.shape[-1], math.ceil(duration_s / self.class_s) + 1)
-        scores: NDArray[np.float32] = torch.log_softmax(slots[:, :classes].float(), dim=-1).cpu().numpy()
+        scores: NDArray[np.float32] = torch.log_softmax(slots[:, :classes].float(), dim=-1).nan_to_num().cpu().numpy()
         times = refined(scores, best_times(scores)) * self.class_s
         starts, ends = times[0::2].tolist(), times[1::2].tolist()
         outside = (slots.argmax(dim=-1) > classes).cpu().reshape(-1, 2).any(dim=1).tolist()

@@ -20,7 +20,7 @@ def crowds(times: Sequence[Times], shortest_s: float = SHORTEST_S) -> list[tuple
     found: list[tuple[int, int]] = []
     for first in range(len(times) - LEAST + 1):
         after = first + LEAST
-        if times[after - 1][1] - times[first][0] >= shortest_s:
+        if not times[after - 1][1] - times[first][0] < shortest_s:  # nan is no crowd
             continue
         if found and first <= found[-1][1]:
             found[-1] = found[-1][0], after

@@ -19,6 +19,8 @@ from backend.transcript.timing import MIN_WORD_S, Times
 # ends. Pauses of less than twice that are none: the closure of a stop is as long.
 TRUST_S = 0.2
 
+_FASTEST_S = 0.04  # for a letter: 25 letters a second are twice as fast as anybody reads aloud
+
 
 class Timed(Protocol):
     @property
@@ -55,6 +57,14 @@ def _widened(spoken: Sequence[Times]) -> list[Times]:
         else:
             spans.append((start - TRUST_S, end + TRUST_S))
     return spans
+
+
+def room_for(text: str, spoken: Sequence[Times], whole: Times) -> Sequence[Times]:
+    """Where `text` is spread: over the speech in `whole`, or over all of it where the speech has no room for it.
+
+    The detector misses some: then a long text must not be squeezed into the little that it heard.
+    """
+    return spoken if sum(end - start for start, end in spoken) >= _FASTEST_S * len(text) else [whole]
 
 
 class SpeechClock:

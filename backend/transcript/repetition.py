@@ -1,6 +1,6 @@
 """A passage whose end is one phrase over and over: the last resort is to say the phrase once.
 
-Pure text, because this is for what comes out after every retry; the engine stops loops among tokens (engine/loops.py).
+Only for what the engine has stopped in a loop of tokens (engine/loops.py): "10 000 000" repeats itself, too.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def test_seconds_without_speech_are_left_out_and_shorter_pauses_kept():
     samples = np.random.default_rng(0).normal(size=_seconds(60)).astype(np.float32)
     speech = speech_in((1, 2), (4, 6), (20, 21), (50, 58))
     chunks = split(samples, max_s=30, speech=speech, margin_s=0.5)
-    assert [(chunk.start_s, chunk.end_s) for chunk in chunks] == [(0, 6.5), (19.5, 21.5), (49.5, 60)]
+    assert [(chunk.start_s, chunk.end_s) for chunk in chunks] == [(0.5, 6.5), (19.5, 21.5), (49.5, 58.5)]
     assert all(np.array_equal(chunk.samples, samples[chunk.start : chunk.end]) for chunk in chunks)
 
 
@@ -224,6 +224,22 @@ def test_every_sample_of_speech_is_in_a_chunk_and_none_is_too_long(lengths, max_
         covered[chunk.start : chunk.end] = True
     assert all(covered[start:end].all() for start, end in spans)
     assert [chunk.start for chunk in chunks] == sorted(chunk.start for chunk in chunks)
+
+
+@pytest.mark.parametrize("pause", [(8, 9), (9, 9.3), (11.5, 12)])
+def test_in_steady_noise_the_cut_is_where_the_detector_hears_nobody(pause):
+    samples = np.random.default_rng(1).normal(0, 0.1, _seconds(20)).astype(np.float32)
+    speech = speech_in((0, pause[0]), (pause[1], 20))
+    first, _ = split(samples, max_s=15, speech=speech)
+    left, _ = halves(Chunk(0, samples), speech)
+    assert pause[0] <= first.end_s <= pause[1]
+    assert pause[0] <= left.end_s <= pause[1]
+
+
+def test_the_margins_of_two_stretches_do_not_overlap():
+    samples = np.zeros(_seconds(30), np.float32)
+    chunks = split(samples, max_s=30, speech=speech_in((2, 5), (9, 12), (28, 29)), margin_s=5)
+    assert [(chunk.start_s, chunk.end_s) for chunk in chunks] == [(0, 17), (23, 30)]
 
 
 def test_a_cut_is_moved_out_of_soft_speech_into_a_noisy_pause():

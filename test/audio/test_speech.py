@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from backend.audio.speech import Speech, SpeechRules, detect, unknown
 from backend.audio.waveform import SAMPLE_RATE, Samples
+from eval.nonspeech import KINDS, sound
 
 RULES = SpeechRules()
 
@@ -58,6 +60,41 @@ def test_a_recording_of_minutes_is_judged_in_pieces_that_agree_with_the_whole(re
     seam = speech.likelihood[begin // 512 : begin // 512 + alone.likelihood.size]
     same = (seam > 0.5) == (alone.likelihood > 0.5)
     assert np.mean(same[32:]) > 0.95  # the detector remembers more than the second that it is given
+
+
+def clicks(samples: Samples, *, every_s: float, seconds: float) -> Samples:
+    """Bursts at nine tenths of full scale, laid over the samples."""
+    loud = samples.copy()
+    length = round(seconds * SAMPLE_RATE)
+    for at in range(0, loud.size - length, round(every_s * SAMPLE_RATE)):
+        loud[at : at + length] = 0.9 * (-1.0) ** np.arange(length)
+    return loud
+
+
+def test_neither_clicks_nor_an_offset_hide_quiet_speech(recordings: Path) -> None:
+    samples, words = recording(recordings / "demo.wav")
+    quiet = samples * np.float32(0.03)
+    for damaged in (
+        clicks(quiet, every_s=3, seconds=0.01),
+        clicks(quiet, every_s=8, seconds=0.03),
+        quiet + np.float32(0.02),
+        samples * np.float32(0.1) + np.float32(0.1),
+    ):
+        speech = detect(damaged, RULES)
+        assert sum(covered(speech, start, end) > 0.3 for _, start, end in words) == len(words)
+
+
+def test_what_nobody_waits_for_is_not_judged(recordings: Path) -> None:
+    samples, _ = recording(recordings / "long.flac")
+    stop = threading.Event()
+    stop.set()
+    assert detect(samples, RULES, stop).spans == ()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kind_of_sound_without_a_voice_is_speech(kind: str) -> None:
+    for level in (1.0, 0.1, 0.01, 0.001):
+        assert detect(sound(kind, seconds=5, level=level), RULES).spans == ()
 
 
 def test_noise_is_no_speech(recordings: Path) -> None:

@@ -101,20 +101,3 @@ async def test_a_recording_between_minutes_of_noise_costs_only_its_speech(transc
     assert transcript.text == truth_of(recordings, "demo")["text"]
     first = truth_of(recordings, "demo")["words"][0][1]
     assert transcript.words[0][0].start_s == pytest.approx(32 + first, abs=0.25)
-
-
-async def test_the_encoder_hears_no_worse_in_its_windows_than_over_the_whole_clip(demo_options, recordings) -> None:
-    """Three minutes in chunks of the default length, nearly two windows each: text errors with and without windows."""
-    said = bare(truth_of(recordings, "long")["text"])
-    resident, scheduler = Resident(CheckpointLoader()), Scheduler()
-    await resident.load(demo_options)
-    errors = {}
-    for attention in ("windowed_sdpa", "sdpa"):  # the second is the package's own: over all of the clip
-        resident.current().recognizer.model.thinker.audio_tower.config._attn_implementation = attention
-        path = str(recordings / "long.flac")
-        heard = bare((await Transcriber(resident, scheduler).transcribe(path, TranscribeOptions())).text)
-        blocks = SequenceMatcher(None, said, heard, autojunk=False).get_matching_blocks()
-        errors[attention] = max(len(said), len(heard)) - sum(block.size for block in blocks)
-    scheduler.stop()
-    assert errors["windowed_sdpa"] <= 0.02 * len(said)
-    assert errors["sdpa"] >= errors["windowed_sdpa"], errors
