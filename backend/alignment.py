@@ -100,7 +100,7 @@ class Alignment:
     async def _submit(self, equipped: Equipped, passage: Passage) -> list[AlignedUnit]:
         seconds = passage.samples.size / SAMPLE_RATE
         most = equipped.options.batch_max_size
-        return await self._scheduler.submit(equipped.aligner.align, passage, seconds=seconds, most=most)
+        return await self._scheduler.submit(equipped.aligner.align, passage, seconds=seconds, most=most, owner=self)
 
 
 def _lost(units: Sequence[AlignedUnit]) -> list[tuple[int, int]]:

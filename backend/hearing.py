@@ -168,9 +168,14 @@ class Hearing:
         budget = _TOKENS_AT_LEAST + round(_TOKENS_PER_SECOND * chunk.duration_s)
         budget = min(budget, load.max_new_tokens or budget)
         utterance = Utterance(chunk.samples, manner.language, manner.prompt, budget, manner.penalty)
-        return await self._scheduler.submit(
-            self._instance.recognizer.recognize, utterance, seconds=chunk.duration_s, most=load.batch_max_size
+        recognition: Recognition = await self._scheduler.join(
+            self._instance.recognizer.session,
+            utterance,
+            seconds=chunk.duration_s,
+            most=load.batch_max_size,
+            owner=self,
         )
+        return recognition
 
 
 def main_language(heard: Iterable[Heard], speech: Speech) -> str:

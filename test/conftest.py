@@ -42,6 +42,9 @@ class FakeRecognizer:
     gate: threading.Event | None = None  # a call waits for it, and says in `entered` that it does
     entered: threading.Event = field(default_factory=threading.Event)
 
+    def session(self) -> FakeSession:
+        return FakeSession(self)
+
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         self.batches.append(len(utterances))
         self.utterances += utterances
@@ -58,6 +61,28 @@ class FakeRecognizer:
         begins = [answer.index(word) for word in words]
         tokens = tuple(Token(7 + i, b, b + len(w)) for i, (b, w) in enumerate(zip(begins, words, strict=True)))
         return Recognition(answer, (utterance.language or "en") if answer else None, True, tokens)
+
+
+@dataclass
+class FakeSession:
+    """Answers everything in the step after it came."""
+
+    recognizer: FakeRecognizer
+    waiting: list[Utterance] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    def add(self, utterances: Sequence[Utterance]) -> None:
+        self.waiting += utterances
+
+    def step(self) -> list[tuple[Utterance, Recognition]]:
+        ended = list(zip(self.waiting, self.recognizer.recognize(self.waiting), strict=True))
+        self.waiting = []
+        return ended
+
+    def drop(self, utterance: Utterance) -> None:
+        self.waiting.remove(utterance)
 
 
 @dataclass

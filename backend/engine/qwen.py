@@ -1,8 +1,7 @@
 """Qwen3-ASR behind the Recognizer protocol.
 
-The package's model and processor classes do the arithmetic; this module decides what they are given and reads what
-they answer: the prompt, the token budget, the end of an answer, its language and text. One thread at a time: the
-package's `rope_deltas` is module state that two concurrent generate calls corrupt.
+The package's classes load the weights, compute the mel and encode it; engine/decoder.py computes the answer. This module
+decides what they are given and reads what they answer: the prompt with its sound, the language and the text.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
-from transformers import LogitsProcessor, StoppingCriteria
 
 from backend.engine.checkpoint import Checkpoint
+from backend.engine.decoder import Decoder
 from backend.engine.device import Placement
-from backend.engine.loops import LOOKED_AT, loops
-from backend.engine.recognizer import Recognition, Token, Utterance
+from backend.engine.recognizer import Recognition, Token, Utterance, recognize
+from backend.engine.session import QwenSession
 from backend.engine.windows import use_windows
 from backend.errors import CheckpointRefused
 from backend.languages import NAMES, code_of_name
@@ -88,50 +87,6 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return samples if samples.size >= _SHORTEST else np.pad(samples, (0, _SHORTEST - samples.size))
 
 
-class AnswerWatch(StoppingCriteria):  # type: ignore[misc] # transformers is untyped
-    """Ends each row of a batch at its own budget, or where it has begun to repeat itself.
-
-    `stopped`: row -> tokens of its answer, for the rows that were ended here; `looped`: those that repeated themselves.
-    """
-
-    def __init__(self, begin: int, budgets: list[int], eos_ids: list[int]) -> None:
-        self.budgets = budgets
-        self.stopped: dict[int, int] = {}
-        self.looped: set[int] = set()
-        self._begin = begin  # where the answers begin, behind the prompt
-        self._eos_ids = set(eos_ids)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_unused: Any) -> torch.Tensor:
-        written = input_ids.shape[1] - self._begin
-        tails = input_ids[:, max(self._begin, input_ids.shape[1] - LOOKED_AT) :].tolist()
-        for row, tail in enumerate(tails):
-            if row in self.stopped or tail[-1] in self._eos_ids:  # ended, by itself or here: what follows is padding
-                continue
-            if written >= self.budgets[row]:
-                self.stopped[row] = self.budgets[row]
-            elif loops(tail):
-                self.stopped[row] = written
-                self.looped.add(row)
-        return torch.tensor([row in self.stopped for row in range(len(tails))], device=input_ids.device)
-
-
-class RepetitionPenalties(LogitsProcessor):  # type: ignore[misc] # transformers is untyped
-    """Divides the logits of tokens that a row's answer already holds (arXiv 1909.05858), by each row's own penalty.
-
-    transformers' own takes one penalty for all rows, and counts the prompt's tokens too.
-    """
-
-    def __init__(self, begin: int, penalties: list[float]) -> None:
-        self._begin = begin
-        self._penalties = penalties
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        said = input_ids[:, self._begin :]
-        penalty = torch.tensor(self._penalties, device=scores.device, dtype=scores.dtype)[:, None]
-        score = scores.gather(1, said)
-        return scores.scatter(1, said, torch.where(score < 0, score * penalty, score / penalty))
-
-
 class QwenRecognizer:
     """A loaded Qwen3-ASR. See engine/recognizer.Recognizer."""
 
@@ -141,38 +96,34 @@ class QwenRecognizer:
         eos = model.generation_config.eos_token_id
         # never the package's default ids: they are the real tokenizer's, and generate would not end with another
         self.eos_ids = list(eos) if isinstance(eos, (list, tuple)) else [eos]
+        self.decoder = Decoder(model.thinker)
         self.weight_bytes = weight_bytes(model)
 
-    @torch.inference_mode()
-    def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
-        with default_dtype:
-            return self._recognize(utterances)
+    def session(self) -> QwenSession:
+        return QwenSession(self.decoder, self._encoded, self._read, self.eos_ids)
 
-    def _recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
-        inputs = self.processor(
-            text=[self._prompt(u) for u in utterances],
-            audio=[padded(u.samples) for u in utterances],
-            return_tensors="pt",
-            padding=True,
-        )
+    def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
+        return recognize(self, utterances)
+
+    def _encoded(self, utterances: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prompts with their sound, (rows, longest, hidden), and their lengths (rows,)."""
+        with default_dtype:  # the mel filter bank is computed in it
+            inputs = self.processor(
+                text=[self._prompt(u) for u in utterances],
+                audio=[padded(u.samples) for u in utterances],
+                return_tensors="pt",
+                padding=True,
+                padding_side="right",
+            )
         inputs = inputs.to(self.model.device).to(self.model.dtype)
-        begin = inputs["input_ids"].shape[1]
-        watch = AnswerWatch(begin, [u.max_new_tokens for u in utterances], self.eos_ids)
-        penalties = [u.repetition_penalty for u in utterances]
-        answers = self.model.thinker.generate(
-            **inputs,
-            max_new_tokens=max(watch.budgets),
-            eos_token_id=self.eos_ids,
-            pad_token_id=self.eos_ids[-1],
-            do_sample=False,
-            stopping_criteria=[watch],
-            logits_processor=[] if set(penalties) == {1.0} else [RepetitionPenalties(begin, penalties)],
-        )
-        written = answers[:, begin:].tolist()
-        return [
-            self._read(u, ids[: watch.stopped.get(row)], row in watch.looped)
-            for row, (u, ids) in enumerate(zip(utterances, written, strict=True))
-        ]
+        thinker = self.model.thinker
+        embedded = self.decoder.embed(inputs["input_ids"])
+        frames = inputs["feature_attention_mask"].sum(dim=1)
+        # one packed call for all clips: the encoder's windows keep them apart
+        packed = torch.cat([mel[:, :length] for mel, length in zip(inputs["input_features"], frames, strict=True)], 1)
+        heard = thinker.audio_tower(packed, feature_lens=frames).last_hidden_state
+        embedded[inputs["input_ids"] == thinker.config.audio_token_id] = heard.to(embedded.dtype)
+        return embedded, inputs["attention_mask"].sum(dim=1)
 
     def _prompt(self, utterance: Utterance) -> str:
         messages: list[dict[str, Any]] = [
@@ -184,11 +135,8 @@ class QwenRecognizer:
             prompt += f"language {NAMES[utterance.language]}{_TEXT_TAG}"
         return prompt
 
-    def _read(self, utterance: Utterance, ids: list[int], looped: bool) -> Recognition:
-        """What one row of generated tokens says; rows shorter than the batch's longest are padded behind their EOS."""
-        ends = [i for i, token in enumerate(ids) if token in self.eos_ids]
-        if ends:
-            ids = ids[: ends[0]]
+    def _read(self, utterance: Utterance, ids: list[int], finished: bool, looped: bool) -> Recognition:
+        """What the tokens of an answer say."""
         answer: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         language = utterance.language
         if language is None:
@@ -196,7 +144,7 @@ class QwenRecognizer:
             language = code_of_name(tag.strip().removeprefix("language")) if found else None
             answer = text if found else tag
         text = answer.replace("\ufffd", "").strip()  # a budget can end inside a character
-        return Recognition(text, language if text else None, bool(ends), self._tokens(text), looped)
+        return Recognition(text, language if text else None, finished, self._tokens(text), looped)
 
     def _tokens(self, text: str) -> tuple[Token, ...]:
         """The tokens of the final text with the slices they write, for the reply's `tokens`."""

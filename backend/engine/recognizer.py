@@ -77,13 +77,41 @@ class AlignedUnit(NamedTuple):
     outside: bool = False
 
 
+class Session(Protocol):
+    """Utterances that are being recognised together. Used by one thread at a time."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, utterances: Sequence[Utterance]) -> None:
+        """More of them. Nothing is changed if this raises."""
+        ...
+
+    def step(self) -> list[tuple[Utterance, Recognition]]:
+        """Goes on by one token; the utterances that ended, as the objects that were added, each with what was heard."""
+        ...
+
+    def drop(self, utterance: Utterance) -> None:
+        """Nobody waits for this one any more."""
+        ...
+
+
 class Recognizer(Protocol):
     @property
     def weight_bytes(self) -> int: ...
 
-    def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
-        """One Recognition for each utterance, in order. Called by one thread at a time."""
+    def session(self) -> Session:
+        """A session without utterances."""
         ...
+
+
+def recognize(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[Recognition]:
+    """One Recognition for each utterance, in order; all of them in one session."""
+    session = recognizer.session()
+    session.add(utterances)
+    heard: dict[int, Recognition] = {}
+    while len(session):
+        heard |= {id(utterance): recognition for utterance, recognition in session.step()}
+    return [heard[id(utterance)] for utterance in utterances]
 
 
 class Aligner(Protocol):

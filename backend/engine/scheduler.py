@@ -1,8 +1,9 @@
-"""Many requests -> batches for the one thread that runs the models.
+"""Many requests -> the one thread that runs the models, in sessions that are joined between steps.
 
-Rules: the worker takes what waits when it is free, oldest first, and lets others of the same kind and like length
-ride along; nothing waits for a batch to fill. One job's failure is its own: a failed batch is run again one by one.
-The queue is bounded in seconds of audio. Cancelling a future that still waits removes its job.
+Rules: nothing waits for a batch to fill, and nothing waits for a batch to end: what waits joins the rows that run as
+soon as there is room, together with others of like length. Whose turn it is, is decided by fair queueing over seconds
+of audio: a short command goes before the next chunk of a long recording, and no stream of commands starves it. One
+job's failure is its own: what fails together is run again alone. The queue is bounded.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from backend.errors import AsrError, EngineFailure, OutOfMemory, Overloaded
 
@@ -22,29 +24,95 @@ _log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+ItemT = TypeVar("ItemT", contravariant=True)
 Work = Callable[[Sequence[Item]], Sequence[Result]]
 
 _LONGEST_QUEUE_S = 24 * 3600.0  # four of the longest recordings that are accepted by default
-_LIKE_LENGTH = 2.0  # a batch costs its longest member: none is padded to more than twice its own length
+_MOST_REQUESTS = 1000  # that wait; each holds its sound in memory
+_LIKE_LENGTH = 2.0  # prompts that are read together cost the longest: none is padded to more than twice its own length
+_LEAST_TOGETHER_S = 30.0  # of audio that may run together, however often the memory ran out
+
+
+class Together(Protocol):
+    """What the scheduler asks of a session, see engine/recognizer.Session: items come, and leave as results."""
+
+    def __len__(self) -> int: ...
+    def add(self, items: Sequence[Any], /) -> None: ...
+    def step(self) -> Sequence[tuple[Any, Any]]: ...
+    def drop(self, item: Any, /) -> None: ...
+
+
+class _Owner:
+    """Whoever submits without saying for whom."""
 
 
 @dataclass(eq=False)
 class _Job:
-    work: Callable[[Sequence[Any]], Sequence[Any]]  # a bound method of the model: jobs of one batch share it
+    begin: Callable[[], Together]  # a bound method of the model: jobs of one session share it
     item: Any
     seconds: float
     most: int
     future: Future[Any]
+    owner: object
+    turn: float = 0.0
+    gone: bool = False  # nobody waits for it any more
+
+
+@dataclass(eq=False)
+class _Running:
+    """A session and the jobs in it."""
+
+    session: Together
+    jobs: list[_Job] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return sum(job.seconds for job in self.jobs)
+
+
+class _Batch:
+    """Work that is done in one go, as a session."""
+
+    def __init__(self, work: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+        self._work = work
+        self._done: list[tuple[Any, Any]] = []
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def add(self, items: Sequence[Any]) -> None:
+        self._done += zip(items, self._work(items), strict=True)
+
+    def step(self) -> list[tuple[Any, Any]]:
+        done, self._done = self._done, []
+        return done
+
+    def drop(self, item: Any) -> None:
+        """It is done already."""
+
+
+@dataclass(frozen=True)
+class _BatchOf:
+    """Begins batches of some work; equal for equal work, so that jobs of the same work find each other."""
+
+    work: Callable[[Sequence[Any]], Sequence[Any]]
+
+    def __call__(self) -> _Batch:
+        return _Batch(self.work)
 
 
 class Scheduler:
-    """Owns the model thread. `submit` is for the event loop's thread."""
+    """Owns the model thread. `submit` and `join` are for the event loop's thread."""
 
-    def __init__(self, longest_queue_s: float = _LONGEST_QUEUE_S) -> None:
-        self._waiting: deque[_Job] = deque()
-        self._waiting_s = 0.0
+    def __init__(self, longest_queue_s: float = _LONGEST_QUEUE_S, most_requests: int = _MOST_REQUESTS) -> None:
+        self._waiting: list[_Job] = []  # by turn
         self._longest_queue_s = longest_queue_s
-        self._running = 0
+        self._most_requests = most_requests
+        self._clock = 0.0  # the turn of what was taken last
+        self._turns: WeakKeyDictionary[object, float] = WeakKeyDictionary()  # the last turn of every owner
+        self._running: dict[Callable[[], Together], _Running] = {}
+        self._most_s = float("inf")  # of audio together; finite once the memory ran out
+        self._busy = False
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -53,90 +121,167 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         with self._changed:
-            return bool(self._running or self._waiting)
+            return bool(self._busy or self._waiting)
 
-    async def submit(self, work: Work[Item, Result], item: Item, *, seconds: float, most: int) -> Result:
-        """`work([..., item, ...])`'s result for `item`, batched with at most `most - 1` others.
+    async def submit(
+        self, work: Work[Item, Result], item: Item, *, seconds: float, most: int, owner: object | None = None
+    ) -> Result:
+        """`work([..., item, ...])`'s result for `item`, done with at most `most - 1` others.
 
-        `seconds` is the item's length of audio. Raises Overloaded at once when too much waits, OutOfMemory,
-        EngineFailure, or the AsrError that `work` raised.
+        `seconds` is the item's length of audio, `owner` the request that it is for. Raises Overloaded at once when too
+        much waits, OutOfMemory, EngineFailure, or the AsrError that `work` raised.
         """
-        future: Future[Result] = Future()
+        result: Result = await self.join(_BatchOf(work), item, seconds=seconds, most=most, owner=owner)
+        return result
+
+    async def join(
+        self, begin: Callable[[], Together], item: Any, *, seconds: float, most: int, owner: object | None = None
+    ) -> Any:
+        """What a session of `begin()`'s says of `item`, beside at most `most - 1` others. Raises as `submit` does.
+
+        If the caller is cancelled, the item leaves its session at the next step.
+        """
+        job = _Job(begin, item, seconds, most, Future(), owner or _Owner())
         with self._changed:
-            if self._waiting and self._waiting_s + seconds > self._longest_queue_s:
-                raise Overloaded
-            self._waiting_s += seconds
-            self._waiting.append(_Job(work, item, seconds, most, future))
+            self._refuse_if_full(job)
+            job.turn = max(self._clock, self._turns.get(job.owner, 0.0)) + seconds
+            self._turns[job.owner] = job.turn
+            insort(self._waiting, job, key=lambda waiting: waiting.turn)
             self._changed.notify()
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(job.future)
+        except asyncio.CancelledError:
+            job.gone = True
+            raise
 
     def stop(self) -> None:
-        """End the thread after the batch it runs; what waits is cancelled."""
+        """End the thread after the step that it takes; what waits or runs is cancelled."""
         with self._changed:
             self._stopping = True
             while self._waiting:
-                self._waiting.popleft().future.cancel()
+                self._waiting.pop().future.cancel()
             self._changed.notify()
 
-    def _run(self) -> None:
-        while batch := self._next_batch():
-            _answer(batch)
-            del batch  # while the thread waits for the next one, it must not hold on to this one's model and sound
-            with self._changed:
-                self._running = 0
+    def _refuse_if_full(self, job: _Job) -> None:
+        if not self._waiting:
+            return
+        owners = {waiting.owner for waiting in self._waiting}
+        too_many = len(owners) >= self._most_requests and job.owner not in owners
+        if too_many or sum(waiting.seconds for waiting in self._waiting) + job.seconds > self._longest_queue_s:
+            raise Overloaded
 
-    def _next_batch(self) -> list[_Job]:
-        """The next jobs to run together; empty when the scheduler stops."""
+    def _run(self) -> None:
+        while self._wait():
+            self._go_on()
+        for running in self._running.values():
+            for job in running.jobs:
+                job.future.set_exception(EngineFailure())
+
+    def _go_on(self) -> None:
+        """A function of its own: while the thread waits, none of its variables may hold a model or sound."""
+        self._enter(self._take())
+        for begin in list(self._running):
+            self._advance(begin)
+
+    def _wait(self) -> bool:
+        """Until there is something to do; False when the scheduler stops."""
         with self._changed:
-            while True:
-                self._changed.wait_for(lambda: self._waiting or self._stopping)
-                if self._stopping:
-                    return []
-                batch = self._take()
-                if batch:
-                    self._running = len(batch)
-                    return batch
+            self._busy = bool(self._running)
+            self._changed.wait_for(lambda: self._waiting or self._running or self._stopping)
+            self._busy = not self._stopping
+            return not self._stopping
 
     def _take(self) -> list[_Job]:
-        self._waiting = deque(job for job in self._waiting if not job.future.cancelled())
-        batch: list[_Job] = []
-        left: deque[_Job] = deque()
-        for job in self._waiting:
-            oldest = batch[0] if batch else job
-            fits = job.work == oldest.work and _are_alike(job.seconds, oldest.seconds) and len(batch) < oldest.most
-            if not fits:
-                left.append(job)
-            elif job.future.set_running_or_notify_cancel():  # False: cancelled a moment ago
-                batch.append(job)
-        self._waiting, self._waiting_s = left, sum(job.seconds for job in left)
-        return batch
+        """The jobs that enter a session now: the next whose session has room, and others of its kind and length."""
+        with self._changed:
+            self._waiting = [job for job in self._waiting if not job.future.cancelled()]
+            taken: list[_Job] = []
+            rows, seconds = 0, 0.0
+            for job in list(self._waiting):
+                if not taken:
+                    running = self._running.get(job.begin)
+                    rows, seconds = (len(running.jobs), running.seconds) if running else (0, 0.0)
+                elif job.begin != taken[0].begin or not _are_alike(job.seconds, taken[0].seconds):
+                    continue
+                if rows >= job.most or (rows and seconds + job.seconds > self._most_s):
+                    continue
+                self._waiting.remove(job)
+                if job.future.set_running_or_notify_cancel():  # False: cancelled a moment ago
+                    taken.append(job)
+                    rows, seconds = rows + 1, seconds + job.seconds
+            if taken:
+                self._clock = max(self._clock, taken[0].turn)
+            return taken
+
+    def _enter(self, jobs: list[_Job]) -> None:
+        """The jobs join their session."""
+        if not jobs:
+            return
+        begin = jobs[0].begin
+        running = self._running.get(begin) or _Running(begin())
+        failure = _attempt(lambda: running.session.add([job.item for job in jobs]))
+        if failure is None:
+            running.jobs += jobs
+            self._running[begin] = running
+        else:
+            self._each_alone(jobs, failure)
+
+    def _advance(self, begin: Callable[[], Together]) -> None:
+        """One step of a session: who ended is answered, whom nobody waits for leaves."""
+        running = self._running[begin]
+        ended: list[tuple[Any, Any]] = []
+        failure = _attempt(lambda: ended.extend(running.session.step()))
+        if failure is not None:
+            del self._running[begin]
+            self._each_alone(running.jobs, failure)
+            return
+        results = {id(item): result for item, result in ended}
+        for job in list(running.jobs):
+            if id(job.item) in results:
+                running.jobs.remove(job)
+                job.future.set_result(results[id(job.item)])
+            elif job.gone:
+                running.jobs.remove(job)
+                running.session.drop(job.item)
+        if not running.jobs:
+            del self._running[begin]
+
+    def _each_alone(self, jobs: list[_Job], failure: AsrError) -> None:
+        """What failed together, one by one; what failed alone has failed."""
+        if len(jobs) == 1:
+            jobs[0].future.set_exception(failure)
+            return
+        _log.warning("%d that ran together failed (%s); running each alone", len(jobs), type(failure).__name__)
+        if isinstance(failure, OutOfMemory):
+            self._most_s = max(sum(job.seconds for job in jobs) / 2, _LEAST_TOGETHER_S)
+        for job in jobs:
+            results: list[Any] = []
+            cause = None if job.gone else _attempt(lambda job=job, results=results: results.append(_alone(job)))  # type: ignore[misc]
+            if results:
+                job.future.set_result(results[0])
+            else:
+                job.future.set_exception(cause or EngineFailure())
 
 
 def _are_alike(seconds: float, other: float) -> bool:
     return max(seconds, other) <= _LIKE_LENGTH * max(min(seconds, other), 0.5)
 
 
-def _answer(batch: list[_Job]) -> None:
-    """Run a batch and give every job its result or its error."""
-    failure = _attempt(batch)
-    if failure is None:
-        return
-    if len(batch) == 1:
-        batch[0].future.set_exception(failure)
-        return
-    _log.warning("a batch of %d failed (%s); running its members alone", len(batch), type(failure).__name__)
-    for job in batch:
-        _answer([job])
+def _alone(job: _Job) -> Any:
+    """A job's result from a session of its own."""
+    session = job.begin()
+    session.add([job.item])
+    while True:
+        for _, result in session.step():
+            return result
 
 
-def _attempt(batch: list[_Job]) -> AsrError | None:
-    """Run a batch once. What it raised is not kept: its traceback would hold the batch's memory during the retries."""
+def _attempt(work: Callable[[], None]) -> AsrError | None:
+    """Do it once. What it raised is not kept: its traceback would hold the work's memory during the retries."""
     try:
-        answered = list(zip(batch, batch[0].work([job.item for job in batch]), strict=True))
+        work()
     except Exception as error:  # noqa: BLE001 - models and drivers raise whatever they like; nothing may end this thread
         return _cause(error)
-    for job, result in answered:
-        job.future.set_result(result)
     return None
 
 

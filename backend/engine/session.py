@@ -1,0 +1,97 @@
+"""Utterances that are being recognised together: they come when there is room and leave when they end.
+
+Rules: one token for every row at a step; a row ends at its end token, at its own budget, or where it repeats itself
+(engine/loops.py); a row that ended is gone from the next step on. What a row says does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from backend.engine.decoder import Cache, Decoder
+from backend.engine.loops import LOOKED_AT, loops
+from backend.engine.recognizer import Recognition, Utterance
+
+Encode = Callable[[Sequence[Utterance]], tuple[torch.Tensor, torch.Tensor]]
+Read = Callable[[Utterance, list[int], bool, bool], Recognition]
+
+
+@dataclass(eq=False)
+class _Row:
+    utterance: Utterance
+    said: list[int] = field(default_factory=list)
+
+
+class QwenSession:
+    """See engine/recognizer.Session. `encode`: utterances -> embedded prompts, lengths; `read`: tokens -> text."""
+
+    def __init__(self, decoder: Decoder, encode: Encode, read: Read, eos_ids: Sequence[int]) -> None:
+        self._decoder = decoder
+        self._encode = encode
+        self._read = read
+        self._eos_ids = frozenset(eos_ids)
+        self._rows: list[_Row] = []
+        self._cache: Cache | None = None
+        self._logits = torch.empty(0)  # (rows, vocabulary): of what each row says next
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @torch.inference_mode()
+    def add(self, utterances: Sequence[Utterance]) -> None:
+        """More rows. Nothing is changed if this fails."""
+        embedded, lengths = self._encode(utterances)
+        cache = self._decoder.cache(len(utterances), embedded.shape[1])
+        logits = self._decoder.read(embedded, lengths, cache)
+        if self._cache is None:
+            self._cache, self._logits = cache, logits
+        else:
+            self._cache, self._logits = self._cache.joined(cache), torch.cat([self._logits, logits])
+        self._rows += [_Row(utterance) for utterance in utterances]
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Utterance, Recognition]]:
+        """One token more for every row; those that ended, with what they say."""
+        ended = []
+        for row, token in zip(self._rows, self._chosen(), strict=True):
+            finished = token in self._eos_ids
+            if not finished:
+                row.said.append(token)
+            looped = not finished and loops(row.said[-LOOKED_AT:]) > 0
+            if finished or looped or len(row.said) >= row.utterance.max_new_tokens:
+                ended.append((row, self._read(row.utterance, row.said, finished, looped)))
+        self._leave({row for row, _ in ended})
+        if self._rows and self._cache is not None:
+            tokens = torch.tensor([row.said[-1] for row in self._rows], device=self._logits.device)
+            self._logits = self._decoder.step(tokens, self._cache)
+        return [(row.utterance, recognition) for row, recognition in ended]
+
+    def drop(self, utterance: Utterance) -> None:
+        """Nobody waits for this one any more."""
+        self._leave({row for row in self._rows if row.utterance is utterance})
+
+    def _chosen(self) -> list[int]:
+        """The best token of each row, with what it has said made less likely where that was asked for."""
+        for number, row in enumerate(self._rows):
+            penalty = row.utterance.repetition_penalty
+            if penalty != 1.0 and row.said:  # arXiv 1909.05858, over the answer alone: the prompt is no repetition
+                said = torch.tensor(sorted(set(row.said)), device=self._logits.device)
+                logits = self._logits[number, said]
+                self._logits[number, said] = torch.where(logits < 0, logits * penalty, logits / penalty)
+        chosen: list[int] = self._logits.argmax(dim=-1).tolist()
+        return chosen
+
+    def _leave(self, gone: set[_Row]) -> None:
+        if not gone:
+            return
+        kept = [number for number, row in enumerate(self._rows) if row not in gone]
+        self._rows = [self._rows[number] for number in kept]
+        if not kept or self._cache is None:
+            self._cache, self._logits = None, torch.empty(0)
+            return
+        index = torch.tensor(kept, device=self._logits.device)
+        self._logits = self._logits[index]
+        self._cache.keep(index)

@@ -1,0 +1,160 @@
+"""Our decoding against the package's own `generate`, token by token: alone, in batches, joined and left midway."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from backend.engine.loops import LEAST_TOKENS
+from backend.engine.qwen import QwenRecognizer
+from backend.engine.recognizer import Utterance
+from backend.engine.session import QwenSession
+
+RATE = 16_000
+
+
+def tokens_of(recognizer: QwenRecognizer) -> QwenSession:
+    """A session whose results are bare tokens, with how the answer ended."""
+    read: Any = lambda utterance, said, finished, looped: (said, finished, looped)  # noqa: E731
+    return QwenSession(recognizer.decoder, recognizer._encoded, read, recognizer.eos_ids)
+
+
+def run(session: QwenSession) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    while len(session):
+        found |= {id(utterance): result for utterance, result in session.step()}
+    return found
+
+
+def generated(recognizer: QwenRecognizer, utterance: Utterance) -> list[int]:
+    """What the package's model says, alone, up to its end or the budget."""
+    inputs = recognizer.processor(
+        text=[recognizer._prompt(utterance)], audio=[utterance.samples], return_tensors="pt", padding=True
+    )
+    with torch.inference_mode():
+        ids = recognizer.model.thinker.generate(
+            **inputs.to(recognizer.model.dtype),
+            max_new_tokens=utterance.max_new_tokens,
+            eos_token_id=recognizer.eos_ids,
+            pad_token_id=recognizer.eos_ids[0],
+            do_sample=False,
+        )[0, inputs["input_ids"].shape[1] :].tolist()
+    return ids[:-1] if ids[-1] in recognizer.eos_ids else ids
+
+
+@pytest.fixture(scope="module")
+def clips(recordings: Path) -> list[Utterance]:
+    samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
+    chinese, _ = soundfile.read(recordings / "chinese.wav", dtype="float32")
+    pieces = [samples, samples[: 7 * RATE], chinese, samples[: RATE // 2], np.zeros(3 * RATE, np.float32)]
+    clips = [Utterance(piece, None, "", 120) for piece in pieces]
+    return [*clips, replace(clips[1], prompt="fox and dog"), replace(clips[1], language="en")]
+
+
+@pytest.fixture(scope="module")
+def random_model(recognizer: QwenRecognizer) -> QwenRecognizer:
+    torch.manual_seed(5)
+    model = type(recognizer.model)(recognizer.model.config).eval()
+    for parameter in model.thinker.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model.generation_config.eos_token_id = recognizer.eos_ids
+    return QwenRecognizer(model, recognizer.processor)
+
+
+def test_alone_it_says_what_the_package_says(recognizer, clips) -> None:
+    for clip in clips:
+        session = tokens_of(recognizer)
+        session.add([clip])
+        assert run(session)[id(clip)] == (generated(recognizer, clip), True, False)
+
+
+def test_a_mixed_batch_says_what_its_members_say_alone(recognizer, clips) -> None:
+    session = tokens_of(recognizer)
+    session.add(clips)
+    found = run(session)
+    assert [found[id(clip)][0] for clip in clips] == [generated(recognizer, clip) for clip in clips]
+
+
+def test_rows_that_join_between_steps_and_leave_midway_change_nobodys_words(recognizer, clips) -> None:
+    session = tokens_of(recognizer)
+    found: dict[int, Any] = {}
+    left = replace(clips[0])  # an object of its own, dropped while it runs
+    for number, clip in enumerate(clips):
+        session.add([clip, left] if number == 2 else [clip])
+        for _ in range(3):
+            found |= {id(utterance): result for utterance, result in session.step()}
+        if number == 4:
+            session.drop(left)
+    found |= run(session)
+    assert id(left) not in found
+    assert [found[id(clip)][0] for clip in clips] == [generated(recognizer, clip) for clip in clips]
+
+
+def test_a_random_model_says_what_the_package_says_until_it_loops(random_model, clips) -> None:
+    session = tokens_of(random_model)
+    session.add(clips)
+    found = run(session)
+    for clip in clips:
+        said, finished, looped = found[id(clip)]
+        assert said == generated(random_model, clip)[: len(said)]
+        assert finished or looped or len(said) == clip.max_new_tokens
+        assert len(said) >= LEAST_TOKENS or finished
+
+
+def test_the_cache_grows_beyond_its_room(random_model, clips) -> None:
+    clip = replace(clips[3], max_new_tokens=300)
+    session = tokens_of(random_model)
+    session.add([clip])
+    before = session._cache.slots
+    session._eos_ids = frozenset()
+    for _ in range(before + 5):
+        if session._rows:
+            session._rows[0].said = []  # it has said nothing that could be a loop
+        session._logits = torch.zeros_like(session._logits)
+        session.step()
+    assert session._cache.slots > before
+
+
+def test_results_are_given_when_their_row_ends(recognizer, clips) -> None:
+    short, long = clips[3], clips[0]
+    session = tokens_of(recognizer)
+    session.add([long, short])
+    ended: list[Utterance] = []
+    while not ended:
+        ended = [utterance for utterance, _ in session.step()]
+    assert ended == [short]
+    assert len(session) == 1
+
+
+def test_a_failing_prompt_changes_nothing(recognizer, clips) -> None:
+    session = tokens_of(recognizer)
+    session.add([clips[1]])
+    session.step()
+    with pytest.raises(Exception):  # noqa: B017 - whatever the processor makes of it
+        session.add([replace(clips[1], samples=np.zeros((2, 2, 2), np.float32))])
+    assert run(session)[id(clips[1])][0] == generated(recognizer, clips[1])
+
+
+def test_the_packages_model_and_ours_share_their_weights(recognizer) -> None:
+    """The stacked projections are the model's own: it computes with views of them, and no byte is held twice."""
+    layer = recognizer.model.thinker.model.layers[0].self_attn
+    stack = recognizer.decoder.layers[0].qkv.weight
+    held = stack.untyped_storage().data_ptr()
+    assert all(p.weight.untyped_storage().data_ptr() == held for p in (layer.q_proj, layer.k_proj, layer.v_proj))
+    assert stack.shape[0] == layer.q_proj.out_features + 2 * layer.k_proj.out_features
+
+
+def test_a_penalty_makes_what_was_said_less_likely(recognizer, clips) -> None:
+    session = tokens_of(recognizer)
+    session.add([clips[1], replace(clips[1], repetition_penalty=2.0), replace(clips[1], repetition_penalty=1.0)])
+    for row in session._rows:
+        row.said = [3, 5]
+    session._logits = torch.tensor([[0.0, 0, 0, 4, 0, -4, 3]]).repeat(3, 1)
+    assert session._chosen() == [3, 6, 3]
+    assert session._logits[1].tolist() == [0, 0, 0, 2, 0, -8, 3]
