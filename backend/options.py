@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from backend.errors import InvalidOption, LoadRefused, PromptTooLong
+from backend.errors import InvalidOption, PromptTooLong
 
 T = TypeVar("T")
 DType = Literal["auto", "bfloat16", "float16", "float32"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
+Quantization = Literal["", "int8"]
 
 _DTYPES: dict[str, DType] = {
     "": "auto",
@@ -31,6 +32,7 @@ _DTYPES: dict[str, DType] = {
     "float": "float32",
     "float32": "float32",
 }
+_QUANTIZATIONS: dict[str, Quantization] = {"": "", "none": "", "int8": "int8"}
 _SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 # "on" and "off" are how the gateway's FlashAttention field is written for other engines.
 _ATTENTIONS: dict[str, Attention] = {
@@ -59,6 +61,7 @@ class LoadOptions:
     threads: int | None = None
     dtype: DType = "auto"
     attention: Attention = "auto"
+    quantization: Quantization = ""
     batch_max_size: int = 8
     max_new_tokens: int | None = None
     # Nearly two of the encoder's windows: a cut finds a pause between sentences, the many chunks of a long recording
@@ -187,10 +190,9 @@ def attention_of(value: str) -> Attention:
     return _one_of(_ATTENTIONS)("FlashAttention", value)
 
 
-def refuse_quantization(value: str) -> None:
-    """Weights are served as they are stored; anything else is refused by name rather than ignored."""
-    if value.lower() not in ("", "none"):
-        raise LoadRefused(f"Quantization {value!r} is not supported; leave it empty")
+def quantization_of(value: str) -> Quantization:
+    """The Quantization field of ModelOptions; what is not known is refused by name rather than ignored."""
+    return _one_of(_QUANTIZATIONS)("Quantization", value)
 
 
 _CONTROL_TOKEN = re.compile(r"<\|[^<>]*?\|>|<asr_text>|<timestamp>", re.IGNORECASE)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import InvalidOption, LoadRefused, PromptTooLong
-from backend.options import KNOBS, LoadOptions, refuse_quantization, sanitized_prompt, with_knobs
+from backend.options import KNOBS, LoadOptions, quantization_of, sanitized_prompt, with_knobs
 
 BARE = LoadOptions(model="m")
 
@@ -74,9 +74,9 @@ def test_engine_args_that_mean_nothing_are_refused(arguments: str) -> None:
 
 
 def test_quantization_is_refused_by_name() -> None:
-    refuse_quantization("")
+    assert (quantization_of(""), quantization_of("none"), quantization_of("INT8")) == ("", "", "int8")
     with pytest.raises(LoadRefused, match="q4_0"):
-        refuse_quantization("q4_0")
+        quantization_of("q4_0")
 
 
 @pytest.mark.parametrize(

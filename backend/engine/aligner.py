@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 
 from backend.engine.monotone import best_times, refined
-from backend.engine.qwen import default_dtype, padded, weight_bytes
+from backend.engine.qwen import Loaded, default_dtype, padded, weight_bytes
 from backend.engine.recognizer import AlignedUnit, Passage
 from backend.engine.units import UnitSplitter
 
@@ -28,9 +27,11 @@ _SLOTS = "<timestamp><timestamp>"  # a unit's start and end
 class QwenAligner:
     """A loaded Qwen3-ForcedAligner. See engine/recognizer.Aligner."""
 
-    def __init__(self, model: Qwen3ASRForConditionalGeneration, processor: Qwen3ASRProcessor) -> None:
-        self.model = model
-        self.processor = processor
+    def __init__(self, loaded: Loaded) -> None:
+        self.model = model = loaded.model
+        self.processor = loaded.processor
+        loaded.weights.fill([model])
+        loaded.weights.close()
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000
         self.weight_bytes = weight_bytes(model)

@@ -15,21 +15,21 @@ import torch
 from torch import nn
 from torch.nn.functional import pad, rms_norm, scaled_dot_product_attention, silu
 
-from backend.engine.linear import Linear, stacked
+from backend.engine.linear import MakeLayer, dense
 
 _ROOM = 64  # slots that a cache grows by: a copy of it every 64 tokens
 
 
 @dataclass
 class Cache:
-    """Keys and values of a batch: (layers, 2, rows, slots, key heads, head size), and `lengths` (rows,) in use."""
+    """Keys and values of a batch: (layers, 2, rows, key heads, slots, head size), and `lengths` (rows,) in use."""
 
     tensor: torch.Tensor
     lengths: torch.Tensor
 
     @property
     def slots(self) -> int:
-        return self.tensor.shape[3]
+        return self.tensor.shape[4]
 
     def keep(self, rows: torch.Tensor) -> None:
         """Only these rows, in this order."""
@@ -51,48 +51,64 @@ class Cache:
 
 def _with_slots(tensor: torch.Tensor, slots: int) -> torch.Tensor:
     """A cache's tensor with so many slots, at least as many as it has; the new ones are zero."""
-    return pad(tensor, (0, 0, 0, 0, 0, slots - tensor.shape[3])) if slots > tensor.shape[3] else tensor
+    return pad(tensor, (0, 0, 0, slots - tensor.shape[4])) if slots > tensor.shape[4] else tensor
 
 
 class _Layer:
     """One decoder layer of the package's, its projections stacked."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, make: MakeLayer, dtype: torch.dtype) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        self.qkv = stacked([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.out = Linear(attention.o_proj)
-        self.gate_up = stacked([mlp.gate_proj, mlp.up_proj])
-        self.down = Linear(mlp.down_proj)
-        self.before_attention: torch.Tensor = layer.input_layernorm.weight
-        self.before_mlp: torch.Tensor = layer.post_attention_layernorm.weight
+        self.qkv = make([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.out = make([attention.o_proj])
+        self.gate_up = make([mlp.gate_proj, mlp.up_proj])
+        self.down = make([mlp.down_proj])
+        self.before_attention: torch.Tensor = layer.input_layernorm.weight.to(dtype)
+        self.before_mlp: torch.Tensor = layer.post_attention_layernorm.weight.to(dtype)
         self.heads = attention.q_proj.out_features // attention.head_dim
         self.key_heads = attention.k_proj.out_features // attention.head_dim
         self.head_size: int = attention.head_dim
         # (heads + key heads, head size): queries and keys are normalised and rotated together
         self.head_norm = torch.cat([
             attention.q_norm.weight.expand(self.heads, -1), attention.k_norm.weight.expand(self.key_heads, -1)
-        ])  # fmt: skip
+        ]).to(dtype)  # fmt: skip
 
 
 class Decoder:
-    """The decoder of a loaded Qwen3-ASR. Its projections become views of stacked ones: there is one copy of them."""
+    """The decoder of a loaded Qwen3-ASR, whose linear layers it takes over (see engine/linear).
 
-    def __init__(self, thinker: Any) -> None:
+    `dtype`: of what flows between the layers; None: the model's own, in which keys and values are kept in any case.
+    """
+
+    def __init__(self, thinker: Any, make: MakeLayer = dense, dtype: torch.dtype | None = None) -> None:
         text = thinker.model
-        self.embed: nn.Embedding = text.embed_tokens
-        self.layers = [_Layer(layer) for layer in text.layers]
-        self.head = Linear(thinker.lm_head)
-        self.norm: torch.Tensor = text.norm.weight
+        self.dtype = dtype or text.norm.weight.dtype
+        self._embedding: nn.Embedding = text.embed_tokens
+        self.head = make([thinker.lm_head])  # the largest first: what it takes to make it is given back to the others
+        self.layers = [_Layer(layer, make, self.dtype) for layer in text.layers]
+        self.norm: torch.Tensor = text.norm.weight.to(self.dtype)
         self.epsilon: float = text.norm.variance_epsilon
         self._rotary = text.rotary_emb
         self._angles = torch.empty(0)  # cosine and sine of every position so far, (2, positions, head size)
 
+    @property
+    def extra_bytes(self) -> int:
+        """Bytes of weights beyond the model's own parameters."""
+        return self.head.bytes + sum(
+            part.bytes for layer in self.layers for part in (layer.qkv, layer.out, layer.gate_up, layer.down)
+        )
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(…,) tokens -> (…, hidden)."""
+        embedded: torch.Tensor = self._embedding(tokens)
+        return embedded.to(self.dtype)
+
     def cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for so many rows of so many tokens."""
-        layer = self.layers[0]
-        weight = self.norm
-        shape = (len(self.layers), 2, rows, slots + _ROOM, layer.key_heads, layer.head_size)
-        return Cache(weight.new_zeros(shape), torch.zeros(rows, dtype=torch.long, device=weight.device))
+        layer, device = self.layers[0], self._embedding.weight.device
+        shape = (len(self.layers), 2, rows, layer.key_heads, slots + _ROOM, layer.head_size)
+        kept = torch.zeros(shape, dtype=self._embedding.weight.dtype, device=device)
+        return Cache(kept, torch.zeros(rows, dtype=torch.long, device=device))
 
     def read(self, embedded: torch.Tensor, lengths: torch.Tensor, cache: Cache) -> torch.Tensor:
         """Prompts, embedded (rows, longest, hidden), lengths (rows,) -> logits (rows, vocabulary) of what follows."""
@@ -100,12 +116,10 @@ class Decoder:
         angles = self._angles_of(torch.arange(longest, device=embedded.device))[:, None]  # 2, 1, longest, head size
         hidden = embedded
         for number, layer in enumerate(self.layers):
-            queries, keys, values = self._projected(layer, hidden, angles)
-            cache.tensor[number, 0, :, :longest] = keys
-            cache.tensor[number, 1, :, :longest] = values
-            attended = scaled_dot_product_attention(
-                queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), is_causal=True, enable_gqa=True
-            )
+            queries, keys, values = (part.transpose(1, 2) for part in self._projected(layer, hidden, angles))
+            cache.tensor[number, 0, :, :, :longest] = keys
+            cache.tensor[number, 1, :, :, :longest] = values
+            attended = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
             hidden = self._mixed(layer, hidden, attended.transpose(1, 2))
         cache.lengths = lengths.clone()
         last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
@@ -124,14 +138,14 @@ class Decoder:
         for number, layer in enumerate(self.layers):
             queries, keys, values = self._projected(layer, hidden, angles)
             held = cache.tensor[number]
-            held[0, rows, cache.lengths] = keys[:, 0]
-            held[1, rows, cache.lengths] = values[:, 0]
+            held[0, rows, :, cache.lengths] = keys[:, 0].to(held.dtype)
+            held[1, rows, :, cache.lengths] = values[:, 0].to(held.dtype)
             # the queries that share a key head stand in for positions: no copy of keys and values for each of them
-            grouped = queries.view(len(tokens), layer.key_heads, -1, layer.head_size)
+            grouped = queries.view(len(tokens), layer.key_heads, -1, layer.head_size).to(held.dtype)
             attended = scaled_dot_product_attention(
-                grouped, held[0, :, :slots].transpose(1, 2), held[1, :, :slots].transpose(1, 2), attn_mask=mask
+                grouped, held[0, :, :, :slots], held[1, :, :, :slots], attn_mask=mask
             )
-            hidden = self._mixed(layer, hidden, attended)
+            hidden = self._mixed(layer, hidden, attended.to(self.dtype))
         cache.lengths = cache.lengths + 1
         return self._logits(hidden[:, 0])
 

@@ -1,34 +1,97 @@
-"""Linear layers as the decoder uses them: stacked where they share their input, one copy of their weights."""
+"""Linear layers as the decoder uses them: stacked where they share their input, in the numbers that were asked for.
+
+- `dense`: the modules' own weights. Stacked modules become views of the stack, so there is one copy.
+- `int8`: weights in eight bits, a scale for each output, multiplied with inputs in eight bits, a scale for each row
+  (so that a row's numbers do not depend on its neighbours), by FBGEMM behind torch's quantised operators. The modules
+  give up their weights. For one row and for eight, of 14 layers of the 0.6B on one core: 7.4 and 10.8 ms; bf16 29.4 and
+  32.3, weight-only int8 (`_weight_int8pack_mm`) 15.7 and 28.5, `_int_mm` 17.9 and 21.3.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.nn.functional import linear
 
+Layer = Callable[[torch.Tensor], torch.Tensor]
+MakeLayer = Callable[[Sequence[nn.Linear]], "Dense | Int8"]
 
-class Linear:
-    """y = x Wᵀ + b, with the module's own tensors."""
 
-    def __init__(self, module: nn.Linear) -> None:
-        self.weight: torch.Tensor = module.weight
-        self.bias: torch.Tensor | None = module.bias
+class Dense:
+    """y = x Wᵀ + b."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.bytes = 0  # beyond the model's own parameters
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self.weight, self.bias)
 
 
-def stacked(modules: Sequence[nn.Linear]) -> Linear:
-    """Layers with one input as one layer, whose output is theirs side by side. They keep views of it."""
-    whole = nn.Linear(1, 1, bias=False)
+def dense(modules: Sequence[nn.Linear]) -> Dense:
+    """Layers with one input as one layer, whose output is theirs side by side."""
+    weight, bias = _stacked(modules)
+    at = 0
+    for module in modules if len(modules) > 1 else ():
+        module.weight = nn.Parameter(weight[at : at + module.out_features], requires_grad=False)
+        at += module.out_features
+    return Dense(weight, bias)
+
+
+def _stacked(modules: Sequence[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    if len(modules) == 1:
+        return modules[0].weight, modules[0].bias
     with torch.no_grad():
-        whole.weight = nn.Parameter(torch.cat([module.weight for module in modules]), requires_grad=False)
-        at = 0
-        for module in modules:
-            module.weight.data = whole.weight[at : at + module.out_features]
-            at += module.out_features
-        if modules[0].bias is not None:
-            whole.bias = nn.Parameter(torch.cat([module.bias for module in modules]), requires_grad=False)
-    return Linear(whole)
+        bias = None if modules[0].bias is None else torch.cat([module.bias for module in modules])
+        return torch.cat([module.weight for module in modules]), bias
+
+
+_ROWS_AT_A_TIME = 4096
+
+
+class Int8:
+    """y = x Wᵀ + b in eight bits. x is float32; so is y."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        bytes_ = torch.empty(weight.shape, dtype=torch.int8)
+        scales = torch.empty(weight.shape[0])
+        for at in range(0, weight.shape[0], _ROWS_AT_A_TIME):  # the head in float32 would be the peak of the load
+            rows = weight[at : at + _ROWS_AT_A_TIME].float()
+            largest = (rows.abs().amax(dim=1) / 127).clamp_min(1e-12)
+            scales[at : at + len(rows)] = largest
+            bytes_[at : at + len(rows)] = (rows / largest[:, None]).round_().to(torch.int8)
+        with warnings.catch_warnings():
+            # torch asks to move to torchao, which has no CPU kernel of this kind
+            warnings.simplefilter("ignore")
+            zeros = torch.zeros_like(scales, dtype=torch.long)
+            quantized = torch._make_per_channel_quantized_tensor(bytes_, scales, zeros, 0)
+        del bytes_
+        torch.backends.quantized.engine = "fbgemm"
+        self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+        self._bias = None if bias is None else bias.float()
+        self.bytes = weight.numel() + 8 * weight.shape[0]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12)
+        y: torch.Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            rows / largest, 1 / _STEPS, _STEPS + 1, self._packed
+        )
+        y *= largest
+        return (y if self._bias is None else y + self._bias).view(*x.shape[:-1], -1)
+
+
+# An input of eight bits times a weight of eight, twice, overflows the 16 bits in which processors without VNNI add
+_STEPS = 127 if torch.cpu._is_vnni_supported() else 63
+
+
+def int8(modules: Sequence[nn.Linear]) -> Int8:
+    """The same as `dense`, in eight bits; the modules are left without weights."""
+    layer = Int8(*_stacked(modules))
+    for module in modules:
+        module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)
+    return layer

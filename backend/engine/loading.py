@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from backend.engine import checkpoint, device, qwen
 from backend.engine.aligner import QwenAligner
 from backend.engine.checkpoint import Checkpoint
+from backend.errors import LoadRefused
 from backend.options import LoadOptions
 
 _log = logging.getLogger(__name__)
@@ -34,22 +35,25 @@ class CheckpointLoader:
     """See engine/recognizer.Loader."""
 
     def inspect(self, options: LoadOptions) -> None:
-        device.choose(options)
+        placement = device.choose(options)
+        if options.quantization and placement.device.type != "cpu":
+            raise LoadRefused("Quantization int8 is for the CPU; leave it empty on this device")
         checkpoint.inspect(_recognizer_of(options), "recognizer")
 
     def load_recognizer(self, options: LoadOptions) -> qwen.QwenRecognizer:
         if options.threads:
             torch.set_num_threads(options.threads)
         placement = device.choose(options)
-        _log.info("loading the recogniser on %s", placement)
-        return qwen.QwenRecognizer(*qwen.load(_recognizer_of(options), placement))
+        quantized = options.quantization == "int8"
+        _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
+        return qwen.QwenRecognizer(qwen.load(_recognizer_of(options), placement), quantized)
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:
         found = _aligner_of(options)
         checkpoint.inspect(found, "aligner")
         placement = device.choose(options)
         _log.info("loading the aligner on %s", placement)
-        return QwenAligner(*qwen.load(found, placement))
+        return QwenAligner(qwen.load(found, placement))
 
     def reclaim(self) -> None:
         device.reclaim()

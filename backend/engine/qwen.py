@@ -1,7 +1,7 @@
 """Qwen3-ASR behind the Recognizer protocol.
 
-The package's classes load the weights, compute the mel and encode it; engine/decoder.py computes the answer. This module
-decides what they are given and reads what they answer: the prompt with its sound, the language and the text.
+The package's classes load the weights, compute the mel and encode it; engine/decoder.py computes the answer. This
+module decides what they are given and reads what they answer: the prompt with its sound, the language and the text.
 """
 
 from __future__ import annotations
@@ -9,18 +9,25 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
+from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
-from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+from qwen_asr.core.transformers_backend import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+from transformers import GenerationConfig
 
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import Placement
+from backend.engine.linear import Dense, Int8, dense, int8
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
 from backend.engine.session import QwenSession
+from backend.engine.weights import Weights
 from backend.engine.windows import use_windows
 from backend.errors import CheckpointRefused
 from backend.languages import NAMES, code_of_name
@@ -30,6 +37,7 @@ _log = logging.getLogger(__name__)
 _SAMPLE_RATE = 16_000
 _SHORTEST = _SAMPLE_RATE // 2  # samples; the package pads to half a second, too: the encoder was trained on no less
 _TEXT_TAG = "<asr_text>"
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]  # of a hub repository
 
 # The package imports DyNet (through nagisa), whose build switches denormal floats off for the thread that imports it
 torch.set_flush_denormal(False)
@@ -38,42 +46,46 @@ torch.set_flush_denormal(False)
 default_dtype = threading.Lock()
 
 
-def load(checkpoint: Checkpoint, placement: Placement) -> tuple[Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor]:
-    """Model and processor of a recogniser or an aligner, ready on the device.
+@dataclass
+class Loaded:
+    """A recogniser or an aligner on its device, its weights still to be read: `weights.fill` what is needed."""
 
-    Raises CheckpointRefused where the files are not what config.json promises.
-    """
-    on_cpu = placement.device.type == "cpu"
+    model: Qwen3ASRForConditionalGeneration
+    processor: Qwen3ASRProcessor
+    weights: Weights
+
+
+def load(checkpoint: Checkpoint, placement: Placement) -> Loaded:
+    """Raises CheckpointRefused where the files are not what config.json promises."""
     try:
-        with default_dtype:
-            model, report = Qwen3ASRForConditionalGeneration.from_pretrained(
-                checkpoint.name,
-                dtype=placement.dtype,
-                attn_implementation=placement.attention,
-                device_map=None if on_cpu else {"": str(placement.device)},
-                use_safetensors=True,  # a pickle runs code
-                trust_remote_code=False,  # the default asks on stdin
-                local_files_only=checkpoint.local,
-                output_loading_info=True,
-            )
-        processor = Qwen3ASRProcessor.from_pretrained(
-            checkpoint.name, fix_mistral_regex=True, local_files_only=checkpoint.local
+        folder = (
+            Path(checkpoint.name)
+            if checkpoint.local
+            else Path(snapshot_download(checkpoint.name, allow_patterns=_FILES))
         )
+        config = Qwen3ASRConfig.from_pretrained(folder, local_files_only=True)
+        with default_dtype, init_empty_weights(include_buffers=False):
+            model = Qwen3ASRForConditionalGeneration._from_config(
+                config, dtype=placement.dtype, attn_implementation=placement.attention
+            )
+        model.thinker.tie_weights()
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        processor = Qwen3ASRProcessor.from_pretrained(folder, fix_mistral_regex=True, local_files_only=True)
+        weights = Weights(folder, model, placement)
+    except CheckpointRefused:
+        raise
     except Exception as error:  # transformers, safetensors and the hub raise whatever they like
         _log.exception("the checkpoint could not be loaded")
         raise CheckpointRefused(
             f"the checkpoint {checkpoint.name!r} could not be loaded ({type(error).__name__}); "
             "its files are incomplete, damaged or out of reach"
         ) from error
-    embedding, head = model.thinker.model.embed_tokens.weight, model.thinker.lm_head.weight
-    tied = {"thinker.lm_head.weight"} if head.data_ptr() == embedding.data_ptr() else set()
-    if set(report["missing_keys"]) - tied or report["mismatched_keys"]:
-        raise CheckpointRefused(
-            f"the checkpoint {checkpoint.name!r} lacks weights or holds others than its config says"
-        )
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(placement.device))
     if placement.attention != "flash_attention_2":  # flash-attn reads the windows' bounds itself
         use_windows(model)
-    return model.eval(), processor
+    return Loaded(model.eval(), processor, weights)
 
 
 def weight_bytes(model: torch.nn.Module) -> int:
@@ -90,14 +102,23 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 class QwenRecognizer:
     """A loaded Qwen3-ASR. See engine/recognizer.Recognizer."""
 
-    def __init__(self, model: Qwen3ASRForConditionalGeneration, processor: Qwen3ASRProcessor) -> None:
-        self.model = model
-        self.processor = processor
+    def __init__(self, loaded: Loaded, quantized: bool = False) -> None:
+        self.model = model = loaded.model
+        self.processor = loaded.processor
         eos = model.generation_config.eos_token_id
         # never the package's default ids: they are the real tokenizer's, and generate would not end with another
         self.eos_ids = list(eos) if isinstance(eos, (list, tuple)) else [eos]
-        self.decoder = Decoder(model.thinker)
-        self.weight_bytes = weight_bytes(model)
+        thinker = model.thinker
+        linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
+        loaded.weights.fill(m for m in model.modules() if m not in linears and not any(m.children()))
+
+        def make(modules: Sequence[torch.nn.Linear]) -> Dense | Int8:
+            loaded.weights.fill(modules)  # one stack after the other: what it is made from is gone before the next
+            return int8(modules) if quantized else dense(modules)
+
+        self.decoder = Decoder(thinker, make, torch.float32 if quantized else None)
+        loaded.weights.close()
+        self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
 
     def session(self) -> QwenSession:
         return QwenSession(self.decoder, self._encoded, self._read, self.eos_ids)

@@ -14,7 +14,7 @@ from backend.options import (
     TranscribeOptions,
     attention_of,
     dtype_of,
-    refuse_quantization,
+    quantization_of,
     sanitized_prompt,
     with_knobs,
 )
@@ -27,7 +27,6 @@ _NS = 1_000_000_000
 
 def load_options(request: pb.ModelOptions) -> LoadOptions:
     """What LoadModel asks for. Raises InvalidOption or LoadRefused; fields that carry no intent are not read."""
-    refuse_quantization(request.Quantization)
     if request.LoraAdapter or request.LoraAdapters:
         raise LoadRefused("LoRA adapters are not supported; merge them into the checkpoint")
     if request.TensorParallelSize > 1:
@@ -41,6 +40,7 @@ def load_options(request: pb.ModelOptions) -> LoadOptions:
         threads=request.Threads if request.Threads > 0 else None,
         dtype=dtype_of(request.DType),
         attention=attention_of(request.FlashAttention),
+        quantization=quantization_of(request.Quantization),
         batch_max_size=2 if request.LowVRAM else LoadOptions.batch_max_size,
     )
     return with_knobs(options, request.Options, request.EngineArgs)

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 import torch
 
+from backend.engine.loading import CheckpointLoader
 from backend.engine.loops import LEAST_TOKENS
-from backend.engine.qwen import QwenRecognizer
+from backend.engine.qwen import Loaded, QwenRecognizer
 from backend.engine.recognizer import Utterance
 from backend.engine.session import QwenSession
 
@@ -57,6 +58,13 @@ def clips(recordings: Path) -> list[Utterance]:
     return [*clips, replace(clips[1], prompt="fox and dog"), replace(clips[1], language="en")]
 
 
+class Filled:
+    """For a model that has its weights already."""
+
+    def fill(self, modules: object) -> None: ...
+    def close(self) -> None: ...
+
+
 @pytest.fixture(scope="module")
 def random_model(recognizer: QwenRecognizer) -> QwenRecognizer:
     torch.manual_seed(5)
@@ -64,7 +72,7 @@ def random_model(recognizer: QwenRecognizer) -> QwenRecognizer:
     for parameter in model.thinker.model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     model.generation_config.eos_token_id = recognizer.eos_ids
-    return QwenRecognizer(model, recognizer.processor)
+    return QwenRecognizer(Loaded(model, recognizer.processor, Filled()))
 
 
 def test_alone_it_says_what_the_package_says(recognizer, clips) -> None:
@@ -158,3 +166,9 @@ def test_a_penalty_makes_what_was_said_less_likely(recognizer, clips) -> None:
     session._logits = torch.tensor([[0.0, 0, 0, 4, 0, -4, 3]]).repeat(3, 1)
     assert session._chosen() == [3, 6, 3]
     assert session._logits[1].tolist() == [0, 0, 0, 2, 0, -8, 3]
+
+
+def test_in_eight_bits_it_hears_the_same_words_in_less_memory(demo_options, recognizer, clips) -> None:
+    quantized = CheckpointLoader().load_recognizer(replace(demo_options, quantization="int8"))
+    assert [r.text for r in quantized.recognize(clips[:5])] == [r.text for r in recognizer.recognize(clips[:5])]
+    assert quantized.weight_bytes < 0.75 * recognizer.weight_bytes

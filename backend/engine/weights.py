@@ -1,0 +1,104 @@
+"""Weights straight from their files into the numbers and onto the device that they are computed in.
+
+A model is built without any, and every tensor is read when it is needed: nothing is held twice, whatever the files'
+dtype is. The files are mapped; a mapping is given up after 64 megabytes, because what was touched of it counts as this
+process's memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from backend.engine.device import Placement
+from backend.errors import CheckpointRefused
+
+_INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
+_MAPPED_AT_A_TIME = 1 << 26  # bytes
+
+
+class Weights:
+    """The tensors of a checkpoint's folder, for a model whose parameters are on torch's `meta` device."""
+
+    def __init__(self, folder: Path, model: nn.Module, placement: Placement) -> None:
+        """Raises CheckpointRefused where files lack a parameter or hold it in another shape. Reads no tensor."""
+        self._placement = placement
+        self._files = _files(folder)
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        # by the empty one's id, so that tied weights stay one; weak, because the decoder replaces most of them
+        self._filled: WeakValueDictionary[int, nn.Parameter] = WeakValueDictionary()
+        self._open = ExitStack()
+        self._mapped: dict[Path, Any] = {}
+        self._bytes = 0
+        for name, parameter in model.named_parameters():
+            if name not in self._files or self._shape(name) != list(parameter.shape):
+                raise CheckpointRefused("the checkpoint lacks weights or holds others than its config says")
+
+    def fill(self, modules: Iterable[nn.Module]) -> None:
+        """Read the parameters of these modules that have not been read."""
+        for module in modules:
+            for part in module.modules():
+                for key, parameter in part.named_parameters(recurse=False):
+                    if parameter.is_meta:
+                        setattr(part, key, self._filled_as(parameter))
+
+    def _filled_as(self, empty: nn.Parameter) -> nn.Parameter:
+        filled = self._filled.get(id(empty))
+        if filled is None:
+            filled = nn.Parameter(self._read(self._names[id(empty)]), requires_grad=False)
+            self._filled[id(empty)] = filled
+        return filled
+
+    def close(self) -> None:
+        self._mapped.clear()
+        self._open.close()
+        self._bytes = 0
+
+    def _read(self, name: str) -> torch.Tensor:
+        read = torch.empty(self._shape(name), dtype=self._placement.dtype, device=self._placement.device)
+        rows = read.reshape(1) if not read.ndim else read
+        step = max(1, _MAPPED_AT_A_TIME * len(rows) // max(rows.numel() * 4, 1))
+        for at in range(0, len(rows), step):  # an embedding is larger than all that may be mapped
+            part = self._file(name).get_slice(name)[at : at + step] if read.ndim else self._file(name).get_tensor(name)
+            rows[at : at + step].copy_(part)
+            self._bytes += part.numel() * part.element_size()
+            del part
+            if self._bytes > _MAPPED_AT_A_TIME:
+                self.close()
+        return read
+
+    def _shape(self, name: str) -> list[int]:
+        shape: list[int] = self._file(name).get_slice(name).get_shape()
+        return shape
+
+    def _file(self, name: str) -> Any:
+        path = self._files[name]
+        if path not in self._mapped:
+            self._mapped[path] = self._open.enter_context(safe_open(path, framework="pt"))
+        return self._mapped[path]
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """In which file each tensor is. Raises CheckpointRefused where there are none, or no such files."""
+    if (folder / _INDEX).is_file():
+        try:
+            listed = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+            files = {str(name): folder / Path(file).name for name, file in listed.items()}
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise CheckpointRefused(f"{_INDEX} of the checkpoint cannot be read") from error
+    elif (folder / _WHOLE).is_file():
+        with safe_open(folder / _WHOLE, framework="pt") as whole:
+            files = dict.fromkeys(whole.keys(), folder / _WHOLE)
+    else:
+        files = {}
+    if not files or not all(file.is_file() for file in set(files.values())):
+        raise CheckpointRefused("the checkpoint's safetensors files are missing or incomplete; fetch it again")
+    return files

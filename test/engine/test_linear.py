@@ -1,0 +1,49 @@
+"""Linear layers, stacked and in eight bits, against torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from backend.engine.linear import dense, int8
+
+
+def layers(*outputs: int, inputs: int = 64, bias: bool = False) -> list[nn.Linear]:
+    torch.manual_seed(3)
+    return [nn.Linear(inputs, out, bias=bias) for out in outputs]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_stacked_layers_give_their_outputs_side_by_side_from_one_copy(bias: bool) -> None:
+    modules = layers(8, 4, 4, bias=bias)
+    x = torch.randn(2, 3, 64)
+    apart = torch.cat([module(x) for module in modules], dim=-1)
+    stack = dense(modules)
+    torch.testing.assert_close(stack(x), apart)
+    assert {m.weight.untyped_storage().data_ptr() for m in modules} == {stack.weight.untyped_storage().data_ptr()}
+    torch.testing.assert_close(torch.cat([module(x) for module in modules], dim=-1), apart)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_eight_bits_are_within_two_percent_for_rows_of_any_size(bias: bool) -> None:
+    modules = layers(48, 16, bias=bias)
+    x = torch.randn(6, 64) * torch.logspace(-3, 4, 6)[:, None]
+    exact = torch.cat([module(x) for module in modules], dim=-1).detach()
+    found = int8(modules)(x)
+    error = (found - exact).norm(dim=1) / exact.norm(dim=1)
+    assert error.max() < 0.02
+
+
+def test_eight_bits_of_a_row_do_not_depend_on_its_neighbours() -> None:
+    layer = int8(layers(32))
+    x = torch.randn(5, 64) * torch.tensor([1e-4, 1, 1e4, 30, 0.5])[:, None]
+    torch.testing.assert_close(layer(x), torch.cat([layer(row[None]) for row in x]), atol=0, rtol=0)
+    assert layer(torch.zeros(1, 64)).abs().max() == 0
+
+
+def test_eight_bits_take_the_place_of_the_weights() -> None:
+    modules = layers(32, 32)
+    layer = int8(modules)
+    assert sum(module.weight.numel() for module in modules) == 0
+    assert 64 * 64 <= layer.bytes <= 64 * 64 + 64 * 8

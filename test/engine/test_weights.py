@@ -1,0 +1,65 @@
+"""Weights go from their files into memory once, in the numbers that are wanted, and tied ones stay one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from backend.engine.checkpoint import Checkpoint
+from backend.engine.device import Placement
+from backend.engine.qwen import QwenRecognizer, load
+from backend.errors import CheckpointRefused
+
+CPU = torch.device("cpu")
+
+
+def placed(dtype: torch.dtype) -> Placement:
+    return Placement(CPU, dtype, "sdpa", "")
+
+
+def sharded(folder: Path, into: Path) -> Path:
+    """The checkpoint with its tensors in three files and an index."""
+    shutil.copytree(folder, into)
+    tensors = load_file(into / "model.safetensors")
+    (into / "model.safetensors").unlink()
+    names = sorted(tensors)
+    where = {name: f"part-{number % 3}.safetensors" for number, name in enumerate(names)}
+    for part in set(where.values()):
+        save_file({name: tensors[name] for name in names if where[name] == part}, into / part)
+    (into / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    return into
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shards", [False, True])
+def test_every_parameter_is_its_files_in_the_dtype_asked_for(asr_folder, tmp_path, dtype, shards) -> None:
+    folder = sharded(asr_folder, tmp_path / "sharded") if shards else asr_folder
+    recognizer = QwenRecognizer(load(Checkpoint(str(folder), local=True), placed(dtype)))
+    stored = load_file(asr_folder / "model.safetensors")
+    state = recognizer.model.state_dict()
+    for name, tensor in stored.items():
+        assert torch.equal(state[name], tensor.to(dtype)), name
+    assert not any(parameter.is_meta for parameter in recognizer.model.parameters())
+    tied = recognizer.model.thinker.config.text_config.tie_word_embeddings
+    embedding, head = recognizer.model.thinker.model.embed_tokens.weight, recognizer.model.thinker.lm_head.weight
+    assert (embedding.data_ptr() == head.data_ptr()) is tied
+
+
+@pytest.mark.parametrize("damage", ["a shard is missing", "no weight map", "a path out of the folder"])
+def test_what_the_index_promises_must_be_there(asr_folder, tmp_path, damage) -> None:
+    folder = sharded(asr_folder, tmp_path / "sharded")
+    index = folder / "model.safetensors.index.json"
+    listed = json.loads(index.read_text())["weight_map"]
+    if damage == "a shard is missing":
+        (folder / "part-1.safetensors").unlink()
+    elif damage == "no weight map":
+        index.write_text("[]")
+    else:
+        index.write_text(json.dumps({"weight_map": {name: f"../{file}x" for name, file in listed.items()}}))
+    with pytest.raises(CheckpointRefused):
+        load(Checkpoint(str(folder), local=True), placed(torch.float32))
