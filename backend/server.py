@@ -36,6 +36,9 @@ class LazyLoader:
 
         return CheckpointLoader()
 
+    def prepare(self) -> None:
+        self._real()
+
     def inspect(self, options: LoadOptions) -> None:
         self._real().inspect(options)
 

@@ -128,6 +128,8 @@ class FakeLoader:
         if key in self.refusals:
             raise self.refusals[key]
 
+    def prepare(self) -> None: ...
+
     def inspect(self, options: LoadOptions) -> None:
         if "inspect" in self.refusals:
             raise self.refusals["inspect"]

@@ -85,9 +85,9 @@ def load_demo(child: Child, *options: str) -> pb.Result:
 
 
 def test_a_recording_goes_in_and_its_words_come_out(child: Child) -> None:
+    assert not child.imported_torch
     assert child.stub.Health(pb.HealthMessage(), wait_for_ready=True, timeout=30).message == b"OK"
     assert child.pid == child.process.pid  # run.sh has become Python
-    assert not child.imported_torch
     assert load_demo(child) == pb.Result(success=True, message="Model loaded successfully")
     assert child.imported_torch
     truth = json.loads((ROOT / "test/audio/demo.json").read_text())

@@ -34,6 +34,9 @@ def _aligner_of(options: LoadOptions) -> Checkpoint:
 class CheckpointLoader:
     """See engine/recognizer.Loader."""
 
+    def prepare(self) -> None:
+        """That this module is imported is all."""
+
     def inspect(self, options: LoadOptions) -> None:
         placement = device.choose(options)
         if options.quantization and placement.device.type != "cpu":

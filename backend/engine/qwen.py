@@ -18,13 +18,13 @@ import torch
 from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
-from qwen_asr.core.transformers_backend import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from transformers import GenerationConfig
 
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import Placement
 from backend.engine.linear import Dense, Int8, dense, int8
+from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
 from backend.engine.session import QwenSession
 from backend.engine.weights import Weights
@@ -38,9 +38,6 @@ _SAMPLE_RATE = 16_000
 _SHORTEST = _SAMPLE_RATE // 2  # samples; the package pads to half a second, too: the encoder was trained on no less
 _TEXT_TAG = "<asr_text>"
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]  # of a hub repository
-
-# The package imports DyNet (through nagisa), whose build switches denormal floats off for the thread that imports it
-torch.set_flush_denormal(False)
 
 # transformers builds a model under another default dtype, process-wide; whatever computes meanwhile would get it, too
 default_dtype = threading.Lock()

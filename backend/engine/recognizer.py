@@ -126,6 +126,10 @@ class Aligner(Protocol):
 class Loader(Protocol):
     """Brings models into memory. Raises LoadRefused with the human cause."""
 
+    def prepare(self) -> None:
+        """Import what every load needs."""
+        ...
+
     def inspect(self, options: LoadOptions) -> None:
         """Refuse what cannot be loaded by what can be read in a moment, before anything is given up for it."""
         ...

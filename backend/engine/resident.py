@@ -54,6 +54,13 @@ class Resident:
         self._freed = 0  # how often: a load that was overtaken by Free must not bring its model back
         self._equipping: tuple[Recognizer, asyncio.Task[Equipped]] | None = None
         self._retry_at = 0.0
+        self._expecting = False
+
+    def expect(self) -> None:
+        """A load will come: begin with what it needs whatever it loads. Waits for nothing; a load waits for it."""
+        if not self._expecting:
+            self._expecting = True
+            self._thread.submit(self._loader.prepare)
 
     @property
     def loading(self) -> bool:

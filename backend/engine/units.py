@@ -1,18 +1,20 @@
 """A transcript as the units that the forced aligner was trained on: bare words, Chinese characters one by one.
 
-The package's own text processor splits, because the aligner knows its units. What it loses is put back: nagisa drops
-the end of some Japanese texts (QwenLM/Qwen3-ASR issue 38), and a text without its end would be squeezed over all of
-the sound. What was lost is given character by character, as Japanese is written.
+The units are the package's, because the aligner knows no others; for Japanese and Korean its own text processor splits
+them, which takes seconds to import (DyNet, soynlp) and is imported when such a text comes. What it loses is put back:
+nagisa drops the end of some Japanese texts (QwenLM/Qwen3-ASR issue 38), and a text without its end would be squeezed
+over all of the sound. What was lost is given character by character, as Japanese is written.
 """
 
 from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
-from qwen_asr.inference.qwen3_forced_aligner import Qwen3ForceAlignProcessor
+import torch
 
 from backend.languages import NAMES
 
@@ -49,19 +51,54 @@ def _characters(text: Iterable[str]) -> list[str]:
     return found
 
 
+def is_kept(char: str) -> bool:
+    """Whether a unit may hold this character: a letter, a digit or an apostrophe."""
+    return char == "'" or unicodedata.category(char)[0] in "LN"
+
+
+def _is_chinese(char: str) -> bool:
+    return any(first <= ord(char) <= last for first, last in _CHINESE)
+
+
+# CJK Unified Ideographs, extensions A to E, and compatibility ideographs: the package's table
+_CHINESE = (
+    (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF),
+    (0xF900, 0xFAFF),
+)  # fmt: skip
+
+
+def spaced(text: str) -> Iterator[str]:
+    """Words between spaces without their punctuation, Chinese characters one by one."""
+    for word in text.split():
+        unit = ""
+        for char in filter(is_kept, word):
+            if not _is_chinese(char):
+                unit += char
+                continue
+            if unit:
+                yield unit
+            yield char
+            unit = ""
+        if unit:
+            yield unit
+
+
 class UnitSplitter:
     """Texts -> units. One thread at a time: the package's tokenizers keep state."""
 
     @cached_property
-    def _processor(self) -> Qwen3ForceAlignProcessor:
+    def _processor(self) -> Any:
+        from qwen_asr.inference.qwen3_forced_aligner import Qwen3ForceAlignProcessor
+
+        torch.set_flush_denormal(False)  # DyNet switches denormal floats off for the thread that imports it
         return Qwen3ForceAlignProcessor()
 
     def split(self, text: str, language: str) -> list[str]:
         """The units of `text` in a language that the aligner knows, given by its code; none for bare punctuation."""
+        if language not in ("ja", "ko"):
+            return list(spaced(text))
         units: list[str] = self._processor.encode_timestamp(text, NAMES[language])[0]
-        if language != "ja":  # the others are split character by character in the package: nothing is lost
-            return units
-        whole = restored(text, units, self._processor.is_kept_char)
+        whole = restored(text, units, is_kept)
         if len(whole) != len(units):
-            _log.info("nagisa lost a part of a Japanese text; %d units instead of %d", len(whole), len(units))
+            _log.info("the tokenizer lost a part of a text; %d units instead of %d", len(whole), len(units))
         return whole

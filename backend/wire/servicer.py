@@ -60,6 +60,7 @@ class BackendServicer(rpc.BackendServicer):
         self._background: set[asyncio.Task[Any]] = set()
 
     async def Health(self, request: pb.HealthMessage, context: Context) -> pb.Reply:  # noqa: N802 - the wire's name
+        self._resident.expect()  # whoever asks for health wants a model next
         return pb.Reply(message=b"OK")
 
     @answered

@@ -66,6 +66,13 @@ def test_units_are_the_packages(splitter, text: str, language: str, units: list[
     assert splitter.split(text, language) == units
 
 
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.text(st.sampled_from("abcÄé1٣'’-.,!? \u3000\n中文字𠀀豈あ한สวัส\u0301नमस्ते"), max_size=30))
+def test_units_of_spaced_languages_are_exactly_the_packages(splitter, text: str) -> None:
+    for language in ("en", "zh", "ru"):
+        assert splitter.split(text, language) == splitter._processor.tokenize_space_lang(text)
+
+
 def test_korean_units_hold_the_whole_text(splitter) -> None:
     text = "오늘은 날씨가 정말 좋네요. 산책을 갈까요?"
     assert "".join(splitter.split(text, "ko")) == "".join(filter(str.isalnum, text))
