@@ -14,6 +14,8 @@ DEMO_ARGS = $(call given,AUDIO,audio) $(call given,MODEL,model) $(call given,ALI
 	$(call given,FORMAT,format) $(if $(filter command,$(origin LANGUAGE)),$(call given,LANGUAGE,language))
 EVAL_ARGS = $(call given,MANIFEST,manifest) $(call given,MODEL,model) $(call given,ALIGNER,aligner) \
 	$(call given,OPTIONS,option) $(if $(filter-out 0,$(BASELINE)),--baseline) $(call given,NONSPEECH,nonspeech)
+BENCH_ARGS = $(call given,SHAPE,shape) $(call given,RUNS,runs) $(call given,ONLY,only) $(call given,AGAINST,against) \
+	$(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(LONG)),--long)
 ADDR ?= 127.0.0.1:50051
 
 .PHONY: help
@@ -62,6 +64,10 @@ eval: install-dev ## Right words, right times: MANIFEST MODEL ALIGNER OPTIONS="n
 .PHONY: eval-aligner
 eval-aligner: install-dev ## The aligner alone against the package's own: MANIFEST ALIGNER
 	@$(PYTHON_BIN) -m eval.alignment $(call given,MANIFEST,manifest) $(call given,ALIGNER,aligner)
+
+.PHONY: bench
+bench: install-dev ## How fast, how large, beside today's way: SHAPE=demo|0.6b|1.7b RUNS ONLY AGAINST=rev QUICK=1 LONG=1
+	@$(PYTHON_BIN) -m bench $(BENCH_ARGS)
 
 .PHONY: demo-models
 demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)

@@ -1,6 +1,6 @@
 """Qwen3's text model as few, large operations over a cache that is there beforehand.
 
-The arithmetic is the package's (test_decoder.py holds both against each other); the shape of the work is ours: stacked
+The arithmetic is the package's (test_session.py holds both against each other); the shape of the work is ours: stacked
 projections, the head on the last position only, keys and values written in place, and queries that share a key head
 as one attention call. Prompts stand at the left of their rows: what follows a row's end is masked by causality while
 the prompts are read, and by `lengths` afterwards.

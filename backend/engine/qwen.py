@@ -113,6 +113,8 @@ class QwenRecognizer:
             loaded.weights.fill(modules)  # one stack after the other: what it is made from is gone before the next
             return int8(modules) if quantized else dense(modules)
 
+        if model.device.type == "cpu":  # in float32 the convolutions take two thirds of the time this way
+            thinker.audio_tower.to(memory_format=torch.channels_last)
         self.decoder = Decoder(thinker, make, torch.float32 if quantized else None)
         loaded.weights.close()
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
