@@ -127,6 +127,11 @@ class Decoder:
 
     def step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
         """One more token for each row, (rows,) -> logits (rows, vocabulary) of what follows it."""
+        # For one row torch's own product of a bf16 matrix and a vector is nearly twice as fast as oneDNN's
+        with torch.backends.mkldnn.flags(enabled=len(tokens) > 1):
+            return self._step(tokens, cache)
+
+    def _step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
         cache.make_room()
         rows = torch.arange(len(tokens), device=tokens.device)
         slots = int(cache.lengths.max()) + 1
