@@ -8,6 +8,8 @@ the prompts are read, and by `lengths` afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,17 @@ from torch.nn.functional import pad, rms_norm, scaled_dot_product_attention, sil
 from backend.engine.linear import MakeLayer, dense
 
 _ROOM = 64  # slots that a cache grows by: a copy of it every 64 tokens
+
+
+@contextmanager
+def _onednn(enabled: bool) -> Iterator[None]:
+    """With or without it; a flag of the process, of which only the model thread computes."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = enabled
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 @dataclass
@@ -128,7 +141,7 @@ class Decoder:
     def step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
         """One more token for each row, (rows,) -> logits (rows, vocabulary) of what follows it."""
         # For one row torch's own product of a bf16 matrix and a vector is nearly twice as fast as oneDNN's
-        with torch.backends.mkldnn.flags(enabled=len(tokens) > 1):
+        with _onednn(len(tokens) > 1):
             return self._step(tokens, cache)
 
     def _step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
