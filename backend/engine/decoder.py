@@ -25,12 +25,12 @@ _ROOM = 64  # slots that a cache grows by: a copy of it every 64 tokens
 @contextmanager
 def _onednn(enabled: bool) -> Iterator[None]:
     """With or without it; a flag of the process, of which only the model thread computes."""
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = enabled
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(enabled)
     try:
         yield
     finally:
-        torch.backends.mkldnn.enabled = before
+        torch._C._set_mkldnn_enabled(before)
 
 
 @dataclass
