@@ -15,7 +15,7 @@ DEMO_ARGS = $(call given,AUDIO,audio) $(call given,MODEL,model) $(call given,ALI
 EVAL_ARGS = $(call given,MANIFEST,manifest) $(call given,MODEL,model) $(call given,ALIGNER,aligner) \
 	$(call given,OPTIONS,option) $(if $(filter-out 0,$(BASELINE)),--baseline) $(call given,NONSPEECH,nonspeech)
 BENCH_ARGS = $(call given,SHAPE,shape) $(call given,RUNS,runs) $(call given,ONLY,only) $(call given,AGAINST,against) \
-	$(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(LONG)),--long)
+	$(call given,FORMATS,formats) $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(LONG)),--long)
 ADDR ?= 127.0.0.1:50051
 
 .PHONY: help
@@ -66,7 +66,7 @@ eval-aligner: install-dev ## The aligner alone against the package's own: MANIFE
 	@$(PYTHON_BIN) -m eval.alignment $(call given,MANIFEST,manifest) $(call given,ALIGNER,aligner)
 
 .PHONY: bench
-bench: install-dev ## How fast, how large, beside today's way: SHAPE=demo|0.6b|1.7b RUNS ONLY AGAINST=rev QUICK=1 LONG=1
+bench: install-dev ## How fast, how large, beside today's way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST QUICK=1 LONG=1
 	@$(PYTHON_BIN) -m bench $(BENCH_ARGS)
 
 .PHONY: demo-models

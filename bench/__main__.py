@@ -18,7 +18,7 @@ from pathlib import Path
 from bench import asking, earlier, inner, starting
 from bench.child import Failed
 from bench.pairs import Row
-from bench.plan import DEMO, Plan
+from bench.plan import DEMO, FORMATS, Plan
 from bench.shapes import ROOT, SHAPES
 from bench.table import as_json, terminal
 
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             runs=1 if wanted.quick else wanted.runs,
             long=wanted.long,
             is_quick=wanted.quick,
+            formats=wanted.formats,
             earlier=earlier.system(wanted.against) if wanted.against else None,
         )
         for name in wanted.only:
@@ -69,6 +70,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", default=DEMO, choices=[DEMO, *SHAPES.keys() - {"aligner", "tiny-aligner"}])
     parser.add_argument("--runs", type=_count, default=5, help="pairs for each figure; default: 5")
     parser.add_argument("--only", type=_names, default=tuple(MEASURES), help=f"of {', '.join(MEASURES)}, with commas")
+    parser.add_argument("--formats", type=_formats, default=(), help=f"of {', '.join(FORMATS)}, with commas")
     parser.add_argument("--against", metavar="REV", help="also our own backend at another commit")
     parser.add_argument("--quick", action="store_true", help="one pair, nothing twice")
     parser.add_argument("--long", action="store_true", help="large models, too, get 20 minutes and 32 clips at once")
@@ -80,6 +82,14 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
     return int(text)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not known; there are {', '.join(FORMATS)}")
+    return names
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -23,16 +23,21 @@ _GPUS = ("/dev/nvidia0", "/dev/kfd")
 _BF16 = replace(OURS, name="ours bf16", dtype="bfloat16")
 _FP32 = replace(OURS, name="ours fp32", dtype="float32")
 _INT8 = replace(OURS, name="ours int8", quantization="int8")
+FORMATS = {"fp32": _FP32, "bf16": _BF16, "int8": _INT8}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`long`: also what takes a large model many minutes. `earlier`: our own backend at another commit."""
+    """`long`: also what takes a large model many minutes. `earlier`: our own backend at another commit.
+
+    `formats`: of fp32, bf16 and int8; empty: those that the device computes.
+    """
 
     shape: str = DEMO
     runs: int = 5
     long: bool = False
     is_quick: bool = False
+    formats: tuple[str, ...] = ()
     earlier: System | None = None
     began: float = field(default_factory=time.monotonic)
 
@@ -53,6 +58,8 @@ class Plan:
     @property
     def subjects(self) -> tuple[System, ...]:
         """Ours, in the number formats to be compared."""
+        if self.formats:
+            return tuple(FORMATS[name] for name in self.formats)
         return (_BF16, _INT8) if self.on_gpu else (_FP32, _BF16, _INT8)
 
     @property

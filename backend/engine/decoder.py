@@ -8,8 +8,6 @@ the prompts are read, and by `lengths` afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +18,6 @@ from torch.nn.functional import pad, rms_norm, scaled_dot_product_attention, sil
 from backend.engine.linear import MakeLayer, dense
 
 _ROOM = 64  # slots that a cache grows by: a copy of it every 64 tokens
-
-
-@contextmanager
-def _onednn(enabled: bool) -> Iterator[None]:
-    """With or without it; a flag of the process, of which only the model thread computes."""
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(enabled)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(before)
 
 
 @dataclass
@@ -140,11 +127,6 @@ class Decoder:
 
     def step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
         """One more token for each row, (rows,) -> logits (rows, vocabulary) of what follows it."""
-        # For one row torch's own product of a bf16 matrix and a vector is nearly twice as fast as oneDNN's
-        with _onednn(len(tokens) > 1):
-            return self._step(tokens, cache)
-
-    def _step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
         cache.make_room()
         rows = torch.arange(len(tokens), device=tokens.device)
         slots = int(cache.lengths.max()) + 1
