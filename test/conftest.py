@@ -5,6 +5,7 @@ Fixtures, not a module to import: a folder named `test` without `__init__.py` is
 
 from __future__ import annotations
 
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Sequence
@@ -144,6 +145,13 @@ class FakeLoader:
 
     def reclaim(self) -> None:
         self.events.append("reclaim")
+
+
+@pytest.fixture(autouse=True)
+def denormal_floats() -> None:
+    """On, as the backend has them: tests that import the whole package import DyNet, which switches them off."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture

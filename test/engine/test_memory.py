@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 MAKE = """
 import json, sys, torch
-from qwen_asr.core.transformers_backend import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
+from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
 from transformers.modeling_utils import no_init_weights
 folder, layers = sys.argv[1], int(sys.argv[2])
 keys = json.load(open(folder + "/config.json"))
