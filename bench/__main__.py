@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench import asking, earlier, inner, starting
@@ -69,8 +69,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--shape", default=DEMO, choices=[DEMO, *SHAPES.keys() - {"aligner", "tiny-aligner"}])
     parser.add_argument("--runs", type=_count, default=5, help="pairs for each figure; default: 5")
-    parser.add_argument("--only", type=_names, default=tuple(MEASURES), help=f"of {', '.join(MEASURES)}, with commas")
-    parser.add_argument("--formats", type=_formats, default=(), help=f"of {', '.join(FORMATS)}, with commas")
+    parser.add_argument(
+        "--only", type=_some_of(MEASURES), default=tuple(MEASURES), help=f"of {', '.join(MEASURES)}, with commas"
+    )
+    parser.add_argument("--formats", type=_some_of(FORMATS), default=(), help=f"of {', '.join(FORMATS)}, with commas")
     parser.add_argument("--against", metavar="REV", help="also our own backend at another commit")
     parser.add_argument("--quick", action="store_true", help="one pair, nothing twice")
     parser.add_argument("--long", action="store_true", help="large models, too, get 20 minutes and 32 clips at once")
@@ -84,19 +86,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _formats(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not known; there are {', '.join(FORMATS)}")
-    return names
+def _some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """Reads names with commas between them."""
 
+    def names(text: str) -> tuple[str, ...]:
+        found = tuple(name.strip() for name in text.split(","))
+        unknown = [name for name in found if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not known; there are {', '.join(known)}")
+        return found
 
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    unknown = [name for name in names if name not in MEASURES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not known; there are {', '.join(MEASURES)}")
     return names
 
 

@@ -83,18 +83,6 @@ def ids_by_name(core: Tokenizer) -> dict[str, int]:
 
 def save(core: Tokenizer, folder: Path) -> None:
     """The tokenizer's files, as transformers writes them."""
-    from transformers import Qwen2TokenizerFast
+    from tools.demo_models.checkpoint import as_qwen
 
-    tokenizer = Qwen2TokenizerFast(
-        tokenizer_object=core,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        unk_token=None,
-        extra_special_tokens={
-            "audio_token": "<|audio_pad|>",
-            "audio_bos_token": "<|audio_start|>",
-            "audio_eos_token": "<|audio_end|>",
-        },
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
-    tokenizer.save_pretrained(folder)
+    as_qwen(core).save_pretrained(folder)

@@ -47,6 +47,7 @@ TORCHLESS = {
     "engine.monotone",
     "engine.checkpoint",
     "engine.loops",
+    "engine.batches",
 }
 
 

@@ -42,11 +42,12 @@ class Cache:
         rows = [_with_slots(self.tensor, slots), _with_slots(other.tensor, slots)]
         return Cache(torch.cat(rows, dim=2), torch.cat([self.lengths, other.lengths]))
 
-    def make_room(self) -> None:
-        """For one more token in the longest row."""
+    def make_room(self) -> int:
+        """For one more token in the longest row, and how many it then has."""
         needed = int(self.lengths.max()) + 1
         if needed > self.slots:
             self.tensor = _with_slots(self.tensor, needed + _ROOM)
+        return needed
 
 
 def _with_slots(tensor: torch.Tensor, slots: int) -> torch.Tensor:
@@ -103,17 +104,16 @@ class Decoder:
         embedded: torch.Tensor = self._embedding(tokens)
         return embedded.to(self.dtype)
 
-    def cache(self, rows: int, slots: int) -> Cache:
-        """An empty cache for so many rows of so many tokens."""
-        layer, device = self.layers[0], self._embedding.weight.device
-        shape = (len(self.layers), 2, rows, layer.key_heads, slots + _ROOM, layer.head_size)
-        kept = torch.zeros(shape, dtype=self._embedding.weight.dtype, device=device)
-        return Cache(kept, torch.zeros(rows, dtype=torch.long, device=device))
+    def read(self, embedded: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Cache]:
+        """Prompts, embedded (rows, longest, hidden) and lengths (rows,).
 
-    def read(self, embedded: torch.Tensor, lengths: torch.Tensor, cache: Cache) -> torch.Tensor:
-        """Prompts, embedded (rows, longest, hidden), lengths (rows,) -> logits (rows, vocabulary) of what follows."""
-        longest = embedded.shape[1]
-        angles = self._angles_of(torch.arange(longest, device=embedded.device))[:, None]  # 2, 1, longest, head size
+        Gives the logits (rows, vocabulary) of what follows, and the cache to go on with.
+        """
+        rows, longest, _ = embedded.shape
+        device, kept = embedded.device, self._embedding.weight.dtype
+        shape = (len(self.layers), 2, rows, self.layers[0].key_heads, longest + _ROOM, self.layers[0].head_size)
+        cache = Cache(torch.zeros(shape, dtype=kept, device=device), lengths)
+        angles = self._angles_of(torch.arange(longest, device=device), longest)[:, None]  # 2, 1, longest, head size
         hidden = embedded
         for number, layer in enumerate(self.layers):
             queries, keys, values = (part.transpose(1, 2) for part in self._projected(layer, hidden, angles))
@@ -121,16 +121,14 @@ class Decoder:
             cache.tensor[number, 1, :, :, :longest] = values
             attended = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
             hidden = self._mixed(layer, hidden, attended.transpose(1, 2))
-        cache.lengths = lengths.clone()
-        last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
-        return self._logits(last)
+        last = hidden[torch.arange(rows, device=device), lengths - 1]
+        return self._logits(last), cache
 
     def step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
         """One more token for each row, (rows,) -> logits (rows, vocabulary) of what follows it."""
-        cache.make_room()
+        slots = cache.make_room()
         rows = torch.arange(len(tokens), device=tokens.device)
-        slots = int(cache.lengths.max()) + 1
-        angles = self._angles_of(cache.lengths)[:, :, None]  # 2, rows, 1, head size
+        angles = self._angles_of(cache.lengths, slots)[:, :, None]  # 2, rows, 1, head size
         hidden = self.embed(tokens)[:, None]
         mask = None
         if len(tokens) > 1:
@@ -174,9 +172,8 @@ class Decoder:
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.head(self._normed(hidden, self.norm))
 
-    def _angles_of(self, positions: torch.Tensor) -> torch.Tensor:
-        """Cosine and sine of positions, (2, *positions.shape, head size). The package's own, computed once."""
-        needed = int(positions.max()) + 1
+    def _angles_of(self, positions: torch.Tensor, needed: int) -> torch.Tensor:
+        """Cosine and sine of positions below `needed`, (2, *positions.shape, head size). The package's, kept."""
         if self._angles.ndim == 1 or self._angles.shape[1] < needed:
             every = torch.arange(max(1024, 2 * needed), device=positions.device)[None]
             self._angles = torch.stack(self._rotary(self.norm, every))[:, 0]

@@ -17,7 +17,6 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-Layer = Callable[[torch.Tensor], torch.Tensor]
 MakeLayer = Callable[[Sequence[nn.Linear]], "Dense | Int8"]
 
 

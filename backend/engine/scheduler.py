@@ -15,31 +15,22 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from backend.engine.batches import BatchOf, Together
 from backend.errors import AsrError, EngineFailure, OutOfMemory, Overloaded
 
 _log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-ItemT = TypeVar("ItemT", contravariant=True)
 Work = Callable[[Sequence[Item]], Sequence[Result]]
 
 _LONGEST_QUEUE_S = 24 * 3600.0  # four of the longest recordings that are accepted by default
 _MOST_REQUESTS = 1000  # that wait; each holds its sound in memory
 _LIKE_LENGTH = 2.0  # prompts that are read together cost the longest: none is padded to more than twice its own length
 _LEAST_TOGETHER_S = 30.0  # of audio that may run together, however often the memory ran out
-
-
-class Together(Protocol):
-    """What the scheduler asks of a session, see engine/recognizer.Session: items come, and leave as results."""
-
-    def __len__(self) -> int: ...
-    def add(self, items: Sequence[Any], /) -> None: ...
-    def step(self) -> Sequence[tuple[Any, Any]]: ...
-    def drop(self, item: Any, /) -> None: ...
 
 
 class _Owner:
@@ -68,37 +59,6 @@ class _Running:
     @property
     def seconds(self) -> float:
         return sum(job.seconds for job in self.jobs)
-
-
-class _Batch:
-    """Work that is done in one go, as a session."""
-
-    def __init__(self, work: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
-        self._work = work
-        self._done: list[tuple[Any, Any]] = []
-
-    def __len__(self) -> int:
-        return len(self._done)
-
-    def add(self, items: Sequence[Any]) -> None:
-        self._done += zip(items, self._work(items), strict=True)
-
-    def step(self) -> list[tuple[Any, Any]]:
-        done, self._done = self._done, []
-        return done
-
-    def drop(self, item: Any) -> None:
-        """It is done already."""
-
-
-@dataclass(frozen=True)
-class _BatchOf:
-    """Begins batches of some work; equal for equal work, so that jobs of the same work find each other."""
-
-    work: Callable[[Sequence[Any]], Sequence[Any]]
-
-    def __call__(self) -> _Batch:
-        return _Batch(self.work)
 
 
 class Scheduler:
@@ -131,7 +91,7 @@ class Scheduler:
         `seconds` is the item's length of audio, `owner` the request that it is for. Raises Overloaded at once when too
         much waits, OutOfMemory, EngineFailure, or the AsrError that `work` raised.
         """
-        result: Result = await self.join(_BatchOf(work), item, seconds=seconds, most=most, owner=owner)
+        result: Result = await self.join(BatchOf(work), item, seconds=seconds, most=most, owner=owner)
         return result
 
     async def join(
@@ -152,6 +112,9 @@ class Scheduler:
             return await asyncio.wrap_future(job.future)
         except asyncio.CancelledError:
             job.gone = True
+            with self._changed:
+                if job in self._waiting:
+                    self._waiting.remove(job)
             raise
 
     def stop(self) -> None:
@@ -194,7 +157,6 @@ class Scheduler:
     def _take(self) -> list[_Job]:
         """The jobs that enter a session now: the next whose session has room, and others of its kind and length."""
         with self._changed:
-            self._waiting = [job for job in self._waiting if not job.future.cancelled()]
             taken: list[_Job] = []
             rows, seconds = 0, 0.0
             for job in list(self._waiting):

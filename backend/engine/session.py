@@ -44,8 +44,7 @@ class QwenSession:
     def add(self, utterances: Sequence[Utterance]) -> None:
         """More rows. Nothing is changed if this fails."""
         embedded, lengths = self._encode(utterances)
-        cache = self._decoder.cache(len(utterances), embedded.shape[1])
-        logits = self._decoder.read(embedded, lengths, cache)
+        logits, cache = self._decoder.read(embedded, lengths)
         if self._cache is None:
             self._cache, self._logits = cache, logits
         else:

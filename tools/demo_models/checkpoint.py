@@ -54,6 +54,13 @@ def make_tokenizer() -> Qwen2TokenizerFast:
         vocab_size=4096, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     core.train_from_iterator([*spellings, *protocol, *CHINESE, "。"], trainer)
+    tokenizer = as_qwen(core)
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in NOT_SPECIAL])
+    return tokenizer
+
+
+def as_qwen(core: Tokenizer) -> Qwen2TokenizerFast:
+    """A tokenizer with the special tokens that the package's processor asks for."""
     tokenizer = Qwen2TokenizerFast(
         tokenizer_object=core,
         pad_token="<|endoftext|>",
@@ -66,7 +73,6 @@ def make_tokenizer() -> Qwen2TokenizerFast:
         },
     )
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
-    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in NOT_SPECIAL])
     return tokenizer
 
 
