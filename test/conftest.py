@@ -121,9 +121,11 @@ class FakeLoader:
     events: list[str] = field(default_factory=list)
     refusals: dict[str, Exception] = field(default_factory=dict)  # by what is loaded: inspect, model name, aligner
     gate: threading.Event | None = None
+    before_each: Callable[[], None] = lambda: None
 
     def _happen(self, event: str, key: str) -> None:
         self.events.append(event)
+        self.before_each()
         if self.gate is not None:
             assert self.gate.wait(20)
         if key in self.refusals:

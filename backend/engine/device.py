@@ -91,6 +91,15 @@ def _attention(device: torch.device, dtype: torch.dtype, options: LoadOptions) -
     return options.attention, "attention as asked"
 
 
+_THREADS = torch.get_num_threads()  # what torch chooses for this machine
+
+
+def use_threads(count: int | None) -> None:
+    """So many threads for what the calling thread computes, or as many as torch chooses: OpenMP keeps it by thread."""
+    if torch.get_num_threads() != (count or _THREADS):
+        torch.set_num_threads(count or _THREADS)
+
+
 def reclaim() -> None:
     """Give the memory of dropped models back to the device and the system."""
     gc.collect()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 
-import torch
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
@@ -44,12 +43,11 @@ class CheckpointLoader:
         checkpoint.inspect(_recognizer_of(options), "recognizer")
 
     def load_recognizer(self, options: LoadOptions) -> qwen.QwenRecognizer:
-        if options.threads:
-            torch.set_num_threads(options.threads)
+        device.use_threads(options.threads)
         placement = device.choose(options)
         quantized = options.quantization == "int8"
         _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
-        return qwen.QwenRecognizer(qwen.load(_recognizer_of(options), placement), quantized)
+        return qwen.QwenRecognizer(qwen.load(_recognizer_of(options), placement), quantized, options.threads)
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:
         found = _aligner_of(options)

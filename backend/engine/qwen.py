@@ -22,7 +22,7 @@ from transformers import GenerationConfig
 
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
-from backend.engine.device import Placement
+from backend.engine.device import Placement, use_threads
 from backend.engine.linear import Dense, Int8, dense, int8
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
@@ -99,7 +99,8 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 class QwenRecognizer:
     """A loaded Qwen3-ASR. See engine/recognizer.Recognizer."""
 
-    def __init__(self, loaded: Loaded, quantized: bool = False) -> None:
+    def __init__(self, loaded: Loaded, quantized: bool = False, threads: int | None = None) -> None:
+        self._threads = threads
         self.model = model = loaded.model
         self.processor = loaded.processor
         eos = model.generation_config.eos_token_id
@@ -120,6 +121,7 @@ class QwenRecognizer:
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
 
     def session(self) -> QwenSession:
+        use_threads(self._threads)  # of the model thread, which begins the sessions
         return QwenSession(self.decoder, self._encoded, self._read, self.eos_ids)
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:

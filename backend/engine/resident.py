@@ -130,7 +130,9 @@ class Resident:
     async def _do(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """`work` in the loader's thread. What is not an AsrError goes to the log and becomes a LoadRefused."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*arguments, **named))
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, _in_passing, lambda: work(*arguments, **named)
+            )
         except AsrError:
             raise
         except Exception as error:  # foreign code: checkpoints, drivers and the file system fail in their own ways
@@ -182,3 +184,13 @@ class Resident:
     def _reclaim_after(self, model: Recognizer | Aligner) -> None:
         """Reclaim when the model is really gone: requests in flight may keep it long after it was released."""
         weakref.finalize(model, self._thread.submit, self._loader.reclaim).atexit = False
+
+
+def _in_passing(work: Callable[[], T]) -> T:
+    """`work` in a thread that ends with it.
+
+    A thread that ever ran an OpenMP loop keeps its workers until it ends, and with more of them than processors libgomp
+    puts every waiting thread to sleep at once: a step of decoding would take half as long again.
+    """
+    with ThreadPoolExecutor(1, "loading") as thread:
+        return thread.submit(work).result()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -29,6 +31,18 @@ def test_what_this_machine_lacks_is_refused() -> None:
         device.choose(LoadOptions(model="m", cuda=True))
     with pytest.raises(InvalidOption, match="flash_attention_2"):
         device.choose(LoadOptions(model="m", attention="flash_attention_2"))
+
+
+def test_threads_are_those_of_the_thread_that_computes() -> None:
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as model_thread:
+
+        def used(count: int | None) -> int:
+            return model_thread.submit(lambda: (device.use_threads(count), torch.get_num_threads())[1]).result()
+
+        assert used(before + 1) == before + 1
+        assert torch.get_num_threads() == before
+        assert used(None) == before  # another model, without the option
 
 
 @pytest.mark.gpu

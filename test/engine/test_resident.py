@@ -36,6 +36,16 @@ async def test_a_load_brings_the_recogniser_alone(loader) -> None:
     assert not any(event.startswith("align") for event in loader.events)
 
 
+async def test_the_threads_of_loads_end_with_them(loader) -> None:
+    """OpenMP's workers live as long as the thread that first needed them, and too many slow all down."""
+    threads = []
+    loader.before_each = lambda: threads.append(threading.current_thread())
+    resident = await loaded(loader)
+    await resident.equipped(resident.current())
+    assert len(threads) == 2
+    assert not any(thread.is_alive() for thread in threads)
+
+
 async def test_the_first_of_many_concurrent_requests_for_times_loads_the_aligner_once(loader) -> None:
     resident = await loaded(loader)
     lean = resident.current()
