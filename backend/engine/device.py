@@ -6,14 +6,13 @@ the operator names is obeyed or refused, never replaced.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib.util
-import sys
 from dataclasses import dataclass
 
 import torch
 
+from backend.engine import heap
 from backend.errors import DeviceUnavailable, InvalidOption
 from backend.options import LoadOptions
 
@@ -105,7 +104,4 @@ def reclaim() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if sys.platform == "linux":  # glibc keeps freed pages; musl has no malloc_trim
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    heap.trim()

@@ -10,7 +10,7 @@ import logging
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
-from backend.engine import checkpoint, device, qwen
+from backend.engine import checkpoint, device, heap, qwen
 from backend.engine.aligner import QwenAligner
 from backend.engine.checkpoint import Checkpoint
 from backend.errors import LoadRefused
@@ -47,14 +47,16 @@ class CheckpointLoader:
         placement = device.choose(options)
         quantized = options.quantization == "int8"
         _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
-        return qwen.QwenRecognizer(qwen.load(_recognizer_of(options), placement), quantized, options.threads)
+        with heap.blocks_apart():
+            return qwen.QwenRecognizer(qwen.load(_recognizer_of(options), placement), quantized, options.threads)
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:
         found = _aligner_of(options)
         checkpoint.inspect(found, "aligner")
         placement = device.choose(options)
         _log.info("loading the aligner on %s", placement)
-        return QwenAligner(qwen.load(found, placement))
+        with heap.blocks_apart():
+            return QwenAligner(qwen.load(found, placement))
 
     def reclaim(self) -> None:
         device.reclaim()
