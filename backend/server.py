@@ -11,8 +11,10 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import grpc
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.engine.resident import Resident
@@ -20,6 +22,7 @@ from backend.engine.scheduler import Scheduler
 from backend.options import LoadOptions
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.guard import BearerToken
+from backend.wire.readiness import Readiness
 from backend.wire.servicer import BackendServicer
 
 _log = logging.getLogger(__name__)
@@ -58,8 +61,24 @@ class AddressTaken(Exception):
         super().__init__(f"cannot listen on {address}: the address is taken or not this machine's")
 
 
-async def start(address: str, loader: Loader, token: str = "") -> tuple[grpc.aio.Server, int, Scheduler]:
-    """A serving server, the port it is bound to, and the scheduler behind it. Raises AddressTaken."""
+@dataclass(frozen=True)
+class Serving:
+    """A server that serves, and what has to end with it."""
+
+    server: grpc.aio.Server
+    port: int
+    scheduler: Scheduler
+    readiness: Readiness
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, let those that run end within the grace, cancel the rest."""
+        self.readiness.enter_graceful_shutdown()
+        await self.server.stop(grace_s)
+        self.scheduler.stop()
+
+
+async def start(address: str, loader: Loader, token: str = "") -> Serving:
+    """Serve on `address`. Raises AddressTaken."""
     server = grpc.aio.server(
         interceptors=[BearerToken(token)] if token else [],
         options=[
@@ -68,16 +87,18 @@ async def start(address: str, loader: Loader, token: str = "") -> tuple[grpc.aio
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ],
     )
-    scheduler = Scheduler()
+    scheduler, readiness = Scheduler(), Readiness()
+    resident = Resident(loader, tell=readiness.set)
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
-        BackendServicer(Resident(loader), scheduler), server
+        BackendServicer(resident, scheduler), server
     )
+    add_HealthServicer_to_server(readiness, server)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise AddressTaken(address) from error
     await server.start()
-    return server, port, scheduler
+    return Serving(server, port, scheduler, readiness)
 
 
 async def serve(address: str, environment: Mapping[str, str]) -> None:
@@ -87,11 +108,10 @@ async def serve(address: str, environment: Mapping[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
-    server, port, scheduler = await start(address, LazyLoader(), token)
+    serving = await start(address, LazyLoader(), token)
     host = address.rpartition(":")[0]
-    _log.info("listening on %s:%d, pid %d", host, port, os.getpid())
+    _log.info("listening on %s:%d, pid %d", host, serving.port, os.getpid())
     await stop.wait()
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
-    await server.stop(_GRACE_S)
-    scheduler.stop()
+    await serving.stop(_GRACE_S)
     _log.info("stopped")

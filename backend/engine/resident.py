@@ -45,9 +45,16 @@ class Equipped(Lean):
 class Resident:
     """The one model of this process. Its methods belong to the event loop's thread; loads have their own."""
 
-    def __init__(self, loader: Loader, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        loader: Loader,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[bool], None] = lambda loaded: None,
+    ) -> None:
+        """`tell` is called whenever there may be a model or none from then on."""
         self._loader = loader
         self._clock = clock
+        self._tell = tell
         self._thread = ThreadPoolExecutor(1, "loader")  # not the loop's pool: recordings of hours are decoded there
         self._lock = asyncio.Lock()  # held by whoever loads
         self._instance: Lean | None = None
@@ -97,7 +104,7 @@ class Resident:
                 return
             await self._do(self._loader.inspect, options)
             freed = self._freed
-            self._instance = None
+            self._hold(None)
             await self._do(self._loader.reclaim)
             try:
                 await self._install(options, freed)
@@ -112,7 +119,7 @@ class Resident:
         Requests in flight finish on their own reference.
         """
         self._freed += 1
-        self._instance = None
+        self._hold(None)
         self._thread.submit(self._loader.reclaim)
 
     async def equipped(self, instance: Lean) -> Equipped:
@@ -137,12 +144,16 @@ class Resident:
             _log.exception("loading failed")
             raise LoadRefused(f"loading failed ({type(error).__name__}); the backend's log has the cause") from error
 
+    def _hold(self, instance: Lean | None) -> None:
+        self._instance = instance
+        self._tell(instance is not None)
+
     async def _install(self, options: LoadOptions, freed: int) -> None:
         recognizer = await self._do(self._loader.load_recognizer, options)
         if freed != self._freed:
             raise LoadRefused("the model was freed while it was being loaded")
         self._reclaim_after(recognizer)
-        self._instance = Lean(options, recognizer)
+        self._hold(Lean(options, recognizer))
         self._retry_at = 0.0
 
     async def _restore(self, old: LoadOptions, freed: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from backend.server import start
+from backend.server import Serving, start
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 
@@ -21,6 +21,7 @@ from backend.wire import backend_pb2_grpc as rpc
 class Service:
     stub: rpc.BackendStub
     port: int
+    serving: Serving
 
     async def load(self, **fields) -> pb.Result:
         options = [*fields.pop("Options", []), "vad:off"]  # noise is speech to these fakes
@@ -39,11 +40,10 @@ class Service:
 
 @asynccontextmanager
 async def serving(loader, token: str = "") -> AsyncIterator[Service]:
-    server, port, scheduler = await start("127.0.0.1:0", loader, token)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Service(rpc.BackendStub(channel), port)
-    await server.stop(0)
-    scheduler.stop()
+    serving = await start("127.0.0.1:0", loader, token)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
+        yield Service(rpc.BackendStub(channel), serving.port, serving)
+    await serving.stop(0)
 
 
 @pytest.fixture
