@@ -16,10 +16,13 @@ from dataclasses import dataclass
 import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from backend.account import Ledger
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
+from backend.errors import AddressTaken
 from backend.options import LoadOptions
+from backend.wire.accounting import Accounting
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.guard import BearerToken
 from backend.wire.readiness import Readiness
@@ -56,11 +59,6 @@ class LazyLoader:
             self._real().reclaim()
 
 
-class AddressTaken(Exception):
-    def __init__(self, address: str) -> None:
-        super().__init__(f"cannot listen on {address}: the address is taken or not this machine's")
-
-
 @dataclass(frozen=True)
 class Serving:
     """A server that serves, and what has to end with it."""
@@ -79,8 +77,9 @@ class Serving:
 
 async def start(address: str, loader: Loader, token: str = "") -> Serving:
     """Serve on `address`. Raises AddressTaken."""
+    ledger = Ledger()
     server = grpc.aio.server(
-        interceptors=[BearerToken(token)] if token else [],
+        interceptors=[Accounting(ledger), *([BearerToken(token)] if token else [])],
         options=[
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
             ("grpc.max_send_message_length", _MESSAGE_BYTES),
