@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
@@ -27,6 +28,9 @@ from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.guard import BearerToken
 from backend.wire.readiness import Readiness
 from backend.wire.servicer import BackendServicer
+
+if TYPE_CHECKING:
+    from backend.metrics import Listener
 
 _log = logging.getLogger(__name__)
 
@@ -67,16 +71,19 @@ class Serving:
     port: int
     scheduler: Scheduler
     readiness: Readiness
+    listener: Listener | None
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls, let those that run end within the grace, cancel the rest."""
         self.readiness.enter_graceful_shutdown()
         await self.server.stop(grace_s)
         self.scheduler.stop()
+        if self.listener is not None:
+            await asyncio.to_thread(self.listener.close)
 
 
-async def start(address: str, loader: Loader, token: str = "") -> Serving:
-    """Serve on `address`. Raises AddressTaken."""
+async def start(address: str, loader: Loader, token: str = "", metrics: str = "") -> Serving:
+    """Serve on `address`, and metrics on theirs if there is one. Raises CannotStart, before any call is answered."""
     ledger = Ledger()
     server = grpc.aio.server(
         interceptors=[Accounting(ledger), *([BearerToken(token)] if token else [])],
@@ -96,8 +103,17 @@ async def start(address: str, loader: Loader, token: str = "") -> Serving:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise AddressTaken(address) from error
+    listener = _listen(metrics, ledger, scheduler, resident) if metrics else None
     await server.start()
-    return Serving(server, port, scheduler, readiness)
+    return Serving(server, port, scheduler, readiness, listener)
+
+
+def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> Listener:
+    from backend.metrics import Listener  # only where it is wanted
+
+    listener = Listener(metrics, ledger, scheduler, resident)
+    _log.info("metrics on the loopback, port %d", listener.port)
+    return listener
 
 
 async def serve(address: str, environment: Mapping[str, str]) -> None:
@@ -107,7 +123,8 @@ async def serve(address: str, environment: Mapping[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
-    serving = await start(address, LazyLoader(), token)
+    metrics = environment.get("QWEN_ASR_METRICS", "").strip()
+    serving = await start(address, LazyLoader(), token, metrics)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, serving.port, os.getpid())
     await stop.wait()

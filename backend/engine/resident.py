@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.errors import AlignerUnavailable, AsrError, LoadRefused, ModelNotLoaded
@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+AlignerState = Literal["none", "waiting", "loaded", "failed"]  # waiting: nobody has asked for times yet
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,15 @@ class Resident:
             "recognizer": instance.recognizer.weight_bytes if instance else 0,
             "aligner": instance.aligner.weight_bytes if isinstance(instance, Equipped) else 0,
         }
+
+    @property
+    def aligner_state(self) -> AlignerState:
+        instance = self._instance
+        if isinstance(instance, Equipped):
+            return "loaded"
+        if instance is None or not instance.options.forced_aligner:
+            return "none"
+        return "failed" if self._clock() < self._retry_at else "waiting"
 
     def current(self) -> Lean:
         """The instance for a request that begins now. Raises ModelNotLoaded."""

@@ -44,8 +44,8 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(loader, token: str = "") -> AsyncIterator[Service]:
-    serving = await start("127.0.0.1:0", loader, token)
+async def serving(loader, token: str = "", metrics: str = "") -> AsyncIterator[Service]:
+    serving = await start("127.0.0.1:0", loader, token, metrics)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
         yield Service(rpc.BackendStub(channel), serving.port, serving)
     await serving.stop(0)
