@@ -13,7 +13,9 @@ import asyncio  # noqa: E402
 import logging  # noqa: E402
 import sys  # noqa: E402
 
-from backend.server import AddressTaken, serve  # noqa: E402
+from backend.errors import CannotStart  # noqa: E402
+from backend.log import LogLines  # noqa: E402
+from backend.server import serve  # noqa: E402
 
 
 def main() -> int:
@@ -22,11 +24,13 @@ def main() -> int:
     arguments = parser.parse_args()
     # stderr is what the gateway shows; it may be a full device, and a lost log line must not stop the service
     logging.raiseExceptions = False
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setFormatter(LogLines())
+    logging.basicConfig(level=logging.INFO, handlers=[stderr])
     try:
         # not asyncio.run: at its end it would wait for a load that still runs in a thread
         asyncio.new_event_loop().run_until_complete(serve(arguments.addr, os.environ))
-    except AddressTaken as error:
+    except CannotStart as error:
         logging.error("%s", error)
         return 1
     return 0

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
+from backend.account import Account
 from backend.audio.speech import Speech
 from backend.audio.waveform import SAMPLE_RATE, Chunk
 from backend.engine.recognizer import AlignedUnit, Passage
@@ -37,10 +38,11 @@ _BESIDE_S = 0.1  # of sound beyond the neighbours' edges: they may be wrong, too
 class Alignment:
     """What one request aligns."""
 
-    def __init__(self, resident: Resident, scheduler: Scheduler, speech: Speech) -> None:
+    def __init__(self, resident: Resident, scheduler: Scheduler, speech: Speech, account: Account) -> None:
         self._resident = resident
         self._scheduler = scheduler
         self._speech = speech
+        self._account = account
 
     async def align(self, instance: Lean, heard: list[Heard], language: str) -> list[Heard]:
         """The parts with the aligner's units, or with the reason why there are none."""
@@ -100,7 +102,9 @@ class Alignment:
     async def _submit(self, equipped: Equipped, passage: Passage) -> list[AlignedUnit]:
         seconds = passage.samples.size / SAMPLE_RATE
         most = equipped.options.batch_max_size
-        return await self._scheduler.submit(equipped.aligner.align, passage, seconds=seconds, most=most, owner=self)
+        return await self._scheduler.submit(
+            equipped.aligner.align, passage, seconds=seconds, most=most, owner=self._account
+        )
 
 
 def _lost(units: Sequence[AlignedUnit]) -> list[tuple[int, int]]:

@@ -108,3 +108,19 @@ class EngineFailure(AsrError):
 
 class AlignerUnavailable(AsrError):
     """The aligner cannot serve this request. Never a status: the transcript goes out with coarse times."""
+
+
+class CannotStart(Exception):
+    """The process cannot begin to serve; the message is the last line that it logs."""
+
+
+class AddressTaken(CannotStart):
+    def __init__(self, address: str) -> None:
+        super().__init__(f"cannot listen on {address}: the address is taken or not this machine's")
+
+
+class MetricsAddressRefused(CannotStart):
+    def __init__(self) -> None:
+        super().__init__(
+            "QWEN_ASR_METRICS must be a port, or a loopback address with one, such as 9109 or 127.0.0.1:9109"
+        )

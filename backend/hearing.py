@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from backend.account import Account
 from backend.audio.chunks import halves
 from backend.audio.speech import Speech
 from backend.audio.waveform import Chunk
@@ -86,11 +87,14 @@ class _Manner:
 class Hearing:
     """What one request hears."""
 
-    def __init__(self, scheduler: Scheduler, instance: Lean, options: TranscribeOptions, speech: Speech) -> None:
+    def __init__(
+        self, scheduler: Scheduler, instance: Lean, options: TranscribeOptions, speech: Speech, account: Account
+    ) -> None:
         self._scheduler = scheduler
         self._instance = instance
         self._manner = _Manner(options.language, options.prompt)
         self._speech = speech
+        self._account = account
 
     async def hear(self, chunks: Iterable[Chunk]) -> list[Heard]:
         """The chunks' texts, in order; a chunk that was heard in pieces is given as its pieces."""
@@ -173,7 +177,7 @@ class Hearing:
             utterance,
             seconds=chunk.duration_s,
             most=load.batch_max_size,
-            owner=self,
+            owner=self._account,
         )
         return recognition
 

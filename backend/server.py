@@ -11,16 +11,26 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
+from backend.account import Ledger
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
+from backend.errors import AddressTaken
 from backend.options import LoadOptions
+from backend.wire.accounting import Accounting
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.guard import BearerToken
+from backend.wire.readiness import Readiness
 from backend.wire.servicer import BackendServicer
+
+if TYPE_CHECKING:
+    from backend.metrics import Listener
 
 _log = logging.getLogger(__name__)
 
@@ -53,31 +63,57 @@ class LazyLoader:
             self._real().reclaim()
 
 
-class AddressTaken(Exception):
-    def __init__(self, address: str) -> None:
-        super().__init__(f"cannot listen on {address}: the address is taken or not this machine's")
+@dataclass(frozen=True)
+class Serving:
+    """A server that serves, and what has to end with it."""
+
+    server: grpc.aio.Server
+    port: int
+    scheduler: Scheduler
+    readiness: Readiness
+    listener: Listener | None
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no new calls, let those that run end within the grace, cancel the rest."""
+        self.readiness.enter_graceful_shutdown()
+        await self.server.stop(grace_s)
+        self.scheduler.stop()
+        if self.listener is not None:
+            await asyncio.to_thread(self.listener.close)
 
 
-async def start(address: str, loader: Loader, token: str = "") -> tuple[grpc.aio.Server, int, Scheduler]:
-    """A serving server, the port it is bound to, and the scheduler behind it. Raises AddressTaken."""
+async def start(address: str, loader: Loader, token: str = "", metrics: str = "") -> Serving:
+    """Serve on `address`, and metrics on theirs if there is one. Raises CannotStart, before any call is answered."""
+    ledger = Ledger()
     server = grpc.aio.server(
-        interceptors=[BearerToken(token)] if token else [],
+        interceptors=[Accounting(ledger), *([BearerToken(token)] if token else [])],
         options=[
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
             ("grpc.max_send_message_length", _MESSAGE_BYTES),
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ],
     )
-    scheduler = Scheduler()
+    scheduler, readiness = Scheduler(), Readiness()
+    resident = Resident(loader, tell=readiness.set)
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
-        BackendServicer(Resident(loader), scheduler), server
+        BackendServicer(resident, scheduler), server
     )
+    add_HealthServicer_to_server(readiness, server)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise AddressTaken(address) from error
+    listener = _listen(metrics, ledger, scheduler, resident) if metrics else None
     await server.start()
-    return server, port, scheduler
+    return Serving(server, port, scheduler, readiness, listener)
+
+
+def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> Listener:
+    from backend.metrics import Listener  # only where it is wanted
+
+    listener = Listener(metrics, ledger, scheduler, resident)
+    _log.info("metrics on the loopback, port %d", listener.port)
+    return listener
 
 
 async def serve(address: str, environment: Mapping[str, str]) -> None:
@@ -87,11 +123,11 @@ async def serve(address: str, environment: Mapping[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
-    server, port, scheduler = await start(address, LazyLoader(), token)
+    metrics = environment.get("QWEN_ASR_METRICS", "").strip()
+    serving = await start(address, LazyLoader(), token, metrics)
     host = address.rpartition(":")[0]
-    _log.info("listening on %s:%d, pid %d", host, port, os.getpid())
+    _log.info("listening on %s:%d, pid %d", host, serving.port, os.getpid())
     await stop.wait()
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
-    await server.stop(_GRACE_S)
-    scheduler.stop()
+    await serving.stop(_GRACE_S)
     _log.info("stopped")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from backend.account import Account
 from backend.alignment import Alignment
 from backend.audio.chunks import split
 from backend.audio.decode import Decoded, decode
@@ -65,21 +66,27 @@ class Transcriber:
         self._scheduler = scheduler
         self._detect = detect
 
-    async def transcribe(self, path: str, options: TranscribeOptions) -> Transcript:
-        """The transcript of the recording at `path`. Raises any AsrError but LoadRefused."""
+    async def transcribe(self, path: str, options: TranscribeOptions, account: Account | None = None) -> Transcript:
+        """The transcript of the recording at `path`; `account` has its cost. Raises any AsrError but LoadRefused."""
+        account = account or Account()
         instance = self._resident.current()
         load = instance.options
-        recording = await asyncio.to_thread(decode, path, max_seconds=load.max_audio_s)
-        speech = await self._speech(recording.samples, load)
+        with account.spending("decode"):
+            recording = await asyncio.to_thread(decode, path, max_seconds=load.max_audio_s)
+        account.audio_s = recording.duration_s
         longest_s = min(load.max_chunk_s, _LONGEST_ALIGNED_S) if options.times else load.max_chunk_s
-        chunks = await asyncio.to_thread(
-            split, recording.samples, max_s=longest_s, speech=speech, margin_s=load.vad_margin_s
-        )
-        hearing = Hearing(self._scheduler, instance, options, speech)
-        heard = await hearing.hear(chunks)
+        with account.spending("vad"):
+            speech = await self._speech(recording.samples, load)
+            chunks = await asyncio.to_thread(
+                split, recording.samples, max_s=longest_s, speech=speech, margin_s=load.vad_margin_s
+            )
+        with account.spending("infer"):
+            heard = await Hearing(self._scheduler, instance, options, speech, account).hear(chunks)
         language = options.language or main_language(heard, speech)
         if options.times:
-            heard = await Alignment(self._resident, self._scheduler, speech).align(instance, heard, language)
+            alignment = Alignment(self._resident, self._scheduler, speech, account)
+            with account.spending("align"):
+                heard = await alignment.align(instance, heard, language)
         # in a thread: an hour of words takes long enough to make Health late
         return await asyncio.to_thread(_told, recording, speech, heard, language, load, options)
 

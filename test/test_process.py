@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -127,6 +128,42 @@ def test_a_taken_port_ends_it_with_the_cause_as_the_last_line(tmp_path: Path) ->
         _, said = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "taken" in said.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("metrics", "said"), [("taken", "for QWEN_ASR_METRICS"), ("0.0.0.0:9109", "loopback")])
+def test_metrics_that_cannot_be_served_end_it_with_the_cause(tmp_path: Path, metrics: str, said: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        metrics = metrics.replace("taken", f"127.0.0.1:{taken.getsockname()[1]}")
+        process = run("--addr=127.0.0.1:0", folder=tmp_path, QWEN_ASR_METRICS=metrics)
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said in log.strip().splitlines()[-1]
+    assert "listening on" not in log
+
+
+def test_its_log_is_sentences_and_json_and_its_metrics_end_with_it(tmp_path: Path) -> None:
+    process = run("--addr", "127.0.0.1:0", folder=tmp_path, QWEN_ASR_METRICS="0")
+    assert process.stderr is not None
+    metrics = int(re.search(r"metrics on the loopback, port (\d+)", process.stderr.readline())[1])
+    port = int(re.search(r"listening on \S+:(\d+), pid", process.stderr.readline())[1])
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = rpc.BackendStub(channel)
+        with pytest.raises(grpc.RpcError):
+            stub.AudioTranscription(pb.TranscriptRequest(dst='/secret"\n{"forged": 1}.wav'), timeout=30)
+        assert stub.Free(pb.HealthMessage(), timeout=30).success
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=10) as reply:
+            assert b'qwen_asr_requests_total{code="OK",method="Free"} 1.0' in reply.read()
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 0
+    requests = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert [line["method"] for line in requests] == ["AudioTranscription", "Free"]
+    assert "secret" not in log
+    assert log.splitlines()[-1].endswith("stopped")
+    with socket.socket() as gone:
+        assert gone.connect_ex(("127.0.0.1", metrics)) != 0
 
 
 def test_it_leaves_when_its_parent_is_killed(tmp_path: Path) -> None:

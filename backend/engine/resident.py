@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.errors import AlignerUnavailable, AsrError, LoadRefused, ModelNotLoaded
@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+AlignerState = Literal["none", "waiting", "loaded", "failed"]  # waiting: nobody has asked for times yet
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,16 @@ class Equipped(Lean):
 class Resident:
     """The one model of this process. Its methods belong to the event loop's thread; loads have their own."""
 
-    def __init__(self, loader: Loader, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        loader: Loader,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[bool], None] = lambda loaded: None,
+    ) -> None:
+        """`tell` is called whenever there may be a model or none from then on."""
         self._loader = loader
         self._clock = clock
+        self._tell = tell
         self._thread = ThreadPoolExecutor(1, "loader")  # not the loop's pool: recordings of hours are decoded there
         self._lock = asyncio.Lock()  # held by whoever loads
         self._instance: Lean | None = None
@@ -79,6 +87,15 @@ class Resident:
             "aligner": instance.aligner.weight_bytes if isinstance(instance, Equipped) else 0,
         }
 
+    @property
+    def aligner_state(self) -> AlignerState:
+        instance = self._instance
+        if isinstance(instance, Equipped):
+            return "loaded"
+        if instance is None or not instance.options.forced_aligner:
+            return "none"
+        return "failed" if self._clock() < self._retry_at else "waiting"
+
     def current(self) -> Lean:
         """The instance for a request that begins now. Raises ModelNotLoaded."""
         if self._instance is None:
@@ -97,7 +114,7 @@ class Resident:
                 return
             await self._do(self._loader.inspect, options)
             freed = self._freed
-            self._instance = None
+            self._hold(None)
             await self._do(self._loader.reclaim)
             try:
                 await self._install(options, freed)
@@ -112,7 +129,7 @@ class Resident:
         Requests in flight finish on their own reference.
         """
         self._freed += 1
-        self._instance = None
+        self._hold(None)
         self._thread.submit(self._loader.reclaim)
 
     async def equipped(self, instance: Lean) -> Equipped:
@@ -139,12 +156,16 @@ class Resident:
             _log.exception("loading failed")
             raise LoadRefused(f"loading failed ({type(error).__name__}); the backend's log has the cause") from error
 
+    def _hold(self, instance: Lean | None) -> None:
+        self._instance = instance
+        self._tell(instance is not None)
+
     async def _install(self, options: LoadOptions, freed: int) -> None:
         recognizer = await self._do(self._loader.load_recognizer, options)
         if freed != self._freed:
             raise LoadRefused("the model was freed while it was being loaded")
         self._reclaim_after(recognizer)
-        self._instance = Lean(options, recognizer)
+        self._hold(Lean(options, recognizer))
         self._retry_at = 0.0
 
     async def _restore(self, old: LoadOptions, freed: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from bisect import insort
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from backend.account import Account, Tally
 from backend.engine.batches import BatchOf, Together
 from backend.errors import AsrError, EngineFailure, OutOfMemory, Overloaded
 
@@ -33,10 +35,6 @@ _LIKE_LENGTH = 2.0  # prompts that are read together cost the longest: none is p
 _LEAST_TOGETHER_S = 30.0  # of audio that may run together, however often the memory ran out
 
 
-class _Owner:
-    """Whoever submits without saying for whom."""
-
-
 @dataclass(eq=False)
 class _Job:
     begin: Callable[[], Together]  # a bound method of the model: jobs of one session share it
@@ -44,8 +42,9 @@ class _Job:
     seconds: float
     most: int
     future: Future[Any]
-    owner: object
+    owner: Account
     turn: float = 0.0
+    since: float = field(default_factory=time.monotonic)
     gone: bool = False  # nobody waits for it any more
 
 
@@ -69,9 +68,10 @@ class Scheduler:
         self._longest_queue_s = longest_queue_s
         self._most_requests = most_requests
         self._clock = 0.0  # the turn of what was taken last
-        self._turns: WeakKeyDictionary[object, float] = WeakKeyDictionary()  # the last turn of every owner
+        self._turns: WeakKeyDictionary[Account, float] = WeakKeyDictionary()  # the last turn of every owner
         self._running: dict[Callable[[], Together], _Running] = {}
         self._most_s = float("inf")  # of audio together; finite once the memory ran out
+        self.tally = Tally()
         self._busy = False
         self._stopping = False
         self._changed = threading.Condition()
@@ -83,25 +83,31 @@ class Scheduler:
         with self._changed:
             return bool(self._busy or self._waiting)
 
+    @property
+    def waiting(self) -> tuple[int, float]:
+        """How many items wait, and how many seconds of audio they are."""
+        with self._changed:
+            return len(self._waiting), sum(job.seconds for job in self._waiting)
+
     async def submit(
-        self, work: Work[Item, Result], item: Item, *, seconds: float, most: int, owner: object | None = None
+        self, work: Work[Item, Result], item: Item, *, seconds: float, most: int, owner: Account | None = None
     ) -> Result:
         """`work([..., item, ...])`'s result for `item`, done with at most `most - 1` others.
 
-        `seconds` is the item's length of audio, `owner` the request that it is for. Raises Overloaded at once when too
-        much waits, OutOfMemory, EngineFailure, or the AsrError that `work` raised.
+        `seconds` is the item's length of audio, `owner` the account of the request that it is for. Raises Overloaded
+        at once when too much waits, OutOfMemory, EngineFailure, or the AsrError that `work` raised.
         """
         result: Result = await self.join(BatchOf(work), item, seconds=seconds, most=most, owner=owner)
         return result
 
     async def join(
-        self, begin: Callable[[], Together], item: Any, *, seconds: float, most: int, owner: object | None = None
+        self, begin: Callable[[], Together], item: Any, *, seconds: float, most: int, owner: Account | None = None
     ) -> Any:
         """What a session of `begin()`'s says of `item`, beside at most `most - 1` others. Raises as `submit` does.
 
         If the caller is cancelled, the item leaves its session at the next step.
         """
-        job = _Job(begin, item, seconds, most, Future(), owner or _Owner())
+        job = _Job(begin, item, seconds, most, Future(), owner or Account())
         with self._changed:
             self._refuse_if_full(job)
             job.turn = max(self._clock, self._turns.get(job.owner, 0.0)) + seconds
@@ -115,6 +121,7 @@ class Scheduler:
             with self._changed:
                 if job in self._waiting:
                     self._waiting.remove(job)
+                    job.owner.waited(job.since)
             raise
 
     def stop(self) -> None:
@@ -135,7 +142,9 @@ class Scheduler:
 
     def _run(self) -> None:
         while self._wait():
+            began = time.monotonic()
             self._go_on()
+            self.tally.compute_s += time.monotonic() - began
         for running in self._running.values():
             for job in running.jobs:
                 job.future.set_exception(EngineFailure())
@@ -170,6 +179,8 @@ class Scheduler:
                 self._waiting.remove(job)
                 if job.future.set_running_or_notify_cancel():  # False: cancelled a moment ago
                     taken.append(job)
+                    job.owner.enters(job.since)
+                    job.future.add_done_callback(job.owner.leaves)
                     rows, seconds = rows + 1, seconds + job.seconds
             if taken:
                 self._clock = max(self._clock, taken[0].turn)
@@ -181,10 +192,12 @@ class Scheduler:
             return
         begin = jobs[0].begin
         running = self._running.get(begin) or _Running(begin())
-        failure = _attempt(lambda: running.session.add([job.item for job in jobs]))
+        failure = _attempt(jobs, lambda: running.session.add([job.item for job in jobs]))
         if failure is None:
             running.jobs += jobs
             self._running[begin] = running
+            for job in running.jobs:
+                job.owner.ran_beside(len(running.jobs))
         else:
             self._each_alone(jobs, failure)
 
@@ -192,7 +205,8 @@ class Scheduler:
         """One step of a session: who ended is answered, whom nobody waits for leaves."""
         running = self._running[begin]
         ended: list[tuple[Any, Any]] = []
-        failure = _attempt(lambda: ended.extend(running.session.step()))
+        self.tally.steps[len(running.jobs)] += 1
+        failure = _attempt(running.jobs, lambda: ended.extend(running.session.step()))
         if failure is not None:
             del self._running[begin]
             self._each_alone(running.jobs, failure)
@@ -214,11 +228,13 @@ class Scheduler:
             jobs[0].future.set_exception(failure)
             return
         _log.warning("%d that ran together failed (%s); running each alone", len(jobs), type(failure).__name__)
+        self.tally.retries += len(jobs)
         if isinstance(failure, OutOfMemory):
+            self.tally.splits += 1
             self._most_s = max(sum(job.seconds for job in jobs) / 2, _LEAST_TOGETHER_S)
         for job in jobs:
             results: list[Any] = []
-            cause = None if job.gone else _attempt(lambda job=job, results=results: results.append(_alone(job)))  # type: ignore[misc]
+            cause = None if job.gone else _attempt([job], lambda job=job, results=results: results.append(_alone(job)))  # type: ignore[misc]
             if results:
                 job.future.set_result(results[0])
             else:
@@ -238,19 +254,20 @@ def _alone(job: _Job) -> Any:
             return result
 
 
-def _attempt(work: Callable[[], None]) -> AsrError | None:
+def _attempt(jobs: Sequence[_Job], work: Callable[[], None]) -> AsrError | None:
     """Do it once. What it raised is not kept: its traceback would hold the work's memory during the retries."""
     try:
         work()
     except Exception as error:  # noqa: BLE001 - models and drivers raise whatever they like; nothing may end this thread
-        return _cause(error)
+        return _cause(error, jobs)
     return None
 
 
-def _cause(error: Exception) -> AsrError:
+def _cause(error: Exception, jobs: Sequence[_Job]) -> AsrError:
     if isinstance(error, AsrError):
         return error
-    _log.error("the model failed", exc_info=error)
+    requests = ", ".join(sorted({job.owner.request for job in jobs}))
+    _log.error("the model failed [request %s]", requests, exc_info=error)
     # torch.OutOfMemoryError is a RuntimeError; the CPU allocator's has no class of its own
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return OutOfMemory()

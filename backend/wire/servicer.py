@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
+from backend.account import Account, current
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
 from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
@@ -28,7 +28,6 @@ Reply = TypeVar("Reply")
 Method: TypeAlias = Callable[[Any, Any, Context], Awaitable[Reply]]
 
 LOADED = "Model loaded successfully"  # the gateway's tests compare it
-WARNING_KEY = "x-asr-warning"
 
 
 def answered(method: Method[Reply]) -> Method[Reply]:
@@ -43,7 +42,6 @@ def answered(method: Method[Reply]) -> Method[Reply]:
         except Exception:  # noqa: BLE001 - the last line of defence: a client gets a status, whatever happened
             _log.exception("%s failed", method.__name__)
             cause = EngineFailure()
-        _log.info("%s refused: %s", method.__name__, type(cause).__name__)
         await refuse(context, cause)
         raise AssertionError("refuse does not return")
 
@@ -70,25 +68,18 @@ class BackendServicer(rpc.BackendServicer):
             await self._finishing(self._resident.load(messages.load_options(request)))
         except LoadRefused as refusal:
             _log.warning("LoadModel refused: %s", refusal)
+            _account().finish = type(refusal).__name__
             return pb.Result(success=False, message=str(refusal))
         return pb.Result(success=True, message=LOADED)
 
     @answered
     async def AudioTranscription(self, request: pb.TranscriptRequest, context: Context) -> pb.TranscriptResult:  # noqa: N802
-        began = time.monotonic()
+        account = _account()
         self._resident.current()
         check_identity(loaded=self._resident.identity, requested=request.ModelIdentity)
-        transcript = await self._transcriber.transcribe(request.dst, messages.transcribe_options(request))
-        if transcript.warnings:
-            context.set_trailing_metadata(((WARNING_KEY, "; ".join(transcript.warnings)),))
-        _log.info(
-            "transcribed %.1f s of audio in %.2f s: language %s, %d segments%s",
-            transcript.duration_s,
-            time.monotonic() - began,
-            transcript.language or "none",
-            len(transcript.segments),
-            "".join(f"; {warning}" for warning in transcript.warnings),
-        )
+        transcript = await self._transcriber.transcribe(request.dst, messages.transcribe_options(request), account)
+        account.language, account.segments = transcript.language, len(transcript.segments)
+        account.warnings = transcript.warnings
         return await asyncio.to_thread(messages.transcript_result, transcript)  # hours of words would delay Health
 
     async def AudioTranscriptionStream(  # noqa: N802
@@ -123,3 +114,8 @@ class BackendServicer(rpc.BackendServicer):
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         await asyncio.shield(task)
+
+
+def _account() -> Account:
+    """This call's, opened by wire/accounting.py."""
+    return current() or Account()

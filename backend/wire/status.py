@@ -12,6 +12,7 @@ import grpc
 from grpc import StatusCode
 
 from backend import errors
+from backend.account import current
 
 STATUS: dict[type[errors.AsrError], StatusCode] = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
@@ -35,4 +36,6 @@ def status_of(error: errors.AsrError) -> StatusCode:
 
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: errors.AsrError) -> None:
     """End the call with the error's status and message. Does not return."""
+    if account := current():
+        account.finish = type(error).__name__
     await context.abort(status_of(error), str(error))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backend.account import Account
 from backend.engine.scheduler import Scheduler
 from backend.errors import EngineFailure, OutOfMemory, Overloaded
 
@@ -103,7 +104,7 @@ async def test_a_row_that_ends_makes_room_for_the_next(scheduler: Scheduler) -> 
 
 
 async def test_a_short_command_goes_before_the_next_chunk_of_a_long_recording(scheduler: Scheduler) -> None:
-    model, long, command = Counting(), object.__new__(type("Owner", (), {})), object.__new__(type("Owner", (), {}))
+    model, long, command = Counting(), Account(), Account()
     first = await held(scheduler, model, most=1)
     chunks = [joining(scheduler, model, 101 + 100 * n, most=1, seconds=15.0, owner=long) for n in range(6)]
     short = joining(scheduler, model, 901, most=1, seconds=3.0, owner=command)
@@ -184,7 +185,7 @@ async def test_after_memory_ran_out_less_runs_together(scheduler: Scheduler) -> 
 async def test_too_many_waiting_requests_are_refused_at_once() -> None:
     scheduler, model = Scheduler(most_requests=2), Counting()
     first = await held(scheduler, model, most=1)
-    owners = [type("Owner", (), {})() for _ in range(3)]
+    owners = [Account() for _ in range(3)]
     waiting = [joining(scheduler, model, 101 + 100 * n, most=1, owner=owners[n]) for n in range(2)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +16,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from backend.server import start
+from backend.log import LogLines
+from backend.server import Serving, start
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 
@@ -21,6 +26,7 @@ from backend.wire import backend_pb2_grpc as rpc
 class Service:
     stub: rpc.BackendStub
     port: int
+    serving: Serving
 
     async def load(self, **fields) -> pb.Result:
         options = [*fields.pop("Options", []), "vad:off"]  # noise is speech to these fakes
@@ -38,12 +44,11 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(loader, token: str = "") -> AsyncIterator[Service]:
-    server, port, scheduler = await start("127.0.0.1:0", loader, token)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Service(rpc.BackendStub(channel), port)
-    await server.stop(0)
-    scheduler.stop()
+async def serving(loader, token: str = "", metrics: str = "") -> AsyncIterator[Service]:
+    serving = await start("127.0.0.1:0", loader, token, metrics)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
+        yield Service(rpc.BackendStub(channel), serving.port, serving)
+    await serving.stop(0)
 
 
 @pytest.fixture
@@ -73,3 +78,41 @@ def wav(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+class Log:
+    """What the backend logged, as it would stand on stderr."""
+
+    def __init__(self) -> None:
+        self._stream = io.StringIO()
+        self.handler = logging.StreamHandler(self._stream)
+        self.handler.setFormatter(LogLines())
+
+    @property
+    def text(self) -> str:
+        return self._stream.getvalue()
+
+    @property
+    def requests(self) -> list[dict]:
+        """The lines of JSON."""
+        return [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
+
+    async def after(self, count: int) -> list[dict]:
+        """`requests`, once there are `count`: an error's status is on its way before its line is written."""
+        for _ in range(1000):
+            if len(self.requests) >= count:
+                break
+            await asyncio.sleep(0.01)
+        assert len(self.requests) == count
+        return self.requests
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    log, root = Log(), logging.getLogger()
+    level = root.level
+    root.addHandler(log.handler)
+    root.setLevel(logging.INFO)
+    yield log
+    root.removeHandler(log.handler)
+    root.setLevel(level)
