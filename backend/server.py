@@ -58,7 +58,9 @@ class AddressTaken(Exception):
         super().__init__(f"cannot listen on {address}: the address is taken or not this machine's")
 
 
-async def start(address: str, loader: Loader, token: str = "") -> tuple[grpc.aio.Server, int, Scheduler]:
+async def start(
+    address: str, loader: Loader, token: str = "", scheduler: Scheduler | None = None
+) -> tuple[grpc.aio.Server, int, Scheduler]:
     """A serving server, the port it is bound to, and the scheduler behind it. Raises AddressTaken."""
     server = grpc.aio.server(
         interceptors=[BearerToken(token)] if token else [],
@@ -68,7 +70,7 @@ async def start(address: str, loader: Loader, token: str = "") -> tuple[grpc.aio
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ],
     )
-    scheduler = Scheduler()
+    scheduler = scheduler or Scheduler()
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
         BackendServicer(Resident(loader), scheduler), server
     )
@@ -80,14 +82,19 @@ async def start(address: str, loader: Loader, token: str = "") -> tuple[grpc.aio
     return server, port, scheduler
 
 
-async def serve(address: str, environment: Mapping[str, str]) -> None:
-    """Serve until SIGTERM or SIGINT, then let what runs end within the grace and cancel the rest."""
+async def serve(
+    address: str, environment: Mapping[str, str], loader: Loader | None = None, scheduler: Scheduler | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let what runs end within the grace and cancel the rest.
+
+    `loader` and `scheduler` are for trials: other models behind the very same server.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
-    server, port, scheduler = await start(address, LazyLoader(), token)
+    server, port, scheduler = await start(address, loader or LazyLoader(), token, scheduler)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, port, os.getpid())
     await stop.wait()
