@@ -88,18 +88,20 @@ class Child:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
-    def load_plan(self, plan: Plan, *options: str) -> None:
+    def load_plan(self, plan: Plan, *options: str, patience_s: float = _LOAD_S) -> None:
         """Raises Failed. No detector: noise is to reach the recogniser whole."""
-        self.load(pb.ModelOptions(Model=plan.as_name(), Options=["vad:off", "forced_aligner:shares", *options]))
+        named = ["vad:off", "forced_aligner:shares", *options]
+        self.load(pb.ModelOptions(Model=plan.as_name(), Options=named), patience_s)
 
     def load_demo(self, *options: str) -> None:
         """Raises Failed."""
         named = [f"forced_aligner:{DEMO_ALIGNER}", *options]
         self.load(pb.ModelOptions(Model="demo", ModelFile=str(DEMO_MODEL), Options=named, Threads=os.cpu_count() or 1))
 
-    def load(self, options: pb.ModelOptions) -> None:
+    def load(self, options: pb.ModelOptions, patience_s: float = _LOAD_S) -> None:
+        """Raises Failed."""
         try:
-            result = self.stub.LoadModel(options, timeout=_LOAD_S)
+            result = self.stub.LoadModel(options, timeout=patience_s)
         except grpc.RpcError as error:
             raise Failed(f"LoadModel: {error.code().name}") from error
         if not result.success:

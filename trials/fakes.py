@@ -60,7 +60,7 @@ def _happen(fault: Fault) -> bool:
 
 @dataclass(eq=False)
 class HashRecognizer:
-    """See sounds.text_of."""
+    """See sounds.text_of. It refers to itself, as models do: only the garbage collector ends it, wherever that runs."""
 
     plan: Plan
     weight_bytes: int = 1000
@@ -68,6 +68,7 @@ class HashRecognizer:
 
     def __post_init__(self) -> None:
         self.faults = Faults(self.plan)
+        self.itself = self
 
     def session(self) -> HashSession:
         self.faults.call("session")

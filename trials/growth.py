@@ -43,12 +43,12 @@ def measure(form: Form) -> Iterator[Line]:
     growth = grown(Plan(steps=2), form.requests)
     name = f"{form.requests} requests"
     note = f"holds {growth.held[-1] / processes.MIB:.0f} MiB at the end"
-    yield at_most(name, "memory per 1000, second half", _mib(growth.slope), MOST_MIB, "MiB", note)
+    yield at_most(name, "memory per 1000, second half", mib(growth.slope), MOST_MIB, "MiB", note)
     yield none_of(name, "descriptors left", max(growth.descriptors, 0))
     yield none_of(name, "children left", max(growth.children, 0))
     yield none_of(name, "not exact", growth.inexact)
     form.say("memory of the build that leaks")
-    leak = _mib(grown(Plan(steps=2, leaks=True), max(form.requests // 4, 300)).slope)
+    leak = mib(grown(Plan(steps=2, leaks=True), max(form.requests // 4, 300)).slope)
     yield holds(name, "a build that leaks, per 1000", f"{leak:.0f} MiB", f"> {MOST_MIB:g} MiB", leak > MOST_MIB)
 
 
@@ -95,5 +95,5 @@ def _settled(child: Child, before: tuple[int, int]) -> tuple[int, int]:
         time.sleep(0.05)
 
 
-def _mib(bytes_per_request: float) -> float:
+def mib(bytes_per_request: float) -> float:
     return bytes_per_request * 1000 / processes.MIB

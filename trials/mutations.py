@@ -66,7 +66,7 @@ def claiming(chance: Random, file: bytes, _other: bytes) -> bytes:
 
 def spliced(chance: Random, file: bytes, other: bytes) -> bytes:
     """The head of one and the tail of another."""
-    return file[: chance.randrange(1, len(file))] + other[chance.randrange(len(other)) :]
+    return file[: chance.randrange(len(file)) + 1] + other[chance.randrange(len(other)) :]
 
 
 def inserted(chance: Random, file: bytes, other: bytes) -> bytes:

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -42,7 +42,7 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
     "cancel": (cancelling.measure, cancelling.measure_demo),
     "stop": (stopping.measure_demo, stopping.measure_fakes),
     "orphans": (orphans,),
-    "models": (surviving.measure, surviving.refused_load, damaged.measure),
+    "models": (surviving.measure, surviving.replaced, surviving.refused_load, damaged.measure),
     "machine": (
         limits.full_stderr,
         limits.closed_stderr,
@@ -55,8 +55,8 @@ MEASURES: Mapping[str, tuple[Measure, ...]] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    wanted = parse(argv)
+def main(argv: Sequence[str] | None = None, measures: Mapping[str, tuple[Measure, ...]] = MEASURES) -> int:
+    wanted = parse(argv, measures)
     form = Form(
         load_s=wanted.minutes * 60,
         streams=wanted.streams,
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     lines: list[Line] = []
     try:
-        for measure in chain.from_iterable(MEASURES[name] for name in wanted.only):
+        for measure in chain.from_iterable(measures[name] for name in wanted.only):
             lines += measured(measure, form)
             _keep(lines, form, wanted.out)
     except KeyboardInterrupt:
@@ -88,7 +88,7 @@ def measured(measure: Measure, form: Form) -> list[Line]:
     return lines
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None, known: Iterable[str] = MEASURES) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="trials.soak", description="What breaks such a server, tried on this one.")
     parser.add_argument("--minutes", type=float, default=0.5, help="of each load that is held; default: 0.5")
     parser.add_argument("--streams", type=int, default=Form.streams, help="at once; default: 16")
@@ -97,18 +97,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=Form.kills, help="of the parent")
     parser.add_argument("--seed", type=int, default=Form.seed)
     parser.add_argument(
-        "--only", type=_names, default=tuple(MEASURES), help=f"of {', '.join(MEASURES)}, with commas between them"
+        "--only", type=_some_of(known), default=tuple(known), help=f"of {', '.join(known)}, with commas between them"
     )
     parser.add_argument("--out", type=Path, default=OUT)
     return parser.parse_args(argv)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    found = tuple(name.strip() for name in text.split(","))
-    unknown = [name for name in found if name not in MEASURES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not known; there are {', '.join(MEASURES)}")
-    return found
+def _some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """Reads names with commas between them."""
+
+    def names(text: str) -> tuple[str, ...]:
+        found = tuple(name.strip() for name in text.split(","))
+        unknown = [name for name in found if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not known; there are {', '.join(known)}")
+        return found
+
+    return names
 
 
 def _keep(lines: Sequence[Line], form: Form, out: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from backend.wire import backend_pb2 as pb
 from trials import processes
-from trials.asking import OK, Outcome, Wanted, asked, connected, own_sound, statuses
+from trials.asking import LOST, OK, Outcome, Wanted, asked, connected, own_sound, statuses
 from trials.child import ROOT, RUN, Child
 from trials.form import Form, sound_folder
 from trials.lines import Line, at_most, holds, none_of
@@ -61,8 +61,9 @@ def lines_of(measure: str, stop: Stop, can_finish: int) -> Iterator[Line]:
     finished = [outcome.status == OK and bool(outcome.result.text) for outcome in stop.outcomes[:can_finish]]
     yield none_of(measure, f"lost of {can_finish} that could finish", finished.count(False))
     if rest := stop.outcomes[can_finish:]:
-        ended = all(outcome.status != OK for outcome in rest)
-        yield holds(measure, "the others", statuses(rest), "a status", ended)
+        told = all(outcome.status not in (OK, LOST) for outcome in rest)
+        causes = "; ".join(sorted({outcome.details for outcome in rest}))
+        yield holds(measure, "the others", statuses(rest), "a status", told, causes)
     yield none_of(measure, "children left", len(stop.left))
 
 

@@ -25,13 +25,14 @@ from trials.asking import (
     own_sound,
     statuses,
 )
-from trials.child import Child, Failed
+from trials.child import VICTIM, Child, Failed
 from trials.form import Form, sound_folder
 from trials.lines import Line, holds
 from trials.plan import Fault, Plan, taking
 
 MEASURE = "fault"
 _BYSTANDERS = 7
+_LOADS, _COLLECT_EVERY = 150, 1
 _STEPS, _STEP_S = 20, 0.003
 _LONGER = 10  # where the others must still run when the victim comes or goes
 _PATIENCE_S = 15.0
@@ -162,6 +163,51 @@ def said(outcome: Outcome, exact: bool) -> str:
 
 def wanted_of(trial: Trial) -> str:
     return f"{trial.victim}{' exact' if trial.victim == OK else ''}{' + warning' if trial.warns else ''}"
+
+
+def replaced(form: Form) -> Iterator[Line]:
+    """One model after the other under load. A request that comes between two is told so; all others are answered."""
+    form.say(f"fault: {_LOADS} loads under load")
+    with sound_folder() as folder, Child(VICTIM, "--collect-every", str(_COLLECT_EVERY)) as child:
+        child.load_plan(Plan())
+        sounds = [own_sound(folder, number, 0.3, taking(2, number), times=number % 2 == 0) for number in range(4)]
+        outcomes, loads = asyncio.run(_reloaded(child, sounds))
+        golden = child.is_alive and loads == _LOADS and golden_is_exact(child, own_sound(folder, 99, 1.5, taking(2)))
+    bad = [o for w, o in outcomes if not o.is_exact(w) and o.status != "FAILED_PRECONDITION"]
+    measured = (
+        f"{loads} loads; {len(bad)} of {len(outcomes)} lost or wrong; golden {'exact' if golden else 'NOT EXACT'}"
+    )
+    yield holds(
+        MEASURE,
+        f"{_LOADS} other models, one after the other",
+        measured,
+        f"{_LOADS} loads; 0; exact",
+        loads == _LOADS and not bad and golden,
+        statuses([outcome for _, outcome in outcomes]),
+    )
+
+
+async def _reloaded(child: Child, sounds: Sequence[Wanted]) -> tuple[list[tuple[Wanted, Outcome]], int]:
+    """What became of the requests, and how many loads succeeded."""
+    outcomes: list[tuple[Wanted, Outcome]] = []
+    ended = asyncio.Event()
+
+    async def stream(wanted: Wanted) -> None:
+        async with connected(child.address) as stub:
+            while not ended.is_set():
+                outcomes.append((wanted, await asked(stub, wanted, _PATIENCE_S)))
+
+    streams = [asyncio.create_task(stream(wanted)) for wanted in sounds]
+    loads = 0
+    while loads < _LOADS:
+        try:
+            await asyncio.to_thread(child.load_plan, Plan(step_s=0.001 + loads * 1e-9), patience_s=_PATIENCE_S)
+        except Failed:
+            break
+        loads += 1
+    ended.set()
+    await asyncio.gather(*streams)
+    return outcomes, loads
 
 
 def refused_load(form: Form) -> Iterator[Line]:

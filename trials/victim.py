@@ -1,7 +1,8 @@
 """The backend with models that fail by plan, as a process: `python -m trials.victim --addr HOST:PORT`.
 
 Everything but the loader is the backend's own, from the parent's watch to the exit, in the order of
-backend/__main__.py. The two numbers bound what may wait, so that an overload needs tens of requests and not thousands.
+backend/__main__.py. Two numbers bound what may wait, so that an overload needs tens of requests and not thousands; the
+third makes the garbage collector run after so many new objects: what it meets once in months is then met in seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ parent.watch(os.environ)
 
 import argparse  # noqa: E402
 import asyncio  # noqa: E402
+import gc  # noqa: E402
 import logging  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
@@ -28,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--addr", required=True)
     parser.add_argument("--most-requests", type=int)
     parser.add_argument("--longest-queue-s", type=float)
+    parser.add_argument("--collect-every", type=int)
     wanted = parser.parse_args(argv)
+    if wanted.collect_every:
+        gc.set_threshold(wanted.collect_every)
     logging.raiseExceptions = False
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     bounds = {
