@@ -74,7 +74,7 @@ bench: install-dev ## How fast, how large, beside today's way: SHAPE=demo|0.6b|1
 	@$(PYTHON_BIN) -m bench $(BENCH_ARGS)
 
 .PHONY: soak
-soak: install-dev ## Load, overload, cancels, signals, faults, leaks, each beside its goal: MINUTES STREAMS REQUESTS ONLY SEED
+soak: install-dev ## What breaks such a server, each beside its goal: MINUTES STREAMS REQUESTS CANCELS KILLS ONLY SEED
 	@$(PYTHON_BIN) -m trials.soak $(SOAK_ARGS)
 
 .PHONY: fuzz

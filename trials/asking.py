@@ -20,8 +20,7 @@ import grpc
 from backend.audio.waveform import SAMPLE_RATE
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc
-from demo.child import CHANNEL
-from trials.child import Child
+from trials.child import CHANNEL, Child
 from trials.sounds import noise, text_of, write
 
 OK, CANCELLED, LOST = "OK", "CANCELLED", "lost"

@@ -24,12 +24,12 @@ _ORPHAN_S = 3.0
 
 
 def orphans(form: Form) -> Iterator[Line]:
-    """trials/orphans.py: `measure(kills, seed)` yields the seconds from each kill of the parent until all were gone."""
+    """trials/orphans.py: `outlived_s(kills, seed)` has the seconds that the backend outlived each killed parent."""
     if importlib.util.find_spec("trials.orphans") is None:
         yield failed("orphans", "trials/orphans.py is not there")
         return
     form.say(f"orphans: {form.kills} kills of the parent")
-    gone_s = list(importlib.import_module("trials.orphans").measure(form.kills, form.seed))
+    gone_s = list(importlib.import_module("trials.orphans").outlived_s(form.kills, form.seed))
     longest = max(gone_s, default=float("inf"))
     shown = f"{longest:.2f} s at most, {len(gone_s)} kills"
     yield holds("orphans", "gone after", shown, f"≤ {_ORPHAN_S:g} s", longest <= _ORPHAN_S, seconds=gone_s)

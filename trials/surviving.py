@@ -174,13 +174,11 @@ def replaced(form: Form) -> Iterator[Line]:
         outcomes, loads = asyncio.run(_reloaded(child, sounds))
         golden = child.is_alive and loads == _LOADS and golden_is_exact(child, own_sound(folder, 99, 1.5, taking(2)))
     bad = [o for w, o in outcomes if not o.is_exact(w) and o.status != "FAILED_PRECONDITION"]
-    measured = (
-        f"{loads} loads; {len(bad)} of {len(outcomes)} lost or wrong; golden {'exact' if golden else 'NOT EXACT'}"
-    )
+    shown = f"{loads} loads; {len(bad)} of {len(outcomes)} lost or wrong; golden {'exact' if golden else 'NOT EXACT'}"
     yield holds(
         MEASURE,
         f"{_LOADS} other models, one after the other",
-        measured,
+        shown,
         f"{_LOADS} loads; 0; exact",
         loads == _LOADS and not bad and golden,
         statuses([outcome for _, outcome in outcomes]),

@@ -21,7 +21,7 @@ import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
 from backend.engine.scheduler import Scheduler  # noqa: E402
-from backend.server import AddressTaken, serve  # noqa: E402
+from backend.server import serve  # noqa: E402
 from trials.fakes import PlannedLoader  # noqa: E402
 
 
@@ -41,11 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "longest_queue_s": wanted.longest_queue_s,
     }
     scheduler = Scheduler(**{name: bound for name, bound in bounds.items() if bound is not None})
-    try:
-        asyncio.new_event_loop().run_until_complete(serve(wanted.addr, os.environ, PlannedLoader(), scheduler))
-    except AddressTaken as error:
-        logging.error("%s", error)
-        return 1
+    asyncio.new_event_loop().run_until_complete(serve(wanted.addr, os.environ, PlannedLoader(), scheduler))
     return 0
 
 

@@ -109,8 +109,13 @@ def _load(draw: st.DrawFn) -> Case:
 
 
 def cases(seed: int, requests: int, loads: int) -> Iterator[Case]:
+    """So many of each, and behind them every bad load that is known, once."""
     yield from drawn(_request(), seed, requests)
     yield from drawn(_load(), seed, loads)
+    for wrong in _BAD:
+        yield Case("known bad loads", wrong[:60], "bad", request={"Options": [wrong]}, load=True)
+    for field in _BAD_FIELDS:
+        yield Case("known bad loads", str(field)[:60], "bad", request=field, load=True)
 
 
 def drawn(strategy: st.SearchStrategy[Case], seed: int, count: int) -> list[Case]:

@@ -40,7 +40,7 @@ def test_a_mutant_is_never_empty() -> None:
 
 
 def test_requests_and_loads_are_good_and_bad() -> None:
-    drawn = list(wishes.cases(1, 80, 60))
+    drawn = [case for case in wishes.cases(1, 80, 60) if case.kind != "known bad loads"]
     assert len(drawn) == 140
     for is_load in (False, True):
         assert {case.expected for case in drawn if case.load is is_load} == {"good", "bad", "either"}

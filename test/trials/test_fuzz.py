@@ -10,34 +10,33 @@ import pytest
 from trials import fuzz
 from trials.cases import Case, save
 
-# A load that is answered INTERNAL instead of being refused, for the same reason each: nothing answers it yet.
-AWAITED = {"loads"}
+# Loads that are answered INTERNAL instead of being refused; to be taken out of here when the backend refuses them.
+AWAITED = ("{'MainGPU': '999", "{'EngineArgs': '[[[")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    """The lines of the JSON by kind of input."""
+def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """Those of the JSON."""
     out = tmp_path_factory.mktemp("fuzz")
     fuzz.main(["--cases", "300", "--brief", "--out", str(out)])
-    lines = json.loads((out / "fuzz.json").read_text())["lines"]
-    return {f"{line['measure']}, {line['what']}" if not line["figures"].get("outcomes") else line["measure"]: line
-            for line in lines}  # fmt: skip
+    found: list[dict] = json.loads((out / "fuzz.json").read_text())["lines"]
+    return found
 
 
-def test_what_is_bad_is_refused_and_what_is_sound_is_answered(found: dict[str, dict]) -> None:
-    kinds = {kind: line for kind, line in found.items() if "outcomes" in line["figures"]}
-    assert {"as they are", "no sound", "rates", "channels", "playlists", "paths", "requests"} <= {*kinds}
+def test_what_is_bad_is_refused_and_what_is_sound_is_answered(lines: list[dict]) -> None:
+    kinds = {line["measure"]: line for line in lines if "outcomes" in line["figures"]}
+    assert {"as they are", "no sound", "rates", "channels", "playlists", "paths", "requests", "loads"} <= {*kinds}
     for kind, line in kinds.items():
         print(kind, line["measured"], line["note"])
-        in_time = all("took" in failure for failure in line["figures"]["failures"])  # a busy machine's
-        assert in_time or kind in AWAITED, line["note"]
+        failures = [failure for failure in line["figures"]["failures"] if not failure.startswith(AWAITED)]
+        assert all(": took " in failure for failure in failures), failures  # a busy machine's
 
 
-def test_no_input_ends_the_server_or_touches_another_request(found: dict[str, dict]) -> None:
-    for line in ("all inputs, deaths of the server", "all inputs, more than 512 MiB", "golden request, at the end"):
-        assert found[line]["is_met"], found[line]
-    (bystander,) = (line for line in found.values() if line["measure"] == "a bystander")
-    assert bystander["is_met"], bystander["note"]
+def test_no_input_ends_the_server_or_touches_another_request(lines: list[dict]) -> None:
+    closing = [line for line in lines if line["measure"] in ("all inputs", "a bystander", "golden request")]
+    assert len(closing) == 5
+    for line in closing:
+        assert line["is_met"] or line["what"].startswith("longer than"), line
 
 
 def test_a_saved_case_is_sent_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,13 +13,14 @@ from trials.form import Form
 from trials.lines import Line
 from trials.plan import Plan
 
-# What `make soak` shows as FAILED: nothing of the backend's answers it yet.
+# What `make soak` shows as FAILED; to be taken out of here when the backend answers it.
 AWAITED = {
     "a session that cannot begin, once",
     "a client leaves, and its row cannot be dropped",
     "out of memory as one joins those that run, once",
 }
 TRIALS = [trial for trial in surviving.TRIALS if trial.injected not in AWAITED]
+awaited = pytest.mark.xfail(reason="the backend does not answer this yet", run=False)
 CLEANUP_S = 10.0  # for a slot that is wanted within one
 
 
@@ -56,14 +57,28 @@ def struck(form: Form) -> dict[str, Line]:
     return {line.what: line for line in surviving.measure(form, TRIALS)}
 
 
-@pytest.mark.parametrize("injected", [trial.injected for trial in TRIALS])
+@pytest.mark.parametrize(
+    "injected",
+    [pytest.param(t.injected, marks=awaited if t.injected in AWAITED else ()) for t in surviving.TRIALS],
+)
 def test_a_fault_of_a_model_touches_the_victim_alone(struck: dict[str, Line], injected: str) -> None:
     line = struck[injected]
     assert line.is_met, (line.measured, line.goal, line.note)
 
 
 @pytest.mark.parametrize(
-    "fault", [surviving.refused_load, limits.full_stderr, limits.closed_stderr, limits.no_descriptors]
+    "fault",
+    [
+        surviving.refused_load,
+        pytest.param(surviving.replaced, marks=awaited),
+        limits.full_stderr,
+        limits.closed_stderr,
+        limits.no_descriptors,
+        pytest.param(limits.killed_decoder, marks=awaited),
+        pytest.param(limits.lost_device, marks=awaited),
+        pytest.param(limits.hanging_engine, marks=awaited),
+    ],
+    ids=lambda fault: fault.__name__,
 )
 def test_a_fault_of_the_machine_is_survived(form: Form, fault: soak.Measure) -> None:
     counted(fault(form))
