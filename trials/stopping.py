@@ -43,13 +43,13 @@ def measure_demo(form: Form) -> Iterator[Line]:
     yield from lines_of("SIGTERM, demo models", stop, can_finish=len(crowd) + 1)
 
 
-def measure_fakes(form: Form) -> Iterator[Line]:
+def measure_fakes(form: Form, never_end: int = 2) -> Iterator[Line]:
     """Requests of 1.5 s beside some that would never end: they must not take the others with them."""
     form.say("SIGTERM with requests that cannot end")
     with sound_folder() as folder, Child() as child:
         child.load_plan(Plan(step_s=0.01))
         brief = [own_sound(folder, number, 1.0, taking(_BRIEF, number)) for number in range(6)]
-        endless = [own_sound(folder, 100 + number, 1.0, taking(_ENDLESS, number)) for number in range(2)]
+        endless = [own_sound(folder, 100 + number, 1.0, taking(_ENDLESS, number)) for number in range(never_end)]
         stop = asyncio.run(_stopped(child, [*brief, *endless], after_s=0.3))
     yield from lines_of("SIGTERM, some never end", stop, can_finish=len(brief))
 

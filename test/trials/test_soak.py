@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trials import cancelling, growth, limits, load, overload, soak, surviving
+from trials import cancelling, growth, limits, load, overload, soak, stopping, surviving
 from trials.form import Form
 from trials.lines import Line
 from trials.plan import Plan
@@ -50,6 +50,11 @@ def test_a_client_that_leaves_frees_its_slot(form: Form) -> None:
     lines = counted(cancelling.measure(form, stages))
     assert len(lines) == len(stages)
     assert all(line.figures["value"] < CLEANUP_S for line in lines.values())
+
+
+def test_sigterm_loses_nothing_that_can_finish(form: Form) -> None:
+    lines = counted(stopping.measure_fakes(form, never_end=0))
+    assert lines["exit"].figures["value"] < 10  # the grace: nothing was left to wait for
 
 
 @pytest.fixture(scope="module")
