@@ -16,6 +16,10 @@ EVAL_ARGS = $(call given,MANIFEST,manifest) $(call given,MODEL,model) $(call giv
 	$(call given,OPTIONS,option) $(if $(filter-out 0,$(BASELINE)),--baseline) $(call given,NONSPEECH,nonspeech)
 BENCH_ARGS = $(call given,SHAPE,shape) $(call given,RUNS,runs) $(call given,ONLY,only) $(call given,AGAINST,against) \
 	$(call given,FORMATS,formats) $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(LONG)),--long)
+SOAK_ARGS = $(call given,MINUTES,minutes) $(call given,STREAMS,streams) $(call given,REQUESTS,requests) \
+	$(call given,CANCELS,cancels) $(call given,KILLS,kills) $(call given,SEED,seed) $(call given,ONLY,only)
+FUZZ_ARGS = $(call given,CASES,cases) $(call given,SEED,seed) $(call given,REPLAY,replay) \
+	$(if $(filter-out 0,$(BRIEF)),--brief)
 ADDR ?= 127.0.0.1:50051
 
 .PHONY: help
@@ -68,6 +72,14 @@ eval-aligner: install-dev ## The aligner alone against the package's own: MANIFE
 .PHONY: bench
 bench: install-dev ## How fast, how large, beside today's way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST QUICK=1 LONG=1
 	@$(PYTHON_BIN) -m bench $(BENCH_ARGS)
+
+.PHONY: soak
+soak: install-dev ## What breaks such a server, each beside its goal: MINUTES STREAMS REQUESTS CANCELS KILLS ONLY SEED
+	@$(PYTHON_BIN) -m trials.soak $(SOAK_ARGS)
+
+.PHONY: fuzz
+fuzz: install-dev ## Thousands of bad inputs through the running server: CASES SEED REPLAY=FILE BRIEF=1
+	@$(PYTHON_BIN) -m trials.fuzz $(FUZZ_ARGS)
 
 .PHONY: demo-models
 demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)

@@ -82,7 +82,9 @@ class Serving:
             await asyncio.to_thread(self.listener.close)
 
 
-async def start(address: str, loader: Loader, token: str = "", metrics: str = "") -> Serving:
+async def start(
+    address: str, loader: Loader, token: str = "", metrics: str = "", scheduler: Scheduler | None = None
+) -> Serving:
     """Serve on `address`, and metrics on theirs if there is one. Raises CannotStart, before any call is answered."""
     ledger = Ledger()
     server = grpc.aio.server(
@@ -93,7 +95,7 @@ async def start(address: str, loader: Loader, token: str = "", metrics: str = ""
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ],
     )
-    scheduler, readiness = Scheduler(), Readiness()
+    scheduler, readiness = scheduler or Scheduler(), Readiness()
     resident = Resident(loader, tell=readiness.set)
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
         BackendServicer(resident, scheduler), server
@@ -116,15 +118,20 @@ def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Reside
     return listener
 
 
-async def serve(address: str, environment: Mapping[str, str]) -> None:
-    """Serve until SIGTERM or SIGINT, then let what runs end within the grace and cancel the rest."""
+async def serve(
+    address: str, environment: Mapping[str, str], loader: Loader | None = None, scheduler: Scheduler | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let what runs end within the grace and cancel the rest.
+
+    `loader` and `scheduler` are for trials: other models behind the very same server.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
     metrics = environment.get("QWEN_ASR_METRICS", "").strip()
-    serving = await start(address, LazyLoader(), token, metrics)
+    serving = await start(address, loader or LazyLoader(), token, metrics, scheduler)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, serving.port, os.getpid())
     await stop.wait()
