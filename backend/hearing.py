@@ -177,6 +177,7 @@ class Hearing:
             utterance,
             seconds=chunk.duration_s,
             most=load.batch_max_size,
+            gather_s=load.batch_wait_s,
             owner=self._account,
         )
         return recognition

@@ -63,6 +63,7 @@ class LoadOptions:
     attention: Attention = "auto"
     quantization: Quantization = ""
     batch_max_size: int = 8
+    batch_wait_s: float = 0.0
     max_new_tokens: int | None = None
     # Nearly two of the encoder's windows: a cut finds a pause between sentences, the many chunks of a long recording
     # fill a batch, and a loop or a lost passage is never long. More gives the model more context.
@@ -117,6 +118,11 @@ def _number(least: float, most: float) -> Callable[[str, str], float]:
     return parse
 
 
+def _milliseconds(most: int) -> Callable[[str, str], float]:
+    """Written in milliseconds, as the sibling backends have it; seconds everywhere else."""
+    return lambda name, value: _integer(0, most)(name, value) / 1000
+
+
 def _one_of(known: Mapping[str, T]) -> Callable[[str, str], T]:
     def parse(name: str, value: str) -> T:
         if value.lower() not in known:
@@ -137,6 +143,7 @@ KNOBS: dict[str, _Knob] = {
     "attn_implementation": _Knob("attention", _one_of(_ATTENTIONS)),
     "max_inference_batch_size": _BATCH,
     "batch_max_size": _BATCH,
+    "batch_max_wait_ms": _Knob("batch_wait_s", _milliseconds(10_000)),
     "max_new_tokens": _Knob("max_new_tokens", _integer(1, 8192)),
     "max_chunk_seconds": _Knob("max_chunk_s", _number(2, 180)),
     "max_audio_seconds": _Knob("max_audio_s", _number(1, 7 * 24 * 3600)),

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, ParamSpec, TypeVar
 
@@ -203,8 +204,13 @@ class Resident:
             task.exception()  # everyone who waited has seen it; with nobody left, asyncio would complain
 
     def _reclaim_after(self, model: Recognizer | Aligner) -> None:
-        """Reclaim when the model is really gone: requests in flight may keep it long after it was released."""
-        weakref.finalize(model, self._thread.submit, self._loader.reclaim).atexit = False
+        """Reclaim when the model is really gone: requests in flight may keep it long after it was released.
+
+        The garbage collector says so, in any thread and in the middle of anything, also of an executor's `submit` that
+        holds its lock: the event loop is told, which takes none.
+        """
+        loop = asyncio.get_running_loop()
+        weakref.finalize(model, _tell, loop, self._thread.submit, self._loader.reclaim).atexit = False
 
 
 def _in_passing(work: Callable[[], T]) -> T:
@@ -215,3 +221,8 @@ def _in_passing(work: Callable[[], T]) -> T:
     """
     with ThreadPoolExecutor(1, "loading") as thread:
         return thread.submit(work).result()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, do: Callable[..., object], *arguments: object) -> None:
+    with suppress(RuntimeError):  # the loop has ended, and with it whatever wants the memory back
+        loop.call_soon_threadsafe(do, *arguments)

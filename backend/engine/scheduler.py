@@ -1,9 +1,8 @@
 """Many requests -> the one thread that runs the models, in sessions that are joined between steps.
 
-Rules: nothing waits for a batch to fill, and nothing waits for a batch to end: what waits joins the rows that run as
-soon as there is room, together with others of like length. Whose turn it is, is decided by fair queueing over seconds
-of audio: a short command goes before the next chunk of a long recording, and no stream of commands starves it. One
-job's failure is its own: what fails together is run again alone. The queue is bounded.
+Rules: nothing waits for a batch to end: what waits joins the rows that run as soon as there is room; and nothing waits
+for a batch to fill, unless the operator wants it. One job's failure is its own: what fails together is run again alone.
+Every job is answered, whatever fails; where nothing more can come of any, `dead` says why.
 """
 
 from __future__ import annotations
@@ -12,16 +11,15 @@ import asyncio
 import logging
 import threading
 import time
-from bisect import insort
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from concurrent.futures import InvalidStateError
+from contextlib import suppress
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from backend.account import Account, Tally
 from backend.engine.batches import BatchOf, Together
-from backend.errors import AsrError, EngineFailure, OutOfMemory, Overloaded
+from backend.engine.waiting import Job, Running, Waiting
+from backend.errors import AsrError, EngineFailure, OutOfMemory
 
 _log = logging.getLogger(__name__)
 
@@ -31,48 +29,20 @@ Work = Callable[[Sequence[Item]], Sequence[Result]]
 
 _LONGEST_QUEUE_S = 24 * 3600.0  # four of the longest recordings that are accepted by default
 _MOST_REQUESTS = 1000  # that wait; each holds its sound in memory
-_LIKE_LENGTH = 2.0  # prompts that are read together cost the longest: none is padded to more than twice its own length
 _LEAST_TOGETHER_S = 30.0  # of audio that may run together, however often the memory ran out
-
-
-@dataclass(eq=False)
-class _Job:
-    begin: Callable[[], Together]  # a bound method of the model: jobs of one session share it
-    item: Any
-    seconds: float
-    most: int
-    future: Future[Any]
-    owner: Account
-    turn: float = 0.0
-    since: float = field(default_factory=time.monotonic)
-    gone: bool = False  # nobody waits for it any more
-
-
-@dataclass(eq=False)
-class _Running:
-    """A session and the jobs in it."""
-
-    session: Together
-    jobs: list[_Job] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return sum(job.seconds for job in self.jobs)
 
 
 class Scheduler:
     """Owns the model thread. `submit` and `join` are for the event loop's thread."""
 
     def __init__(self, longest_queue_s: float = _LONGEST_QUEUE_S, most_requests: int = _MOST_REQUESTS) -> None:
-        self._waiting: list[_Job] = []  # by turn
-        self._longest_queue_s = longest_queue_s
-        self._most_requests = most_requests
-        self._clock = 0.0  # the turn of what was taken last
-        self._turns: WeakKeyDictionary[Account, float] = WeakKeyDictionary()  # the last turn of every owner
-        self._running: dict[Callable[[], Together], _Running] = {}
+        self._waiting = Waiting(longest_queue_s, most_requests)
+        self._running: dict[Callable[[], Together], Running] = {}
+        self._taken: set[Job] = set()  # and not answered yet
         self._most_s = float("inf")  # of audio together; finite once the memory ran out
         self.tally = Tally()
-        self._busy = False
+        self.dead = ""  # why the engine will never answer again
+        self._working_since: float | None = None  # the model thread, on what it does now
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -81,13 +51,19 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         with self._changed:
-            return bool(self._busy or self._waiting)
+            return self._working_since is not None or len(self._waiting) > 0
 
     @property
     def waiting(self) -> tuple[int, float]:
         """How many items wait, and how many seconds of audio they are."""
         with self._changed:
-            return len(self._waiting), sum(job.seconds for job in self._waiting)
+            return len(self._waiting), self._waiting.seconds
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long the model thread has been at the one step that it takes; 0 if it has nothing to do."""
+        since = self._working_since
+        return 0.0 if since is None else time.monotonic() - since
 
     async def submit(
         self, work: Work[Item, Result], item: Item, *, seconds: float, most: int, owner: Account | None = None
@@ -101,174 +77,214 @@ class Scheduler:
         return result
 
     async def join(
-        self, begin: Callable[[], Together], item: Any, *, seconds: float, most: int, owner: Account | None = None
+        self,
+        begin: Callable[[], Together],
+        item: Any,
+        *,
+        seconds: float,
+        most: int,
+        owner: Account | None = None,
+        gather_s: float = 0.0,
     ) -> Any:
         """What a session of `begin()`'s says of `item`, beside at most `most - 1` others. Raises as `submit` does.
 
-        If the caller is cancelled, the item leaves its session at the next step.
+        If the caller is cancelled, the item leaves its session at the next step. `gather_s`: how long a session that
+        begins with it waits for others.
         """
-        job = _Job(begin, item, seconds, most, Future(), owner or Account())
+        job = Job(begin, item, seconds, most, owner or Account(), gather_s)
         with self._changed:
-            self._refuse_if_full(job)
-            job.turn = max(self._clock, self._turns.get(job.owner, 0.0)) + seconds
-            self._turns[job.owner] = job.turn
-            insort(self._waiting, job, key=lambda waiting: waiting.turn)
+            if self.dead:
+                raise EngineFailure
+            self._waiting.put(job)
             self._changed.notify()
         try:
             return await asyncio.wrap_future(job.future)
         except asyncio.CancelledError:
             job.gone = True
             with self._changed:
-                if job in self._waiting:
-                    self._waiting.remove(job)
-                    job.owner.waited(job.since)
+                self._waiting.remove(job)
             raise
 
     def stop(self) -> None:
-        """End the thread after the step that it takes; what waits or runs is cancelled."""
+        """End the thread after the step that it takes; what waits is cancelled, what runs has failed."""
         with self._changed:
             self._stopping = True
-            while self._waiting:
-                self._waiting.pop().future.cancel()
+            for job in self._waiting.clear():
+                if not job.future.cancel():
+                    _refuse(job, EngineFailure())
             self._changed.notify()
 
-    def _refuse_if_full(self, job: _Job) -> None:
-        if not self._waiting:
-            return
-        owners = {waiting.owner for waiting in self._waiting}
-        too_many = len(owners) >= self._most_requests and job.owner not in owners
-        if too_many or sum(waiting.seconds for waiting in self._waiting) + job.seconds > self._longest_queue_s:
-            raise Overloaded
+    def fail(self) -> None:
+        """Answer all that waits or runs with EngineFailure, without the model thread: nothing more will come of it."""
+        with self._changed:
+            self._stopping = True
+            jobs = [*self._waiting.clear(), *self._taken]
+        for job in jobs:
+            _refuse(job, EngineFailure())
 
     def _run(self) -> None:
-        while self._wait():
-            began = time.monotonic()
-            self._go_on()
-            self.tally.compute_s += time.monotonic() - began
-        for running in self._running.values():
-            for job in running.jobs:
-                job.future.set_exception(EngineFailure())
-
-    def _go_on(self) -> None:
-        """A function of its own: while the thread waits, none of its variables may hold a model or sound."""
-        self._enter(self._take())
-        for begin in list(self._running):
-            self._advance(begin)
+        try:
+            while self._wait():
+                began = time.monotonic()
+                self._go_on()
+                self.tally.compute_s += time.monotonic() - began
+        finally:
+            if not self._stopping:
+                self.dead = "its thread ended"
+            self._working_since = None
+            for job in list(self._taken):
+                _refuse(job, EngineFailure())
 
     def _wait(self) -> bool:
         """Until there is something to do; False when the scheduler stops."""
         with self._changed:
-            self._busy = bool(self._running)
-            self._changed.wait_for(lambda: self._waiting or self._running or self._stopping)
-            self._busy = not self._stopping
+            if not self._running:
+                self._working_since = None
+                self._changed.wait_for(lambda: len(self._waiting) or self._stopping)
+                self._gather()
+            self._working_since = time.monotonic()
             return not self._stopping
 
-    def _take(self) -> list[_Job]:
-        """The jobs that enter a session now: the next whose session has room, and others of its kind and length."""
-        with self._changed:
-            taken: list[_Job] = []
-            rows, seconds = 0, 0.0
-            for job in list(self._waiting):
-                if not taken:
-                    running = self._running.get(job.begin)
-                    rows, seconds = (len(running.jobs), running.seconds) if running else (0, 0.0)
-                elif job.begin != taken[0].begin or not _are_alike(job.seconds, taken[0].seconds):
-                    continue
-                if rows >= job.most or (rows and seconds + job.seconds > self._most_s):
-                    continue
-                self._waiting.remove(job)
-                if job.future.set_running_or_notify_cancel():  # False: cancelled a moment ago
-                    taken.append(job)
-                    job.owner.enters(job.since)
-                    job.future.add_done_callback(job.owner.leaves)
-                    rows, seconds = rows + 1, seconds + job.seconds
-            if taken:
-                self._clock = max(self._clock, taken[0].turn)
-            return taken
+    def _gather(self) -> None:
+        """Where the operator wants it, a session that begins waits a moment for more to begin with."""
+        while not self._stopping and len(self._waiting):
+            first = self._waiting.first
+            left_s = first.since + first.gather_s - time.monotonic()
+            if left_s <= 0 or len(self._waiting) >= first.most:
+                return
+            self._changed.wait(left_s)
 
-    def _enter(self, jobs: list[_Job]) -> None:
+    def _go_on(self) -> None:
+        """A function of its own: while the thread waits, none of its variables may hold a model or sound."""
+        with self._changed:
+            jobs = self._waiting.take(self._running, self._most_s)
+            self._taken.update(jobs)
+        self._enter(jobs)
+        for begin in list(self._running):
+            self._working_since = time.monotonic()
+            self._advance(begin)
+
+    def _enter(self, jobs: list[Job]) -> None:
         """The jobs join their session."""
         if not jobs:
             return
         begin = jobs[0].begin
-        running = self._running.get(begin) or _Running(begin())
-        failure = _attempt(jobs, lambda: running.session.add([job.item for job in jobs]))
-        if failure is None:
+
+        def add() -> None:
+            running = self._running.get(begin) or Running(begin())
+            running.session.add([job.item for job in jobs])
             running.jobs += jobs
             self._running[begin] = running
             for job in running.jobs:
                 job.owner.ran_beside(len(running.jobs))
-        else:
+
+        failure = self._attempt(jobs, add)
+        if isinstance(failure, OutOfMemory) and self._running:
+            self._put_back(jobs)
+        elif failure is not None:
             self._each_alone(jobs, failure)
 
     def _advance(self, begin: Callable[[], Together]) -> None:
         """One step of a session: who ended is answered, whom nobody waits for leaves."""
         running = self._running[begin]
-        ended: list[tuple[Any, Any]] = []
         self.tally.steps[len(running.jobs)] += 1
-        failure = _attempt(running.jobs, lambda: ended.extend(running.session.step()))
+
+        def step() -> None:
+            for job in [job for job in running.jobs if job.gone]:
+                running.session.drop(job.item)
+                self._leave(running, job)
+            results = {id(item): result for item, result in (running.session.step() if running.jobs else ())}
+            for job in [job for job in running.jobs if id(job.item) in results]:
+                self._leave(running, job)
+                _answer(job, results[id(job.item)])
+
+        failure = self._attempt(running.jobs, step)
         if failure is not None:
             del self._running[begin]
             self._each_alone(running.jobs, failure)
-            return
-        results = {id(item): result for item, result in ended}
-        for job in list(running.jobs):
-            if id(job.item) in results:
-                running.jobs.remove(job)
-                job.future.set_result(results[id(job.item)])
-            elif job.gone:
-                running.jobs.remove(job)
-                running.session.drop(job.item)
-        if not running.jobs:
+        elif not running.jobs:
             del self._running[begin]
 
-    def _each_alone(self, jobs: list[_Job], failure: AsrError) -> None:
+    def _leave(self, running: Running, job: Job) -> None:
+        running.jobs.remove(job)
+        self._taken.discard(job)
+
+    def _put_back(self, jobs: list[Job]) -> None:
+        """The memory ran out beside others that run: each once more, when nothing else does."""
+        self._remember(jobs, [job for running in self._running.values() for job in running.jobs])
+        with self._changed:
+            for job in jobs:
+                self._taken.discard(job)
+                job.alone = True
+                if not job.gone:
+                    self._waiting.put_back(job)
+
+    def _each_alone(self, jobs: list[Job], failure: AsrError) -> None:
         """What failed together, one by one; what failed alone has failed."""
-        if len(jobs) == 1:
-            jobs[0].future.set_exception(failure)
-            return
-        _log.warning("%d that ran together failed (%s); running each alone", len(jobs), type(failure).__name__)
-        self.tally.retries += len(jobs)
-        if isinstance(failure, OutOfMemory):
-            self.tally.splits += 1
-            self._most_s = max(sum(job.seconds for job in jobs) / 2, _LEAST_TOGETHER_S)
+        if len(jobs) > 1 and not self.dead:
+            _log.warning("%d that ran together failed (%s); running each alone", len(jobs), type(failure).__name__)
+            if isinstance(failure, OutOfMemory):
+                self._remember(jobs)
+            self.tally.retries += len(jobs)
         for job in jobs:
-            results: list[Any] = []
-            cause = None if job.gone else _attempt([job], lambda job=job, results=results: results.append(_alone(job)))  # type: ignore[misc]
-            if results:
-                job.future.set_result(results[0])
+            if len(jobs) > 1 and not self.dead and not job.gone:
+                self._working_since = time.monotonic()
+                self._once_more(job)
             else:
-                job.future.set_exception(cause or EngineFailure())
+                _refuse(job, failure)
+            self._taken.discard(job)
+
+    def _once_more(self, job: Job) -> None:
+        results: list[Any] = []
+        failure = self._attempt([job], lambda: results.append(self._alone(job)))
+        if failure is None:
+            _answer(job, results[0])
+        else:
+            _refuse(job, failure)
+
+    def _alone(self, job: Job) -> Any:
+        """A job's result from a session of its own. Raises EngineFailure when nobody waits for it any more."""
+        session = job.begin()
+        session.add([job.item])
+        while not job.gone:
+            self._working_since = time.monotonic()
+            for _, result in session.step():
+                return result
+        raise EngineFailure
+
+    def _remember(self, *together: list[Job]) -> None:
+        """From now on at most half as much runs together."""
+        self.tally.splits += 1
+        self._most_s = max(sum(job.seconds for jobs in together for job in jobs) / 2, _LEAST_TOGETHER_S)
+
+    def _attempt(self, jobs: Sequence[Job], work: Callable[[], None]) -> AsrError | None:
+        """Do it once. What it raised is not kept: its traceback would hold the work's memory during the retries."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - models and drivers raise whatever they like; nothing may end this thread
+            return self._cause(error, jobs)
+        return None
+
+    def _cause(self, error: Exception, jobs: Sequence[Job]) -> AsrError:
+        if isinstance(error, AsrError):
+            return error
+        requests = ", ".join(sorted({job.owner.request for job in jobs}))
+        _log.error("the model failed [request %s]", requests, exc_info=error)
+        # torch.OutOfMemoryError is a RuntimeError; the CPU allocator's has no class of its own
+        kind, text = type(error).__name__, str(error)
+        if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "allocate memory" in text:
+            return OutOfMemory()
+        # a driver's error stays: whatever is asked of the device from then on fails with it
+        if kind == "AcceleratorError" or text.startswith(("CUDA error", "HIP error")):
+            self.dead = "the device was lost"
+        return EngineFailure()
 
 
-def _are_alike(seconds: float, other: float) -> bool:
-    return max(seconds, other) <= _LIKE_LENGTH * max(min(seconds, other), 0.5)
+def _answer(job: Job, result: Any) -> None:
+    with suppress(InvalidStateError):  # `fail` was faster
+        job.future.set_result(result)
 
 
-def _alone(job: _Job) -> Any:
-    """A job's result from a session of its own."""
-    session = job.begin()
-    session.add([job.item])
-    while True:
-        for _, result in session.step():
-            return result
-
-
-def _attempt(jobs: Sequence[_Job], work: Callable[[], None]) -> AsrError | None:
-    """Do it once. What it raised is not kept: its traceback would hold the work's memory during the retries."""
-    try:
-        work()
-    except Exception as error:  # noqa: BLE001 - models and drivers raise whatever they like; nothing may end this thread
-        return _cause(error, jobs)
-    return None
-
-
-def _cause(error: Exception, jobs: Sequence[_Job]) -> AsrError:
-    if isinstance(error, AsrError):
-        return error
-    requests = ", ".join(sorted({job.owner.request for job in jobs}))
-    _log.error("the model failed [request %s]", requests, exc_info=error)
-    # torch.OutOfMemoryError is a RuntimeError; the CPU allocator's has no class of its own
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
-        return OutOfMemory()
-    return EngineFailure()
+def _refuse(job: Job, failure: AsrError) -> None:
+    with suppress(InvalidStateError):
+        job.future.set_exception(failure)
