@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import grpc
 
+from backend.audio.guard import Guard
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
@@ -58,7 +59,7 @@ class AddressTaken(Exception):
         super().__init__(f"cannot listen on {address}: the address is taken or not this machine's")
 
 
-async def start(address: str, loader: Loader, token: str = "") -> tuple[grpc.aio.Server, int, Scheduler]:
+async def start(address: str, loader: Loader, guard: Guard, token: str = "") -> tuple[grpc.aio.Server, int, Scheduler]:
     """A serving server, the port it is bound to, and the scheduler behind it. Raises AddressTaken."""
     server = grpc.aio.server(
         interceptors=[BearerToken(token)] if token else [],
@@ -70,7 +71,7 @@ async def start(address: str, loader: Loader, token: str = "") -> tuple[grpc.aio
     )
     scheduler = Scheduler()
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
-        BackendServicer(Resident(loader), scheduler), server
+        BackendServicer(Resident(loader), scheduler, guard), server
     )
     try:
         port = server.add_insecure_port(address)
@@ -87,11 +88,13 @@ async def serve(address: str, environment: Mapping[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
-    server, port, scheduler = await start(address, LazyLoader(), token)
+    guard = Guard()
+    server, port, scheduler = await start(address, LazyLoader(), guard, token)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, port, os.getpid())
     await stop.wait()
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
     await server.stop(_GRACE_S)
     scheduler.stop()
+    guard.close()
     _log.info("stopped")

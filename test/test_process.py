@@ -33,6 +33,7 @@ def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Popen[s
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
+        start_new_session=True,  # as the gateway does: it signals the group
     )
 
 
@@ -42,6 +43,11 @@ class Child:
     channel: grpc.Channel
     pid: int
     stub: rpc.BackendStub
+
+    @property
+    def children(self) -> set[int]:
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
 
     @property
     def imported_torch(self) -> bool:
@@ -114,9 +120,12 @@ def test_sigterm_lets_the_running_request_end_and_leaves_with_zero(child: Child)
     while child.stub.Status(pb.HealthMessage(), timeout=5).state != busy and not running.done():
         pass
     assert not running.done()
-    child.process.send_signal(signal.SIGTERM)
+    left = child.children
+    assert left  # those that decode
+    os.killpg(child.pid, signal.SIGTERM)
     assert running.result().text
     assert child.process.wait(15) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in left)
 
 
 def test_a_taken_port_ends_it_with_the_cause_as_the_last_line(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 # A file or folder of backend/, and what of backend/ it may import; the first match counts.
 MAY_IMPORT = {
     "__main__": {"server", "parent"},
-    "server": {"wire", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading", "options"},
+    "server": {
+        "wire", "audio.guard", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading", "options",
+    },
     "parent": set(),
     "transcriber": {
         "hearing", "alignment", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
@@ -26,7 +28,8 @@ MAY_IMPORT = {
         "transcript", "languages", "errors",
     },
     "wire": {
-        "wire", "transcriber", "transcript", "engine.resident", "engine.scheduler", "options", "languages", "errors",
+        "wire", "transcriber", "transcript", "audio.guard", "engine.resident", "engine.scheduler", "options",
+        "languages", "errors",
     },
     "audio": {"audio", "errors"},
     "engine": {"engine", "options", "languages", "errors"},
@@ -85,6 +88,15 @@ def test_a_room_reaches_only_where_it_may(path: Path) -> None:
         assert top not in ("tools", "demo", "eval", "bench"), f"{module} imports {name}"
         if room in STANDARD_ALONE:
             assert top == "backend" or top in sys.stdlib_module_names, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_only_a_child_decodes(path: Path) -> None:
+    """What reads a client's sound in C runs where it can crash: neither the server nor anything it imports does."""
+    foreign = {"soundfile", "soxr", "av"} & {name.partition(".")[0] for name in imported(path)}
+    assert not foreign or module_of(path) in {"audio.decode", "audio.child"}
+    decoding = any(name.startswith("backend.audio.decode") for name in imported(path))
+    assert not decoding or module_of(path) == "audio.child"
 
 
 def test_the_walk_sees_the_whole_house() -> None:

@@ -38,8 +38,8 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(loader, token: str = "") -> AsyncIterator[Service]:
-    server, port, scheduler = await start("127.0.0.1:0", loader, token)
+async def serving(loader, guard, token: str = "") -> AsyncIterator[Service]:
+    server, port, scheduler = await start("127.0.0.1:0", loader, guard, token)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Service(rpc.BackendStub(channel), port)
     await server.stop(0)
@@ -47,16 +47,16 @@ async def serving(loader, token: str = "") -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def service(loader) -> AsyncIterator[Service]:
-    async with serving(loader) as service:
+async def service(loader, guard) -> AsyncIterator[Service]:
+    async with serving(loader, guard) as service:
         yield service
 
 
 @pytest.fixture
-async def serve(loader) -> AsyncIterator[Callable[..., object]]:
+async def serve(loader, guard) -> AsyncIterator[Callable[..., object]]:
     """`await serve(token=...)`: a service of one's own choosing."""
     async with AsyncExitStack() as stack:
-        yield lambda **options: stack.enter_async_context(serving(loader, **options))
+        yield lambda **options: stack.enter_async_context(serving(loader, guard, **options))
 
 
 @pytest.fixture
