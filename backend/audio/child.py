@@ -58,7 +58,8 @@ def main(decode: Decode = decode_open) -> None:
     with contextlib.suppress(ConnectionError):
         server.sendall(READY)
         if not select.select([server], [], [], _QUIET_S)[0]:
-            import av  # noqa: F401 - 0.2 s that the first FLAC or MP3 need not wait for
+            with contextlib.suppress(ImportError):  # WAV goes without
+                import av  # noqa: F401 - 0.2 s that the first FLAC or MP3 need not wait for
         while (job := received_job(server)) is not None:
             server.sendall(_answer(decode, *job).packed())
 

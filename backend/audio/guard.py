@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ class Guard:
         self._threads = ThreadPoolExecutor(_MOST_OPEN, "decode")  # children end with the thread that started them
         self._idle: list[Sandbox] = []  # the last one back is the first one out: the others' memory may be swapped
         self._count = 0  # of all children: idle, at work, being started
+        self._is_refilling = False
         self._closed = False
         self._changed = threading.Condition()
 
@@ -76,56 +78,70 @@ class Guard:
 
     def _taken(self, is_gone: IsGone) -> Sandbox:
         """A child for one job: an idle one, a new one, or the next that is put back."""
+        while True:
+            child = self._next(is_gone)
+            if child is None:
+                return self._new()
+            if child.is_fit:
+                return child
+            self._dismiss(child)  # it died in its sleep, which is nobody's fault
+
+    def _next(self, is_gone: IsGone) -> Sandbox | None:
+        """An idle child, or None, and room for another has been kept. Waits for either."""
         with self._changed:
             while not is_gone():
-                while self._idle:
-                    child = self._idle.pop()
-                    if child.is_fit:
-                        return child
-                    child.end()  # it died in its sleep, which is nobody's fault
-                    self._count -= 1
+                if self._idle:
+                    return self._idle.pop()
                 if self._count < self._most:
                     self._count += 1
-                    break
+                    return None
                 self._changed.wait(LOOK_S)
-            else:
-                raise Cancelled
-        return self._new()
+        raise Cancelled
 
     def _new(self) -> Sandbox:
-        """A new child, which has been counted already."""
         try:
             return Sandbox(self._command, lambda: self._closed)
         except BaseException:
-            with self._changed:
-                self._count -= 1
-                self._changed.notify()
+            self._discount()
             raise
 
     def _put_back(self, child: Sandbox) -> None:
+        if not self._keep(child):
+            self._dismiss(child)
+            with self._changed:
+                self._refill_soon()
+
+    def _keep(self, child: Sandbox) -> bool:
+        """Let the child wait for its next job; False if it cannot have one."""
         with self._changed:
-            if child.is_fit and not self._closed:
-                self._idle.append(child)
-                self._changed.notify()
-                return
-        child.end()
+            if self._closed or not child.is_fit:
+                return False
+            self._idle.append(child)
+            self._changed.notify()
+            return True
+
+    def _dismiss(self, child: Sandbox) -> None:
+        child.end()  # not under the lock, which Health takes: a process may end slowly
+        self._discount()
+
+    def _discount(self) -> None:
         with self._changed:
             self._count -= 1
             self._changed.notify()
-            self._refill_soon()
 
     def _refill_soon(self) -> None:
-        if not self._closed:
+        if not (self._closed or self._is_refilling or self._idle):
+            self._is_refilling = True
             self._threads.submit(self._refill)
 
     def _refill(self) -> None:
-        """Start one, unless one is idle by now."""
+        """Start one, unless that has happened meanwhile."""
         with self._changed:
+            self._is_refilling = False
             if self._closed or self._idle or self._count >= self._most:
                 return
             self._count += 1
-        try:
+        with contextlib.suppress(AsrError):  # it is in the log, and the next request tries again
             child = self._new()
-        except AsrError:
-            return  # it is in the log, and the next request will try again
-        self._put_back(child)
+            if not self._keep(child):
+                self._dismiss(child)  # not to be replaced: what dies at its start would be started for ever

@@ -104,6 +104,8 @@ class Sandbox:
                     raise Forged
             except (Forged, ConnectionError):
                 raise self._crash() from None
+            except MemoryError:  # for the samples, here
+                raise OutOfMemory from None
         cause = CAUSES[answer.outcome]
         self._is_whole = cause != TOO_HUNGRY
         raise UndecodableAudio(cause)

@@ -372,6 +372,18 @@ async def test_the_next_request_tries_again(make, golden, tmp_path) -> None:
     await assert_serves(guard, golden)
 
 
+async def test_what_dies_after_its_first_word_is_not_started_for_ever(make, golden, tmp_path) -> None:
+    log = tmp_path / "starts"
+    guard = make(("sh", "-c", f"echo started >> {log}; printf R >&0"))
+    guard.expect()
+    await until(log.exists)
+    for _ in range(2):
+        with pytest.raises(AsrError):
+            await guard.decode(str(golden), max_seconds=60)
+    guard.close()
+    assert len(log.read_text().split()) <= 1 + 2 * 2  # each request's own, and one to replace it
+
+
 @linux
 async def test_a_child_is_deaf_to_the_groups_sigterm_from_its_first_moment(make, golden) -> None:
     command = ("sh", "-c", 'kill -TERM $$; kill -INT $$; exec "$0" -m backend.audio.child "$@"', sys.executable)
