@@ -30,7 +30,13 @@ _GRACE_S = 10.0  # of the 15 s between the gateway's SIGTERM and its SIGKILL
 
 
 class LazyLoader:
-    """The real loader, imported when it is first used (in the thread that uses it)."""
+    """The real loader, imported when it is first used (in the thread that uses it).
+
+    After the import, and not beside it, a child that decodes is started: the two together made Health late.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
 
     def _real(self) -> Loader:
         from backend.engine.loading import CheckpointLoader
@@ -39,6 +45,7 @@ class LazyLoader:
 
     def prepare(self) -> None:
         self._real()
+        self._guard.expect()
 
     def inspect(self, options: LoadOptions) -> None:
         self._real().inspect(options)
@@ -89,7 +96,7 @@ async def serve(address: str, environment: Mapping[str, str]) -> None:
         loop.add_signal_handler(number, stop.set)
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
     guard = Guard()
-    server, port, scheduler = await start(address, LazyLoader(), guard, token)
+    server, port, scheduler = await start(address, LazyLoader(guard), guard, token)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, port, os.getpid())
     await stop.wait()

@@ -92,10 +92,13 @@ def load_demo(child: Child, *options: str) -> pb.Result:
 
 def test_a_recording_goes_in_and_its_words_come_out(child: Child) -> None:
     assert not child.imported_torch
+    assert not child.children
     assert child.stub.Health(pb.HealthMessage(), wait_for_ready=True, timeout=30).message == b"OK"
     assert child.pid == child.process.pid  # run.sh has become Python
     assert load_demo(child) == pb.Result(success=True, message="Model loaded successfully")
     assert child.imported_torch
+    while not child.children:  # what decodes is started beside the load
+        pass
     truth = json.loads((ROOT / "test/audio/demo.json").read_text())
     plain = child.stub.AudioTranscription(pb.TranscriptRequest(dst=str(ROOT / "test/audio/demo.wav")), timeout=60)
     assert (plain.text, plain.language) == (truth["text"], truth["language"])

@@ -57,13 +57,11 @@ class BackendServicer(rpc.BackendServicer):
     def __init__(self, resident: Resident, scheduler: Scheduler, guard: Guard) -> None:
         self._resident = resident
         self._scheduler = scheduler
-        self._guard = guard
         self._transcriber = Transcriber(resident, scheduler, guard)
         self._background: set[asyncio.Task[Any]] = set()
 
     async def Health(self, request: pb.HealthMessage, context: Context) -> pb.Reply:  # noqa: N802 - the wire's name
         self._resident.expect()  # whoever asks for health wants a model next
-        self._guard.expect()
         return pb.Reply(message=b"OK")
 
     @answered
