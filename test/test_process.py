@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -46,8 +47,11 @@ class Child:
 
     @property
     def children(self) -> set[int]:
-        tasks = Path(f"/proc/{self.pid}/task").iterdir()
-        return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+        found: set[int] = set()
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it has just ended
+                found |= {int(pid) for pid in (thread / "children").read_text().split()}
+        return found
 
     @property
     def imported_torch(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -66,8 +67,12 @@ async def assert_serves(guard: Guard, golden: Path) -> None:
     assert (decoded.duration_s, decoded.truncated) == (expected.duration_s, expected.truncated)
 
 
-def children() -> set[int]:
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+def children(of: int | str = "self") -> set[int]:
+    found: set[int] = set()
+    for thread in Path(f"/proc/{of}/task").iterdir():
+        with contextlib.suppress(OSError):  # it has just ended
+            found |= {int(pid) for pid in (thread / "children").read_text().split()}
+    return found
 
 
 def open_files(pid: int | str = "self") -> list[str]:
@@ -330,15 +335,10 @@ async def test_a_server_that_is_killed_takes_its_children_along(evil, golden) ->
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as server:  # noqa: ASYNC220 - no loop waits here
         assert server.stdout is not None
         assert server.stdout.readline() == b"served\n"
-        tasks = Path(f"/proc/{server.pid}/task")
-
-        def orphans() -> list[int]:
-            return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
-
-        await until(lambda: len(orphans()) == 2 and all(len(open_files(pid)) == 6 for pid in orphans()))
-        found = orphans()
+        await until(lambda: sum(len(open_files(pid)) == 6 for pid in children(server.pid)) == 2)
+        orphans = children(server.pid)
         server.kill()
-    await until(lambda: all(has_ended(pid) for pid in found), 3)
+    await until(lambda: all(has_ended(pid) for pid in orphans), 3)
 
 
 def test_a_child_ends_when_its_socket_does() -> None:
