@@ -48,9 +48,10 @@ class Child:
     @property
     def children(self) -> set[int]:
         found: set[int] = set()
-        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+        for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has just ended
-                found |= {int(pid) for pid in (thread / "children").read_text().split()}
+                if (process / "stat").read_text().rpartition(")")[2].split()[1] == str(self.pid):
+                    found.add(int(process.name))
         return found
 
     @property
