@@ -19,10 +19,11 @@ class InvalidRequest(AsrError):
 
 
 class UndecodableAudio(InvalidRequest):
-    """The file behind `dst` is not audio that can be transcribed. `cause` is one of the fixed texts of audio/decode."""
+    """The file behind `dst` is not audio that can be transcribed. `cause` is one of the fixed texts of audio/causes."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"qwen-asr: cannot read the audio: {cause}")
+        self.cause = cause
 
 
 class UnsupportedLanguage(InvalidRequest):

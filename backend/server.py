@@ -18,6 +18,7 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from backend.account import Ledger
+from backend.audio.guard import Guard
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
@@ -39,7 +40,13 @@ _GRACE_S = 10.0  # of the 15 s between the gateway's SIGTERM and its SIGKILL
 
 
 class LazyLoader:
-    """The real loader, imported when it is first used (in the thread that uses it)."""
+    """The real loader, imported when it is first used (in the thread that uses it).
+
+    After the import, and not beside it, a child that decodes is started: the two together made Health late.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
 
     def _real(self) -> Loader:
         from backend.engine.loading import CheckpointLoader
@@ -48,6 +55,7 @@ class LazyLoader:
 
     def prepare(self) -> None:
         self._real()
+        self._guard.expect()
 
     def inspect(self, options: LoadOptions) -> None:
         self._real().inspect(options)
@@ -83,7 +91,12 @@ class Serving:
 
 
 async def start(
-    address: str, loader: Loader, token: str = "", metrics: str = "", scheduler: Scheduler | None = None
+    address: str,
+    loader: Loader,
+    guard: Guard,
+    token: str = "",
+    metrics: str = "",
+    scheduler: Scheduler | None = None,
 ) -> Serving:
     """Serve on `address`, and metrics on theirs if there is one. Raises CannotStart, before any call is answered."""
     ledger = Ledger()
@@ -98,7 +111,7 @@ async def start(
     scheduler, readiness = scheduler or Scheduler(), Readiness()
     resident = Resident(loader, tell=readiness.set)
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
-        BackendServicer(resident, scheduler), server
+        BackendServicer(resident, scheduler, guard), server
     )
     add_HealthServicer_to_server(readiness, server)
     try:
@@ -131,10 +144,12 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
     metrics = environment.get("QWEN_ASR_METRICS", "").strip()
-    serving = await start(address, loader or LazyLoader(), token, metrics, scheduler)
+    guard = Guard()
+    serving = await start(address, loader or LazyLoader(guard), guard, token, metrics, scheduler)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, serving.port, os.getpid())
     await stop.wait()
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
     await serving.stop(_GRACE_S)
+    guard.close()
     _log.info("stopped")

@@ -19,9 +19,9 @@ from typing import TypeAlias
 from backend.account import Account
 from backend.alignment import Alignment
 from backend.audio.chunks import split
-from backend.audio.decode import Decoded, decode
+from backend.audio.guard import Guard
 from backend.audio.speech import Speech, SpeechRules, detect, unknown
-from backend.audio.waveform import Samples
+from backend.audio.waveform import Decoded, Samples
 from backend.engine.recognizer import Token
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
@@ -61,9 +61,10 @@ class Transcript:
 class Transcriber:
     """Transcribes recordings with whatever model is resident."""
 
-    def __init__(self, resident: Resident, scheduler: Scheduler, detect: Detect = detect) -> None:
+    def __init__(self, resident: Resident, scheduler: Scheduler, guard: Guard, detect: Detect = detect) -> None:
         self._resident = resident
         self._scheduler = scheduler
+        self._guard = guard
         self._detect = detect
 
     async def transcribe(self, path: str, options: TranscribeOptions, account: Account | None = None) -> Transcript:
@@ -72,7 +73,7 @@ class Transcriber:
         instance = self._resident.current()
         load = instance.options
         with account.spending("decode"):
-            recording = await asyncio.to_thread(decode, path, max_seconds=load.max_audio_s)
+            recording = await self._guard.decode(path, max_seconds=load.max_audio_s)
         account.audio_s = recording.duration_s
         longest_s = min(load.max_chunk_s, _LONGEST_ALIGNED_S) if options.times else load.max_chunk_s
         with account.spending("vad"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from backend.audio.guard import Guard
 from backend.audio.speech import Speech, SpeechRules
 from backend.engine.recognizer import AlignedUnit, Passage, Recognition, Token, Utterance
 from backend.engine.resident import Resident
@@ -156,6 +157,14 @@ def denormal_floats() -> None:
         sys.modules["torch"].set_flush_denormal(False)
 
 
+@pytest.fixture(scope="session")
+def guard() -> Iterator[Guard]:
+    """The one way in for audio, with real children."""
+    guard = Guard()
+    yield guard
+    guard.close()
+
+
 @pytest.fixture
 def loader() -> FakeLoader:
     return FakeLoader()
@@ -170,7 +179,7 @@ def speech_by_level(samples: np.ndarray, rules: SpeechRules, stop: threading.Eve
 
 
 @pytest.fixture
-def transcribe(loader, tmp_path: Path):
+def transcribe(loader, guard, tmp_path: Path):
     """`await transcribe(samples, options, **load options)` with `loader`'s fakes; no VAD by default."""
     scheduler = Scheduler()
 
@@ -179,7 +188,7 @@ def transcribe(loader, tmp_path: Path):
         soundfile.write(path, samples, 16_000, subtype="FLOAT")
         resident = Resident(loader)
         await resident.load(LoadOptions(**{"model": "m", "forced_aligner": "al", "vad": False, **load}))
-        return await Transcriber(resident, scheduler, speech_by_level).transcribe(str(path), options)
+        return await Transcriber(resident, scheduler, guard, speech_by_level).transcribe(str(path), options)
 
     yield run
     scheduler.stop()

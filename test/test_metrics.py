@@ -69,8 +69,8 @@ class House:
 
 
 @pytest.fixture
-async def house(loader, tmp_path: Path) -> AsyncIterator[House]:
-    serving = await start("127.0.0.1:0", loader, metrics="127.0.0.1:0")
+async def house(loader, guard, tmp_path: Path) -> AsyncIterator[House]:
+    serving = await start("127.0.0.1:0", loader, guard, metrics="127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
         yield House(serving, channel, tmp_path)
     await serving.stop(0)
@@ -133,8 +133,8 @@ async def test_requests_are_those_that_went_well_and_those_of_each_code(house, l
     assert await house.values("qwen_asr_audio_seconds") == {(): 10.0}
 
 
-async def test_who_has_no_token_is_counted(loader, tmp_path: Path) -> None:
-    serving = await start("127.0.0.1:0", loader, token="geheim", metrics="127.0.0.1:0")
+async def test_who_has_no_token_is_counted(loader, guard, tmp_path: Path) -> None:
+    serving = await start("127.0.0.1:0", loader, guard, token="geheim", metrics="127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
         house = House(serving, channel, tmp_path)
         await asyncio.gather(house.ask(), house.stub.Health(pb.HealthMessage()), return_exceptions=True)
@@ -209,8 +209,8 @@ async def test_the_aligner_and_the_weights_are_seen(house, loader) -> None:
     assert await seen() == ({("none",): 1}, {})
 
 
-async def test_the_listener_goes_away_with_the_server(loader) -> None:
-    serving = await start("127.0.0.1:0", loader, metrics="127.0.0.1:0")
+async def test_the_listener_goes_away_with_the_server(loader, guard) -> None:
+    serving = await start("127.0.0.1:0", loader, guard, metrics="127.0.0.1:0")
     port = serving.listener.port
     await asyncio.to_thread(scraped, port)
     await serving.stop(0)
@@ -228,19 +228,19 @@ async def test_health_answers_while_a_scraper_does_not_read(house) -> None:
         assert await house.figures()
 
 
-async def test_off_means_no_listener(loader) -> None:
-    serving = await start("127.0.0.1:0", loader)
+async def test_off_means_no_listener(loader, guard) -> None:
+    serving = await start("127.0.0.1:0", loader, guard)
     assert serving.listener is None
     await serving.stop(0)
 
 
-async def test_a_taken_port_says_whose_it_is(loader) -> None:
+async def test_a_taken_port_says_whose_it_is(loader, guard) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(AddressTaken, match=rf"127\.0\.0\.1:{port} for QWEN_ASR_METRICS: .* taken"):
-            await start("127.0.0.1:0", loader, metrics=str(port))
+            await start("127.0.0.1:0", loader, guard, metrics=str(port))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -34,6 +35,7 @@ def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Popen[s
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
+        start_new_session=True,  # as the gateway does: it signals the group
     )
 
 
@@ -43,6 +45,15 @@ class Child:
     channel: grpc.Channel
     pid: int
     stub: rpc.BackendStub
+
+    @property
+    def children(self) -> set[int]:
+        found: set[int] = set()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has just ended
+                if (process / "stat").read_text().rpartition(")")[2].split()[1] == str(self.pid):
+                    found.add(int(process.name))
+        return found
 
     @property
     def imported_torch(self) -> bool:
@@ -87,10 +98,13 @@ def load_demo(child: Child, *options: str) -> pb.Result:
 
 def test_a_recording_goes_in_and_its_words_come_out(child: Child) -> None:
     assert not child.imported_torch
+    assert not child.children
     assert child.stub.Health(pb.HealthMessage(), wait_for_ready=True, timeout=30).message == b"OK"
     assert child.pid == child.process.pid  # run.sh has become Python
     assert load_demo(child) == pb.Result(success=True, message="Model loaded successfully")
     assert child.imported_torch
+    while not child.children:  # what decodes is started beside the load
+        pass
     truth = json.loads((ROOT / "test/audio/demo.json").read_text())
     plain = child.stub.AudioTranscription(pb.TranscriptRequest(dst=str(ROOT / "test/audio/demo.wav")), timeout=60)
     assert (plain.text, plain.language) == (truth["text"], truth["language"])
@@ -115,9 +129,12 @@ def test_sigterm_lets_the_running_request_end_and_leaves_with_zero(child: Child)
     while child.stub.Status(pb.HealthMessage(), timeout=5).state != busy and not running.done():
         pass
     assert not running.done()
-    child.process.send_signal(signal.SIGTERM)
+    left = child.children
+    assert left  # those that decode
+    os.killpg(child.pid, signal.SIGTERM)
     assert running.result().text
     assert child.process.wait(15) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in left)
 
 
 def test_a_taken_port_ends_it_with_the_cause_as_the_last_line(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 MAY_IMPORT = {
     "__main__": {"server", "parent", "log", "errors"},
     "server": {
-        "wire", "metrics", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading",
-        "options", "account", "errors",
+        "wire", "metrics", "audio.guard", "engine.recognizer", "engine.resident", "engine.scheduler",
+        "engine.loading", "options", "account", "errors",
     },
     "parent": set(),
     "metrics": {"engine.resident", "engine.scheduler", "account", "errors"},
@@ -33,8 +33,8 @@ MAY_IMPORT = {
         "transcript", "languages", "account", "errors",
     },
     "wire": {
-        "wire", "transcriber", "transcript", "engine.resident", "engine.scheduler", "options", "languages",
-        "account", "log", "errors",
+        "wire", "transcriber", "transcript", "audio.guard", "engine.resident", "engine.scheduler", "options",
+        "languages", "account", "log", "errors",
     },
     "audio": {"audio", "errors"},
     "engine": {"engine", "options", "languages", "account", "errors"},
@@ -95,6 +95,15 @@ def test_a_room_reaches_only_where_it_may(path: Path) -> None:
         assert top not in ("tools", "demo", "eval", "bench", "trials"), f"{module} imports {name}"
         if room in STANDARD_ALONE:
             assert top == "backend" or top in sys.stdlib_module_names, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_only_a_child_decodes(path: Path) -> None:
+    """What reads a client's sound in C runs where it can crash: neither the server nor anything it imports does."""
+    foreign = {"soundfile", "soxr", "av"} & {name.partition(".")[0] for name in imported(path)}
+    assert not foreign or module_of(path) in {"audio.decode", "audio.child"}
+    decoding = any(name.startswith("backend.audio.decode") for name in imported(path))
+    assert not decoding or module_of(path) == "audio.child"
 
 
 def test_the_walk_sees_the_whole_house() -> None:

@@ -149,13 +149,13 @@ async def test_one_sample_is_a_recording(transcribe) -> None:
     check(transcript)
 
 
-async def test_a_damaged_tail_is_transcribed_and_said(loader, tmp_path: Path, bursts) -> None:
+async def test_a_damaged_tail_is_transcribed_and_said(loader, guard, tmp_path: Path, bursts) -> None:
     path = tmp_path / "cut.wav"
     soundfile.write(path, bursts(4), RATE)
     path.write_bytes(path.read_bytes()[:60_000])
     resident, scheduler = Resident(loader), Scheduler()
     await resident.load(LoadOptions(model="m", vad=False))
-    transcript = await Transcriber(resident, scheduler).transcribe(str(path), TranscribeOptions())
+    transcript = await Transcriber(resident, scheduler, guard).transcribe(str(path), TranscribeOptions())
     scheduler.stop()
     assert transcript.warnings == (TRUNCATED,)
     assert transcript.text

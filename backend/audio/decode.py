@@ -1,22 +1,19 @@
-"""A file becomes mono float32 at 16 kHz, or UndecodableAudio with one of the fixed causes below.
+"""An open file becomes mono float32 at 16 kHz, or UndecodableAudio with one of the causes in audio/causes.
 
-- One way in: the path is opened once, as a regular file of bounded size and nothing else, and everything after that
-  works on the descriptor (the gateway may delete the file meanwhile). No other file is opened, whatever it asks for.
+- Foreign code in C does the work, so the backend runs this in a child process only (audio/child, behind audio/guard).
+- Only the descriptor is read. No other file is opened, whatever it asks for.
 - The content decides what it is (audio/formats): libsndfile reads what is plain, FFmpeg's libraries (PyAV) the rest.
-- Headers are not believed. Seconds are counted while they are decoded, and each block is mixed down and resampled
-  before the next is read: memory holds the result and one block.
+- Headers are not believed. Seconds are counted while they are decoded, and each block is mixed down, resampled and
+  written out before the next is read: memory holds one block.
 - What was decoded before a file breaks off is kept, and `truncated` says so.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
+import math
 import os
-import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,107 +21,68 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from backend.audio.causes import (
+    BAD_RATE,
+    DAMAGED,
+    NO_SAMPLES,
+    NO_SOUND_TRACK,
+    NOT_FINITE,
+    TOO_LONG,
+    TOO_MANY_CHANNELS,
+    UNKNOWN_CODEC,
+    UNKNOWN_FORMAT,
+)
 from backend.audio.formats import CODECS, PLAIN_CODECS, Format, is_cut_short, sniff
-from backend.audio.waveform import SAMPLE_RATE, Samples
+from backend.audio.handover import DECODED, Answer, new_store, taken
+from backend.audio.opening import opened
+from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
 from backend.errors import UndecodableAudio
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-MISSING = "there is no such file"
-UNREADABLE = "the file cannot be opened; check its permissions"
-NOT_A_FILE = "it is not a regular file; folders, links, pipes and devices are not read"
-EMPTY_FILE = "the file is empty"
-TOO_LARGE = "the file is larger than 4 GiB; send it in parts or compressed"
-UNKNOWN_FORMAT = "its content is no known audio or video format; send WAV, FLAC, MP3, OGG, M4A or WebM"
-UNKNOWN_CODEC = "its sound track is coded in a way that is not known here; send WAV, FLAC, MP3, OGG, M4A or WebM"
-NO_SOUND_TRACK = "the file has no sound track"
-NO_SAMPLES = "the file has a header but no sound after it"
-DAMAGED = "the file is damaged: no sound in it can be decoded"
-BAD_RATE = "its sample rate is not between 4 and 768 kHz; resample it, to 16 kHz for example"
-TOO_MANY_CHANNELS = "it has more than 32 channels; mix it down"
-NOT_FINITE = "it holds samples that are not numbers or are infinite; export it again"
-TOO_LONG = "it is longer than this server's max_audio_seconds; send it in parts"
-
-_CAUSE_OF = {  # what os.open says; anything else (no descriptors left, say) is not the file's fault
-    errno.ENOENT: MISSING,
-    errno.ENOTDIR: MISSING,
-    errno.ENAMETOOLONG: MISSING,  # a data: string
-    errno.EACCES: UNREADABLE,
-    errno.EPERM: UNREADABLE,
-    errno.EIO: UNREADABLE,
-    errno.ESTALE: UNREADABLE,
-    errno.ELOOP: NOT_A_FILE,  # a link
-    errno.ENXIO: NOT_A_FILE,  # a socket
-    errno.ENODEV: NOT_A_FILE,
-}
-_LARGEST_FILE = 1 << 32  # bytes: 6 h of 48 kHz 16 bit stereo, and as much as a WAV header can state
 _RATES = range(4_000, 768_001)  # below, 64 KB of file become gigabytes of sound; above, nothing records
 _MOST_CHANNELS = 32
 _BLOCK = 1 << 18  # samples of all channels together, 1 MiB as float32
 _LARGEST_PACKET = 1 << 24  # bytes; compressed packets have a few thousand, PCM in MOV and Matroska up to a second's
-_DAMAGE = (OSError, ValueError)  # what PyAV raises beside its own errors: unreadable bytes, a strange tag
+# What PyAV raises beside its own errors: unreadable bytes, a strange tag. One of its own means: out of memory; damaged
+# headers ask for any amount.
+_DAMAGE = (OSError, ValueError)
 _SLACK_S = 0.2  # a header's duration may count what decoders drop: an encoder's delay, and padding
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A recording: `samples` of shape (n,), n >= 1, within [-1, 1], 16 kHz; `duration_s` is that of the source."""
-
-    samples: Samples
-    duration_s: float
-    truncated: bool  # the file is cut short or damaged; this is what could be decoded
+def decode_open(fd: int, store: int, max_seconds: float) -> Answer:
+    """Write the sound of the file `fd` to `store`; UndecodableAudio if there is none, or more than `max_seconds`."""
+    container = sniff(fd)
+    if container is None:
+        raise UndecodableAudio(UNKNOWN_FORMAT)
+    recording = _Recording(store, max_seconds)
+    whole = container.plain and _read_plain(fd, recording)
+    if not recording.frames:
+        whole = _read_any(fd, container, recording)
+    if not recording.frames:
+        raise UndecodableAudio(NO_SAMPLES if whole else DAMAGED)
+    truncated = not whole or is_cut_short(fd, container, os.fstat(fd).st_size)
+    return Answer(DECODED, truncated, recording.finished(), recording.duration_s)
 
 
 def decode(path: str, *, max_seconds: float) -> Decoded:
-    """The recording in the file `path`; UndecodableAudio if there is none, or one of more than `max_seconds`."""
-    with _opened(path) as (fd, size):
-        container = sniff(fd)
-        if container is None:
-            raise UndecodableAudio(UNKNOWN_FORMAT)
-        recording = _Recording(max_seconds)
-        whole = container.plain and _read_plain(fd, recording)
-        if not recording.frames:
-            whole = _read_any(fd, container, recording)
-        if not recording.frames:
-            raise UndecodableAudio(NO_SAMPLES if whole else DAMAGED)
-        truncated = not whole or is_cut_short(fd, container, size)
-        return Decoded(recording.finished(), recording.duration_s, truncated)
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[int, int]]:
-    """The file's descriptor and size. Never waits (a FIFO would), never follows a link in the last place."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY)
-    except ValueError:  # a NUL in it, or what no file name can hold
-        raise UndecodableAudio(MISSING) from None
-    except OSError as error:
-        if error.errno not in _CAUSE_OF:
-            raise
-        raise UndecodableAudio(_CAUSE_OF[error.errno]) from None  # the error's own text names the path
-    try:
-        status = os.fstat(fd)
-        for refused, cause in (
-            (not stat.S_ISREG(status.st_mode), NOT_A_FILE),
-            (status.st_size == 0, EMPTY_FILE),
-            (status.st_size > _LARGEST_FILE, TOO_LARGE),
-        ):
-            if refused:
-                raise UndecodableAudio(cause)
-        yield fd, status.st_size
-    finally:
-        os.close(fd)
+    """The recording in the file `path`, decoded in this very process: for evaluation and tests, never for a request."""
+    with opened(path) as fd, new_store() as store:
+        answer = decode_open(fd, store, max_seconds)
+        return Decoded(taken(store, answer, max_seconds), answer.duration_s, answer.truncated)
 
 
 class _Recording:
     """What has been decoded so far, mixed down and resampled; refuses what no recording is, as soon as it shows."""
 
-    def __init__(self, max_seconds: float) -> None:
+    def __init__(self, store: int, max_seconds: float) -> None:
         self.frames = 0
         self._max_seconds = max_seconds
-        self._sound = bytearray()  # float32; grows by realloc, which moves pages and copies nothing
+        self._store = store
+        self._kept = 0  # samples in the store
+        self._peak = 0.0
         self._rate = 0
         self._rate_since = 0  # the first frame at this rate
         self._earlier_s = 0.0  # what lasted before it
@@ -147,29 +105,46 @@ class _Recording:
         if not np.isfinite(block).all():
             raise UndecodableAudio(NOT_FINITE)
         mono = block[:, 0] if channels == 1 else block @ np.full(channels, 1 / channels, np.float32)
-        self._sound += (mono if self._resampler is None else self._resampler.resample_chunk(mono)).data
+        self._keep(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
-    def finished(self) -> Samples:
+    def finished(self) -> int:
+        """The number of samples in the store, all within [-1, 1] now."""
         self._begin(SAMPLE_RATE)  # flushes the resampler
-        if not self._sound:  # a sample or two at a high rate round to none
-            self._sound += bytes(np.float32().itemsize)
-        samples = np.frombuffer(self._sound, np.float32)
-        peak = max(float(samples.max()), -float(samples.min()))
-        if not np.isfinite(peak):  # finite samples near the end of float32's range can add up to more
-            raise UndecodableAudio(NOT_FINITE)
-        if peak > 1:
-            samples /= peak
-        return samples
+        if not self._kept:  # a sample or two at a high rate round to none
+            self._keep(np.zeros(1, np.float32))
+        if self._peak > 1:
+            size = self._kept * np.dtype(np.float32).itemsize
+            for begin in range(0, size, 4 * _BLOCK):
+                loud = np.frombuffer(os.pread(self._store, 4 * _BLOCK, begin), np.float32)
+                _write(self._store, loud / np.float32(self._peak), begin)
+        return self._kept
 
     def _begin(self, rate: int) -> None:
         if rate not in _RATES:
             raise UndecodableAudio(BAD_RATE)
         self._earlier_s, self._rate_since = self.duration_s, self.frames
         if self._resampler is not None:
-            self._sound += self._resampler.resample_chunk(np.empty(0, np.float32), last=True).data
+            self._keep(self._resampler.resample_chunk(np.empty(0, np.float32), last=True))
         # HQ is what the model's own loader resamples with (librosa's soxr_hq); out come round(n * 16000 / rate) samples
         self._resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ")
         self._rate = rate
+
+    def _keep(self, mono: Samples) -> None:
+        if not mono.size:
+            return
+        highest, lowest = float(mono.max()), float(mono.min())
+        if not math.isfinite(highest - lowest):  # finite samples near the end of float32's range can add up to more
+            raise UndecodableAudio(NOT_FINITE)
+        self._peak = max(self._peak, highest, -lowest)
+        _write(self._store, mono, self._kept * mono.itemsize)
+        self._kept += mono.size
+
+
+def _write(store: int, samples: Samples, at: int) -> None:
+    left = samples.data.cast("B")
+    while left:
+        written = os.pwrite(store, left, at)
+        left, at = left[written:], at + written
 
 
 def _read_plain(fd: int, recording: _Recording) -> bool:
@@ -190,7 +165,7 @@ def _read_any(fd: int, container: Format, recording: _Recording) -> bool:
 
     os.lseek(fd, 0, os.SEEK_SET)
     try:
-        opened = av.open(
+        media = av.open(
             _Source(fd, closefd=False),
             mode="r",
             format=container.demuxer,  # never probed: a probe would find playlists
@@ -206,9 +181,9 @@ def _read_any(fd: int, container: Format, recording: _Recording) -> bool:
         )
     except (av.FFmpegError, *_DAMAGE):
         raise UndecodableAudio(DAMAGED) from None
-    with opened:
-        track = _sound_track(opened)
-        whole = _read_track(opened, track, recording)
+    with media:
+        track = _sound_track(media)
+        whole = _read_track(media, track, recording)
         stated_s = float(track.duration * track.time_base) if track.duration and track.time_base else 0.0
         return whole and not (container.tells_duration and recording.duration_s < stated_s - _SLACK_S)
 
@@ -227,18 +202,18 @@ def _open_nothing(url: str, flags: int, options: dict[str, str]) -> Any:
     raise PermissionError
 
 
-def _sound_track(opened: InputContainer) -> AudioStream:
+def _sound_track(media: InputContainer) -> AudioStream:
     """The first sound track that has a known codec."""
-    if not opened.streams.audio:
+    if not media.streams.audio:
         raise UndecodableAudio(NO_SOUND_TRACK)
-    for track in opened.streams.audio:
+    for track in media.streams.audio:
         # PyAV leaves codec_context out where FFmpeg has no decoder, whatever its types say
         if getattr(track.codec_context, "name", None) in CODECS.split(","):
             return track
     raise UndecodableAudio(UNKNOWN_CODEC)
 
 
-def _read_track(opened: InputContainer, track: AudioStream, recording: _Recording) -> bool:
+def _read_track(media: InputContainer, track: AudioStream, recording: _Recording) -> bool:
     """Adds the track's sound. A packet that cannot be decoded is left out; False if there was one.
 
     Frames become packed float32 before to_ndarray(): PyAV 18.1 reads past the planes of a frame with 8 planar channels
@@ -246,10 +221,11 @@ def _read_track(opened: InputContainer, track: AudioStream, recording: _Recordin
     """
     import av
 
+    track.codec_context.thread_count = 1  # a thread's stack counts against the child's memory, and none is faster
     whole = True
     packer, packs = av.AudioResampler(format="flt"), None
     try:
-        for packet in opened.demux(track):
+        for packet in media.demux(track):
             if packet.size > _LARGEST_PACKET:
                 raise UndecodableAudio(DAMAGED)
             try:

@@ -1,4 +1,4 @@
-"""What sound is inside this backend: mono float32 samples at 16 kHz, and pieces of them.
+"""What sound is inside this backend: mono float32 samples at 16 kHz, recordings and pieces of them.
 
 Positions and lengths are bare sample counts here; seconds exist at the edges, in names that end in `_s`.
 """
@@ -14,6 +14,15 @@ from numpy.typing import NDArray
 SAMPLE_RATE = 16_000  # what Qwen3-ASR's mel front end was trained on
 
 Samples: TypeAlias = NDArray[np.float32]  # shape (n,), within [-1, 1]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A recording: `samples` of shape (n,), n >= 1, within [-1, 1], 16 kHz; `duration_s` is that of the source."""
+
+    samples: Samples
+    duration_s: float
+    truncated: bool  # the file is cut short or damaged; this is what could be decoded
 
 
 @dataclass(frozen=True)

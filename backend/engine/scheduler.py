@@ -179,10 +179,8 @@ class Scheduler:
                 job.owner.ran_beside(len(running.jobs))
 
         failure = self._attempt(jobs, add)
-        if isinstance(failure, OutOfMemory) and self._running:
-            self._put_back(jobs)
-        elif failure is not None:
-            self._each_alone(jobs, failure)
+        if failure is not None:
+            self._once_more(jobs, failure)
 
     def _advance(self, begin: Callable[[], Together]) -> None:
         """One step of a session: who ended is answered, whom nobody waits for leaves."""
@@ -201,7 +199,7 @@ class Scheduler:
         failure = self._attempt(running.jobs, step)
         if failure is not None:
             del self._running[begin]
-            self._each_alone(running.jobs, failure)
+            self._once_more(running.jobs, failure)
         elif not running.jobs:
             del self._running[begin]
 
@@ -209,53 +207,23 @@ class Scheduler:
         running.jobs.remove(job)
         self._taken.discard(job)
 
-    def _put_back(self, jobs: list[Job]) -> None:
-        """The memory ran out beside others that run: each once more, when nothing else does."""
-        self._remember(jobs, [job for running in self._running.values() for job in running.jobs])
-        with self._changed:
-            for job in jobs:
-                self._taken.discard(job)
-                job.alone = True
-                if not job.gone:
-                    self._waiting.put_back(job)
-
-    def _each_alone(self, jobs: list[Job], failure: AsrError) -> None:
-        """What failed together, one by one; what failed alone has failed."""
-        if len(jobs) > 1 and not self.dead:
+    def _once_more(self, jobs: list[Job], failure: AsrError) -> None:
+        """What failed runs once more, each when nothing else does; what failed alone has failed."""
+        held = [*jobs, *(job for running in self._running.values() for job in running.jobs)]
+        if isinstance(failure, OutOfMemory) and len(held) > 1:
+            self.tally.splits += 1
+            self._most_s = max(sum(job.seconds for job in held) / 2, _LEAST_TOGETHER_S)
+        again = [job for job in jobs if not (job.alone or job.gone or self.dead)]
+        if again:
             _log.warning("%d that ran together failed (%s); running each alone", len(jobs), type(failure).__name__)
-            if isinstance(failure, OutOfMemory):
-                self._remember(jobs)
-            self.tally.retries += len(jobs)
-        for job in jobs:
-            if len(jobs) > 1 and not self.dead and not job.gone:
-                self._working_since = time.monotonic()
-                self._once_more(job)
-            else:
-                _refuse(job, failure)
-            self._taken.discard(job)
-
-    def _once_more(self, job: Job) -> None:
-        results: list[Any] = []
-        failure = self._attempt([job], lambda: results.append(self._alone(job)))
-        if failure is None:
-            _answer(job, results[0])
-        else:
+        with self._changed:
+            self._taken.difference_update(jobs)
+            self.tally.retries += len(again)
+            for job in again:
+                job.alone = True
+                self._waiting.put_back(job)
+        for job in set(jobs) - set(again):
             _refuse(job, failure)
-
-    def _alone(self, job: Job) -> Any:
-        """A job's result from a session of its own. Raises EngineFailure when nobody waits for it any more."""
-        session = job.begin()
-        session.add([job.item])
-        while not job.gone:
-            self._working_since = time.monotonic()
-            for _, result in session.step():
-                return result
-        raise EngineFailure
-
-    def _remember(self, *together: list[Job]) -> None:
-        """From now on at most half as much runs together."""
-        self.tally.splits += 1
-        self._most_s = max(sum(job.seconds for jobs in together for job in jobs) / 2, _LEAST_TOGETHER_S)
 
     def _attempt(self, jobs: Sequence[Job], work: Callable[[], None]) -> AsrError | None:
         """Do it once. What it raised is not kept: its traceback would hold the work's memory during the retries."""

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 
 from backend.account import Account, current
+from backend.audio.guard import Guard
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
 from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
@@ -51,10 +52,10 @@ def answered(method: Method[Reply]) -> Method[Reply]:
 class BackendServicer(rpc.BackendServicer):
     """LocalAI's backend contract over one resident model."""
 
-    def __init__(self, resident: Resident, scheduler: Scheduler) -> None:
+    def __init__(self, resident: Resident, scheduler: Scheduler, guard: Guard) -> None:
         self._resident = resident
         self._scheduler = scheduler
-        self._transcriber = Transcriber(resident, scheduler)
+        self._transcriber = Transcriber(resident, scheduler, guard)
         self._background: set[asyncio.Task[Any]] = set()
 
     async def Health(self, request: pb.HealthMessage, context: Context) -> pb.Reply:  # noqa: N802 - the wire's name

@@ -14,11 +14,12 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from backend.audio import decode as decoding
-from backend.audio.decode import Decoded, decode
+from backend.audio import causes
+from backend.audio.causes import CAUSES
+from backend.audio.decode import decode
+from backend.audio.waveform import Decoded
 from backend.errors import UndecodableAudio
 
-CAUSES = {value for name, value in vars(decoding).items() if name.isupper() and isinstance(value, str) and " " in value}
 TONE_HZ = 440
 LEVEL = 0.4
 
@@ -154,7 +155,7 @@ def test_a_video_without_sound_is_refused(tmp_path):
     path = tmp_path / "silent.mp4"
     with av.open(str(path), "w") as out:
         write_picture(out, out.add_stream("mpeg4", rate=10))
-    assert refused(path) == decoding.NO_SOUND_TRACK
+    assert refused(path) == causes.NO_SOUND_TRACK
 
 
 def test_eight_planar_channels_do_not_crash_the_process(tmp_path):
@@ -325,7 +326,7 @@ def test_the_file_may_be_deleted_once_it_is_open(tmp_path, monkeypatch):
 def test_longer_than_the_limit_is_refused(tmp_path, container):
     path = tmp_path / "upload-name"
     soundfile.write(path, tone(seconds=3), 16_000, format=container)
-    assert refused(path, max_seconds=2.9) == decoding.TOO_LONG
+    assert refused(path, max_seconds=2.9) == causes.TOO_LONG
     decode(str(path), max_seconds=3.2)
 
 
@@ -337,7 +338,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)  # a socket's name may have 108 bytes
         server.bind("socket.wav")
         for path in (tmp_path / "fifo.wav", tmp_path / "link.wav", tmp_path / "socket.wav", tmp_path, "/dev/zero"):
-            assert refused(path) == decoding.NOT_A_FILE
+            assert refused(path) == causes.NOT_A_FILE
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch):
     ],
 )
 def test_what_is_no_path_is_refused(path):
-    with pytest.raises(UndecodableAudio, match=decoding.MISSING):
+    with pytest.raises(UndecodableAudio, match=causes.MISSING):
         decode(path, max_seconds=60)
 
 
@@ -363,14 +364,14 @@ def test_an_unreadable_file_is_refused(tmp_path):
     path = tmp_path / "secret.wav"
     soundfile.write(path, tone(), 16_000)
     path.chmod(0)
-    assert refused(path) == decoding.UNREADABLE
+    assert refused(path) == causes.UNREADABLE
 
 
 def test_a_file_of_five_gigabytes_is_refused(tmp_path):
     path = tmp_path / "sparse.wav"
     soundfile.write(path, tone(), 16_000)
     os.truncate(path, 5 << 30)
-    assert refused(path) == decoding.TOO_LARGE
+    assert refused(path) == causes.TOO_LARGE
 
 
 HEADER_ONLY = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data\0\0\0\0"
@@ -379,23 +380,23 @@ HEADER_ONLY = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (b"", decoding.EMPTY_FILE),
-        (b"\0", decoding.UNKNOWN_FORMAT),
-        (bytes(10_000), decoding.UNKNOWN_FORMAT),
-        (b"\xff" * 10_000, decoding.UNKNOWN_FORMAT),
-        (np.random.default_rng(2).bytes(100_000), decoding.UNKNOWN_FORMAT),
-        (b"hello, this is text\n" * 100, decoding.UNKNOWN_FORMAT),
-        (b"<!doctype html><html></html>", decoding.UNKNOWN_FORMAT),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), decoding.UNKNOWN_FORMAT),
-        (b"ID3", decoding.UNKNOWN_FORMAT),
-        (b"ID3\x04\0\0\0\0\0\0" * 5, decoding.UNKNOWN_FORMAT),
-        (HEADER_ONLY, decoding.NO_SAMPLES),
-        (HEADER_ONLY[:20], decoding.DAMAGED),
-        (b"OggS" + bytes(200), decoding.DAMAGED),
-        (b"fLaC" + bytes(200), decoding.DAMAGED),
-        (b"\x1a\x45\xdf\xa3" + bytes(200), decoding.DAMAGED),
-        (b"\0\0\0\x18ftypmp42" + bytes(200), decoding.DAMAGED),
-        (b"\x0b\x77\0\0\0\x40" + bytes(200), decoding.DAMAGED),
+        (b"", causes.EMPTY_FILE),
+        (b"\0", causes.UNKNOWN_FORMAT),
+        (bytes(10_000), causes.UNKNOWN_FORMAT),
+        (b"\xff" * 10_000, causes.UNKNOWN_FORMAT),
+        (np.random.default_rng(2).bytes(100_000), causes.UNKNOWN_FORMAT),
+        (b"hello, this is text\n" * 100, causes.UNKNOWN_FORMAT),
+        (b"<!doctype html><html></html>", causes.UNKNOWN_FORMAT),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), causes.UNKNOWN_FORMAT),
+        (b"ID3", causes.UNKNOWN_FORMAT),
+        (b"ID3\x04\0\0\0\0\0\0" * 5, causes.UNKNOWN_FORMAT),
+        (HEADER_ONLY, causes.NO_SAMPLES),
+        (HEADER_ONLY[:20], causes.DAMAGED),
+        (b"OggS" + bytes(200), causes.DAMAGED),
+        (b"fLaC" + bytes(200), causes.DAMAGED),
+        (b"\x1a\x45\xdf\xa3" + bytes(200), causes.DAMAGED),
+        (b"\0\0\0\x18ftypmp42" + bytes(200), causes.DAMAGED),
+        (b"\x0b\x77\0\0\0\x40" + bytes(200), causes.DAMAGED),
     ],
 )
 def test_what_is_no_sound_is_refused(tmp_path, content, cause):
@@ -419,7 +420,7 @@ def test_a_playlist_never_opens_another_file(tmp_path, playlist):
     soundfile.write(tmp_path / "other.wav", tone(), 16_000)
     path = tmp_path / "evil.wav"
     path.write_text(playlist.format(other=tmp_path / "other.wav"))
-    assert refused(path) == decoding.UNKNOWN_FORMAT
+    assert refused(path) == causes.UNKNOWN_FORMAT
 
 
 def test_a_movie_never_opens_the_file_that_it_refers_to(tmp_path):
@@ -429,7 +430,7 @@ def test_a_movie_never_opens_the_file_that_it_refers_to(tmp_path):
     with av.open(str(path), container_options={"enable_drefs": "1", "use_absolute_path": "1"}) as followed:
         assert sum(frame.samples for frame in followed.decode(audio=0)) > 0  # the reference works, where it is allowed
     path.write_bytes(path.read_bytes())
-    assert refused(path) == decoding.NO_SAMPLES
+    assert refused(path) == causes.NO_SAMPLES
 
 
 def with_reference_to(target: str, mov: bytes) -> bytes:
@@ -458,14 +459,14 @@ def with_reference_to(target: str, mov: bytes) -> bytes:
 def test_a_rate_that_no_recorder_has_is_refused(tmp_path, rate):
     path = tmp_path / "rate.wav"
     soundfile.write(path, tone(), rate)
-    assert refused(path, max_seconds=1e9) == decoding.BAD_RATE
+    assert refused(path, max_seconds=1e9) == causes.BAD_RATE
 
 
 @pytest.mark.parametrize("channels", [33, 255])
 def test_more_than_32_channels_are_refused(tmp_path, channels):
     path = tmp_path / "channels.wav"
     soundfile.write(path, np.zeros((100, channels)), 16_000)
-    assert refused(path) == decoding.TOO_MANY_CHANNELS
+    assert refused(path) == causes.TOO_MANY_CHANNELS
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -475,19 +476,19 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path, bad, codec, rate):
     sound = tone(rate, channels=2)
     sound[-1, 1] = bad
     soundfile.write(path, sound, rate, subtype=codec)
-    assert refused(path) == decoding.NOT_FINITE
+    assert refused(path) == causes.NOT_FINITE
 
 
 def test_samples_that_are_no_numbers_are_refused_even_where_none_is_left_of_them(tmp_path):
     path = tmp_path / "nan.wav"
     soundfile.write(path, np.full(3, np.nan), 768_000, subtype="FLOAT")
-    assert refused(path) == decoding.NOT_FINITE
+    assert refused(path) == causes.NOT_FINITE
 
 
 def test_samples_that_add_up_to_infinity_are_refused(tmp_path):
     path = tmp_path / "huge.wav"
     soundfile.write(path, np.sign(tone(48_000)) * np.finfo(np.float32).max, 48_000, subtype="FLOAT")
-    assert refused(path) == decoding.NOT_FINITE
+    assert refused(path) == causes.NOT_FINITE
 
 
 def test_no_mutation_of_a_file_gets_past_the_refusals(tmp_path):

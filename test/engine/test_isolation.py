@@ -21,13 +21,14 @@ OUT_OF_MEMORY = MemoryError()
 
 @dataclass(eq=False)
 class Model:
-    """Its sessions say `-item` after two steps, and raise what `faults` has for an event, once each.
+    """Its sessions say `-item` after two steps, and raise what `faults` has for an event: once each, or if it `lasts`.
 
-    Steps wait at `gate`; `at_step` is set when one begins.
+    A step passes the gate for each `let_pass`; `at_step` is set when one begins.
     """
 
     faults: dict[str, Exception] = field(default_factory=dict)
-    gate: threading.Event = field(default_factory=threading.Event)
+    lasts: bool = False
+    gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     at_step: threading.Event = field(default_factory=threading.Event)
     together: list[list[int]] = field(default_factory=list)
 
@@ -35,8 +36,12 @@ class Model:
         self.happen("session")
         return Rows(self)
 
+    def let_pass(self, steps: int = 1000) -> None:
+        self.gate.release(steps)
+
     def happen(self, event: str) -> None:
-        if fault := self.faults.pop(event, None):
+        fault = self.faults.get(event) if self.lasts else self.faults.pop(event, None)
+        if fault:
             raise fault
 
 
@@ -56,7 +61,7 @@ class Rows:
     def step(self) -> list[tuple[int, int]]:
         self.model.together.append(sorted(self.left))
         self.model.at_step.set()
-        assert self.model.gate.wait(20)
+        assert self.model.gate.acquire(timeout=20)
         for item in self.left:
             self.model.happen(f"step {item}")
         self.left = {item: steps - 1 for item, steps in self.left.items()}
@@ -91,18 +96,19 @@ async def joined_while_one_runs(scheduler: Scheduler, model: Model, *items: int)
 
 
 async def test_a_session_that_cannot_begin_fails_its_jobs_and_not_the_thread(scheduler: Scheduler) -> None:
-    model = Model({"session": ValueError()})
-    model.gate.set()
+    model = Model({"session": ValueError()}, lasts=True)
+    model.let_pass()
     with pytest.raises(EngineFailure):
         await joined(scheduler, model, 1)
-    assert await joined(scheduler, model, 2) == -2
+    model.lasts = False
+    assert await joined(scheduler, model, 2) == -2  # the first try fails, the second does not
 
 
 async def test_a_row_that_cannot_be_dropped_costs_the_others_nothing(scheduler: Scheduler) -> None:
     model = Model({"drop 2": ValueError()})
     first, second, third = await joined_while_one_runs(scheduler, model, 2, 3)
     model.at_step.clear()
-    model.gate.set()
+    model.let_pass()
     while [1, 2, 3] not in model.together:
         await asyncio.sleep(0)
     second.cancel()
@@ -116,16 +122,23 @@ async def test_who_has_no_memory_beside_others_runs_alone_when_they_have_ended(
 ) -> None:
     model = Model({"add 2": OUT_OF_MEMORY})
     waiting = await joined_while_one_runs(scheduler, model, *others)
-    model.gate.set()
+    model.let_pass()
     assert await asyncio.gather(*waiting) == [-1, *(-item for item in others)]
     assert model.together == [[item] for item in (1, *others) for _ in range(2)]
     assert scheduler.tally.splits == 1
 
 
+async def test_memory_that_is_there_a_moment_later_is_enough(scheduler: Scheduler) -> None:
+    model = Model({"step 1": OUT_OF_MEMORY})
+    model.let_pass()
+    assert await joined(scheduler, model, 1) == -1
+    assert scheduler.tally.splits == 0  # one alone cannot be split
+
+
 async def test_who_has_no_memory_even_alone_is_told_so(scheduler: Scheduler) -> None:
-    model = Model({"add 2": OUT_OF_MEMORY, "step 2": OUT_OF_MEMORY})
+    model = Model({"add 2": OUT_OF_MEMORY}, lasts=True)
     first, second = await joined_while_one_runs(scheduler, model, 2)
-    model.gate.set()
+    model.let_pass()
     assert await first == -1
     with pytest.raises(OutOfMemory):
         await second
@@ -134,11 +147,15 @@ async def test_who_has_no_memory_even_alone_is_told_so(scheduler: Scheduler) -> 
 async def test_who_was_put_back_and_whose_client_leaves_is_forgotten(scheduler: Scheduler) -> None:
     model = Model({"add 2": OUT_OF_MEMORY})
     first, second = await joined_while_one_runs(scheduler, model, 2)
+    model.let_pass(1)
+    while not scheduler.tally.retries:
+        await asyncio.sleep(0.001)
     second.cancel()
-    model.gate.set()
+    await asyncio.sleep(0)
+    model.let_pass()
     assert await first == -1
     while scheduler.busy:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     assert not any(2 in rows for rows in model.together)
 
 
@@ -152,7 +169,7 @@ async def test_who_was_put_back_and_whose_client_leaves_is_forgotten(scheduler: 
 async def test_a_lost_device_is_the_end_of_the_engine(scheduler: Scheduler, fault: Exception) -> None:
     model = Model({"step 1": fault})
     waiting = await joined_while_one_runs(scheduler, model)
-    model.gate.set()
+    model.let_pass()
     with pytest.raises(EngineFailure):
         await waiting[0]
     assert scheduler.dead
@@ -169,14 +186,14 @@ async def test_a_model_that_hangs_shows_and_those_who_wait_for_it_can_be_answere
     scheduler.fail()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [EngineFailure, EngineFailure]
-    model.gate.set()  # it was only slow: nobody is answered twice
+    model.let_pass()  # it was only slow: nobody is answered twice
     while scheduler.stalled_s:
         await asyncio.sleep(0.001)
 
 
 async def test_nothing_waits_unless_it_is_wanted_and_then_no_longer_than_that(scheduler: Scheduler) -> None:
     model = Model()
-    model.gate.set()
+    model.let_pass()
     results = [joined(scheduler, model, item, gather_s=60) for item in range(1, 9)]  # most=8: the batch is full
     assert await asyncio.gather(*results) == [-item for item in range(1, 9)]
     assert model.together[0] == list(range(1, 9))
@@ -185,7 +202,7 @@ async def test_nothing_waits_unless_it_is_wanted_and_then_no_longer_than_that(sc
 
 async def test_a_client_that_leaves_ends_the_gathering_for_it(scheduler: Scheduler) -> None:
     model = Model()
-    model.gate.set()
+    model.let_pass()
     gone = joined(scheduler, model, 1, gather_s=60)
     await asyncio.sleep(0)
     gone.cancel()

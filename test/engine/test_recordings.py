@@ -24,7 +24,7 @@ TIMES = TranscribeOptions(times=True, words=True)
 
 
 @pytest.fixture
-async def transcribe(demo_options, tmp_path: Path) -> AsyncIterator[Callable]:
+async def transcribe(demo_options, guard, tmp_path: Path) -> AsyncIterator[Callable]:
     """`await transcribe(path or samples, options, **load options)` with the demo checkpoints."""
     scheduler = Scheduler()
     residents: dict[tuple, Resident] = {}
@@ -38,7 +38,7 @@ async def transcribe(demo_options, tmp_path: Path) -> AsyncIterator[Callable]:
             path = tmp_path / "recording.wav"
             soundfile.write(path, audio, 16_000, subtype="FLOAT")
             audio = path
-        return await Transcriber(residents[key], scheduler).transcribe(str(audio), options)
+        return await Transcriber(residents[key], scheduler, guard).transcribe(str(audio), options)
 
     yield run
     scheduler.stop()

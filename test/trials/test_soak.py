@@ -73,7 +73,7 @@ def test_a_fault_of_a_model_touches_the_victim_alone(struck: dict[str, Line], in
         limits.full_stderr,
         limits.closed_stderr,
         limits.no_descriptors,
-        pytest.param(limits.killed_decoder, marks=awaited),
+        limits.killed_decoder,
         pytest.param(limits.lost_device, marks=awaited),
         pytest.param(limits.hanging_engine, marks=awaited),
     ],

@@ -44,24 +44,24 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(loader, token: str = "", metrics: str = "") -> AsyncIterator[Service]:
-    serving = await start("127.0.0.1:0", loader, token, metrics)
+async def serving(loader, guard, token: str = "", metrics: str = "") -> AsyncIterator[Service]:
+    serving = await start("127.0.0.1:0", loader, guard, token, metrics)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
         yield Service(rpc.BackendStub(channel), serving.port, serving)
     await serving.stop(0)
 
 
 @pytest.fixture
-async def service(loader) -> AsyncIterator[Service]:
-    async with serving(loader) as service:
+async def service(loader, guard) -> AsyncIterator[Service]:
+    async with serving(loader, guard) as service:
         yield service
 
 
 @pytest.fixture
-async def serve(loader) -> AsyncIterator[Callable[..., object]]:
+async def serve(loader, guard) -> AsyncIterator[Callable[..., object]]:
     """`await serve(token=...)`: a service of one's own choosing."""
     async with AsyncExitStack() as stack:
-        yield lambda **options: stack.enter_async_context(serving(loader, **options))
+        yield lambda **options: stack.enter_async_context(serving(loader, guard, **options))
 
 
 @pytest.fixture

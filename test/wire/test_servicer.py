@@ -304,9 +304,9 @@ async def test_messages_may_be_larger_than_grpcs_own_limit_up_to_the_gateways(se
         assert caught.value.code() == Code.RESOURCE_EXHAUSTED
 
 
-async def test_a_taken_port_is_an_error(loader) -> None:
+async def test_a_taken_port_is_an_error(loader, guard) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(AddressTaken, match="taken"):
-            await start(f"127.0.0.1:{taken.getsockname()[1]}", loader)
+            await start(f"127.0.0.1:{taken.getsockname()[1]}", loader, guard)

@@ -20,6 +20,7 @@ import jiwer
 import numpy as np
 import soundfile
 
+from backend.audio.guard import Guard
 from backend.engine.loading import CheckpointLoader
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
@@ -90,9 +91,9 @@ def recordings(bank: ClipBank, seed: int, share: float) -> Iterator[Recording]:
 
 
 async def evaluate(model: str, aligner: str, share: float) -> dict[str, dict[str, float]]:
-    resident, scheduler = Resident(CheckpointLoader()), Scheduler()
+    resident, scheduler, guard = Resident(CheckpointLoader()), Scheduler(), Guard()
     await resident.load(LoadOptions(model=model, forced_aligner=aligner))
-    transcriber = Transcriber(resident, scheduler)
+    transcriber = Transcriber(resident, scheduler, guard)
     wanted = TranscribeOptions(times=True, words=True)
     banks = {
         "trained voices": ClipBank.recorded(BANKS / "trained_again.npy", held_out=False, takes=1, seed=3),
@@ -115,6 +116,7 @@ async def evaluate(model: str, aligner: str, share: float) -> dict[str, dict[str
         silent = [compose_silence(rng, seconds=rng.uniform(0.5, 20)) for _ in range(round(40 * share))]
         invented = [bool((await transcript_of(recording)).text) for recording in silent]
         found["nobody speaks"] = {"with text %": 100 * sum(invented) / len(invented)}
+    guard.close()
     return found
 
 

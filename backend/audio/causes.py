@@ -1,0 +1,30 @@
+"""Why a file is not transcribed: every cause that UndecodableAudio is raised with.
+
+Fixed sentences with what to do, without a word of the file's. A child that decodes says which by its place in CAUSES:
+nothing that it writes reaches a client.
+"""
+
+from __future__ import annotations
+
+MISSING = "there is no such file"
+UNREADABLE = "the file cannot be opened; check its permissions"
+NOT_A_FILE = "it is not a regular file; folders, links, pipes and devices are not read"
+EMPTY_FILE = "the file is empty"
+TOO_LARGE = "the file is larger than 4 GiB; send it in parts or compressed"
+UNKNOWN_FORMAT = "its content is no known audio or video format; send WAV, FLAC, MP3, OGG, M4A or WebM"
+UNKNOWN_CODEC = "its sound track is coded in a way that is not known here; send WAV, FLAC, MP3, OGG, M4A or WebM"
+NO_SOUND_TRACK = "the file has no sound track"
+NO_SAMPLES = "the file has a header but no sound after it"
+DAMAGED = "the file is damaged: no sound in it can be decoded"
+BAD_RATE = "its sample rate is not between 4 and 768 kHz; resample it, to 16 kHz for example"
+TOO_MANY_CHANNELS = "it has more than 32 channels; mix it down"
+NOT_FINITE = "it holds samples that are not numbers or are infinite; export it again"
+TOO_LONG = "it is longer than this server's max_audio_seconds; send it in parts"
+CRASHED = "the decoder failed on it; export it again, as WAV for example"
+TOO_SLOW = "decoding it took too long; export it again, as WAV for example"
+TOO_HUNGRY = "decoding it takes more memory than a recording needs; export it again, as WAV for example"
+
+CAUSES = (
+    MISSING, UNREADABLE, NOT_A_FILE, EMPTY_FILE, TOO_LARGE, UNKNOWN_FORMAT, UNKNOWN_CODEC, NO_SOUND_TRACK, NO_SAMPLES,
+    DAMAGED, BAD_RATE, TOO_MANY_CHANNELS, NOT_FINITE, TOO_LONG, CRASHED, TOO_SLOW, TOO_HUNGRY,
+)  # fmt: skip
