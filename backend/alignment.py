@@ -100,10 +100,13 @@ class Alignment:
         return _spread(texts, room_for("".join(texts), inside, (begin_s, end_s))), SPREAD
 
     async def _submit(self, equipped: Equipped, passage: Passage) -> list[AlignedUnit]:
-        seconds = passage.samples.size / SAMPLE_RATE
-        most = equipped.options.batch_max_size
         return await self._scheduler.submit(
-            equipped.aligner.align, passage, seconds=seconds, most=most, owner=self._account
+            equipped.aligner.align,
+            passage,
+            seconds=passage.samples.size / SAMPLE_RATE,
+            most=equipped.options.batch_max_size,
+            owner=self._account,
+            at_once_s=equipped.aligner.at_once_s,
         )
 
 

@@ -178,6 +178,7 @@ class Hearing:
             seconds=chunk.duration_s,
             most=load.batch_max_size,
             gather_s=load.batch_wait_s,
+            at_once_s=self._instance.recognizer.at_once_s,
             owner=self._account,
         )
         return recognition

@@ -5,6 +5,7 @@ Fixtures, not a module to import: a folder named `test` without `__init__.py` is
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import zlib
@@ -39,6 +40,7 @@ class FakeRecognizer:
 
     answer: Callable[[Utterance], str | Recognition] = text_of_sound
     weight_bytes: int = 1000
+    at_once_s: float = math.inf
     batches: list[int] = field(default_factory=list)
     utterances: list[Utterance] = field(default_factory=list)
     gate: threading.Event | None = None  # a call waits for it, and says in `entered` that it does
@@ -93,6 +95,7 @@ class FakeAligner:
 
     answer: Callable[[Passage], list[AlignedUnit]] | None = None
     weight_bytes: int = 300
+    at_once_s: float = math.inf
     fault: Exception | None = None
     passages: list[Passage] = field(default_factory=list)
 

@@ -90,6 +90,16 @@ def _attention(device: torch.device, dtype: torch.dtype, options: LoadOptions) -
     return options.attention, "attention as asked"
 
 
+# Of audio, about two chunks. Intermediate results for more do not fit into the heap's blocks (engine/heap.py), and
+# fresh pages cost more than passing over the weights once less. And between two reads those who have left are noticed.
+_CPU_READS_S = 24.0
+
+
+def at_once_s(device: torch.device) -> float:
+    """Seconds of audio that are best read at once on the device."""
+    return _CPU_READS_S if device.type == "cpu" else float("inf")
+
+
 _THREADS = torch.get_num_threads()  # what torch chooses for this machine
 
 

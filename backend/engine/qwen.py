@@ -22,7 +22,7 @@ from transformers import GenerationConfig
 
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
-from backend.engine.device import Placement, use_threads
+from backend.engine.device import Placement, at_once_s, use_threads
 from backend.engine.linear import Dense, Int8, dense, int8
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
@@ -114,6 +114,7 @@ class QwenRecognizer:
             loaded.weights.fill(modules)  # one stack after the other: what it is made from is gone before the next
             return int8(modules) if quantized else dense(modules)
 
+        self.at_once_s = at_once_s(model.device)
         if model.device.type == "cpu":  # in float32 the convolutions take two thirds of the time this way
             thinker.audio_tower.to(memory_format=torch.channels_last)
         self.decoder = Decoder(thinker, make, torch.float32 if quantized else None)

@@ -99,6 +99,11 @@ class Recognizer(Protocol):
     @property
     def weight_bytes(self) -> int: ...
 
+    @property
+    def at_once_s(self) -> float:
+        """Seconds of audio that are best read at once; what is more than that comes a step later."""
+        ...
+
     def session(self) -> Session:
         """A session without utterances."""
         ...
@@ -117,6 +122,11 @@ def recognize(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[R
 class Aligner(Protocol):
     @property
     def weight_bytes(self) -> int: ...
+
+    @property
+    def at_once_s(self) -> float:
+        """Seconds of audio that are best aligned at once."""
+        ...
 
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
         """The units of each passage, in order. Called by one thread at a time."""

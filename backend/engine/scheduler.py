@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import InvalidStateError
 from contextlib import suppress
+from math import inf
 from typing import Any, TypeVar
 
 from backend.account import Account, Tally
@@ -39,7 +40,7 @@ class Scheduler:
         self._waiting = Waiting(longest_queue_s, most_requests)
         self._running: dict[Callable[[], Together], Running] = {}
         self._taken: set[Job] = set()  # and not answered yet
-        self._most_s = float("inf")  # of audio together; finite once the memory ran out
+        self._most_s = inf  # of audio together; finite once the memory ran out
         self.tally = Tally()
         self.dead = ""  # why the engine will never answer again
         self._working_since: float | None = None  # the model thread, on what it does now
@@ -66,14 +67,23 @@ class Scheduler:
         return 0.0 if since is None else time.monotonic() - since
 
     async def submit(
-        self, work: Work[Item, Result], item: Item, *, seconds: float, most: int, owner: Account | None = None
+        self,
+        work: Work[Item, Result],
+        item: Item,
+        *,
+        seconds: float,
+        most: int,
+        owner: Account | None = None,
+        at_once_s: float = inf,
     ) -> Result:
         """`work([..., item, ...])`'s result for `item`, done with at most `most - 1` others.
 
         `seconds` is the item's length of audio, `owner` the account of the request that it is for. Raises Overloaded
         at once when too much waits, OutOfMemory, EngineFailure, or the AsrError that `work` raised.
         """
-        result: Result = await self.join(BatchOf(work), item, seconds=seconds, most=most, owner=owner)
+        result: Result = await self.join(
+            BatchOf(work), item, seconds=seconds, most=most, owner=owner, at_once_s=at_once_s
+        )
         return result
 
     async def join(
@@ -85,13 +95,14 @@ class Scheduler:
         most: int,
         owner: Account | None = None,
         gather_s: float = 0.0,
+        at_once_s: float = inf,
     ) -> Any:
         """What a session of `begin()`'s says of `item`, beside at most `most - 1` others. Raises as `submit` does.
 
         If the caller is cancelled, the item leaves its session at the next step. `gather_s`: how long a session that
-        begins with it waits for others.
+        begins with it waits for others; `at_once_s`: of audio that enters it together.
         """
-        job = Job(begin, item, seconds, most, owner or Account(), gather_s)
+        job = Job(begin, item, seconds, most, owner or Account(), gather_s, at_once_s)
         with self._changed:
             if self.dead:
                 raise EngineFailure

@@ -12,6 +12,7 @@ from bisect import insort
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,9 +27,9 @@ _LIKE_LENGTH = 2.0  # prompts that are read together cost the longest: none is p
 class Job:
     """One item, of so many `seconds` of audio, for a session of `begin()`'s, with at most `most - 1` others.
 
-    `gather_s`: how long a session that begins with it waits for more. `begin` is a bound method of the model, or
-    equal for equal work: jobs of one session share it. `gone`: nobody waits for its answer any more. `alone`: the
-    memory ran out when it joined others, so it runs when nothing else does.
+    `begin` is a bound method of the model, or equal for equal work: jobs of one session share it. `gather_s`: how long
+    a session that begins with it waits for more; `at_once_s`: of audio that enter together. `gone`: nobody waits for
+    its answer any more. `alone`: it has failed once, so it runs when nothing else does.
     """
 
     begin: Callable[[], Together]
@@ -37,6 +38,7 @@ class Job:
     most: int
     owner: Account
     gather_s: float = 0.0
+    at_once_s: float = inf
     future: Future[Any] = field(default_factory=Future)
     turn: float = 0.0
     since: float = field(default_factory=time.monotonic)
@@ -118,6 +120,8 @@ class Waiting:
                 break  # what comes after it would never let it be alone
             if taken and (job.begin != taken[0].begin or not _are_alike(job.seconds, taken[0].seconds)):
                 continue
+            if taken and sum(other.seconds for other in taken) + job.seconds > job.at_once_s:
+                break
             rows, seconds = room.get(job.begin, (0, 0.0))
             if rows >= job.most or (rows and seconds + job.seconds > most_s):
                 continue

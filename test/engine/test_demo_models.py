@@ -32,6 +32,11 @@ def test_a_sentence_is_heard_with_its_language_and_its_punctuation(recognizer, d
     assert (heard.text, heard.language, heard.finished) == (truth["text"], truth["language"], True)
 
 
+def test_a_cpu_reads_no_more_at_once_than_its_heap_holds(recognizer, aligner) -> None:
+    assert recognizer.model.device.type == "cpu"
+    assert recognizer.at_once_s == aligner.at_once_s < 60
+
+
 def test_tokens_are_the_texts_own_and_cover_it(recognizer, demo) -> None:
     (heard,) = recognizer.recognize([utterance(demo[0])])
     decode = recognizer.processor.tokenizer.decode
