@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from backend import parent
 
-parent.watch(os.environ)  # before the imports below, which take their time
+# Before the imports below, which take their time: a parent that has gone, or wants this process to go.
+parent.watch(os.environ)
+for _number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(_number, lambda *_: os._exit(0))  # until server.py has something to end
 
 import argparse  # noqa: E402
 import asyncio  # noqa: E402

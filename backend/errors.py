@@ -89,6 +89,11 @@ class Overloaded(AsrError):
         super().__init__("qwen-asr: too much audio is waiting; send the request again later")
 
 
+class Stopping(AsrError):
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: the backend is stopping; send the request again")
+
+
 class OutOfMemory(AsrError):
     def __init__(self) -> None:
         super().__init__("qwen-asr: out of memory for this request; lower max_chunk_seconds or batch_max_size")
@@ -114,9 +119,11 @@ class CannotStart(Exception):
     """The process cannot begin to serve; the message is the last line that it logs."""
 
 
-class AddressTaken(CannotStart):
-    def __init__(self, address: str) -> None:
-        super().__init__(f"cannot listen on {address}: the address is taken or not this machine's")
+class CannotListen(CannotStart):
+    """`cause`: the human one. The address is the operator's own."""
+
+    def __init__(self, address: str, cause: str = "the address is taken or not this machine's") -> None:
+        super().__init__(f"cannot listen on {ascii(address[:100])[1:-1]}: {cause}")
 
 
 class MetricsAddressRefused(CannotStart):

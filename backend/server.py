@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,13 +19,14 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from backend.account import Ledger
+from backend.address import parse, why_not
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
-from backend.errors import AddressTaken
 from backend.options import LoadOptions
 from backend.wire.accounting import Accounting
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
+from backend.wire.drain import Drain
 from backend.wire.guard import BearerToken
 from backend.wire.readiness import Readiness
 from backend.wire.servicer import BackendServicer
@@ -36,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 _MESSAGE_BYTES = 50 * 1024 * 1024  # the gateway's own limit, both ways
 _GRACE_S = 10.0  # of the 15 s between the gateway's SIGTERM and its SIGKILL
+_CLOSE_S = 0.5  # for connections to be closed; nothing is served on them any more
+_LAST_S = 12.5  # after the signal the process has gone, whatever hangs
 
 
 class LazyLoader:
@@ -71,12 +75,14 @@ class Serving:
     port: int
     scheduler: Scheduler
     readiness: Readiness
+    drain: Drain
     listener: Listener | None
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new calls, let those that run end within the grace, cancel the rest."""
+        """Take no new work, let what runs end within the grace, break off the rest."""
         self.readiness.enter_graceful_shutdown()
-        await self.server.stop(grace_s)
+        await self.drain.drain(grace_s)
+        await self.server.stop(min(grace_s, _CLOSE_S))
         self.scheduler.stop()
         if self.listener is not None:
             await asyncio.to_thread(self.listener.close)
@@ -86,9 +92,10 @@ async def start(
     address: str, loader: Loader, token: str = "", metrics: str = "", scheduler: Scheduler | None = None
 ) -> Serving:
     """Serve on `address`, and metrics on theirs if there is one. Raises CannotStart, before any call is answered."""
-    ledger = Ledger()
+    parse(address)
+    ledger, drain = Ledger(), Drain()
     server = grpc.aio.server(
-        interceptors=[Accounting(ledger), *([BearerToken(token)] if token else [])],
+        interceptors=[Accounting(ledger), *([BearerToken(token)] if token else []), drain],
         options=[
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
             ("grpc.max_send_message_length", _MESSAGE_BYTES),
@@ -104,10 +111,10 @@ async def start(
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise AddressTaken(address) from error
+        raise why_not(address) from error
     listener = _listen(metrics, ledger, scheduler, resident) if metrics else None
     await server.start()
-    return Serving(server, port, scheduler, readiness, listener)
+    return Serving(server, port, scheduler, readiness, drain, listener)
 
 
 def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> Listener:
@@ -121,20 +128,31 @@ def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Reside
 async def serve(
     address: str, environment: Mapping[str, str], loader: Loader | None = None, scheduler: Scheduler | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then let what runs end within the grace and cancel the rest.
+    """Serve until SIGTERM or SIGINT, then let what runs end within the grace and break off the rest.
 
-    `loader` and `scheduler` are for trials: other models behind the very same server.
+    The same signal once more changes nothing, since the gateway may send it to the process and to its group; but who
+    presses Ctrl-C twice does not want to wait. `loader` and `scheduler` are for trials: other models behind the very
+    same server.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
     metrics = environment.get("QWEN_ASR_METRICS", "").strip()
     serving = await start(address, loader or LazyLoader(), token, metrics, scheduler)
+
+    def interrupted() -> None:
+        if stop.is_set():
+            serving.drain.cut()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, serving.port, os.getpid())
     await stop.wait()
+    last = threading.Timer(_LAST_S, os._exit, (0,))
+    last.daemon = True
+    last.start()
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
     await serving.stop(_GRACE_S)
     _log.info("stopped")

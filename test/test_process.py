@@ -120,6 +120,27 @@ def test_sigterm_lets_the_running_request_end_and_leaves_with_zero(child: Child)
     assert child.process.wait(15) == 0
 
 
+def test_sigterm_during_a_load_is_obeyed_at_once_and_the_client_is_told(child: Child) -> None:
+    loading = child.stub.LoadModel.future(pb.ModelOptions(Model="demo", ModelFile=str(ROOT / "test/models/asr")))
+    while child.stub.Status(pb.HealthMessage(), timeout=5).state != pb.StatusResponse.BUSY:
+        pass
+    child.process.send_signal(signal.SIGTERM)
+    child.process.send_signal(signal.SIGTERM)  # the gateway's, to the process and to its group
+    assert loading.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "stopping" in loading.details()
+    assert child.process.wait(15) == 0
+
+
+def test_sigterm_is_obeyed_before_the_port_is_up(tmp_path: Path) -> None:
+    process = run("--addr", "127.0.0.1:0", folder=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    assert process.stderr is not None
+    assert any("| argparse" in line for line in process.stderr)  # the rest of the imports is still to come
+    process.send_signal(signal.SIGTERM)
+    with process:
+        assert "listening" not in process.stderr.read()
+    assert process.returncode == 0
+
+
 def test_a_taken_port_ends_it_with_the_cause_as_the_last_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -164,6 +185,12 @@ def test_its_log_is_sentences_and_json_and_its_metrics_end_with_it(tmp_path: Pat
     assert log.splitlines()[-1].endswith("stopped")
     with socket.socket() as gone:
         assert gone.connect_ex(("127.0.0.1", metrics)) != 0
+
+
+def test_full_devices_change_no_exit_code(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run([str(ROOT / "run.sh"), "--addr=nowhere"], cwd=tmp_path, stdout=full, stderr=full)
+    assert process.returncode == 1
 
 
 def test_it_leaves_when_its_parent_is_killed(tmp_path: Path) -> None:

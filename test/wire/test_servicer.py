@@ -12,8 +12,8 @@ import grpc
 import pytest
 
 from backend.engine.recognizer import Recognition
-from backend.errors import CheckpointRefused
-from backend.server import AddressTaken, start
+from backend.errors import CannotListen, CheckpointRefused
+from backend.server import start
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 
@@ -308,5 +308,5 @@ async def test_a_taken_port_is_an_error(loader) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(AddressTaken, match="taken"):
+        with pytest.raises(CannotListen, match="taken"):
             await start(f"127.0.0.1:{taken.getsockname()[1]}", loader)
