@@ -221,7 +221,8 @@ def test_no_place_for_its_log_does_not_stop_it(tmp_path: Path, streams: str) -> 
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = rpc.BackendStub(channel)
             assert stub.Health(pb.HealthMessage(), wait_for_ready=True, timeout=30).message == b"OK"
-            assert not stub.LoadModel(pb.ModelOptions(Model=""), timeout=60).success
+            refused = stub.LoadModel(pb.ModelOptions(Model="m", Options=["no:option"]), timeout=60)  # and logged
+            assert "no" in refused.message
             if sys.platform == "linux":  # no socket has become stdin, stdout or stderr
                 assert all(Path(f"/proc/{process.pid}/fd/{fd}").resolve().parent == Path("/dev") for fd in (0, 2))
     finally:
