@@ -2,12 +2,27 @@
 
 Rules: a message is made here, in its class; it is a fixed sentence that says what to do, and it repeats nothing a
 client controls (file name, prompt, language), because the gateway acts on substrings of error texts. Option names
-and values may be named: they come from the operator's own configuration. wire/status.py gives each its status.
+and values may be named: they come from the operator's own configuration; but short, on one line, and never in the
+words that the gateway acts on. wire/status.py gives each its status.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_LONGEST_NAMED = 200  # characters; a status travels in HTTP/2 headers, of which there may be 16 KiB
+# On these the gateway drops the model or the replica; the last two are for the classes that mean them.
+_ACTED_ON = re.compile(
+    "connection refused|connection reset|no such host|unavailable|model not loaded|model identity mismatch",
+    re.IGNORECASE,
+)
+
+
+def named(text: str) -> str:
+    """An operator's text as part of a message."""
+    shown = text if len(text) <= _LONGEST_NAMED else text[: _LONGEST_NAMED - 1] + "…"
+    return _ACTED_ON.sub("[…]", "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown))
 
 
 class AsrError(Exception):
@@ -30,6 +45,16 @@ class UnsupportedLanguage(InvalidRequest):
         super().__init__(f"qwen-asr: unknown language; leave it empty to detect it, or use one of: {', '.join(codes)}")
 
 
+class RequestTooLarge(InvalidRequest):
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(f"qwen-asr: the request is larger than {most_bytes} bytes; sound is sent as a file's path")
+
+
+class TooManyGranularities(InvalidRequest):
+    def __init__(self, most: int) -> None:
+        super().__init__(f"qwen-asr: more than {most} timestamp_granularities; send word, segment or both")
+
+
 class TranslationUnsupported(InvalidRequest):
     def __init__(self) -> None:
         super().__init__("qwen-asr: this model transcribes and does not translate; send translate=false")
@@ -48,7 +73,7 @@ class InvalidOption(LoadRefused):
     """An option of LoadModel is unknown, or its value is not what it may be."""
 
     def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"option {name!r} {problem}")
+        super().__init__(f"option '{named(name)}' {problem}")
 
 
 class CheckpointRefused(LoadRefused):
@@ -71,7 +96,7 @@ class IdentityMismatch(AsrError):
     """The request names another model than the one that is loaded. Both names are the operator's."""
 
     def __init__(self, loaded: str, requested: str) -> None:
-        super().__init__(f"model identity mismatch: loaded '{loaded}', requested '{requested}'")
+        super().__init__(f"model identity mismatch: loaded '{named(loaded)}', requested '{named(requested)}'")
 
 
 class Unauthenticated(AsrError):
@@ -123,7 +148,7 @@ class CannotListen(CannotStart):
     """`cause`: the human one. The address is the operator's own."""
 
     def __init__(self, address: str, cause: str = "the address is taken or not this machine's") -> None:
-        super().__init__(f"cannot listen on {ascii(address[:100])[1:-1]}: {cause}")
+        super().__init__(f"cannot listen on {named(address)}: {cause}")
 
 
 class MetricsAddressRefused(CannotStart):

@@ -27,7 +27,7 @@ from backend.options import LoadOptions
 from backend.wire.accounting import Accounting
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.drain import Drain
-from backend.wire.guard import BearerToken
+from backend.wire.guard import BearerToken, SmallRequests
 from backend.wire.readiness import Readiness
 from backend.wire.servicer import BackendServicer
 
@@ -95,7 +95,7 @@ async def start(
     parse(address)
     ledger, drain = Ledger(), Drain()
     server = grpc.aio.server(
-        interceptors=[Accounting(ledger), *([BearerToken(token)] if token else []), drain],
+        interceptors=[Accounting(ledger), *([BearerToken(token)] if token else []), drain, SmallRequests()],
         options=[
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
             ("grpc.max_send_message_length", _MESSAGE_BYTES),

@@ -34,7 +34,7 @@ time.sleep(600)
 
 def moments(kills: int, seed: int = 0) -> list[tuple[float, bool]]:
     """When to kill, in seconds after the start; True: after the first Health, while torch is imported."""
-    rng = random.Random(seed)  # noqa: S311 - no secret
+    rng = random.Random(seed)
     return [
         [(rng.uniform(0, 0.01), False), (rng.uniform(0, 0.5), False), (rng.uniform(0, 3), True)][number % 3]
         for number in range(kills)
@@ -53,7 +53,7 @@ def _outlived_s(after_s: float, asked: bool, command: Sequence[str | Path], pati
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     started = [sys.executable, "-ESc", _GATEWAY, *map(str, command), "--addr", address]
-    with subprocess.Popen(started, stdout=subprocess.PIPE, text=True, start_new_session=True) as gateway:  # noqa: S603 - run.sh
+    with subprocess.Popen(started, stdout=subprocess.PIPE, text=True, start_new_session=True) as gateway:
         assert gateway.stdout is not None
         backend = int(gateway.stdout.readline())
         if asked:
@@ -86,7 +86,7 @@ def _is_alive(pid: int) -> bool:
 
 def main() -> int:
     lived = sorted(outlived_s())
-    print(f"{len(lived)} gateways killed; their backends outlived them by {lived[0]:.2f} to {lived[-1]:.2f} s")  # noqa: T201
+    print(f"{len(lived)} gateways killed; their backends outlived them by {lived[0]:.2f} to {lived[-1]:.2f} s")
     return 0 if lived[-1] <= GOAL_S else 1
 
 

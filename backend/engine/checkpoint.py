@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from backend.errors import CheckpointRefused
+from backend.errors import CheckpointRefused, named
 
 Kind = Literal["recognizer", "aligner"]
 
@@ -47,7 +47,9 @@ def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
             raise CheckpointRefused("the model folder has no config.json; it must hold a whole checkpoint")
     if _HUB_ID.fullmatch(name):
         return Checkpoint(name, local=False)
-    raise CheckpointRefused(f"{name!r} is neither a folder with a checkpoint nor a hub id such as Qwen/Qwen3-ASR-0.6B")
+    raise CheckpointRefused(
+        f"'{named(name)}' is neither a folder with a checkpoint nor a hub id such as Qwen/Qwen3-ASR-0.6B"
+    )
 
 
 def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
@@ -55,18 +57,18 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
     config = _config(checkpoint)
     found = _kind(config)
     if found != kind:
-        what = _KIND_NAMES.get(found, f"of the type {found!r}")
+        what = _KIND_NAMES.get(found, f"of the type '{named(found)}'")
         remedy = (
             "name it in the option forced_aligner" if found == "aligner" else f"this backend needs {_KIND_NAMES[kind]}"
         )
-        raise CheckpointRefused(f"the checkpoint {checkpoint.name!r} is {what}; {remedy}")
+        raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' is {what}; {remedy}")
     for key in _SUSPICIOUS_KEYS:
         if key in json.dumps(config):
             raise CheckpointRefused(
                 f"the checkpoint's config.json holds {key!r}, which can run foreign code; remove it"
             )
     if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
-        raise CheckpointRefused(f"the checkpoint {checkpoint.name!r} holds no .safetensors weights")
+        raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights")
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -74,9 +76,9 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointRefused(f"the config.json of {checkpoint.name!r} cannot be read") from error
+        raise CheckpointRefused(f"the config.json of '{named(checkpoint.name)}' cannot be read") from error
     if not isinstance(config, dict):
-        raise CheckpointRefused(f"the config.json of {checkpoint.name!r} is not a JSON object")
+        raise CheckpointRefused(f"the config.json of '{named(checkpoint.name)}' is not a JSON object")
     return config
 
 
@@ -87,7 +89,7 @@ def _downloaded_config(repository: str) -> Path:
         return Path(hf_hub_download(repository, "config.json", etag_timeout=_HUB_TIMEOUT_S))
     except Exception as error:
         raise CheckpointRefused(
-            f"the hub repository {repository!r} could not be fetched; check the name and the network, "
+            f"the hub repository '{named(repository)}' could not be fetched; check the name and the network, "
             "or put the checkpoint under the models folder"
         ) from error
 

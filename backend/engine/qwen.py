@@ -29,7 +29,7 @@ from backend.engine.recognizer import Recognition, Token, Utterance, recognize
 from backend.engine.session import QwenSession
 from backend.engine.weights import Weights
 from backend.engine.windows import use_windows
-from backend.errors import CheckpointRefused
+from backend.errors import CheckpointRefused, named
 from backend.languages import NAMES, code_of_name
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def load(checkpoint: Checkpoint, placement: Placement) -> Loaded:
     except Exception as error:  # transformers, safetensors and the hub raise whatever they like
         _log.exception("the checkpoint could not be loaded")
         raise CheckpointRefused(
-            f"the checkpoint {checkpoint.name!r} could not be loaded ({type(error).__name__}); "
+            f"the checkpoint '{named(checkpoint.name)}' could not be loaded ({type(error).__name__}); "
             "its files are incomplete, damaged or out of reach"
         ) from error
     for module in model.modules():

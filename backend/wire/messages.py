@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from backend.errors import LoadRefused, TranslationUnsupported
+from backend.errors import LoadRefused, TooManyGranularities, TranslationUnsupported
 from backend.languages import code_of
 from backend.options import (
     LoadOptions,
@@ -23,6 +24,7 @@ from backend.transcript.segments import Segment
 from backend.wire import backend_pb2 as pb
 
 _NS = 1_000_000_000
+_MOST_GRANULARITIES = 100  # two mean something; unknown ones are passed over
 
 
 def load_options(request: pb.ModelOptions) -> LoadOptions:
@@ -50,7 +52,7 @@ def _gpu_index(main_gpu: str) -> int | None:
     if not main_gpu:
         return None
     digits = main_gpu.removeprefix("cuda:")
-    if not digits.isdecimal():
+    if not re.fullmatch("[0-9]{1,4}", digits):
         raise LoadRefused("MainGPU must be the index of a GPU, such as 0")
     return int(digits)
 
@@ -59,6 +61,8 @@ def transcribe_options(request: pb.TranscriptRequest) -> TranscribeOptions:
     """What a transcription asks for. `diarize`, `temperature` and `threads` carry no meaning for this model."""
     if request.translate:
         raise TranslationUnsupported
+    if len(request.timestamp_granularities) > _MOST_GRANULARITIES:
+        raise TooManyGranularities(_MOST_GRANULARITIES)
     granularities = {name.strip().lower() for name in request.timestamp_granularities}
     return TranscribeOptions(
         language=code_of(request.language),
