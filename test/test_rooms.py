@@ -57,6 +57,7 @@ TORCHLESS = {
     "engine.scheduler",
     "engine.monotone",
     "engine.checkpoint",
+    "engine.vetting",
     "engine.loops",
     "engine.batches",
 }

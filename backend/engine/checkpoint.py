@@ -6,21 +6,19 @@ is not Qwen3-ASR or Qwen3-ForcedAligner is refused by name, since the gateway pr
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from backend.engine.vetting import read_object, vet, vet_object
 from backend.errors import CheckpointRefused, named
 
 Kind = Literal["recognizer", "aligner"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_TIMEOUT_S = 10.0
-# In the pinned transformers this key reaches a loader of remote kernels (CVE-2026-4372).
-_SUSPICIOUS_KEYS = ("_attn_implementation_internal", "auto_map")
 _KIND_NAMES = {"recognizer": "a Qwen3-ASR model", "aligner": "a Qwen3-ForcedAligner model"}
 
 
@@ -62,24 +60,17 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
             "name it in the option forced_aligner" if found == "aligner" else f"this backend needs {_KIND_NAMES[kind]}"
         )
         raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' is {what}; {remedy}")
-    for key in _SUSPICIOUS_KEYS:
-        if key in json.dumps(config):
-            raise CheckpointRefused(
-                f"the checkpoint's config.json holds {key!r}, which can run foreign code; remove it"
-            )
+    if checkpoint.local:
+        vet(Path(checkpoint.name))
+    else:
+        vet_object("config.json", config)
     if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
         raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights")
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     path = Path(checkpoint.name) / "config.json" if checkpoint.local else _downloaded_config(checkpoint.name)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointRefused(f"the config.json of '{named(checkpoint.name)}' cannot be read") from error
-    if not isinstance(config, dict):
-        raise CheckpointRefused(f"the config.json of '{named(checkpoint.name)}' is not a JSON object")
-    return config
+    return read_object(path)
 
 
 def _downloaded_config(repository: str) -> Path:
