@@ -80,6 +80,13 @@ class CheckpointRefused(LoadRefused):
     """The folder or hub repository is not a checkpoint that this backend serves."""
 
 
+class HubFailure(CheckpointRefused):
+    """`cause` is one of the fixed texts of engine/hub."""
+
+    def __init__(self, repository: str, cause: str) -> None:
+        super().__init__(f"the hub repository '{named(repository)}' {cause}")
+
+
 class DeviceUnavailable(LoadRefused):
     def __init__(self, wanted: str) -> None:
         super().__init__(

@@ -59,6 +59,7 @@ TORCHLESS = {
     "engine.monotone",
     "engine.checkpoint",
     "engine.vetting",
+    "engine.hub",
     "engine.loops",
     "engine.batches",
 }

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from backend.engine import hub
 from backend.engine.vetting import read_object, vet, vet_object
 from backend.errors import CheckpointRefused, named
 
 Kind = Literal["recognizer", "aligner"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_TIMEOUT_S = 10.0
 _KIND_NAMES = {"recognizer": "a Qwen3-ASR model", "aligner": "a Qwen3-ForcedAligner model"}
 
 
@@ -69,20 +69,8 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
-    path = Path(checkpoint.name) / "config.json" if checkpoint.local else _downloaded_config(checkpoint.name)
+    path = Path(checkpoint.name) / "config.json" if checkpoint.local else hub.fetch_config(checkpoint.name)
     return read_object(path)
-
-
-def _downloaded_config(repository: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repository, "config.json", etag_timeout=_HUB_TIMEOUT_S))
-    except Exception as error:
-        raise CheckpointRefused(
-            f"the hub repository '{named(repository)}' could not be fetched; check the name and the network, "
-            "or put the checkpoint under the models folder"
-        ) from error
 
 
 def _kind(config: dict[str, Any]) -> str:

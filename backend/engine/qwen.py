@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import Placement, use_threads
+from backend.engine.hub import fetch
 from backend.engine.linear import Dense, Int8, dense, int8
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
@@ -39,7 +39,6 @@ _SAMPLE_RATE = 16_000
 _SHORTEST = _SAMPLE_RATE // 2  # samples; the package pads to half a second, too: the encoder was trained on no less
 _WARM_UP_TOKENS = 8
 _TEXT_TAG = "<asr_text>"
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]  # of a hub repository
 # said every time: the default of the second asks on stdin whether to run a checkpoint's code
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 
@@ -59,11 +58,7 @@ class Loaded:
 def load(checkpoint: Checkpoint, placement: Placement) -> Loaded:
     """Raises CheckpointRefused where the files are not what config.json promises."""
     try:
-        folder = (
-            Path(checkpoint.name)
-            if checkpoint.local
-            else Path(snapshot_download(checkpoint.name, allow_patterns=_FILES))
-        )
+        folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name)
         vet(folder)
         config = Qwen3ASRConfig.from_pretrained(folder, **_OFFLINE)
         with default_dtype, init_empty_weights(include_buffers=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from backend.transcriber import Transcript
 from backend.transcript.segments import Segment
 from backend.wire import backend_pb2 as pb
 
+_log = logging.getLogger(__name__)
+
 _NS = 1_000_000_000
 _MOST_GRANULARITIES = 100  # two mean something; unknown ones are passed over
 
@@ -31,6 +34,8 @@ def load_options(request: pb.ModelOptions) -> LoadOptions:
     """What LoadModel asks for. Raises InvalidOption or LoadRefused; fields that carry no intent are not read."""
     if request.LoraAdapter or request.LoraAdapters:
         raise LoadRefused("LoRA adapters are not supported; merge them into the checkpoint")
+    if request.TrustRemoteCode:  # a permission, not a demand
+        _log.info("TrustRemoteCode is not needed: no checkpoint's code is ever run here")
     if request.TensorParallelSize > 1:
         raise LoadRefused("TensorParallelSize is not supported; run one backend for each GPU")
     options = LoadOptions(

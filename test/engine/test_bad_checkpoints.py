@@ -9,6 +9,7 @@ import pickle
 import shutil
 import struct
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from backend.engine.loading import CheckpointLoader
 from backend.engine.package import Qwen3ASRForConditionalGeneration
+from backend.engine.resident import Resident
+from backend.engine.scheduler import Scheduler
 from backend.errors import CheckpointRefused
-from backend.options import LoadOptions
+from backend.options import LoadOptions, TranscribeOptions
+from backend.transcriber import Transcriber
 
 connections: list[object] = []
 watched: list[bool] = [False]
@@ -230,6 +234,33 @@ def test_a_refused_model_is_not_kept(copy: Path, asr_folder: Path) -> None:
     gc.collect()
     assert _models() == before
     assert load(asr_folder).weight_bytes > 4_000_000
+
+
+async def test_after_every_bad_load_the_old_model_answers_as_before(
+    copy: Path, asr_folder: Path, recordings: Path
+) -> None:
+    """Through resident and transcriber, as LoadModel and a request do it."""
+    resident, scheduler = Resident(CheckpointLoader()), Scheduler()
+    transcriber = Transcriber(resident, scheduler)
+    good = LoadOptions(model=str(asr_folder), threads=2)
+    await resident.load(good)
+    recognizer = weakref.ref(resident.current().recognizer)
+    before = await transcriber.transcribe(str(recordings / "demo.wav"), TranscribeOptions())
+    assert before.text == json.loads((recordings / "demo.json").read_text())["text"]
+    BAD["auto_map of the mel"][0](copy)
+    with pytest.raises(CheckpointRefused, match="auto_map"):
+        await resident.load(LoadOptions(model=str(copy)))
+    assert resident.current().recognizer is recognizer()  # nothing was given up for it
+    shutil.copy(asr_folder / "preprocessor_config.json", copy)
+    BAD["NaN"][0](copy)
+    with pytest.raises(CheckpointRefused, match=DOWN):
+        await resident.load(LoadOptions(model=str(copy)))
+    assert resident.identity == str(asr_folder)
+    assert await transcriber.transcribe(str(recordings / "demo.wav"), TranscribeOptions()) == before
+    shutil.copy(asr_folder / "model.safetensors", copy)
+    await resident.load(LoadOptions(model=str(copy), threads=2))
+    assert await transcriber.transcribe(str(recordings / "demo.wav"), TranscribeOptions()) == before
+    scheduler.stop()
 
 
 def _models() -> int:

@@ -62,6 +62,12 @@ async def test_the_gateways_own_defaults_carry_no_intent(service) -> None:
     assert result.success
 
 
+async def test_the_permission_to_run_a_checkpoints_code_is_not_used(service, caplog) -> None:
+    with caplog.at_level("INFO"):
+        assert (await service.load(TrustRemoteCode=True)).success
+    assert "TrustRemoteCode is not needed" in caplog.text
+
+
 async def test_status_and_free_follow_the_model(service, wav) -> None:
     async def status() -> pb.StatusResponse:
         return await service.stub.Status(pb.HealthMessage())
