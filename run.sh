@@ -22,5 +22,7 @@ export PYTHONUNBUFFERED=1                            # a log line that sits in a
 # program, on two cores, 160 ms instead of 250.
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-20000}"
 
-# With fd 0 closed, the next file or socket that is opened would become stdin; an empty one is safe.
+# With one of these closed, the next socket that is opened would become it, and hear what a library writes to stderr.
+true >&1 || exec >/dev/null
+true >&2 || exec 2>/dev/null
 exec "$python" -m backend "$@" </dev/null

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from backend import parent
 
-parent.watch(os.environ)  # before the imports below, which take their time
+# Before the imports below, which take their time: a parent that has gone, or wants this process to go.
+parent.watch(os.environ)
+for _number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(_number, lambda *_: os._exit(0))  # until server.py has something to end
 
 import argparse  # noqa: E402
 import asyncio  # noqa: E402
 import logging  # noqa: E402
 import sys  # noqa: E402
 
-from backend.errors import CannotStart  # noqa: E402
+from backend.errors import Fatal  # noqa: E402
 from backend.log import LogLines  # noqa: E402
 from backend.server import serve  # noqa: E402
 
@@ -30,7 +34,7 @@ def main() -> int:
     try:
         # not asyncio.run: at its end it would wait for a load that still runs in a thread
         asyncio.new_event_loop().run_until_complete(serve(arguments.addr, os.environ))
-    except CannotStart as error:
+    except Fatal as error:
         logging.error("%s", error)
         return 1
     return 0

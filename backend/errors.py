@@ -2,12 +2,27 @@
 
 Rules: a message is made here, in its class; it is a fixed sentence that says what to do, and it repeats nothing a
 client controls (file name, prompt, language), because the gateway acts on substrings of error texts. Option names
-and values may be named: they come from the operator's own configuration. wire/status.py gives each its status.
+and values may be named: they come from the operator's own configuration; but short, on one line, and never in the
+words that the gateway acts on. wire/status.py gives each its status.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_LONGEST_NAMED = 200  # characters; a status travels in HTTP/2 headers, of which there may be 16 KiB
+# On these the gateway drops the model or the replica; the last two are for the classes that mean them.
+_ACTED_ON = re.compile(
+    "connection refused|connection reset|no such host|unavailable|model not loaded|model identity mismatch",
+    re.IGNORECASE,
+)
+
+
+def named(text: str) -> str:
+    """An operator's text as part of a message."""
+    shown = text if len(text) <= _LONGEST_NAMED else text[: _LONGEST_NAMED - 1] + "…"
+    return _ACTED_ON.sub("[…]", "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown))
 
 
 class AsrError(Exception):
@@ -31,6 +46,16 @@ class UnsupportedLanguage(InvalidRequest):
         super().__init__(f"qwen-asr: unknown language; leave it empty to detect it, or use one of: {', '.join(codes)}")
 
 
+class RequestTooLarge(InvalidRequest):
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(f"qwen-asr: the request is larger than {most_bytes} bytes; sound is sent as a file's path")
+
+
+class TooManyGranularities(InvalidRequest):
+    def __init__(self, most: int) -> None:
+        super().__init__(f"qwen-asr: more than {most} timestamp_granularities; send word, segment or both")
+
+
 class TranslationUnsupported(InvalidRequest):
     def __init__(self) -> None:
         super().__init__("qwen-asr: this model transcribes and does not translate; send translate=false")
@@ -49,11 +74,18 @@ class InvalidOption(LoadRefused):
     """An option of LoadModel is unknown, or its value is not what it may be."""
 
     def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"option {name!r} {problem}")
+        super().__init__(f"option '{named(name)}' {problem}")
 
 
 class CheckpointRefused(LoadRefused):
     """The folder or hub repository is not a checkpoint that this backend serves."""
+
+
+class HubFailure(CheckpointRefused):
+    """`cause` is one of the fixed texts of engine/hub."""
+
+    def __init__(self, repository: str, cause: str) -> None:
+        super().__init__(f"the hub repository '{named(repository)}' {cause}")
 
 
 class DeviceUnavailable(LoadRefused):
@@ -72,7 +104,7 @@ class IdentityMismatch(AsrError):
     """The request names another model than the one that is loaded. Both names are the operator's."""
 
     def __init__(self, loaded: str, requested: str) -> None:
-        super().__init__(f"model identity mismatch: loaded '{loaded}', requested '{requested}'")
+        super().__init__(f"model identity mismatch: loaded '{named(loaded)}', requested '{named(requested)}'")
 
 
 class Unauthenticated(AsrError):
@@ -90,6 +122,11 @@ class Overloaded(AsrError):
         super().__init__("qwen-asr: too much audio is waiting; send the request again later")
 
 
+class Stopping(AsrError):
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: the backend is stopping; send the request again")
+
+
 class OutOfMemory(AsrError):
     def __init__(self) -> None:
         super().__init__("qwen-asr: out of memory for this request; lower max_chunk_seconds or batch_max_size")
@@ -98,6 +135,13 @@ class OutOfMemory(AsrError):
 class Cancelled(AsrError):
     def __init__(self) -> None:
         super().__init__("qwen-asr: the request was cancelled")
+
+
+class DeadlineTooShort(AsrError):
+    """The client will have gone before its recording can have been heard."""
+
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: the deadline is too short for this recording; allow more time or send it in parts")
 
 
 class EngineFailure(AsrError):
@@ -111,16 +155,30 @@ class AlignerUnavailable(AsrError):
     """The aligner cannot serve this request. Never a status: the transcript goes out with coarse times."""
 
 
-class CannotStart(Exception):
-    """The process cannot begin to serve; the message is the last line that it logs."""
+class Fatal(Exception):
+    """The process cannot serve; the message is the last line that it logs."""
 
 
-class AddressTaken(CannotStart):
-    def __init__(self, address: str) -> None:
-        super().__init__(f"cannot listen on {address}: the address is taken or not this machine's")
+class CannotListen(Fatal):
+    """`cause`: the human one. The address is the operator's own."""
+
+    def __init__(self, address: str, cause: str = "the address is taken or not this machine's") -> None:
+        super().__init__(f"cannot listen on {named(address)}: {cause}")
 
 
-class MetricsAddressRefused(CannotStart):
+class StallSecondsRefused(Fatal):
+    def __init__(self, least: float) -> None:
+        super().__init__(f"QWEN_ASR_STALL_SECONDS must be a number of seconds, at least {least:g}")
+
+
+class EngineDead(Fatal):
+    """`cause`: one of the fixed ones of engine/scheduler and server."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"the engine cannot go on: {cause}; the backend has to be started again")
+
+
+class MetricsAddressRefused(Fatal):
     def __init__(self) -> None:
         super().__init__(
             "QWEN_ASR_METRICS must be a port, or a loopback address with one, such as 9109 or 127.0.0.1:9109"

@@ -42,6 +42,7 @@ NAMES: dict[str, str] = {
 }
 ALIGNABLE = frozenset({"zh", "yue", "en", "fr", "de", "it", "ja", "ko", "pt", "ru", "es"})
 
+_LONGEST = 64  # characters; no name of a language has more, and this is looked at where Health answers
 _CODES = {name.lower(): code for code, name in NAMES.items()}
 # What else people send: ISO 639-3 for Mandarin, the older codes of Filipino and Indonesian, everyday names.
 _ALIASES = {
@@ -60,6 +61,8 @@ def code_of(language: str) -> str | None:
 
     "" and "auto" mean: detect it (None). Raises UnsupportedLanguage for anything else.
     """
+    if len(language) > _LONGEST:
+        raise UnsupportedLanguage(NAMES)
     wanted = language.strip().lower().replace("_", "-")
     if wanted in ("", "auto"):
         return None

@@ -1,8 +1,9 @@
 """How the log looks: one line of JSON for a request that ended, plain sentences for everything else.
 
 Rules: a line of JSON begins with `{`, and no other line does. Whatever is logged, it cannot forge a line: control
-characters are escaped, and the lines of a trace are set in. A line that is written for a request names it. The gateway
-shows the last line of a process that dies at its start to people, so such causes are sentences.
+characters are escaped, and the lines of a trace are set in. A trace says nothing that a client sent (traces.py). A line
+that is written for a request names it. The gateway shows the last line of a process that dies at its start to people,
+so such causes are sentences.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from backend.account import current
+from backend.traces import written
 
 REQUESTS = "backend.requests"  # the logger whose messages are the lines of JSON
 
@@ -36,7 +38,7 @@ class LogLines(logging.Formatter):
         return _escaped(super().formatMessage(record) + (f" [request {account.request}]" if account else ""))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        return "\n".join(f"    {_escaped(line)}" for line in super().formatException(ei).split("\n"))
+        return "\n".join(f"    {_escaped(line)}" for line in written(ei[1]).split("\n"))
 
 
 def write_request(line: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from backend.account import Ledger
 from backend.engine.resident import AlignerState, Resident
 from backend.engine.scheduler import Scheduler
-from backend.errors import AddressTaken, MetricsAddressRefused
+from backend.errors import CannotListen, MetricsAddressRefused
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # the histogram's bounds; batch_max_size is at most the last
@@ -39,7 +39,7 @@ def address_of(value: str) -> tuple[str, int]:
 
 
 class Listener:
-    """Answers scrapes until it is closed. Raises AddressTaken or MetricsAddressRefused."""
+    """Answers scrapes until it is closed. Raises CannotListen or MetricsAddressRefused."""
 
     def __init__(self, address: str, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> None:
         host, port = address_of(address)
@@ -51,7 +51,7 @@ class Listener:
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
-            raise AddressTaken(f"{host}:{port} for QWEN_ASR_METRICS") from error
+            raise CannotListen(f"{host}:{port} for QWEN_ASR_METRICS") from error
         self.port: int = self._server.server_address[1]
 
     def close(self) -> None:

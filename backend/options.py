@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from backend.errors import InvalidOption, PromptTooLong
+from backend.errors import InvalidOption, PromptTooLong, named
 
 T = TypeVar("T")
 DType = Literal["auto", "bfloat16", "float16", "float32"]
@@ -99,7 +99,7 @@ class _Knob:
 def _integer(least: int, most: int) -> Callable[[str, str], int]:
     def parse(name: str, value: str) -> int:
         if not re.fullmatch(r"[+-]?\d{1,12}", value) or not least <= int(value) <= most:
-            raise InvalidOption(name, f"must be a whole number from {least} to {most}, not {value!r}")
+            raise InvalidOption(name, f"must be a whole number from {least} to {most}, not '{named(value)}'")
         return int(value)
 
     return parse
@@ -112,7 +112,7 @@ def _number(least: float, most: float) -> Callable[[str, str], float]:
         except ValueError:
             number = math.nan
         if not least <= number <= most:  # false for nan, too
-            raise InvalidOption(name, f"must be a number from {least:g} to {most:g}, not {value!r}")
+            raise InvalidOption(name, f"must be a number from {least:g} to {most:g}, not '{named(value)}'")
         return number
 
     return parse
@@ -126,7 +126,7 @@ def _milliseconds(most: int) -> Callable[[str, str], float]:
 def _one_of(known: Mapping[str, T]) -> Callable[[str, str], T]:
     def parse(name: str, value: str) -> T:
         if value.lower() not in known:
-            raise InvalidOption(name, f"must be one of {', '.join(filter(None, known))}, not {value!r}")
+            raise InvalidOption(name, f"must be one of {', '.join(filter(None, known))}, not '{named(value)}'")
         return known[value.lower()]
 
     return parse
@@ -169,7 +169,7 @@ def with_knobs(options: LoadOptions, pairs: Iterable[str], engine_args: str) -> 
     if engine_args.strip():
         try:
             arguments = json.loads(engine_args)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: brackets in brackets
             arguments = None
         if not isinstance(arguments, dict):
             raise InvalidOption("EngineArgs", "must be a JSON object of option names and values")
@@ -204,17 +204,22 @@ def quantization_of(value: str) -> Quantization:
 
 _CONTROL_TOKEN = re.compile(r"<\|[^<>]*?\|>|<asr_text>|<timestamp>", re.IGNORECASE)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_DEEPEST_NEST = 8  # thousands would take a quarter of a second, in which Health waits
 _LONGEST_PROMPT = 8192  # characters; more than that is a document, and every chunk would pay for it
 
 
 def sanitized_prompt(prompt: str) -> str:
     """The request's context without anything that the model's template gives a meaning to.
 
-    Removal runs to a fixpoint, so that pieces around a removed token cannot form a new one. Raises PromptTooLong.
+    Removal runs to a fixpoint, so that pieces around a removed token cannot form a new one; a prompt that was made to
+    do so again and again loses every `<`. Raises PromptTooLong.
     """
     if len(prompt) > _LONGEST_PROMPT:
         raise PromptTooLong(_LONGEST_PROMPT)
     prompt = _CONTROL_CHARACTER.sub(" ", prompt)
-    while (cleaner := _CONTROL_TOKEN.sub("", prompt)) != prompt:
+    for _ in range(_DEEPEST_NEST):
+        cleaner = _CONTROL_TOKEN.sub("", prompt)
+        if cleaner == prompt:
+            return prompt.strip()
         prompt = cleaner
-    return prompt.strip()
+    return prompt.replace("<", "").strip()

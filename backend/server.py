@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,15 +19,17 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from backend.account import Ledger
+from backend.address import parse, why_not
 from backend.audio.guard import Guard
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
-from backend.errors import AddressTaken
+from backend.errors import EngineDead, StallSecondsRefused
 from backend.options import LoadOptions
 from backend.wire.accounting import Accounting
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
-from backend.wire.guard import BearerToken
+from backend.wire.drain import Drain
+from backend.wire.guard import BearerToken, SmallRequests
 from backend.wire.readiness import Readiness
 from backend.wire.servicer import BackendServicer
 
@@ -37,6 +40,11 @@ _log = logging.getLogger(__name__)
 
 _MESSAGE_BYTES = 50 * 1024 * 1024  # the gateway's own limit, both ways
 _GRACE_S = 10.0  # of the 15 s between the gateway's SIGTERM and its SIGKILL
+_CLOSE_S = 0.5  # for connections to be closed; nothing is served on them any more
+_LAST_S = 12.5  # after the signal the process has gone, whatever hangs
+_DYING_S = 1.0  # for the replies to those whom a dead engine leaves
+_STALL_S, _LEAST_STALL_S = 300.0, 5.0  # a step of a large model on a small CPU may read minutes of sound
+_WATCHED_EVERY_S = 0.5
 
 
 class LazyLoader:
@@ -79,12 +87,14 @@ class Serving:
     port: int
     scheduler: Scheduler
     readiness: Readiness
+    drain: Drain
     listener: Listener | None
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new calls, let those that run end within the grace, cancel the rest."""
+        """Take no new work, let what runs end within the grace, break off the rest."""
         self.readiness.enter_graceful_shutdown()
-        await self.server.stop(grace_s)
+        await self.drain.drain(grace_s)
+        await self.server.stop(min(grace_s, _CLOSE_S))
         self.scheduler.stop()
         if self.listener is not None:
             await asyncio.to_thread(self.listener.close)
@@ -98,10 +108,11 @@ async def start(
     metrics: str = "",
     scheduler: Scheduler | None = None,
 ) -> Serving:
-    """Serve on `address`, and metrics on theirs if there is one. Raises CannotStart, before any call is answered."""
-    ledger = Ledger()
+    """Serve on `address`, and metrics on theirs if there is one. Raises Fatal, before any call is answered."""
+    parse(address)
+    ledger, drain = Ledger(), Drain()
     server = grpc.aio.server(
-        interceptors=[Accounting(ledger), *([BearerToken(token)] if token else [])],
+        interceptors=[Accounting(ledger), *([BearerToken(token)] if token else []), drain, SmallRequests()],
         options=[
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
             ("grpc.max_send_message_length", _MESSAGE_BYTES),
@@ -117,10 +128,10 @@ async def start(
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise AddressTaken(address) from error
+        raise why_not(address) from error
     listener = _listen(metrics, ledger, scheduler, resident) if metrics else None
     await server.start()
-    return Serving(server, port, scheduler, readiness, listener)
+    return Serving(server, port, scheduler, readiness, drain, listener)
 
 
 def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> Listener:
@@ -134,22 +145,60 @@ def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Reside
 async def serve(
     address: str, environment: Mapping[str, str], loader: Loader | None = None, scheduler: Scheduler | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then let what runs end within the grace and cancel the rest.
+    """Serve until SIGTERM or SIGINT, then let what runs end within the grace and break off the rest.
 
-    `loader` and `scheduler` are for trials: other models behind the very same server.
+    The same signal once more changes nothing, since the gateway may send it to the process and to its group; but who
+    presses Ctrl-C twice does not want to wait. `loader` and `scheduler` are for trials: other models behind the very
+    same server.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
     metrics = environment.get("QWEN_ASR_METRICS", "").strip()
+    stall_s = _stall_s(environment.get("QWEN_ASR_STALL_SECONDS", ""))
     guard = Guard()
     serving = await start(address, loader or LazyLoader(guard), guard, token, metrics, scheduler)
+
+    def interrupted() -> None:
+        if stop.is_set():
+            serving.drain.cut()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, serving.port, os.getpid())
-    await stop.wait()
+    dead = asyncio.create_task(_death(serving.scheduler, stall_s))
+    await asyncio.wait({dead, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if dead.done():
+        serving.scheduler.fail(dead.result())
+        await serving.stop(_DYING_S)
+        guard.close()
+        raise EngineDead(dead.result())
+    last = threading.Timer(_LAST_S, os._exit, (0,))
+    last.daemon = True
+    last.start()
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
     await serving.stop(_GRACE_S)
     guard.close()
     _log.info("stopped")
+
+
+async def _death(scheduler: Scheduler, stall_s: float) -> str:
+    """Why the engine will never answer again, as soon as that is known."""
+    while not scheduler.dead:
+        if scheduler.stalled_s > stall_s:
+            return f"it has been at one step for {stall_s:g} s (QWEN_ASR_STALL_SECONDS)"
+        await asyncio.sleep(_WATCHED_EVERY_S)
+    return scheduler.dead
+
+
+def _stall_s(setting: str) -> float:
+    """Raises StallSecondsRefused."""
+    try:
+        seconds = float(setting.strip() or _STALL_S)
+    except ValueError:
+        seconds = 0.0
+    if not seconds >= _LEAST_STALL_S:  # true for nan, too
+        raise StallSecondsRefused(_LEAST_STALL_S)
+    return seconds

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import TypeAlias
 
 from backend.account import Account
@@ -25,6 +27,7 @@ from backend.audio.waveform import Decoded, Samples
 from backend.engine.recognizer import Token
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
+from backend.errors import DeadlineTooShort
 from backend.hearing import Heard, Hearing, main_language
 from backend.options import LoadOptions, TranscribeOptions
 from backend.transcript.joining import join
@@ -67,8 +70,13 @@ class Transcriber:
         self._guard = guard
         self._detect = detect
 
-    async def transcribe(self, path: str, options: TranscribeOptions, account: Account | None = None) -> Transcript:
-        """The transcript of the recording at `path`; `account` has its cost. Raises any AsrError but LoadRefused."""
+    async def transcribe(
+        self, path: str, options: TranscribeOptions, account: Account | None = None, until_s: float = inf
+    ) -> Transcript:
+        """The transcript of the recording at `path`. Raises any AsrError but LoadRefused.
+
+        `account` has its cost. `until_s`: when its client will have gone, by time.monotonic().
+        """
         account = account or Account()
         instance = self._resident.current()
         load = instance.options
@@ -81,6 +89,8 @@ class Transcriber:
             chunks = await asyncio.to_thread(
                 split, recording.samples, max_s=longest_s, speech=speech, margin_s=load.vad_margin_s
             )
+        if self._scheduler.at_least_s(sum(chunk.duration_s for chunk in chunks)) > until_s - time.monotonic():
+            raise DeadlineTooShort
         with account.spending("infer"):
             heard = await Hearing(self._scheduler, instance, options, speech, account).hear(chunks)
         language = options.language or main_language(heard, speech)

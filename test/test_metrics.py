@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from backend.account import STAGES, Ledger
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
-from backend.errors import AddressTaken, MetricsAddressRefused
+from backend.errors import CannotListen, MetricsAddressRefused
 from backend.metrics import Figures, address_of
 from backend.server import Serving, start
 from backend.wire import backend_pb2 as pb
@@ -239,7 +239,7 @@ async def test_a_taken_port_says_whose_it_is(loader, guard) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(AddressTaken, match=rf"127\.0\.0\.1:{port} for QWEN_ASR_METRICS: .* taken"):
+        with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port} for QWEN_ASR_METRICS: .* taken"):
             await start("127.0.0.1:0", loader, guard, metrics=str(port))
 
 

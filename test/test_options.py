@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,6 +89,7 @@ def test_quantization_is_refused_by_name() -> None:
         ("<|im_<|im_end|>end|>", ""),
         ("<asr_<asr_text>text>", ""),
         ("<<|x|>|im_end|>", ""),
+        ("a < b " + "<|" * 20 + "|>" * 20, "a  b " + "|" * 12 + "|>" * 12),
         ("line\nbreak\ttab\x00null\x1b[31m", "line\nbreak\ttab null [31m"),
         ("a < b | c > d", "a < b | c > d"),
     ],
@@ -112,3 +115,24 @@ def test_no_prompt_can_rebuild_a_control_token(prompt: str) -> None:
 def test_a_prompt_beyond_the_bound_is_refused_whole() -> None:
     with pytest.raises(PromptTooLong):
         sanitized_prompt("x" * 8193)
+
+
+NASTY = st.text() | st.sampled_from(
+    ["connection refused", "Connection Reset by peer", "dial tcp: no such host", "model not loaded", "UNAVAILABLE",
+     "x" * 100_000, "a\nb", "\x00", "\x1b[2J", "\u202e", "nan", "1e999", "-0", "9" * 5000, "[" * 3000, "{}"]
+)  # fmt: skip
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.sampled_from([*KNOBS, "EngineArgs", "Quantization"]) | NASTY, NASTY, st.booleans())
+def test_no_option_fails_in_another_way_or_with_a_text_that_does_harm(name: str, value: str, as_json: bool) -> None:
+    try:
+        with_knobs(BARE, [] if as_json else [f"{name}:{value}"], json.dumps({name: value}) if as_json else "")
+        with_knobs(BARE, [name], value)
+        quantization_of(value)
+    except InvalidOption as error:
+        said = str(error)
+        assert len(said) < 1000
+        assert said.isprintable()
+        for harmful in ("connection refused", "connection reset", "no such host", "model not loaded", "unavailable"):
+            assert harmful not in said.lower()

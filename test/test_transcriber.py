@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import soundfile
 from backend.engine.recognizer import Recognition, Token, Utterance
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
-from backend.errors import CheckpointRefused, UndecodableAudio
+from backend.errors import CheckpointRefused, DeadlineTooShort, UndecodableAudio
 from backend.options import LoadOptions, TranscribeOptions
 from backend.transcriber import TRUNCATED, Transcriber, Transcript
 
@@ -159,6 +160,26 @@ async def test_a_damaged_tail_is_transcribed_and_said(loader, guard, tmp_path: P
     scheduler.stop()
     assert transcript.warnings == (TRUNCATED,)
     assert transcript.text
+
+
+class RealTime(Scheduler):
+    """Has never heard faster than people speak."""
+
+    def at_least_s(self, seconds: float) -> float:
+        return seconds
+
+
+async def test_what_cannot_be_heard_in_time_is_not_begun(loader, guard, tmp_path: Path, bursts) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, bursts(4), RATE)
+    resident, scheduler = Resident(loader), RealTime()
+    await resident.load(LoadOptions(model="m", vad=False))
+    transcriber = Transcriber(resident, scheduler, guard)
+    with pytest.raises(DeadlineTooShort):
+        await transcriber.transcribe(str(path), TranscribeOptions(), until_s=time.monotonic() + 1)
+    assert not loader.recognizer.batches
+    assert (await transcriber.transcribe(str(path), TranscribeOptions(), until_s=time.monotonic() + 600)).text
+    scheduler.stop()
 
 
 async def test_a_recording_beyond_the_operators_bound_is_refused(transcribe, bursts) -> None:

@@ -37,6 +37,7 @@ class Range:
         self._golden = own_sound(folder, 99, 1.5, taking(2))
         self._plain = own_sound(folder, 98, _SOUND_S)
         self.restarts = self._loads = 0
+        self.is_loading = False
         self.bystander = Bystander(self, own_sound(folder, 97, 0.3, taking(1)))
 
     def __enter__(self) -> Range:
@@ -54,6 +55,7 @@ class Range:
 
     def fire(self, case: Case) -> Reply:
         self._cost.forget()
+        self.is_loading = bool(case.load)
         began = time.monotonic()
         reply = self._load(case) if case.load else self._transcribe(case)
         took_s, cost = time.monotonic() - began, self._cost.since_before()
@@ -107,7 +109,10 @@ class Range:
 
 
 class Bystander:
-    """Asks for its own recording in a thread. What a restart costs it is not counted: the death itself is."""
+    """Asks for its own recording in a thread. What a restart costs it is not counted: the death itself is.
+
+    Nor is what comes while one model takes another's place, and is told so.
+    """
 
     def __init__(self, range_: Range, wanted: Wanted) -> None:
         self._range = range_
@@ -131,8 +136,10 @@ class Bystander:
             try:
                 result = child.stub.AudioTranscription(self._wanted.request, timeout=_PATIENCE_S)
             except (grpc.RpcError, ValueError) as error:  # ValueError: the channel was closed for a restart
-                if child is self._range.child and child.is_alive:
-                    self.inexact.append(str(error.code().name if isinstance(error, grpc.RpcError) else error))
+                said = error.code().name if isinstance(error, grpc.RpcError) else str(error)
+                between = self._range.is_loading and said == "FAILED_PRECONDITION"
+                if child is self._range.child and child.is_alive and not between:
+                    self.inexact.append(said)
                 continue
             self.asked += 1
             if result.text != self._wanted.text:

@@ -25,6 +25,7 @@ from trials.sounds import long_sound
 from trials.surviving import MEASURE
 
 _ENDS_WITHIN_S = 30.0  # of the engine's end; a watch may take its time to be sure
+_IMPATIENT = {"QWEN_ASR_STALL_SECONDS": "5"}
 _SPARE_MIB = 400  # of address space beyond what the idle server has
 _TYPED = frozenset({OK, "RESOURCE_EXHAUSTED", "INTERNAL"})
 _KILLED = frozenset({OK, "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "INTERNAL"})
@@ -140,7 +141,7 @@ def hanging_engine(form: Form) -> Iterator[Line]:
 def _ends(form: Form, injected: str, kind: Kind) -> Iterator[Line]:
     form.say(f"fault: {injected}")
     with sound_folder() as folder:
-        with Child() as child:
+        with Child(environment=_IMPATIENT) as child:
             child.load_plan(Plan(faults=(Fault("step", kind, at=7, lasts=True),)))
             crowd = [own_sound(folder, number, 1.0, taking(20, number)) for number in range(4)]
             outcomes = asyncio.run(all_asked(child.address, crowd, _ENDS_WITHIN_S))

@@ -21,6 +21,7 @@ import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
 from backend.engine.scheduler import Scheduler  # noqa: E402
+from backend.errors import Fatal  # noqa: E402
 from backend.server import serve  # noqa: E402
 from trials.fakes import PlannedLoader  # noqa: E402
 
@@ -41,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "longest_queue_s": wanted.longest_queue_s,
     }
     scheduler = Scheduler(**{name: bound for name, bound in bounds.items() if bound is not None})
-    asyncio.new_event_loop().run_until_complete(serve(wanted.addr, os.environ, PlannedLoader(), scheduler))
+    try:
+        asyncio.new_event_loop().run_until_complete(serve(wanted.addr, os.environ, PlannedLoader(), scheduler))
+    except Fatal as error:
+        logging.error("%s", error)
+        return 1
     return 0
 
 

@@ -6,21 +6,19 @@ is not Qwen3-ASR or Qwen3-ForcedAligner is refused by name, since the gateway pr
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from backend.errors import CheckpointRefused
+from backend.engine import hub
+from backend.engine.vetting import read_object, vet, vet_object
+from backend.errors import CheckpointRefused, named
 
 Kind = Literal["recognizer", "aligner"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_TIMEOUT_S = 10.0
-# In the pinned transformers this key reaches a loader of remote kernels (CVE-2026-4372).
-_SUSPICIOUS_KEYS = ("_attn_implementation_internal", "auto_map")
 _KIND_NAMES = {"recognizer": "a Qwen3-ASR model", "aligner": "a Qwen3-ForcedAligner model"}
 
 
@@ -47,7 +45,9 @@ def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
             raise CheckpointRefused("the model folder has no config.json; it must hold a whole checkpoint")
     if _HUB_ID.fullmatch(name):
         return Checkpoint(name, local=False)
-    raise CheckpointRefused(f"{name!r} is neither a folder with a checkpoint nor a hub id such as Qwen/Qwen3-ASR-0.6B")
+    raise CheckpointRefused(
+        f"'{named(name)}' is neither a folder with a checkpoint nor a hub id such as Qwen/Qwen3-ASR-0.6B"
+    )
 
 
 def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
@@ -55,41 +55,22 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
     config = _config(checkpoint)
     found = _kind(config)
     if found != kind:
-        what = _KIND_NAMES.get(found, f"of the type {found!r}")
+        what = _KIND_NAMES.get(found, f"of the type '{named(found)}'")
         remedy = (
             "name it in the option forced_aligner" if found == "aligner" else f"this backend needs {_KIND_NAMES[kind]}"
         )
-        raise CheckpointRefused(f"the checkpoint {checkpoint.name!r} is {what}; {remedy}")
-    for key in _SUSPICIOUS_KEYS:
-        if key in json.dumps(config):
-            raise CheckpointRefused(
-                f"the checkpoint's config.json holds {key!r}, which can run foreign code; remove it"
-            )
+        raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' is {what}; {remedy}")
+    if checkpoint.local:
+        vet(Path(checkpoint.name))
+    else:
+        vet_object("config.json", config)
     if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
-        raise CheckpointRefused(f"the checkpoint {checkpoint.name!r} holds no .safetensors weights")
+        raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights")
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
-    path = Path(checkpoint.name) / "config.json" if checkpoint.local else _downloaded_config(checkpoint.name)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointRefused(f"the config.json of {checkpoint.name!r} cannot be read") from error
-    if not isinstance(config, dict):
-        raise CheckpointRefused(f"the config.json of {checkpoint.name!r} is not a JSON object")
-    return config
-
-
-def _downloaded_config(repository: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repository, "config.json", etag_timeout=_HUB_TIMEOUT_S))
-    except Exception as error:
-        raise CheckpointRefused(
-            f"the hub repository {repository!r} could not be fetched; check the name and the network, "
-            "or put the checkpoint under the models folder"
-        ) from error
+    path = Path(checkpoint.name) / "config.json" if checkpoint.local else hub.fetch_config(checkpoint.name)
+    return read_object(path)
 
 
 def _kind(config: dict[str, Any]) -> str:

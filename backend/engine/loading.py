@@ -48,7 +48,9 @@ class CheckpointLoader:
         quantized = options.quantization == "int8"
         _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
         with heap.blocks_apart():
-            return qwen.QwenRecognizer(qwen.load(_recognizer_of(options), placement), quantized, options.threads)
+            recognizer = qwen.QwenRecognizer(qwen.load(_recognizer_of(options), placement), quantized, options.threads)
+        recognizer.warm_up()
+        return recognizer
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:
         found = _aligner_of(options)

@@ -16,28 +16,31 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from transformers import GenerationConfig
 
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import Placement, at_once_s, use_threads
+from backend.engine.hub import fetch
 from backend.engine.linear import Dense, Int8, dense, int8
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
 from backend.engine.session import QwenSession
+from backend.engine.vetting import vet
 from backend.engine.weights import Weights
 from backend.engine.windows import use_windows
-from backend.errors import CheckpointRefused
+from backend.errors import CheckpointRefused, named
 from backend.languages import NAMES, code_of_name
 
 _log = logging.getLogger(__name__)
 
 _SAMPLE_RATE = 16_000
 _SHORTEST = _SAMPLE_RATE // 2  # samples; the package pads to half a second, too: the encoder was trained on no less
+_WARM_UP_TOKENS = 8
 _TEXT_TAG = "<asr_text>"
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]  # of a hub repository
+# said every time: the default of the second asks on stdin whether to run a checkpoint's code
+_OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 
 # transformers builds a model under another default dtype, process-wide; whatever computes meanwhile would get it, too
 default_dtype = threading.Lock()
@@ -55,26 +58,23 @@ class Loaded:
 def load(checkpoint: Checkpoint, placement: Placement) -> Loaded:
     """Raises CheckpointRefused where the files are not what config.json promises."""
     try:
-        folder = (
-            Path(checkpoint.name)
-            if checkpoint.local
-            else Path(snapshot_download(checkpoint.name, allow_patterns=_FILES))
-        )
-        config = Qwen3ASRConfig.from_pretrained(folder, local_files_only=True)
+        folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name)
+        vet(folder)
+        config = Qwen3ASRConfig.from_pretrained(folder, **_OFFLINE)
         with default_dtype, init_empty_weights(include_buffers=False):
             model = Qwen3ASRForConditionalGeneration._from_config(
                 config, dtype=placement.dtype, attn_implementation=placement.attention
             )
         model.thinker.tie_weights()
-        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-        processor = Qwen3ASRProcessor.from_pretrained(folder, fix_mistral_regex=True, local_files_only=True)
+        model.generation_config = GenerationConfig.from_pretrained(folder, **_OFFLINE)
+        processor = Qwen3ASRProcessor.from_pretrained(folder, fix_mistral_regex=True, **_OFFLINE)
         weights = Weights(folder, model, placement)
     except CheckpointRefused:
         raise
     except Exception as error:  # transformers, safetensors and the hub raise whatever they like
         _log.exception("the checkpoint could not be loaded")
         raise CheckpointRefused(
-            f"the checkpoint {checkpoint.name!r} could not be loaded ({type(error).__name__}); "
+            f"the checkpoint '{named(checkpoint.name)}' could not be loaded ({type(error).__name__}); "
             "its files are incomplete, damaged or out of reach"
         ) from error
     for module in model.modules():
@@ -83,6 +83,19 @@ def load(checkpoint: Checkpoint, placement: Placement) -> Loaded:
     if placement.attention != "flash_attention_2":  # flash-attn reads the windows' bounds itself
         use_windows(model)
     return Loaded(model.eval(), processor, weights)
+
+
+def _eos_ids(loaded: Loaded) -> list[int]:
+    """The tokens that end an answer. Raises CheckpointRefused: without them no answer would ever end."""
+    # never the package's default ids: they are the real tokenizer's, and generate would not end with another
+    eos = loaded.model.generation_config.eos_token_id
+    ids = list(eos) if isinstance(eos, (list, tuple)) else [eos]
+    known = loaded.model.thinker.config.text_config.vocab_size
+    if not ids or not all(type(token) is int and 0 <= token < known for token in ids):
+        raise CheckpointRefused("generation_config.json of the checkpoint names no token that ends an answer")
+    if len(loaded.processor.tokenizer) > known:
+        raise CheckpointRefused("the checkpoint's tokenizer has more tokens than its model knows")
+    return ids
 
 
 def weight_bytes(model: torch.nn.Module) -> int:
@@ -103,9 +116,7 @@ class QwenRecognizer:
         self._threads = threads
         self.model = model = loaded.model
         self.processor = loaded.processor
-        eos = model.generation_config.eos_token_id
-        # never the package's default ids: they are the real tokenizer's, and generate would not end with another
-        self.eos_ids = list(eos) if isinstance(eos, (list, tuple)) else [eos]
+        self.eos_ids = _eos_ids(loaded)
         thinker = model.thinker
         linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
         loaded.weights.fill(m for m in model.modules() if m not in linears and not any(m.children()))
@@ -127,6 +138,26 @@ class QwenRecognizer:
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         return recognize(self, utterances)
+
+    def warm_up(self) -> None:
+        """One transcription of noise, of which nothing is kept: the first user does not pay for what comes once.
+
+        What is wrong with a checkpoint beyond its files' form shows here. Raises CheckpointRefused.
+        """
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, 2 * _SAMPLE_RATE).astype(np.float32)
+        try:
+            session = self.session()
+            session.add([Utterance(noise, None, "", _WARM_UP_TOKENS)])
+            while len(session) and session.makes_sense:
+                session.step()
+        except Exception as error:
+            _log.exception("the warm-up failed")
+            raise CheckpointRefused(
+                f"the checkpoint is loaded, but its first transcription failed ({type(error).__name__}); "
+                "its files do not fit each other, or the device has too little memory"
+            ) from error
+        if len(session):
+            raise CheckpointRefused("the checkpoint computes no numbers (NaN); fetch it again, or set torch_dtype:fp32")
 
     def _encoded(self, utterances: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
         """The prompts with their sound, (rows, longest, hidden), and their lengths (rows,)."""

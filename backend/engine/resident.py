@@ -12,11 +12,11 @@ import asyncio
 import logging
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.errors import AlignerUnavailable, AsrError, LoadRefused, ModelNotLoaded
@@ -117,12 +117,13 @@ class Resident:
             freed = self._freed
             self._hold(None)
             await self._do(self._loader.reclaim)
-            try:
-                await self._install(options, freed)
-            except LoadRefused:
-                if old is not None and freed == self._freed:
-                    await self._restore(old, freed)
-                raise
+            failure = await self._failure_of(self._install(options, freed))
+            if failure is None:
+                return
+            await self._do(self._loader.reclaim)
+            if old is not None and freed == self._freed:
+                await self._restore(old, freed)
+            raise failure
 
     async def free(self) -> None:
         """Drop the model and its memory; waits for nothing, not even for a load that runs: that one is refused.
@@ -171,11 +172,20 @@ class Resident:
 
     async def _restore(self, old: LoadOptions, freed: int) -> None:
         _log.warning("the load failed; loading the model that was there before")
-        try:
+        failure = await self._failure_of(self._install(old, freed))
+        if failure is not None:
+            _log.error("the model that was there before cannot be loaded either: %s", failure)
             await self._do(self._loader.reclaim)
-            await self._install(old, freed)
+
+    @staticmethod
+    async def _failure_of(load: Coroutine[Any, Any, None]) -> LoadRefused | None:
+        """Its refusal, without the trace: that would hold what had been loaded so far while another model is loaded."""
+        try:
+            await load
         except LoadRefused as refusal:
-            _log.error("the model that was there before cannot be loaded either: %s", refusal)
+            refusal.__cause__ = refusal.__context__ = None
+            return refusal.with_traceback(None)
+        return None
 
     async def _equip(self, asked: Lean) -> Equipped:
         async with self._lock:

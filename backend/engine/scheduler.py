@@ -44,6 +44,8 @@ class Scheduler:
         self.tally = Tally()
         self.dead = ""  # why the engine will never answer again
         self._working_since: float | None = None  # the model thread, on what it does now
+        self._best_speed = 0.0  # seconds of audio answered in one second of work
+        self._heard_s, self._worked_s = 0.0, 0.0  # since it last had nothing to do
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -65,6 +67,10 @@ class Scheduler:
         """For how long the model thread has been at the one step that it takes; 0 if it has nothing to do."""
         since = self._working_since
         return 0.0 if since is None else time.monotonic() - since
+
+    def at_least_s(self, seconds: float) -> float:
+        """How long so many seconds of audio take at the very least: twice as fast as they ever were. 0 if none were."""
+        return seconds / (2 * self._best_speed) if self._best_speed else 0.0
 
     async def submit(
         self,
@@ -125,9 +131,10 @@ class Scheduler:
                     _refuse(job, EngineFailure())
             self._changed.notify()
 
-    def fail(self) -> None:
-        """Answer all that waits or runs with EngineFailure, without the model thread: nothing more will come of it."""
+    def fail(self, cause: str) -> None:
+        """Nothing more will come of what waits or runs: answer it with EngineFailure, without the model thread."""
         with self._changed:
+            self.dead = self.dead or cause
             self._stopping = True
             jobs = [*self._waiting.clear(), *self._taken]
         for job in jobs:
@@ -138,10 +145,12 @@ class Scheduler:
             while self._wait():
                 began = time.monotonic()
                 self._go_on()
-                self.tally.compute_s += time.monotonic() - began
+                took_s = time.monotonic() - began
+                self.tally.compute_s += took_s
+                self._worked_s += took_s
         finally:
             if not self._stopping:
-                self.dead = "its thread ended"
+                self.dead = "its thread has ended"
             self._working_since = None
             for job in list(self._taken):
                 _refuse(job, EngineFailure())
@@ -151,10 +160,16 @@ class Scheduler:
         with self._changed:
             if not self._running:
                 self._working_since = None
+                self._learn_speed()
                 self._changed.wait_for(lambda: len(self._waiting) or self._stopping)
                 self._gather()
             self._working_since = time.monotonic()
             return not self._stopping
+
+    def _learn_speed(self) -> None:
+        if self._heard_s:
+            self._best_speed = max(self._best_speed, self._heard_s / max(self._worked_s, 1e-9))
+        self._heard_s = self._worked_s = 0.0
 
     def _gather(self) -> None:
         """Where the operator wants it, a session that begins waits a moment for more to begin with."""
@@ -206,6 +221,7 @@ class Scheduler:
             for job in [job for job in running.jobs if id(job.item) in results]:
                 self._leave(running, job)
                 _answer(job, results[id(job.item)])
+                self._heard_s += job.seconds
 
         failure = self._attempt(running.jobs, step)
         if failure is not None:

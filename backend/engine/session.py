@@ -40,6 +40,11 @@ class QwenSession:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def makes_sense(self) -> bool:
+        """Whether what every row says next is chosen among numbers."""
+        return bool(torch.isfinite(self._logits).all())
+
     @torch.inference_mode()
     def add(self, utterances: Sequence[Utterance]) -> None:
         """More rows. Nothing is changed if this fails."""

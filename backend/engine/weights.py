@@ -19,10 +19,11 @@ from safetensors import safe_open
 from torch import nn
 
 from backend.engine.device import Placement
-from backend.errors import CheckpointRefused
+from backend.errors import CheckpointRefused, named
 
 _INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
 _MAPPED_AT_A_TIME = 1 << 26  # bytes
+_FLOATS = ("F64", "F32", "BF16", "F16")  # the others are somebody's quantisation, and numbers of another meaning
 
 
 class Weights:
@@ -41,6 +42,8 @@ class Weights:
         for name, parameter in model.named_parameters():
             if name not in self._files or self._shape(name) != list(parameter.shape):
                 raise CheckpointRefused("the checkpoint lacks weights or holds others than its config says")
+            if self._file(name).get_slice(name).get_dtype() not in _FLOATS:
+                raise CheckpointRefused("the checkpoint's weights are quantised in a way that is not known here")
 
     def fill(self, modules: Iterable[nn.Module]) -> None:
         """Read the parameters of these modules that have not been read."""
@@ -69,6 +72,11 @@ class Weights:
         for at in range(0, len(rows), step):  # an embedding is larger than all that may be mapped
             part = self._file(name).get_slice(name)[at : at + step] if read.ndim else self._file(name).get_tensor(name)
             rows[at : at + step].copy_(part)
+            if not torch.isfinite(torch.stack(torch.aminmax(rows[at : at + step]))).all():  # in one pass over them
+                raise CheckpointRefused(
+                    f"the checkpoint's weights '{named(name)}' hold values that are no numbers, or too large for "
+                    f"{str(self._placement.dtype).removeprefix('torch.')}; fetch it again, or set torch_dtype"
+                )
             self._bytes += part.numel() * part.element_size()
             del part
             if self._bytes > _MAPPED_AT_A_TIME:
@@ -101,4 +109,18 @@ def _files(folder: Path) -> dict[str, Path]:
         files = {}
     if not files or not all(file.is_file() for file in set(files.values())):
         raise CheckpointRefused("the checkpoint's safetensors files are missing or incomplete; fetch it again")
+    for file in set(files.values()):
+        _refuse_doubles(file)
     return files
+
+
+def _refuse_doubles(file: Path) -> None:
+    """safetensors takes the last of two tensors of one name; which of them is meant, nobody knows."""
+    with safe_open(file, framework="pt"), file.open("rb") as opened:  # it has checked the length that is believed here
+        header = opened.read(int.from_bytes(opened.read(8), "little"))
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise CheckpointRefused("a safetensors file of the checkpoint holds a tensor twice; fetch it again")
+
+    json.loads(header, object_pairs_hook=once)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from backend.errors import LoadRefused, TranslationUnsupported
+from backend.errors import LoadRefused, TooManyGranularities, TranslationUnsupported
 from backend.languages import code_of
 from backend.options import (
     LoadOptions,
@@ -22,13 +24,18 @@ from backend.transcriber import Transcript
 from backend.transcript.segments import Segment
 from backend.wire import backend_pb2 as pb
 
+_log = logging.getLogger(__name__)
+
 _NS = 1_000_000_000
+_MOST_GRANULARITIES = 100  # two mean something; unknown ones are passed over
 
 
 def load_options(request: pb.ModelOptions) -> LoadOptions:
     """What LoadModel asks for. Raises InvalidOption or LoadRefused; fields that carry no intent are not read."""
     if request.LoraAdapter or request.LoraAdapters:
         raise LoadRefused("LoRA adapters are not supported; merge them into the checkpoint")
+    if request.TrustRemoteCode:  # a permission, not a demand
+        _log.info("TrustRemoteCode is not needed: no checkpoint's code is ever run here")
     if request.TensorParallelSize > 1:
         raise LoadRefused("TensorParallelSize is not supported; run one backend for each GPU")
     options = LoadOptions(
@@ -50,7 +57,7 @@ def _gpu_index(main_gpu: str) -> int | None:
     if not main_gpu:
         return None
     digits = main_gpu.removeprefix("cuda:")
-    if not digits.isdecimal():
+    if not re.fullmatch("[0-9]{1,4}", digits):
         raise LoadRefused("MainGPU must be the index of a GPU, such as 0")
     return int(digits)
 
@@ -59,6 +66,8 @@ def transcribe_options(request: pb.TranscriptRequest) -> TranscribeOptions:
     """What a transcription asks for. `diarize`, `temperature` and `threads` carry no meaning for this model."""
     if request.translate:
         raise TranslationUnsupported
+    if len(request.timestamp_granularities) > _MOST_GRANULARITIES:
+        raise TooManyGranularities(_MOST_GRANULARITIES)
     granularities = {name.strip().lower() for name in request.timestamp_granularities}
     return TranscribeOptions(
         language=code_of(request.language),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from math import inf
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -59,6 +61,8 @@ class BackendServicer(rpc.BackendServicer):
         self._background: set[asyncio.Task[Any]] = set()
 
     async def Health(self, request: pb.HealthMessage, context: Context) -> pb.Reply:  # noqa: N802 - the wire's name
+        if self._scheduler.dead:
+            await refuse(context, EngineFailure())
         self._resident.expect()  # whoever asks for health wants a model next
         return pb.Reply(message=b"OK")
 
@@ -78,7 +82,10 @@ class BackendServicer(rpc.BackendServicer):
         account = _account()
         self._resident.current()
         check_identity(loaded=self._resident.identity, requested=request.ModelIdentity)
-        transcript = await self._transcriber.transcribe(request.dst, messages.transcribe_options(request), account)
+        remaining_s = context.time_remaining()
+        until_s = inf if remaining_s is None else time.monotonic() + remaining_s
+        options = messages.transcribe_options(request)
+        transcript = await self._transcriber.transcribe(request.dst, options, account, until_s)
         account.language, account.segments = transcript.language, len(transcript.segments)
         account.warnings = transcript.warnings
         return await asyncio.to_thread(messages.transcript_result, transcript)  # hours of words would delay Health

@@ -22,8 +22,10 @@ STATUS: dict[type[errors.AsrError], StatusCode] = {
     errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
     errors.CapabilityMissing: StatusCode.UNIMPLEMENTED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    errors.Stopping: StatusCode.RESOURCE_EXHAUSTED,  # shown to the user; CANCELLED would mean that he had left
     errors.OutOfMemory: StatusCode.RESOURCE_EXHAUSTED,
     errors.Cancelled: StatusCode.CANCELLED,
+    errors.DeadlineTooShort: StatusCode.DEADLINE_EXCEEDED,
     errors.EngineFailure: StatusCode.INTERNAL,
     errors.AlignerUnavailable: StatusCode.INTERNAL,  # answered with a coarse transcript and a warning instead
 }

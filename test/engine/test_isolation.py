@@ -183,12 +183,24 @@ async def test_a_model_that_hangs_shows_and_those_who_wait_for_it_can_be_answere
     waiting = await joined_while_one_runs(scheduler, model, 2)
     while scheduler.stalled_s < 0.02:
         await asyncio.sleep(0.001)
-    scheduler.fail()
+    scheduler.fail("by hand")
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [EngineFailure, EngineFailure]
     model.let_pass()  # it was only slow: nobody is answered twice
     while scheduler.stalled_s:
         await asyncio.sleep(0.001)
+
+
+async def test_what_a_recording_takes_at_the_very_least_is_learnt(scheduler: Scheduler) -> None:
+    assert scheduler.at_least_s(3600) == 0  # nothing is known yet
+    model = Model()
+    model.let_pass()
+    assert await joined(scheduler, model, 1) == -1
+    while scheduler.busy:
+        await asyncio.sleep(0.001)
+    least = scheduler.at_least_s(3600)
+    assert 0 < least < 3600  # 5 s of audio in far less than that
+    assert scheduler.at_least_s(1800) == least / 2
 
 
 async def test_nothing_waits_unless_it_is_wanted_and_then_no_longer_than_that(scheduler: Scheduler) -> None:

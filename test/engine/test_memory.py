@@ -23,6 +23,7 @@ from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGenerat
 from transformers.modeling_utils import no_init_weights
 folder, layers = sys.argv[1], int(sys.argv[2])
 keys = json.load(open(folder + "/config.json"))
+ends = open(folder + "/generation_config.json").read()
 text = keys["thinker_config"]["text_config"]
 text |= {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": layers}
 keys["thinker_config"]["audio_config"]["output_dim"] = 1024
@@ -30,13 +31,16 @@ json.dump(keys, open(folder + "/config.json", "w"))
 config = Qwen3ASRConfig(**keys)
 config.thinker_config.model_type = keys["thinker_config"]["model_type"]
 torch.set_default_dtype(torch.bfloat16)
-with no_init_weights():  # whatever lies in memory will do
+with no_init_weights():
     model = Qwen3ASRForConditionalGeneration(config)
+for parameter in model.parameters():  # whatever lies in memory would do, but for what is no number
+    parameter.data.fill_(0.01)
 state = model.state_dict()
 if "aligner" not in config.thinker_config.model_type:
     del state["thinker.lm_head.weight"]  # tied to the embedding
 model.save_pretrained(folder, state_dict=state)
 json.dump(keys, open(folder + "/config.json", "w"))
+open(folder + "/generation_config.json", "w").write(ends)
 """
 
 MEASURE = """

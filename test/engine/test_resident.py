@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
 
 import pytest
 
@@ -147,6 +148,38 @@ async def test_after_a_load_that_fails_late_the_old_model_serves_again(loader) -
         await resident.load(LoadOptions(model="b"))
     assert resident.identity == "a"
     assert resident.current().recognizer is loader.recognizer
+
+
+async def test_what_a_failed_load_had_loaded_is_gone_before_the_old_model_comes_back(loader) -> None:
+    resident = await loaded(loader)
+    alive: list[bool] = []
+    half: list[weakref.ref] = []
+    load = loader.load_recognizer
+
+    def load_half(options: LoadOptions):
+        if options.model == "a":
+            gc.collect()
+            alive.extend(ref() is not None for ref in half)
+            return load(options)
+        part = type(loader.recognizer)()
+        half.append(weakref.ref(part))
+        try:
+            raise OSError
+        except OSError as error:
+            raise CheckpointRefused("truncated") from error
+
+    loader.load_recognizer = load_half
+    with pytest.raises(CheckpointRefused, match="truncated"):
+        await resident.load(LoadOptions(model="b"))
+    assert alive == [False]
+    assert resident.identity == "a"
+
+
+async def test_two_loads_at_once_are_one_and_other_options_wait_their_turn(loader) -> None:
+    resident = Resident(loader)
+    await asyncio.gather(*(resident.load(OPTIONS) for _ in range(5)), resident.load(LoadOptions(model="b")))
+    assert [event for event in loader.events if event.startswith("load")] == ["load a", "load b"]
+    assert resident.identity == "b"
 
 
 async def test_free_drops_the_model_and_a_request_in_flight_keeps_its_own(loader) -> None:

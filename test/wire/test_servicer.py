@@ -12,8 +12,8 @@ import grpc
 import pytest
 
 from backend.engine.recognizer import Recognition
-from backend.errors import CheckpointRefused
-from backend.server import AddressTaken, start
+from backend.errors import CannotListen, CheckpointRefused
+from backend.server import start
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 
@@ -60,6 +60,12 @@ async def test_the_gateways_own_defaults_carry_no_intent(service) -> None:
         ContextSize=4096, Seed=12345, NBatch=512, NGPULayers=99999999, Threads=2, FlashAttention="auto", DType=""
     )
     assert result.success
+
+
+async def test_the_permission_to_run_a_checkpoints_code_is_not_used(service, caplog) -> None:
+    with caplog.at_level("INFO"):
+        assert (await service.load(TrustRemoteCode=True)).success
+    assert "TrustRemoteCode is not needed" in caplog.text
 
 
 async def test_status_and_free_follow_the_model(service, wav) -> None:
@@ -308,5 +314,5 @@ async def test_a_taken_port_is_an_error(loader, guard) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(AddressTaken, match="taken"):
+        with pytest.raises(CannotListen, match="taken"):
             await start(f"127.0.0.1:{taken.getsockname()[1]}", loader, guard)

@@ -1,0 +1,98 @@
+"""How calls end when the process has been told to leave: by a status of ours, never UNAVAILABLE."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import grpc
+import pytest
+
+from backend.server import start
+from backend.wire import backend_pb2 as pb
+from backend.wire import backend_pb2_grpc as rpc
+
+STOPPING = (grpc.StatusCode.RESOURCE_EXHAUSTED, "qwen-asr: the backend is stopping; send the request again")
+LOAD = pb.ModelOptions(Model="demo", Options=["vad:off"])
+
+
+@pytest.fixture
+async def leaving(loader, guard):
+    """A stub, and the drain of its server."""
+    serving = await start("127.0.0.1:0", loader, guard)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
+        yield rpc.BackendStub(channel), serving.drain
+    await serving.stop(0)
+
+
+async def told(call) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(call, 10)
+    return caught.value.code(), caught.value.details()
+
+
+async def running(stub, loader, path) -> grpc.aio.UnaryUnaryCall:
+    """A transcription that has reached the model and stays there."""
+    await stub.LoadModel(LOAD)
+    loader.recognizer.gate = threading.Event()
+    call = stub.AudioTranscription(pb.TranscriptRequest(dst=str(path)))
+    asyncio.ensure_future(call.code())  # noqa: RUF006 - sends it off; the call itself is kept
+    assert await asyncio.to_thread(loader.recognizer.entered.wait, 20)
+    return call
+
+
+async def test_what_runs_ends_and_what_comes_is_told(leaving, loader, wav) -> None:
+    stub, drain = leaving
+    call = await running(stub, loader, wav())
+    draining = asyncio.ensure_future(drain.drain(20))
+    await asyncio.sleep(0)
+    live, stream = stub.AudioTranscriptionLive(), stub.AudioTranscriptionStream(pb.TranscriptRequest())
+    for late in (stub.AudioTranscription(pb.TranscriptRequest(dst=str(wav()))), stub.LoadModel(LOAD)):
+        assert await told(late) == STOPPING
+    for late in (live, stream):
+        assert await told(late.read()) == STOPPING
+    assert (await stub.Health(pb.HealthMessage())).message == b"OK"
+    assert not draining.done()
+    loader.recognizer.gate.set()
+    assert (await call).text
+    await draining
+
+
+async def test_what_does_not_end_within_the_grace_is_broken_off(leaving, loader, wav) -> None:
+    stub, drain = leaving
+    call = await running(stub, loader, wav())
+    await drain.drain(0.1)
+    assert await told(call) == STOPPING
+    loader.recognizer.gate.set()
+
+
+async def test_who_cannot_wait_cuts_the_grace_short(leaving, loader, wav) -> None:
+    stub, drain = leaving
+    call = await running(stub, loader, wav())
+    draining = asyncio.ensure_future(drain.drain(60))
+    await asyncio.sleep(0)
+    drain.cut()
+    await asyncio.wait_for(draining, 10)
+    assert await told(call) == STOPPING
+    loader.recognizer.gate.set()
+
+
+async def test_a_load_is_not_waited_for(leaving, loader) -> None:
+    stub, drain = leaving
+    loader.gate = threading.Event()
+    loading = stub.LoadModel(LOAD)
+    while "load demo" not in loader.events:
+        await asyncio.sleep(0.001)
+    await asyncio.wait_for(drain.drain(60), 10)
+    assert await told(loading) == STOPPING
+    loader.gate.set()
+
+
+async def test_a_client_that_leaves_during_the_drain_is_cancelled_as_ever(leaving, loader, wav) -> None:
+    stub, drain = leaving
+    call = await running(stub, loader, wav())
+    draining = asyncio.ensure_future(drain.drain(60))
+    call.cancel()
+    await asyncio.wait_for(draining, 10)
+    assert await call.code() == grpc.StatusCode.CANCELLED
+    loader.recognizer.gate.set()

@@ -1,0 +1,134 @@
+"""The door: who may call, and with how much."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import grpc
+import pytest
+
+from backend.wire import backend_pb2 as pb
+
+TOKEN = "geheim"
+RIGHT = ("authorization", "Bearer geheim")
+WRONG = {
+    "none": (),
+    "empty": (("authorization", ""),),
+    "no scheme": (("authorization", "geheim"),),
+    "another scheme": (("authorization", "Basic geheim"),),
+    "another case": (("authorization", "bearer geheim"),),
+    "token in another case": (("authorization", "Bearer GEHEIM"),),
+    "a part of it": (("authorization", "Bearer gehei"),),
+    "more than it": (("authorization", "Bearer geheim2"),),
+    "two spaces": (("authorization", "Bearer  geheim"),),
+    "several": (RIGHT, RIGHT),
+    "wrong and right": (("authorization", "Bearer wrong"), RIGHT),
+    "right and wrong": (RIGHT, ("authorization", "Bearer wrong")),
+    "another key": (("proxy-authorization", "Bearer geheim"),),
+    "bytes": (("authorization-bin", b"Bearer geheim"),),
+}
+METHODS = ["Health", "LoadModel", "AudioTranscription", "Status", "Free", "AudioTranscriptionStream"]
+METHODS += ["AudioTranscriptionLive", "NoSuchMethod"]
+REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+
+async def first_answer(port: int, method: str, metadata: tuple) -> grpc.StatusCode:
+    """The status of a call that is opened as a stream and on which nothing is ever sent."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.stream_stream(method)(metadata=metadata)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.wait_for(call.read(), 10)
+        return caught.value.code()
+
+
+@pytest.mark.parametrize("metadata", WRONG.values(), ids=WRONG)
+async def test_nothing_opens_without_the_token_not_even_what_has_sent_nothing(serve, metadata) -> None:
+    service = await serve(token=TOKEN)
+    for method in [*(f"/backend.Backend/{name}" for name in METHODS), REFLECTION, "/", "/a/b/c"]:
+        assert await first_answer(service.port, method, metadata) == grpc.StatusCode.UNAUTHENTICATED, method
+    for call in (
+        service.stub.Health(pb.HealthMessage(), metadata=metadata),
+        service.stub.LoadModel(pb.ModelOptions(Model="demo"), metadata=metadata),
+        service.stub.AudioTranscription(pb.TranscriptRequest(dst="/x"), metadata=metadata),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        assert TOKEN not in caught.value.details()
+
+
+async def test_the_token_opens_what_is_there_and_nothing_else(serve) -> None:
+    service = await serve(token=TOKEN)
+    assert (await service.stub.Health(pb.HealthMessage(), metadata=(RIGHT,))).message == b"OK"
+    for method in ("/backend.Backend/NoSuchMethod", REFLECTION):
+        assert await first_answer(service.port, method, (RIGHT,)) == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_token_of_any_letters_lets_nobody_pass_by_mistake(serve) -> None:
+    service = await serve(token="geheim-ß")
+    for sent in ("Bearer geheim-?", "Bearer geheim-"):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await service.stub.Health(pb.HealthMessage(), metadata=(("authorization", sent),))
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+MANY = 300_000
+ABSURD = {
+    "a path without end": ({"path": "/x" * MANY * 2}, "larger than"),
+    "a language without end": ({"language": "-" * MANY}, "unknown language"),
+    "a prompt without end": ({"prompt": "x" * MANY}, "prompt is longer"),
+    "granularities without end": ({"timestamp_granularities": ["word"] * 5000}, "granularities"),
+    "a path that is too long": ({"path": "/x" * MANY}, "no such file"),
+    "a path with a NUL": ({"path": "/tmp/a\0b"}, "no such file"),
+}
+
+
+@pytest.mark.parametrize(("fields", "said"), ABSURD.values(), ids=ABSURD)
+async def test_absurd_requests_are_refused_in_few_words(service, wav, fields: dict, said: str) -> None:
+    await service.load()
+    refusal = await service.refusal(**{"path": wav(), **fields})
+    assert refusal.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert said in refusal.details()
+    assert len(refusal.details()) < 300
+
+
+async def test_granularities_that_mean_nothing_are_passed_over(service, wav) -> None:
+    await service.load()
+    assert (await service.transcribe(wav(), timestamp_granularities=["phoneme", "", "\0"] * 30)).text
+
+
+@pytest.mark.parametrize("name", ["y" * 500_000, "connection refused", "no such host\n", "model not loaded", "\x1b[2J"])
+async def test_an_identity_is_repeated_shortly_and_without_harm(service, wav, name: str) -> None:
+    await service.load()
+    refusal = await service.refusal(wav(), ModelIdentity=name)
+    assert refusal.code() == grpc.StatusCode.NOT_FOUND
+    assert refusal.details().startswith("model identity mismatch: loaded 'demo', requested '")
+    assert len(refusal.details()) < 300
+    assert refusal.details().isprintable()
+    for harmful in ("connection refused", "no such host", "model not loaded"):
+        assert harmful not in refusal.details()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"Model": "z" * 100_000}, {"Model": "m", "Options": ["q" * 100_000]}, {"Model": "m", "EngineArgs": "[" * 100_000},
+     {"Model": "m", "Quantization": "connection refused"}, {"Model": "m", "MainGPU": "no such host"},
+     {"Model": "m", "MainGPU": "9" * 5000}, {"Model": "m", "DType": "\n"}],
+)  # fmt: skip
+async def test_a_load_of_absurd_options_fails_in_few_words(service, fields: dict) -> None:
+    result = await service.stub.LoadModel(pb.ModelOptions(**fields), timeout=20)
+    if fields["Model"] == "m":
+        assert not result.success
+    assert len(result.message) < 1000
+    assert result.message.isprintable()
+    for harmful in ("connection refused", "no such host", "internal error"):
+        assert harmful not in result.message.lower()
+
+
+async def test_live_sound_may_be_large(service) -> None:
+    await service.load()
+    call = service.stub.AudioTranscriptionLive()
+    with contextlib.suppress(grpc.aio.AioRpcError):  # it may be refused before it has left
+        await call.write(pb.TranscriptLiveRequest(audio=pb.TranscriptLiveAudio(pcm=[0.0] * (1 << 19))))
+    assert await call.code() == grpc.StatusCode.UNIMPLEMENTED
