@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from bench import clips
-from bench.child import TODAY, Child, System
-from bench.pairs import Goal, Row, alternate, percentile
-from bench.plan import Plan, Rival, loaded, rows_or_failure
+from bench.child import TODAY, Child, Reply, System
+from bench.pairs import Goal, Row, pairs_of, percentile
+from bench.plan import Plan, loaded, rows_or_failure
 
 _CROWDS = (1, 8, 32)
 _DEMO_PIECE_S = 15.0
@@ -32,28 +34,25 @@ def _goal(plan: Plan, goals: Mapping[str, Goal], subject: System, rival: System)
 
 def clip(plan: Plan) -> Iterator[Row]:
     """One clip of 11 s, nothing else going on."""
-    with Rival() as rivals:
-        for subject, rival in plan.contests:
-            rows = functools.partial(_clip_rows, plan, subject, rival, rivals)
-            yield from rows_or_failure("11 s clip", subject.name, rival.name, rows)
+    yield from rows_or_failure("11 s clip", "all", "each other", functools.partial(_clip_rows, plan))
 
 
-def _clip_rows(plan: Plan, subject: System, rival: System, rivals: Rival) -> Iterator[Row]:
-    audio, warnings, wrong = clips.clip(0), set[str](), 0
-    with loaded(subject, plan.model()) as ours:
-        theirs = rivals.get(rival, plan.model())
+def _clip_rows(plan: Plan) -> Iterator[Row]:
+    audio, replies = clips.clip(0), defaultdict[System, list[Reply]](list)
 
-        def asked() -> float:
-            nonlocal wrong
-            reply = ours.ask(audio)
-            warnings.add(reply.warning)
-            wrong += plan.text is not None and reply.text != plan.text
-            return reply.took_s
+    def ask(child: Child) -> float:
+        replies[child.system].append(child.ask(audio))
+        return replies[child.system][-1].took_s
 
-        found = plan.pairs(f"11 s clip, {subject.name} against {rival.name}", asked, lambda: theirs.ask(audio).took_s)
-    goal = _ONE_ON_A_GPU if plan.on_gpu and rival is TODAY else _goal(plan, _CLIP_GOALS, subject, rival)
-    note = "; ".join(sorted(warnings - {""}))
-    yield Row("11 s clip", subject.name, rival.name, "s", "fewer", found, goal, note, mismatches=wrong)
+    with contextlib.ExitStack() as stack:
+        children = {system: stack.enter_context(loaded(system, plan.model())) for system in plan.systems}
+        found = plan.rounds("11 s clip", children, ask)
+    for subject, rival in plan.contests:
+        goal = _ONE_ON_A_GPU if plan.on_gpu and rival is TODAY else _goal(plan, _CLIP_GOALS, subject, rival)
+        note = "; ".join(sorted({reply.warning for reply in replies[subject]} - {""}))
+        wrong = sum(plan.text is not None and reply.text != plan.text for reply in replies[subject])
+        pairs = pairs_of(found, subject, rival)
+        yield Row("11 s clip", subject.name, rival.name, "s", "fewer", pairs, goal, note, mismatches=wrong)
 
 
 def long(plan: Plan) -> Iterator[Row]:
@@ -66,44 +65,39 @@ def long(plan: Plan) -> Iterator[Row]:
     """
     for seconds in (clips.LONG_S, clips.LONGEST_S)[: 2 if plan.is_demo or plan.long else 1]:
         measure = f"{seconds / 60:g} min recording"
-        with Rival() as rivals:
-            for subject, rival in plan.contests:
-                rows = functools.partial(_long_rows, plan, subject, rival, rivals, measure, seconds)
-                yield from rows_or_failure(measure, subject.name, rival.name, rows)
+        yield from rows_or_failure(measure, "all", "each other", functools.partial(_long_rows, plan, measure, seconds))
 
 
-@functools.cache
-def _words_said(plan: Plan, seconds: float) -> int:
-    """How many words ours says in all chunks of the recording. Raises Failed."""
+def _long_rows(plan: Plan, measure: str, seconds: float) -> Iterator[Row]:
+    said, warnings = defaultdict[System, set[int]](set), defaultdict[System, set[str]](set)
+
+    def ask(child: Child) -> float:
+        in_pieces = child.system is TODAY and plan.is_demo
+        files = clips.pieces(seconds, _DEMO_PIECE_S) if in_pieces else [clips.recording(seconds)]
+        replies = [child.ask(file) for file in files]
+        said[child.system].add(sum(len(reply.text.split()) for reply in replies))
+        warnings[child.system].update(reply.warning for reply in replies)
+        return sum(reply.took_s for reply in replies)
+
+    with contextlib.ExitStack() as stack:
+        children = {s: stack.enter_context(loaded(s, plan.model())) for s in plan.systems if s is not TODAY}
+        children[TODAY] = stack.enter_context(_loaded_to_say_as_much(plan, children[plan.subjects[0]], seconds))
+        found = plan.rounds(measure, children, ask)
+    for subject, rival in plan.contests:
+        goal = _goal(plan, _LONG_GOALS, subject, rival) if seconds == clips.LONG_S else None
+        words = (f"{side.name} {number}" for side in (subject, rival) for number in sorted(said[side]))
+        note = "; ".join([f"words: {', '.join(words)}", *sorted((warnings[subject] | warnings[rival]) - {""})])
+        yield Row(measure, subject.name, rival.name, "s", "fewer", pairs_of(found, subject, rival), goal, note)
+
+
+def _loaded_to_say_as_much(plan: Plan, ours: Child, seconds: float) -> contextlib.AbstractContextManager[Child]:
+    """Today's way, with a checkpoint that says in one piece what ours says in all chunks of the recording."""
+    if plan.is_demo:
+        return loaded(TODAY, plan.model())
     plan.say(f"how much is said in {seconds:g} s")
-    with loaded(plan.subjects[0], plan.model()) as ours:
-        return len(ours.ask(clips.recording(seconds)).text.split())
-
-
-def _long_rows(
-    plan: Plan, subject: System, rival: System, rivals: Rival, measure: str, seconds: float
-) -> Iterator[Row]:
-    audio, said, warnings = [clips.recording(seconds)], set[str](), set[str]()
-    model, more, theirs_audio = plan.model(), list[str](), audio
-    if rival is TODAY and plan.is_demo:
-        theirs_audio = clips.pieces(seconds, _DEMO_PIECE_S)
-    elif rival is TODAY:
-        words = _words_said(plan, seconds)
-        model, more = plan.model(words), [f"max_new_tokens:{words + 16}"]  # the default, 512, would cut the answer
-    with loaded(subject, plan.model()) as ours:
-        theirs = rivals.get(rival, model, more)
-
-        def ask(child: Child, files: Sequence[Path]) -> float:
-            replies = [child.ask(file) for file in files]
-            said.add(f"{child.system.name} {sum(len(reply.text.split()) for reply in replies)}")
-            warnings.update(reply.warning for reply in replies)
-            return sum(reply.took_s for reply in replies)
-
-        what = f"{measure}, {subject.name} against {rival.name}"
-        found = plan.pairs(what, lambda: ask(ours, audio), lambda: ask(theirs, theirs_audio))
-    goal = _goal(plan, _LONG_GOALS, subject, rival) if seconds == clips.LONG_S else None
-    note = "; ".join([f"words: {', '.join(sorted(said))}", *sorted(warnings - {""})])
-    yield Row(measure, subject.name, rival.name, "s", "fewer", found, goal, note)
+    words = len(ours.ask(clips.recording(seconds)).text.split())
+    # the default of max_new_tokens, 512, would cut the answer
+    return loaded(TODAY, plan.model(words), more=[f"max_new_tokens:{words + 16}"])
 
 
 class Burst(NamedTuple):
@@ -117,32 +111,37 @@ class Burst(NamedTuple):
 
 def crowd(plan: Plan) -> Iterator[Row]:
     """1, 8 and 32 clips of 11 s at once, each another; every text must be what it is when asked for alone."""
+    yield from rows_or_failure("clips at once", "all", "each other", functools.partial(_crowd_rows, plan))
+
+
+def _crowd_rows(plan: Plan) -> Iterator[Row]:
     sizes = [size for size in _CROWDS if size <= _LARGEST_QUICKLY or plan.is_demo or plan.long]
-    with Rival() as rivals:
-        for subject, rival in plan.contests:
-            rows = functools.partial(_crowd_rows, plan, subject, rival, rivals, sizes)
-            yield from rows_or_failure("clips at once", subject.name, rival.name, rows)
-
-
-def _crowd_rows(plan: Plan, subject: System, rival: System, rivals: Rival, sizes: Sequence[int]) -> Iterator[Row]:
     audio = [clips.clip(number) for number in range(max(sizes))]
-    sides = (subject.name, rival.name)
-    with loaded(subject, plan.model()) as ours:
-        theirs = rivals.get(rival, plan.model())
-        alone = [plan.text or ours.ask(path).text for path in audio]
+    with contextlib.ExitStack() as stack:
+        children = {system: stack.enter_context(loaded(system, plan.model())) for system in plan.systems}
+        ours = {system: child for system, child in children.items() if system is not TODAY}
+        alone = {s: [plan.text or child.ask(path).text for path in audio] for s, child in ours.items()}
         for size in sizes:
-            measure, some = f"{size} clip{'s'[: size > 1]} at once", audio[:size]
-            plan.say(f"{measure}, {subject.name} against {rival.name}: {plan.runs} pairs")
-            found = alternate(
-                plan.runs, functools.partial(burst, ours, some, alone), functools.partial(burst, theirs, some, ())
-            )
-            goal = _goal(plan, _CROWD_GOALS, subject, rival) if size == 8 else None
-            speeds = tuple((a.speed, b.speed) for a, b in found)
-            wrong = sum(a.wrong for a, _ in found)
-            yield Row(measure, *sides, "× real time", "more", speeds, goal, mismatches=wrong)
-            if size > 1:
-                yield Row(f"{measure}, p50", *sides, "s", pairs=tuple((a.p50_s, b.p50_s) for a, b in found))
-                yield Row(f"{measure}, p95", *sides, "s", pairs=tuple((a.p95_s, b.p95_s) for a, b in found))
+            measure = f"{size} clip{'s'[: size > 1]} at once"
+            found = plan.rounds(measure, children, functools.partial(_own_burst, audio[:size], alone))
+            for subject, rival in plan.contests:
+                yield from _burst_rows(plan, measure, subject, rival, pairs_of(found, subject, rival))
+
+
+def _own_burst(audio: Sequence[Path], alone: Mapping[System, Sequence[str]], child: Child) -> Burst:
+    return burst(child, audio, alone.get(child.system, ()))
+
+
+def _burst_rows(
+    plan: Plan, measure: str, subject: System, rival: System, found: Sequence[tuple[Burst, Burst]]
+) -> Iterator[Row]:
+    sides = (subject.name, rival.name)
+    goal = _goal(plan, _CROWD_GOALS, subject, rival) if measure.startswith("8 ") else None
+    speeds = tuple((a.speed, b.speed) for a, b in found)
+    yield Row(measure, *sides, "× real time", "more", speeds, goal, mismatches=sum(a.wrong for a, _ in found))
+    if not measure.startswith("1 "):
+        yield Row(f"{measure}, p50", *sides, "s", pairs=tuple((a.p50_s, b.p50_s) for a, b in found))
+        yield Row(f"{measure}, p95", *sides, "s", pairs=tuple((a.p95_s, b.p95_s) for a, b in found))
 
 
 def burst(child: Child, audio: Sequence[Path], alone: Sequence[str], clip_s: float = clips.CLIP_S) -> Burst:

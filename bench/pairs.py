@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
 A = TypeVar("A")
-B = TypeVar("B")
+K = TypeVar("K", bound=Hashable)
 
 # Seconds and bytes are better when fewer, × real time when more: 2 is twice as good. A share is ours over theirs.
 Sense = Literal["fewer", "more", "share"]
@@ -80,16 +80,23 @@ def _ratio(ours: float, theirs: float, sense: Sense) -> float:
     return above / below if below else math.nan
 
 
-def alternate(runs: int, ours: Callable[[], A], theirs: Callable[[], B]) -> list[tuple[A, B]]:
+def alternate(runs: int, ours: Callable[[], A], theirs: Callable[[], A]) -> list[tuple[A, A]]:
     """`runs` pairs: ours, theirs, theirs, ours, ours, … so that neither always follows the other."""
+    return [(found["ours"], found["theirs"]) for found in rounds(runs, {"ours": ours, "theirs": theirs})]
+
+
+def rounds(runs: int, sides: Mapping[K, Callable[[], A]]) -> list[dict[K, A]]:
+    """Each side once in every round; every other round the other way round."""
     found = []
     for run in range(runs):
-        if run % 2:
-            second, first = theirs(), ours()
-        else:
-            first, second = ours(), theirs()
-        found.append((first, second))
+        turns = list(sides.items())
+        found.append({side: measure() for side, measure in (turns[::-1] if run % 2 else turns)})
     return found
+
+
+def pairs_of(found: Sequence[Mapping[K, A]], ours: K, theirs: K) -> tuple[tuple[A, A], ...]:
+    """Two sides of all rounds."""
+    return tuple((each[ours], each[theirs]) for each in found)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from bench import checkpoints, clips, vocabulary
 from bench.child import OURS, TODAY, Child, Failed, System
-from bench.pairs import Row, alternate
+from bench.pairs import A, Row, alternate, rounds
 from bench.shapes import DEMO_ALIGNER, DEMO_MODEL, SHAPES, Shape
 
 CLIP_WORDS = 40  # about what is said in 11 s
@@ -72,6 +73,11 @@ class Plan:
             name = f"{self.earlier.name} {subject.name.removeprefix('ours ')}"
             yield subject, replace(subject, name=name, command=self.earlier.command, folder=self.earlier.folder)
 
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """All sides of all contests. They are loaded side by side, so that one round is one state of the machine."""
+        return tuple(dict.fromkeys(system for contest in self.contests for system in contest))
+
     def model(self, words: int = CLIP_WORDS) -> Path:
         """The recogniser's checkpoint; one of a published size says so many words, or as many as it can."""
         if self.is_demo:
@@ -103,6 +109,11 @@ class Plan:
         self.say(f"{what}: {self.runs} pairs")
         return tuple(alternate(self.runs, ours, theirs))
 
+    def rounds(self, what: str, children: Mapping[System, Child], ask: Callable[[Child], A]) -> list[dict[System, A]]:
+        """So many rounds, announced, in each of which every child is asked once."""
+        self.say(f"{what}, {', '.join(system.name for system in children)}: {self.runs} rounds")
+        return rounds(self.runs, {system: functools.partial(ask, child) for system, child in children.items()})
+
 
 @contextlib.contextmanager
 def loaded(system: System, model: Path, aligner: Path | None = None, more: Sequence[str] = ()) -> Iterator[Child]:
@@ -115,30 +126,6 @@ def loaded(system: System, model: Path, aligner: Path | None = None, more: Seque
             if time.monotonic() > until:
                 break
         yield child
-
-
-class Rival:
-    """The one rival that stays up between rows; another system or checkpoint takes its place."""
-
-    def __init__(self) -> None:
-        self._stack = contextlib.ExitStack()
-        self._key: tuple[System, Path, tuple[str, ...]] | None = None
-        self._child: Child | None = None
-
-    def __enter__(self) -> Rival:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stack.close()
-
-    def get(self, system: System, model: Path, more: Sequence[str] = ()) -> Child:
-        """Raises Failed."""
-        key = (system, model, tuple(more))
-        if self._child is None or key != self._key:
-            self._stack.close()
-            self._child = None
-            self._child, self._key = self._stack.enter_context(loaded(system, model, more=more)), key
-        return self._child
 
 
 def rows_or_failure(measure: str, subject: str, theirs: str, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
