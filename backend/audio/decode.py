@@ -33,7 +33,7 @@ from backend.audio.causes import (
     UNKNOWN_FORMAT,
 )
 from backend.audio.formats import CODECS, PLAIN_CODECS, Format, is_cut_short, sniff
-from backend.audio.handover import DECODED, Answer, new_store, taken
+from backend.audio.handover import DECODED, Answer, new_store, taken, write
 from backend.audio.opening import opened
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
 from backend.errors import UndecodableAudio
@@ -116,7 +116,7 @@ class _Recording:
             size = self._kept * np.dtype(np.float32).itemsize
             for begin in range(0, size, 4 * _BLOCK):
                 loud = np.frombuffer(os.pread(self._store, 4 * _BLOCK, begin), np.float32)
-                _write(self._store, loud / np.float32(self._peak), begin)
+                write(self._store, loud / np.float32(self._peak), begin)
         return self._kept
 
     def _begin(self, rate: int) -> None:
@@ -136,15 +136,8 @@ class _Recording:
         if not math.isfinite(highest - lowest):  # finite samples near the end of float32's range can add up to more
             raise UndecodableAudio(NOT_FINITE)
         self._peak = max(self._peak, highest, -lowest)
-        _write(self._store, mono, self._kept * mono.itemsize)
+        write(self._store, mono, self._kept * mono.itemsize)
         self._kept += mono.size
-
-
-def _write(store: int, samples: Samples, at: int) -> None:
-    left = samples.data.cast("B")
-    while left:
-        written = os.pwrite(store, left, at)
-        left, at = left[written:], at + written
 
 
 def _read_plain(fd: int, recording: _Recording) -> bool:

@@ -4,11 +4,13 @@
   memory to write samples to. No path crosses.
 - An answer has a fixed length and holds numbers only. Nothing is unpickled, nothing is parsed.
 - Samples are taken as a copy of one's own, and checked there: the child keeps its descriptor and may write on.
+- Silence costs nothing on either side: hours of it fit into a file of kilobytes. It is a hole in the store.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import socket
@@ -93,6 +95,17 @@ def length_s(store: int) -> float:
     return os.fstat(store).st_size / (_SAMPLE * SAMPLE_RATE)
 
 
+def write(store: int, samples: Samples, at: int) -> None:
+    """Samples into the store, `at` bytes from its start; what is silent throughout only makes it longer."""
+    left = samples.data.cast("B")
+    if not samples.any():
+        os.ftruncate(store, max(at + left.nbytes, os.fstat(store).st_size))
+        return
+    while left:
+        written = os.pwrite(store, left, at)
+        left, at = left[written:], at + written
+
+
 def taken(store: int, answer: Answer, max_seconds: float) -> Samples:
     """The store's samples, which leave it. Raises Forged unless they are what `answer` says and what samples are.
 
@@ -103,14 +116,24 @@ def taken(store: int, answer: Answer, max_seconds: float) -> Samples:
         raise Forged
     if not 0 < answer.duration_s <= max_seconds + _ROUNDING_S:  # false for nan, too
         raise Forged
-    samples = np.empty(answer.count, np.float32)
+    samples = np.zeros(answer.count, np.float32)  # pages that nobody writes to take no memory
     memory = samples.data.cast("B")
     for begin in range((memory.nbytes - 1) // _BLOCK * _BLOCK, -1, -_BLOCK):
         block = memory[begin : begin + _BLOCK]
-        if os.preadv(store, [block], begin) != block.nbytes:
+        if _holds_sound(store, begin, block.nbytes) and os.preadv(store, [block], begin) != block.nbytes:
             raise Forged
         os.ftruncate(store, begin)
     loudest = max(float(samples.max()), -float(samples.min()))
     if not (math.isfinite(loudest) and loudest <= 1):
         raise Forged
     return samples
+
+
+def _holds_sound(store: int, begin: int, size: int) -> bool:
+    """Whether there is anything but a hole. True where the system cannot say."""
+    if not hasattr(os, "SEEK_DATA"):
+        return True
+    try:
+        return os.lseek(store, begin, os.SEEK_DATA) < begin + size
+    except OSError as error:
+        return error.errno != errno.ENXIO  # no data from there on

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from backend.audio.handover import (
     received_job,
     send_job,
     taken,
+    write,
 )
 from backend.audio.waveform import SAMPLE_RATE
 
@@ -37,6 +41,30 @@ def test_samples_come_back_as_they_were_and_leave_the_store(size: int) -> None:
         assert length_s(store) == size / SAMPLE_RATE
         np.testing.assert_array_equal(taken(store, Answer(DECODED, False, size, size / SAMPLE_RATE), 60), sound)
         assert length_s(store) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts pages")
+def test_silence_takes_no_memory_and_comes_back_among_sound() -> None:
+    block = 1 << 18  # samples, a mebibyte
+    sound = np.zeros(64 * block, np.float32)
+    sound[10 * block + 5] = 0.5
+    sound[50 * block : 51 * block] = 0.25
+    with new_store() as store:
+        for begin in range(0, sound.size, block):
+            write(store, sound[begin : begin + block], begin * sound.itemsize)
+        assert os.fstat(store).st_size == sound.nbytes
+        assert os.fstat(store).st_blocks * 512 <= 4 << 20
+        before = resident()
+        back = taken(store, Answer(DECODED, False, sound.size, sound.size / SAMPLE_RATE), 1200)
+        assert resident() - before <= 16 << 20  # pages may be huge
+    np.testing.assert_array_equal(back, sound)
+
+
+def resident() -> int:
+    """Bytes of anonymous memory that this process holds."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024
 
 
 @pytest.mark.parametrize(
