@@ -80,6 +80,7 @@ class Transcriber:
         account = account or Account()
         instance = self._resident.current()
         load = instance.options
+        self._scheduler.refuse_if_full(account)
         with account.spending("decode"):
             recording = await self._guard.decode(path, max_seconds=load.max_audio_s)
         account.audio_s = recording.duration_s

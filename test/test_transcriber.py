@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from backend.account import Account
 from backend.engine.recognizer import Recognition, Token, Utterance
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
-from backend.errors import CheckpointRefused, DeadlineTooShort, UndecodableAudio
+from backend.errors import CheckpointRefused, DeadlineTooShort, Overloaded, UndecodableAudio
 from backend.options import LoadOptions, TranscribeOptions
 from backend.transcriber import TRUNCATED, Transcriber, Transcript
 
@@ -160,6 +161,21 @@ async def test_a_damaged_tail_is_transcribed_and_said(loader, guard, tmp_path: P
     scheduler.stop()
     assert transcript.warnings == (TRUNCATED,)
     assert transcript.text
+
+
+class Full(Scheduler):
+    """Has taken as many requests as may wait."""
+
+    def refuse_if_full(self, owner: Account) -> None:
+        raise Overloaded
+
+
+async def test_a_full_house_does_not_even_read_the_file(loader, guard, tmp_path: Path) -> None:
+    resident, scheduler = Resident(loader), Full()
+    await resident.load(LoadOptions(model="m", vad=False))
+    with pytest.raises(Overloaded):  # and not that there is no such file
+        await Transcriber(resident, scheduler, guard).transcribe(str(tmp_path / "none"), TranscribeOptions())
+    scheduler.stop()
 
 
 class RealTime(Scheduler):

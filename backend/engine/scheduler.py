@@ -68,6 +68,11 @@ class Scheduler:
         since = self._working_since
         return 0.0 if since is None else time.monotonic() - since
 
+    def refuse_if_full(self, owner: Account) -> None:
+        """Raises Overloaded if a request would be refused that came to its turn now: its file need not be read."""
+        with self._changed:
+            self._waiting.refuse_if_full(owner)
+
     def at_least_s(self, seconds: float) -> float:
         """How long so many seconds of audio take at the very least: twice as fast as they ever were. 0 if none were."""
         return seconds / (2 * self._best_speed) if self._best_speed else 0.0

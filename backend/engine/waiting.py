@@ -84,12 +84,16 @@ class Waiting:
         """Raises Overloaded; what comes while nothing waits is taken, however long it is."""
         if self._jobs and self.seconds + job.seconds > self._longest_s:
             raise Overloaded
-        owners = {waiting.owner for waiting in self._jobs}
-        if len(owners) >= self._most_requests and job.owner not in owners:
-            raise Overloaded
+        self.refuse_if_full(job.owner)
         job.turn = max(self._clock, self._turns.get(job.owner, 0.0)) + job.seconds
         self._turns[job.owner] = job.turn
         self._insert(job)
+
+    def refuse_if_full(self, owner: Account) -> None:
+        """Raises Overloaded where too many others wait for the owner to wait, too."""
+        owners = {waiting.owner for waiting in self._jobs}
+        if len(owners) >= self._most_requests and owner not in owners:
+            raise Overloaded
 
     def put_back(self, job: Job) -> None:
         """It was taken, and could not enter; it keeps its turn."""

@@ -22,7 +22,8 @@ from backend.audio.decode import decode
 from backend.audio.guard import Guard
 from backend.audio.handover import longest_store
 from backend.audio.sandbox import COMMAND
-from backend.errors import AsrError, EngineFailure, OutOfMemory, UndecodableAudio
+from backend.audio.waveform import Decoded
+from backend.errors import AsrError, EngineFailure, OutOfMemory, Overloaded, UndecodableAudio
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = (sys.executable, str(Path(__file__).with_name("hostile.py")))
@@ -308,6 +309,15 @@ async def test_a_client_that_goes_frees_its_place(make, evil, golden, deed) -> N
 
 
 @linux
+async def test_more_than_may_wait_are_refused_at_once(make, golden) -> None:
+    guard = make(most_asked=2)
+    answers = await asyncio.gather(
+        *(guard.decode(str(golden), max_seconds=60) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(answer) for answer in answers] == [Decoded, Decoded, Overloaded]
+    await assert_serves(guard, golden)
+
+
 async def test_closing_leaves_nobody(make, evil, golden) -> None:
     before, ours, guard = children(), len(open_files()), make(HOSTILE)
     hanging = [asyncio.create_task(guard.decode(evil("sleep"), max_seconds=60)) for _ in range(2)]
