@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from backend.account import Account
 from backend.alignment import Alignment
@@ -35,9 +35,12 @@ from backend.transcript.pauses import cut_back, room_for
 from backend.transcript.segments import Segment, SegmentRules, merge
 from backend.transcript.words import Word, place, spread
 
+T = TypeVar("T")
 Detect: TypeAlias = Callable[[Samples, SpeechRules, threading.Event], Speech]
 
 _LONGEST_ALIGNED_S = 60.0  # where the aligner is at its best; it is unreliable beyond 270 s
+
+_SHORT_S = 60.0
 
 TRUNCATED = "the audio file ends early or is damaged; what could be decoded was transcribed"
 PASSAGES = "{count} passage(s) {remedy}"  # see hearing.py and alignment.py
@@ -87,8 +90,9 @@ class Transcriber:
         longest_s = min(load.max_chunk_s, _LONGEST_ALIGNED_S) if options.times else load.max_chunk_s
         with account.spending("vad"):
             speech = await self._speech(recording.samples, load)
-            chunks = await asyncio.to_thread(
-                split, recording.samples, max_s=longest_s, speech=speech, margin_s=load.vad_margin_s
+            chunks = await aside(
+                recording.duration_s,
+                lambda: split(recording.samples, max_s=longest_s, speech=speech, margin_s=load.vad_margin_s),
             )
         if self._scheduler.at_least_s(sum(chunk.duration_s for chunk in chunks)) > until_s - time.monotonic():
             raise DeadlineTooShort
@@ -99,8 +103,7 @@ class Transcriber:
             alignment = Alignment(self._resident, self._scheduler, speech, account)
             with account.spending("align"):
                 heard = await alignment.align(instance, heard, language)
-        # in a thread: an hour of words takes long enough to make Health late
-        return await asyncio.to_thread(_told, recording, speech, heard, language, load, options)
+        return await aside(recording.duration_s, lambda: _told(recording, speech, heard, language, load, options))
 
     async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
         if not load.vad:
@@ -111,6 +114,14 @@ class Transcriber:
             return await asyncio.to_thread(self._detect, samples, rules, stop)
         finally:
             stop.set()  # if the client has gone, others need the detector
+
+
+async def aside(duration_s: float, work: Callable[[], T]) -> T:
+    """What `work` does for a recording of that length, in a thread if it would make Health late.
+
+    An hour of words takes that long. For a minute, going to a thread and coming back is the longest part.
+    """
+    return work() if duration_s <= _SHORT_S else await asyncio.to_thread(work)
 
 
 def _told(

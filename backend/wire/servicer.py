@@ -17,7 +17,7 @@ from backend.audio.guard import Guard
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
 from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
-from backend.transcriber import Transcriber
+from backend.transcriber import Transcriber, aside
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 from backend.wire import messages
@@ -88,7 +88,7 @@ class BackendServicer(rpc.BackendServicer):
         transcript = await self._transcriber.transcribe(request.dst, options, account, until_s)
         account.language, account.segments = transcript.language, len(transcript.segments)
         account.warnings = transcript.warnings
-        return await asyncio.to_thread(messages.transcript_result, transcript)  # hours of words would delay Health
+        return await aside(transcript.duration_s, lambda: messages.transcript_result(transcript))
 
     async def AudioTranscriptionStream(  # noqa: N802
         self, request: pb.TranscriptRequest, context: Context
