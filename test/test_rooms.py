@@ -62,6 +62,8 @@ TORCHLESS = {
     "engine.hub",
     "engine.loops",
     "engine.batches",
+    "engine.waiting",
+    "engine.faults",
 }
 
 

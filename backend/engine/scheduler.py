@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from backend.account import Account, Tally
 from backend.engine.batches import BatchOf, Together
+from backend.engine.faults import cause_of, is_lost_device
 from backend.engine.waiting import Job, Running, Waiting
 from backend.errors import AsrError, EngineFailure, OutOfMemory
 
@@ -262,22 +263,14 @@ class Scheduler:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - models and drivers raise whatever they like; nothing may end this thread
-            return self._cause(error, jobs)
+            cause = cause_of(error)
+            if cause is not error:
+                requests = ", ".join(sorted({job.owner.request for job in jobs}))
+                _log.error("the model failed [request %s]", requests, exc_info=error)
+            if is_lost_device(error):
+                self.dead = "the device was lost"
+            return cause
         return None
-
-    def _cause(self, error: Exception, jobs: Sequence[Job]) -> AsrError:
-        if isinstance(error, AsrError):
-            return error
-        requests = ", ".join(sorted({job.owner.request for job in jobs}))
-        _log.error("the model failed [request %s]", requests, exc_info=error)
-        # torch.OutOfMemoryError is a RuntimeError; the CPU allocator's has no class of its own
-        kind, text = type(error).__name__, str(error)
-        if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "allocate memory" in text:
-            return OutOfMemory()
-        # a driver's error stays: whatever is asked of the device from then on fails with it
-        if kind == "AcceleratorError" or text.startswith(("CUDA error", "HIP error")):
-            self.dead = "the device was lost"
-        return EngineFailure()
 
 
 def _answer(job: Job, result: Any) -> None:

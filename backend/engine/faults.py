@@ -1,0 +1,22 @@
+"""What an exception of a model, a library or a driver means.
+
+Told by name and text: torch is not imported here, and half of these have no class of their own.
+"""
+
+from __future__ import annotations
+
+from backend.errors import AsrError, EngineFailure, OutOfMemory
+
+
+def cause_of(error: Exception) -> AsrError:
+    """The error that a request is answered with."""
+    if isinstance(error, AsrError):
+        return error
+    # torch.OutOfMemoryError is a RuntimeError, and so is what torch's allocator for CPUs raises
+    named = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    return OutOfMemory() if named or isinstance(error, MemoryError) else EngineFailure()
+
+
+def is_lost_device(error: Exception) -> bool:
+    """Whether the driver gave the device up: whatever is asked of it from then on fails with the same error."""
+    return type(error).__name__ == "AcceleratorError" or str(error).startswith(("CUDA error", "HIP error"))
