@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.engine.device import at_once_s
+from backend.engine.device import at_once_s, mel_device
 from backend.engine.monotone import best_times, refined
 from backend.engine.qwen import Loaded, default_dtype, padded, weight_bytes
 from backend.engine.recognizer import AlignedUnit, Passage
@@ -57,6 +57,7 @@ class QwenAligner:
             audio=[padded(passages[i].samples) for i in spoken],
             return_tensors="pt",
             padding=True,
+            audio_kwargs={"device": mel_device(self.model.device)},
         )
         inputs = inputs.to(self.model.device).to(self.model.dtype)
         logits = self.model.thinker(**inputs, use_cache=False).logits

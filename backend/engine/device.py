@@ -100,6 +100,11 @@ def at_once_s(device: torch.device) -> float:
     return _CPU_READS_S if device.type == "cpu" else float("inf")
 
 
+def mel_device(device: torch.device) -> str:
+    """Where the mel features of a model on the device are computed: beside it on CUDA, on the CPU elsewhere."""
+    return str(device) if device.type == "cuda" else "cpu"
+
+
 _THREADS = torch.get_num_threads()  # what torch chooses for this machine
 
 

@@ -21,7 +21,7 @@ from transformers import GenerationConfig
 
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
-from backend.engine.device import Placement, at_once_s, use_threads
+from backend.engine.device import Placement, at_once_s, mel_device, use_threads
 from backend.engine.hub import fetch
 from backend.engine.linear import Dense, Int8, dense, int8
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
@@ -168,6 +168,7 @@ class QwenRecognizer:
                 return_tensors="pt",
                 padding=True,
                 padding_side="right",
+                audio_kwargs={"device": mel_device(self.model.device)},
             )
         inputs = inputs.to(self.model.device).to(self.model.dtype)
         thinker = self.model.thinker

@@ -37,6 +37,13 @@ def test_a_cpu_reads_no_more_at_once_than_its_heap_holds(recognizer, aligner) ->
     assert recognizer.at_once_s == aligner.at_once_s < 60
 
 
+def test_the_mel_is_computed_where_it_is_asked_for(recognizer, demo, monkeypatch) -> None:
+    """The package hands the device on to the feature extractor; on `meta` there is nothing to bring back."""
+    monkeypatch.setattr("backend.engine.qwen.mel_device", lambda _: "meta")
+    with pytest.raises(NotImplementedError, match="meta"):
+        recognizer.recognize([utterance(demo[0])])
+
+
 def test_tokens_are_the_texts_own_and_cover_it(recognizer, demo) -> None:
     (heard,) = recognizer.recognize([utterance(demo[0])])
     decode = recognizer.processor.tokenizer.decode

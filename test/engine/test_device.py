@@ -33,6 +33,11 @@ def test_what_this_machine_lacks_is_refused() -> None:
         device.choose(LoadOptions(model="m", attention="flash_attention_2"))
 
 
+@pytest.mark.parametrize(("where", "mel"), [("cpu", "cpu"), ("mps", "cpu"), ("cuda:1", "cuda:1")])
+def test_mel_features_are_computed_beside_the_model_on_cuda(where: str, mel: str) -> None:
+    assert device.mel_device(torch.device(where)) == mel
+
+
 def test_threads_are_those_of_the_thread_that_computes() -> None:
     before = torch.get_num_threads()
     with ThreadPoolExecutor(1) as model_thread:
