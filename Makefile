@@ -13,7 +13,8 @@ given = $(if $(filter undefined,$(origin $(1))),,--$(2)=$(call quoted,$($(1))))
 DEMO_ARGS = $(call given,AUDIO,audio) $(call given,MODEL,model) $(call given,ALIGNER,aligner) \
 	$(call given,FORMAT,format) $(if $(filter command,$(origin LANGUAGE)),$(call given,LANGUAGE,language))
 EVAL_ARGS = $(call given,MANIFEST,manifest) $(call given,MODEL,model) $(call given,ALIGNER,aligner) \
-	$(call given,OPTIONS,option) $(if $(filter-out 0,$(BASELINE)),--baseline) $(call given,NONSPEECH,nonspeech)
+	$(call given,OPTIONS,option) $(if $(filter-out 0,$(BASELINE)),--baseline) $(call given,NONSPEECH,nonspeech) \
+	$(call given,QUANTIZATION,quantization)
 BENCH_ARGS = $(call given,SHAPE,shape) $(call given,RUNS,runs) $(call given,ONLY,only) $(call given,AGAINST,against) \
 	$(call given,FORMATS,formats) $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(LONG)),--long)
 SOAK_ARGS = $(call given,MINUTES,minutes) $(call given,STREAMS,streams) $(call given,REQUESTS,requests) \
@@ -62,7 +63,7 @@ format: install-dev ## Format the sources, and mend what lint can mend
 	@venv/bin/ruff format .
 
 .PHONY: eval
-eval: install-dev ## Right words, right times: MANIFEST MODEL ALIGNER OPTIONS="name:value ..." BASELINE=1 NONSPEECH=0|1
+eval: install-dev ## Right words, right times: MANIFEST MODEL ALIGNER OPTIONS="name:value ..." QUANTIZATION=int8 BASELINE=1 NONSPEECH=0|1
 	@$(PYTHON_BIN) -m eval $(EVAL_ARGS)
 
 .PHONY: eval-aligner

@@ -60,6 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default=DEMO_MODEL, help="a folder, or a hub id such as Qwen/Qwen3-ASR-1.7B")
     parser.add_argument("--aligner", help="the same; empty: none. Default: the demo's, with the demo's model only")
     parser.add_argument("--option", action="append", default=[], help="name:value of LoadModel, or several with spaces")
+    parser.add_argument("--quantization", default="", help="int8: what it costs in words; default: none")
     parser.add_argument("--baseline", action="store_true", help="the package's own way on the same files, beside it")
     parser.add_argument(
         "--nonspeech", type=int, choices=(0, 1), help="also sounds in which nobody speaks; default: with the demo set"
@@ -77,6 +78,7 @@ def evaluate(wanted: argparse.Namespace) -> Report:
         Model=wanted.model,
         ModelFile=model if Path(model).exists() else "",
         Options=[*([f"forced_aligner:{aligner}"] if aligner else []), *options],
+        Quantization=wanted.quantization,
     )
     is_demo = Path(wanted.manifest).resolve() == Path(DEMO_SET)
     outlines = {entry.id: outlined(entry) for entry in entries}
@@ -92,7 +94,7 @@ def evaluate(wanted: argparse.Namespace) -> Report:
         manifest="the demo set" if is_demo else wanted.manifest,
         model=named(model),
         aligner=named(aligner),
-        options=options,
+        options=(*options, *([f"quantization:{wanted.quantization}"] if wanted.quantization else [])),
         made=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         recordings=tuple(recordings),
         systems={name: system(name, run, recordings, answered(probes, run)) for name, run in runs.items()},
