@@ -22,7 +22,7 @@ try:
     hub.fetch_config("Qwen/Qwen3-ASR-0.6B", patience_s=1)
 except HubFailure as failure:
     print(failure)
-print(time.monotonic() - began)
+print(time.monotonic() - began, flush=True)
 os._exit(0)  # as the backend does: a request that hangs is not waited for
 """
 
