@@ -111,7 +111,7 @@ class Range:
 class Bystander:
     """Asks for its own recording in a thread. What a restart costs it is not counted: the death itself is.
 
-    Nor is what comes while one model takes another's place, and is told so.
+    Nor is what comes while one model takes another's place: it is told so, or the other has other options.
     """
 
     def __init__(self, range_: Range, wanted: Wanted) -> None:
@@ -132,15 +132,15 @@ class Bystander:
 
     def _ask(self) -> None:
         while not self._ended.wait(_BETWEEN_S):
-            child = self._range.child
+            child, is_between = self._range.child, self._range.is_loading
             try:
                 result = child.stub.AudioTranscription(self._wanted.request, timeout=_PATIENCE_S)
             except (grpc.RpcError, ValueError) as error:  # ValueError: the channel was closed for a restart
                 said = error.code().name if isinstance(error, grpc.RpcError) else str(error)
-                between = self._range.is_loading and said == "FAILED_PRECONDITION"
-                if child is self._range.child and child.is_alive and not between:
+                is_between |= self._range.is_loading
+                if child is self._range.child and child.is_alive and not (is_between and said == "FAILED_PRECONDITION"):
                     self.inexact.append(said)
                 continue
             self.asked += 1
-            if result.text != self._wanted.text:
-                self.inexact.append("another text")
+            if result.text != self._wanted.text and not (is_between or self._range.is_loading):
+                self.inexact.append(f"another text: {result.text[:40]!r}")
