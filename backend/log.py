@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from datetime import datetime, timezone
 from typing import Any
 
@@ -39,6 +40,14 @@ class LogLines(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         return "\n".join(f"    {_escaped(line)}" for line in written(ei[1]).split("\n"))
+
+
+def to_stderr() -> None:
+    """Everything that is logged from now on. stderr may be a full device: a lost line must not stop the service."""
+    logging.raiseExceptions = False
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setFormatter(LogLines())
+    logging.basicConfig(level=logging.INFO, handlers=[stderr])
 
 
 def write_request(line: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from backend.audio.guard import Guard
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
-from backend.errors import EngineDead, StallSecondsRefused
+from backend.errors import EngineDead, Fatal, StallSecondsRefused
 from backend.options import LoadOptions
 from backend.wire.accounting import Accounting
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
@@ -140,6 +140,19 @@ def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Reside
     listener = Listener(metrics, ledger, scheduler, resident)
     _log.info("metrics on the loopback, port %d", listener.port)
     return listener
+
+
+def run(
+    address: str, environment: Mapping[str, str], loader: Loader | None = None, scheduler: Scheduler | None = None
+) -> int:
+    """`serve` to its end. The exit code; of what ends it, the cause is the last line of the log."""
+    try:
+        # not asyncio.run: at its end it would wait for a load that still runs in a thread
+        asyncio.new_event_loop().run_until_complete(serve(address, environment, loader, scheduler))
+    except Fatal as error:
+        _log.error("%s", error)
+        return 1
+    return 0
 
 
 async def serve(

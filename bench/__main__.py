@@ -12,10 +12,11 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench import asking, earlier, inner, starting
+from bench.arguments import count, some_of
 from bench.child import Failed
 from bench.pairs import Row
 from bench.plan import DEMO, FORMATS, Plan
@@ -68,35 +69,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="bench", description="How fast and how large, beside the way it is done today."
     )
     parser.add_argument("--shape", default=DEMO, choices=[DEMO, *SHAPES.keys() - {"aligner", "tiny-aligner"}])
-    parser.add_argument("--runs", type=_count, default=5, help="pairs for each figure; default: 5")
+    parser.add_argument("--runs", type=count, default=5, help="pairs for each figure; default: 5")
     parser.add_argument(
-        "--only", type=_some_of(MEASURES), default=tuple(MEASURES), help=f"of {', '.join(MEASURES)}, with commas"
+        "--only", type=some_of(MEASURES), default=tuple(MEASURES), help=f"of {', '.join(MEASURES)}, with commas"
     )
-    parser.add_argument("--formats", type=_some_of(FORMATS), default=(), help=f"of {', '.join(FORMATS)}, with commas")
+    parser.add_argument("--formats", type=some_of(FORMATS), default=(), help=f"of {', '.join(FORMATS)}, with commas")
     parser.add_argument("--against", metavar="REV", help="also our own backend at another commit")
     parser.add_argument("--quick", action="store_true", help="one pair, nothing twice")
     parser.add_argument("--long", action="store_true", help="large models, too, get 20 minutes and 32 clips at once")
     parser.add_argument("--out", type=Path, default=ROOT / "build/bench/results.json")
     return parser.parse_args(argv)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
-    return int(text)
-
-
-def _some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """Reads names with commas between them."""
-
-    def names(text: str) -> tuple[str, ...]:
-        found = tuple(name.strip() for name in text.split(","))
-        unknown = [name for name in found if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not known; there are {', '.join(known)}")
-        return found
-
-    return names
 
 
 def _preface(plan: Plan) -> str:

@@ -216,6 +216,13 @@ def asr_folder() -> Path:
     return ROOT / "test/models/asr"
 
 
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    scheduler = Scheduler()
+    yield scheduler
+    scheduler.stop()
+
+
 @pytest.fixture(scope="session")
 def aligner_folder() -> Path:
     return ROOT / "test/models/aligner"

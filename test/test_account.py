@@ -115,13 +115,6 @@ async def together(scheduler: Scheduler, model: Model, owners: list[Account], **
     return await asyncio.gather(*rest, return_exceptions=True)
 
 
-@pytest.fixture
-def scheduler():
-    scheduler = Scheduler()
-    yield scheduler
-    scheduler.stop()
-
-
 async def test_the_scheduler_tells_who_waited_and_beside_whom(scheduler: Scheduler) -> None:
     one, other = Account(), Account()
     assert await together(scheduler, Model(), [one, one, other]) == [2, 4, 6]

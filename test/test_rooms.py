@@ -13,7 +13,7 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 
 # A file or folder of backend/, and what of backend/ it may import; the first match counts.
 MAY_IMPORT = {
-    "__main__": {"server", "parent", "log", "errors"},
+    "__main__": {"server", "parent", "log"},
     "server": {
         "address", "wire", "metrics", "audio.guard", "engine.recognizer", "engine.resident", "engine.scheduler",
         "engine.loading", "options", "account", "errors",

@@ -6,30 +6,27 @@ One table, every measured value beside its goal; the same as JSON in build/trial
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+from bench.arguments import some_of
 from trials import cancelling, damaged, growth, limits, load, overload, stopping, surviving
 from trials.child import ROOT, Failed
 from trials.form import Form
 from trials.lines import Line, are_met, as_json, failed, holds, terminal
+from trials.orphans import outlived_s
 
 OUT = ROOT / "build/trials/soak.json"
 _ORPHAN_S = 3.0
 
 
 def orphans(form: Form) -> Iterator[Line]:
-    """trials/orphans.py: `outlived_s(kills, seed)` has the seconds that the backend outlived each killed parent."""
-    if importlib.util.find_spec("trials.orphans") is None:
-        yield failed("orphans", "trials/orphans.py is not there")
-        return
+    """How long the backend outlives a parent that is killed at any moment."""
     form.say(f"orphans: {form.kills} kills of the parent")
-    gone_s = list(importlib.import_module("trials.orphans").outlived_s(form.kills, form.seed))
+    gone_s = outlived_s(form.kills, form.seed)
     longest = max(gone_s, default=float("inf"))
     shown = f"{longest:.2f} s at most, {len(gone_s)} kills"
     yield holds("orphans", "gone after", shown, f"≤ {_ORPHAN_S:g} s", longest <= _ORPHAN_S, seconds=gone_s)
@@ -97,23 +94,10 @@ def parse(argv: Sequence[str] | None, known: Iterable[str] = MEASURES) -> argpar
     parser.add_argument("--kills", type=int, default=Form.kills, help="of the parent")
     parser.add_argument("--seed", type=int, default=Form.seed)
     parser.add_argument(
-        "--only", type=_some_of(known), default=tuple(known), help=f"of {', '.join(known)}, with commas between them"
+        "--only", type=some_of(known), default=tuple(known), help=f"of {', '.join(known)}, with commas between them"
     )
     parser.add_argument("--out", type=Path, default=OUT)
     return parser.parse_args(argv)
-
-
-def _some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """Reads names with commas between them."""
-
-    def names(text: str) -> tuple[str, ...]:
-        found = tuple(name.strip() for name in text.split(","))
-        unknown = [name for name in found if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is not known; there are {', '.join(known)}")
-        return found
-
-    return names
 
 
 def _keep(lines: Sequence[Line], form: Form, out: Path) -> None:

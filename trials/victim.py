@@ -14,15 +14,13 @@ from backend import parent
 parent.watch(os.environ)
 
 import argparse  # noqa: E402
-import asyncio  # noqa: E402
 import gc  # noqa: E402
 import logging  # noqa: E402
-import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
+from backend import log  # noqa: E402
 from backend.engine.scheduler import Scheduler  # noqa: E402
-from backend.errors import Fatal  # noqa: E402
-from backend.server import serve  # noqa: E402
+from backend.server import run  # noqa: E402
 from trials.fakes import PlannedLoader  # noqa: E402
 
 
@@ -35,19 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = parser.parse_args(argv)
     if wanted.collect_every:
         gc.set_threshold(wanted.collect_every)
-    logging.raiseExceptions = False
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log.to_stderr()
     bounds = {
         "most_requests": wanted.most_requests,
         "longest_queue_s": wanted.longest_queue_s,
     }
     scheduler = Scheduler(**{name: bound for name, bound in bounds.items() if bound is not None})
-    try:
-        asyncio.new_event_loop().run_until_complete(serve(wanted.addr, os.environ, PlannedLoader(), scheduler))
-    except Fatal as error:
-        logging.error("%s", error)
-        return 1
-    return 0
+    return run(wanted.addr, os.environ, PlannedLoader(), scheduler)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class Waiting:
         self._longest_s = longest_s
         self._most_requests = most_requests
         self._jobs: list[Job] = []  # by turn
+        self._owners: Counter[Account] = Counter()  # how many of them each has
+        self._seconds = 0.0
         self._clock = 0.0  # the turn of what was taken last
         self._turns: WeakKeyDictionary[Account, float] = WeakKeyDictionary()  # the last turn of every owner
 
@@ -73,7 +76,7 @@ class Waiting:
 
     @property
     def seconds(self) -> float:
-        return sum(job.seconds for job in self._jobs)
+        return self._seconds
 
     @property
     def first(self) -> Job:
@@ -91,8 +94,7 @@ class Waiting:
 
     def refuse_if_full(self, owner: Account) -> None:
         """Raises Overloaded where too many others wait for the owner to wait, too."""
-        owners = {waiting.owner for waiting in self._jobs}
-        if len(owners) >= self._most_requests and owner not in owners:
+        if len(self._owners) >= self._most_requests and owner not in self._owners:
             raise Overloaded
 
     def put_back(self, job: Job) -> None:
@@ -104,12 +106,13 @@ class Waiting:
     def remove(self, job: Job) -> None:
         """Whether it waits or not."""
         if job in self._jobs:
-            self._jobs.remove(job)
+            self._keep([other for other in self._jobs if other is not job])
             job.owner.waited(job.since)
 
     def clear(self) -> list[Job]:
         """All of them, which wait no longer."""
-        jobs, self._jobs = self._jobs, []
+        jobs = self._jobs
+        self._keep([])
         return jobs
 
     def take(self, running: Mapping[Callable[[], Together], Running], most_s: float) -> list[Job]:
@@ -135,12 +138,20 @@ class Waiting:
                 break
         if taken:
             entering = set(taken)
-            self._jobs = [job for job in self._jobs if job not in entering]
+            self._keep([job for job in self._jobs if job not in entering])
             self._clock = max(self._clock, taken[0].turn)
         return [job for job in taken if _enters(job)]
 
     def _insert(self, job: Job) -> None:
         insort(self._jobs, job, key=lambda waiting: waiting.turn)
+        self._owners[job.owner] += 1
+        self._seconds += job.seconds
+
+    def _keep(self, jobs: list[Job]) -> None:
+        """These, and no others. Summed anew, so that no rounding adds up."""
+        self._jobs = jobs
+        self._owners = Counter(job.owner for job in jobs)
+        self._seconds = sum(job.seconds for job in jobs)
 
 
 def _enters(job: Job) -> bool:

@@ -75,13 +75,6 @@ class Rows:
         del self.left[item]
 
 
-@pytest.fixture
-def scheduler():
-    scheduler = Scheduler()
-    yield scheduler
-    scheduler.stop()
-
-
 def joined(scheduler: Scheduler, model: Model, item: int, **more: float) -> asyncio.Future[int]:
     return asyncio.ensure_future(scheduler.join(model.session, item, seconds=5, most=8, **more))
 

@@ -36,13 +36,6 @@ class Model:
         return [3 * item for item in items]
 
 
-@pytest.fixture
-def scheduler():
-    scheduler = Scheduler()
-    yield scheduler
-    scheduler.stop()
-
-
 async def behind_a_closed_gate(
     scheduler: Scheduler, model: Model, jobs: list[tuple[int, float]], most: int = 8, at_once_s: float = math.inf
 ) -> list:

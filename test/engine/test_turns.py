@@ -61,13 +61,6 @@ class CountingSession:
         del self.left[item]
 
 
-@pytest.fixture
-def scheduler():
-    scheduler = Scheduler()
-    yield scheduler
-    scheduler.stop()
-
-
 def joining(scheduler: Scheduler, model: Counting, item: int, **named: Any) -> asyncio.Future[int]:
     return asyncio.ensure_future(scheduler.join(model.session, item, **{"seconds": 5.0, "most": 8, **named}))
 
