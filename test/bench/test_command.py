@@ -14,9 +14,10 @@ from bench import clips, memory
 from bench.__main__ import MEASURES, parse
 from bench.child import OURS, TODAY, Failed
 from bench.earlier import system
-from bench.inside import Inside
+from bench.inside import AS_SERVED, Inside
 from bench.memory import Peak
 from bench.plan import Plan
+from bench.shapes import ROOT
 
 HAS_PROC = Path("/proc/self/clear_refs").exists()
 
@@ -64,6 +65,11 @@ def test_the_peak_is_of_the_time_between() -> None:
     assert now.anonymous <= peak.memory.anonymous + len(held)
     assert now.resident < peak.memory.resident + (16 << 20)
     assert peak.memory.above(peak.memory) == (0, 0)
+
+
+def test_the_engine_inside_waits_for_its_threads_as_the_served_one_does() -> None:
+    start = (ROOT / "run.sh").read_text()
+    assert all(f'export {name}="${{{name}:-{value}}}"' in start for name, value in AS_SERVED.items())
 
 
 def test_a_task_that_fails_inside_is_told_and_the_next_one_works() -> None:
