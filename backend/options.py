@@ -64,6 +64,7 @@ class LoadOptions:
     quantization: Quantization = ""
     batch_max_size: int = 8
     batch_wait_s: float = 0.0
+    cuda_graphs: bool = True
     max_new_tokens: int | None = None
     # Nearly two of the encoder's windows: a cut finds a pause between sentences, the many chunks of a long recording
     # fill a batch, and a loop or a lost passage is never long. More gives the model more context.
@@ -144,6 +145,7 @@ KNOBS: dict[str, _Knob] = {
     "max_inference_batch_size": _BATCH,
     "batch_max_size": _BATCH,
     "batch_max_wait_ms": _Knob("batch_wait_s", _milliseconds(10_000)),
+    "cuda_graphs": _Knob("cuda_graphs", _one_of(_SWITCH)),
     "max_new_tokens": _Knob("max_new_tokens", _integer(1, 8192)),
     "max_chunk_seconds": _Knob("max_chunk_s", _number(2, 180)),
     "max_audio_seconds": _Knob("max_audio_s", _number(1, 7 * 24 * 3600)),

@@ -17,11 +17,12 @@ def test_every_knob_sets_its_field() -> None:
         "forced_aligner:C:/models/aligner", "torch_dtype:bf16", "attn_implementation:sdpa", "batch_max_size:4",
         "batch_max_wait_ms:250", "max_new_tokens:256", "max_chunk_seconds:45.5", "max_audio_seconds:60",
         "aligner_retry_seconds:0", "segment_gap_threshold:0.7", "max_segment_seconds:7", "max_segment_chars:84",
+        "cuda_graphs:off",
     ]  # fmt: skip
     assert with_knobs(BARE, pairs, "") == LoadOptions(
         model="m", forced_aligner="C:/models/aligner", dtype="bfloat16", attention="sdpa", batch_max_size=4,
         batch_wait_s=0.25, max_new_tokens=256, max_chunk_s=45.5, max_audio_s=60, aligner_retry_s=0, segment_gap_s=0.7,
-        max_segment_s=7, max_segment_chars=84,
+        max_segment_s=7, max_segment_chars=84, cuda_graphs=False,
     )  # fmt: skip
 
 

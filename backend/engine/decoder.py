@@ -8,6 +8,7 @@ the prompts are read, and by `lengths` afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,34 +23,43 @@ _ROOM = 32  # slots that a cache grows by: a copy of it every 32 tokens
 
 @dataclass
 class Cache:
-    """Keys and values of a batch: (layers, 2, rows, key heads, slots, head size), and `lengths` (rows,) in use."""
+    """Keys and values of a batch: (layers, 2, rows, key heads, slots, head size), and `lengths` (rows,) in use.
+
+    `longest`: no row is longer. Known without asking the device, which would have to finish for that.
+    """
 
     tensor: torch.Tensor
     lengths: torch.Tensor
+    longest: int
+
+    @property
+    def rows(self) -> int:
+        return self.tensor.shape[2]
 
     @property
     def slots(self) -> int:
         return self.tensor.shape[4]
 
-    def keep(self, rows: torch.Tensor) -> None:
+    def keep(self, rows: Sequence[int]) -> None:
         """Only these rows, in this order."""
-        self.tensor = self.tensor[:, :, rows]
-        self.lengths = self.lengths[rows]
+        index = torch.tensor(rows, device=self.lengths.device)
+        self.tensor = self.tensor[:, :, index]
+        self.lengths = self.lengths[index]
 
     def joined(self, other: Cache) -> Cache:
         """These rows and then the other's."""
         slots = max(self.slots, other.slots)
-        rows = [_with_slots(self.tensor, slots), _with_slots(other.tensor, slots)]
-        return Cache(torch.cat(rows, dim=2), torch.cat([self.lengths, other.lengths]))
+        rows = [with_slots(self.tensor, slots), with_slots(other.tensor, slots)]
+        lengths = torch.cat([self.lengths, other.lengths])
+        return Cache(torch.cat(rows, dim=2), lengths, max(self.longest, other.longest))
 
     def make_room(self) -> None:
         """For one more token in the longest row."""
-        needed = int(self.lengths.max()) + 1
-        if needed > self.slots:
-            self.tensor = _with_slots(self.tensor, needed + _ROOM)
+        if self.longest == self.slots:
+            self.tensor = with_slots(self.tensor, self.longest + 1 + _ROOM)
 
 
-def _with_slots(tensor: torch.Tensor, slots: int) -> torch.Tensor:
+def with_slots(tensor: torch.Tensor, slots: int) -> torch.Tensor:
     """A cache's tensor with so many slots, at least as many as it has; the new ones are zero."""
     return pad(tensor, (0, 0, 0, slots - tensor.shape[4])) if slots > tensor.shape[4] else tensor
 
@@ -112,6 +122,11 @@ class Decoder:
             part.bytes for layer in self.layers for part in (layer.qkv, layer.out, layer.gate_up, layer.down)
         )
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return self._embedding.num_embeddings
+
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """(…,) tokens -> (…, hidden)."""
         embedded: torch.Tensor = self._embedding(tokens)
@@ -125,8 +140,8 @@ class Decoder:
         rows, longest, _ = embedded.shape
         device, kept = embedded.device, self._embedding.weight.dtype
         shape = (len(self.layers), 2, rows, self.layers[0].key_heads, longest + _ROOM, self.layers[0].head_size)
-        cache = Cache(torch.zeros(shape, dtype=kept, device=device), lengths)
-        angles = self._angles_of(torch.arange(longest, device=device), longest)[:, None]  # 2, 1, longest, head size
+        cache = Cache(torch.zeros(shape, dtype=kept, device=device), lengths, longest)
+        angles = self.angles(longest)[:, None, :longest]
         hidden = embedded
         for number, layer in enumerate(self.layers):
             queries, keys, values = (part.transpose(1, 2) for part in self._projected(layer, hidden, angles))
@@ -137,22 +152,40 @@ class Decoder:
         last = hidden[torch.arange(rows, device=device), lengths - 1]
         return self._logits(last), cache
 
+    def joined(self, cache: Cache | None, new: Cache) -> Cache:
+        """The rows of both."""
+        return new if cache is None else cache.joined(new)
+
     def step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
         """One more token for each row, (rows,) -> logits (rows, vocabulary) of what follows it."""
         cache.make_room()
-        rows = torch.arange(len(tokens), device=tokens.device)
-        angles = self._angles_of(cache.lengths, cache.slots)[:, :, None]  # 2, rows, 1, head size
-        hidden = self.embed(tokens)[:, None]
-        unused = torch.arange(cache.slots, device=tokens.device) > cache.lengths[:, None]
-        mask = torch.zeros_like(unused, dtype=cache.tensor.dtype).masked_fill_(unused, -torch.inf)
-        for number, layer in enumerate(self.layers):
-            queries, keys, values = self._projected(layer, hidden, angles)
-            held = cache.tensor[number]
-            held[0, rows, :, cache.lengths] = keys[:, 0].to(held.dtype)
-            held[1, rows, :, cache.lengths] = values[:, 0].to(held.dtype)
-            hidden = self._mixed(layer, hidden, _attended(queries[:, 0].to(held.dtype), held, mask).to(self.dtype))
+        logits = self.advanced(tokens, cache.tensor, cache.lengths, self.angles(cache.slots))
         cache.lengths = cache.lengths + 1
+        cache.longest += 1
+        return logits
+
+    def advanced(
+        self, tokens: torch.Tensor, cache: torch.Tensor, lengths: torch.Tensor, angles: torch.Tensor
+    ) -> torch.Tensor:
+        """A step on a cache's tensor, in which there is room. It asks for no value, so it can be recorded."""
+        rows = torch.arange(len(tokens), device=tokens.device)
+        angles = angles[:, lengths][:, :, None]  # 2, rows, 1, head size
+        hidden = self.embed(tokens)[:, None]
+        unused = torch.arange(cache.shape[4], device=tokens.device) > lengths[:, None]
+        mask = torch.zeros_like(unused, dtype=cache.dtype).masked_fill_(unused, -torch.inf)
+        for layer, held in zip(self.layers, cache, strict=True):
+            queries, keys, values = self._projected(layer, hidden, angles)
+            held[0, rows, :, lengths] = keys[:, 0].to(held.dtype)
+            held[1, rows, :, lengths] = values[:, 0].to(held.dtype)
+            hidden = self._mixed(layer, hidden, _attended(queries[:, 0].to(held.dtype), held, mask).to(self.dtype))
         return self._logits(hidden[:, 0])
+
+    def angles(self, positions: int) -> torch.Tensor:
+        """Cosine and sine of at least so many positions, (2, positions, head size). The package's, kept."""
+        if self._angles.ndim == 1 or self._angles.shape[1] < positions:
+            every = torch.arange(max(1024, 2 * positions), device=self.norm.device)[None]
+            self._angles = torch.stack(self._rotary(self.norm, every))[:, 0]
+        return self._angles
 
     def _projected(
         self, layer: _Layer, hidden: torch.Tensor, angles: torch.Tensor
@@ -178,10 +211,3 @@ class Decoder:
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.head(self._normed(hidden, self.norm))
-
-    def _angles_of(self, positions: torch.Tensor, needed: int) -> torch.Tensor:
-        """Cosine and sine of positions below `needed`, (2, *positions.shape, head size). The package's, kept."""
-        if self._angles.ndim == 1 or self._angles.shape[1] < needed:
-            every = torch.arange(max(1024, 2 * needed), device=positions.device)[None]
-            self._angles = torch.stack(self._rotary(self.norm, every))[:, 0]
-        return self._angles[:, positions]

@@ -48,7 +48,8 @@ class CheckpointLoader:
         quantized = options.quantization == "int8"
         _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
         with heap.blocks_apart():
-            recognizer = qwen.QwenRecognizer(qwen.load(_recognizer_of(options), placement), quantized, options.threads)
+            loaded = qwen.load(_recognizer_of(options), placement)
+            recognizer = qwen.QwenRecognizer(loaded, quantized, options.threads, options.cuda_graphs)
         recognizer.warm_up()
         return recognizer
 

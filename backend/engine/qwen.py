@@ -22,6 +22,7 @@ from transformers import GenerationConfig
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import Placement, at_once_s, mel_device, use_threads
+from backend.engine.graphs import recorded
 from backend.engine.hub import fetch
 from backend.engine.linear import Dense, Int8, dense, int8
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
@@ -112,7 +113,9 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 class QwenRecognizer:
     """A loaded Qwen3-ASR. See engine/recognizer.Recognizer."""
 
-    def __init__(self, loaded: Loaded, quantized: bool = False, threads: int | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, quantized: bool = False, threads: int | None = None, graphs: bool = True
+    ) -> None:
         self._threads = threads
         self.model = model = loaded.model
         self.processor = loaded.processor
@@ -130,11 +133,12 @@ class QwenRecognizer:
             thinker.audio_tower.to(memory_format=torch.channels_last)
         self.decoder = Decoder(thinker, make, torch.float32 if quantized else None)
         loaded.weights.close()
+        self._decoding = recorded(self.decoder, model.device) if graphs else self.decoder
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
 
     def session(self) -> QwenSession:
         use_threads(self._threads)  # of the model thread, which begins the sessions
-        return QwenSession(self.decoder, self._encoded, self._read, self.eos_ids)
+        return QwenSession(self._decoding, self._encoded, self._read, self.eos_ids)
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         return recognize(self, utterances)

@@ -8,15 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 
-from backend.engine.decoder import Cache, Decoder
+from backend.engine.decoder import Cache
 from backend.engine.loops import LOOKED_AT, loops
 from backend.engine.recognizer import Recognition, Utterance
 
 Encode = Callable[[Sequence[Utterance]], tuple[torch.Tensor, torch.Tensor]]
 Read = Callable[[Utterance, list[int], bool, bool], Recognition]
+
+
+class Decoding(Protocol):
+    """What a session computes with. The rows' keys and values are the decoder's own affair, but that rows leave them.
+
+    engine/decoder.Decoder, or engine/graphs.Graphs around one.
+    """
+
+    def read(self, embedded: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Cache]: ...
+
+    def joined(self, rows: Any, new: Cache) -> Any: ...
+
+    def step(self, tokens: torch.Tensor, rows: Any) -> torch.Tensor: ...
 
 
 @dataclass(eq=False)
@@ -28,13 +42,13 @@ class _Row:
 class QwenSession:
     """See engine/recognizer.Session. `encode`: utterances -> embedded prompts, lengths; `read`: tokens -> text."""
 
-    def __init__(self, decoder: Decoder, encode: Encode, read: Read, eos_ids: Sequence[int]) -> None:
+    def __init__(self, decoder: Decoding, encode: Encode, read: Read, eos_ids: Sequence[int]) -> None:
         self._decoder = decoder
         self._encode = encode
         self._read = read
         self._eos_ids = frozenset(eos_ids)
         self._rows: list[_Row] = []
-        self._cache: Cache | None = None
+        self._cache: Any = None
         self._logits = torch.empty(0)  # (rows, vocabulary): of what each row says next
 
     def __len__(self) -> int:
@@ -50,10 +64,9 @@ class QwenSession:
         """More rows. Nothing is changed if this fails."""
         embedded, lengths = self._encode(utterances)
         logits, cache = self._decoder.read(embedded, lengths)
-        if self._cache is None:
-            self._cache, self._logits = cache, logits
-        else:
-            self._cache, self._logits = self._cache.joined(cache), torch.cat([self._logits, logits])
+        logits = torch.cat([self._logits, logits]) if self._rows else logits
+        self._cache = self._decoder.joined(self._cache, cache)
+        self._logits = logits
         self._rows += [_Row(utterance) for utterance in utterances]
 
     @torch.inference_mode()
@@ -73,6 +86,7 @@ class QwenSession:
             self._logits = self._decoder.step(tokens, self._cache)
         return [(row.utterance, recognition) for row, recognition in ended]
 
+    @torch.inference_mode()
     def drop(self, utterance: Utterance) -> None:
         """Nobody waits for this one any more."""
         self._leave({row for row in self._rows if row.utterance is utterance})
@@ -96,6 +110,5 @@ class QwenSession:
         if not kept or self._cache is None:
             self._cache, self._logits = None, torch.empty(0)
             return
-        index = torch.tensor(kept, device=self._logits.device)
-        self._logits = self._logits[index]
-        self._cache.keep(index)
+        self._logits = self._logits[torch.tensor(kept, device=self._logits.device)]
+        self._cache.keep(kept)

@@ -10,20 +10,34 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from backend.engine.graphs import Graphs, Run
 from backend.engine.loading import CheckpointLoader
 from backend.engine.loops import LEAST_TOKENS
 from backend.engine.qwen import Loaded, QwenRecognizer
 from backend.engine.recognizer import Utterance
-from backend.engine.session import QwenSession
+from backend.engine.session import Decoding, QwenSession
 
 RATE = 16_000
 
 
-def tokens_of(recognizer: QwenRecognizer) -> QwenSession:
+def tokens_of(recognizer: QwenRecognizer, decoding: Decoding | None = None) -> QwenSession:
     """A session whose results are bare tokens, with how the answer ended."""
     read: Any = lambda utterance, said, finished, looped: (said, finished, looped)  # noqa: E731
-    return QwenSession(recognizer.decoder, recognizer._encoded, read, recognizer.eos_ids)
+    return QwenSession(decoding or recognizer.decoder, recognizer._encoded, read, recognizer.eos_ids)
+
+
+def traced(run: Run) -> Run:
+    """What a CUDA graph is, on any device: the operations of one run, on the memory of that run, and nothing else."""
+    run()
+    replay: Any = make_fx(run)()
+    return replay
+
+
+@pytest.fixture(scope="module", params=["plain", "recorded"])
+def decoding(request, recognizer) -> Decoding:
+    return recognizer.decoder if request.param == "plain" else Graphs(recognizer.decoder, traced)
 
 
 def run(session: QwenSession) -> dict[int, Any]:
@@ -75,22 +89,22 @@ def random_model(recognizer: QwenRecognizer) -> QwenRecognizer:
     return QwenRecognizer(Loaded(model, recognizer.processor, Filled()))
 
 
-def test_alone_it_says_what_the_package_says(recognizer, clips) -> None:
+def test_alone_it_says_what_the_package_says(recognizer, decoding, clips) -> None:
     for clip in clips:
-        session = tokens_of(recognizer)
+        session = tokens_of(recognizer, decoding)
         session.add([clip])
         assert run(session)[id(clip)] == (generated(recognizer, clip), True, False)
 
 
-def test_a_mixed_batch_says_what_its_members_say_alone(recognizer, clips) -> None:
-    session = tokens_of(recognizer)
+def test_a_mixed_batch_says_what_its_members_say_alone(recognizer, decoding, clips) -> None:
+    session = tokens_of(recognizer, decoding)
     session.add(clips)
     found = run(session)
     assert [found[id(clip)][0] for clip in clips] == [generated(recognizer, clip) for clip in clips]
 
 
-def test_rows_that_join_between_steps_and_leave_midway_change_nobodys_words(recognizer, clips) -> None:
-    session = tokens_of(recognizer)
+def test_rows_that_join_between_steps_and_leave_midway_change_nobodys_words(recognizer, decoding, clips) -> None:
+    session = tokens_of(recognizer, decoding)
     found: dict[int, Any] = {}
     left = replace(clips[0])  # an object of its own, dropped while it runs
     for number, clip in enumerate(clips):

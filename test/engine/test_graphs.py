@@ -1,0 +1,187 @@
+"""Recorded steps: where their rows are, and that nothing is taken on trust. What they say: test_session.py."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from backend.engine import graphs
+from backend.engine.decoder import Cache, Decoder
+from backend.engine.graphs import Graphs, Rows, Run, agree, recorded
+
+CPU = torch.device("cpu")
+
+
+def rerun(run: Run) -> Run:
+    """The function itself for a recording: enough where only the memory around it matters."""
+    return run
+
+
+@pytest.fixture
+def decoder(recognizer) -> Decoder:
+    return recognizer.decoder
+
+
+@pytest.fixture(autouse=True)
+def _inference():
+    with torch.inference_mode():
+        yield
+
+
+def prompts(decoder: Decoder, *lengths: int) -> tuple[torch.Tensor, Cache]:
+    """Logits and keys of prompts of noise."""
+    torch.manual_seed(len(lengths))
+    tokens = torch.randint(decoder.vocabulary, (len(lengths), max(lengths)))
+    return decoder.read(decoder.embed(tokens), torch.tensor(lengths))
+
+
+def steps(decoder: Any, rows: Any, logits: torch.Tensor, count: int) -> list[list[int]]:
+    """The best tokens of so many steps."""
+    said = []
+    for _ in range(count):
+        said.append(logits.argmax(dim=-1).tolist())
+        logits = decoder.step(torch.tensor(said[-1]), rows)
+    return said
+
+
+def test_a_row_that_leaves_is_dead_until_most_are(decoder: Decoder) -> None:
+    graph = Graphs(decoder, rerun)
+    logits, cache = prompts(decoder, *range(4, 13))
+    rows: Rows = graph.joined(None, cache)
+    assert (rows.layout.rows, rows.layout.slots) == (16, 256)
+    rows.keep([8, 3, 1, 0, 2])
+    first = rows.layout
+    steps(graph, rows, logits[[8, 3, 1, 0, 2]], 2)
+    assert rows.layout is first
+    assert rows.layout.alive.tolist() == [1, 1, 1, 1, 0, 0, 0, 0, 1, *[0] * 7]
+    assert rows.layout.lengths.tolist() == [6, 7, 8, 9, 0, 0, 0, 0, 14, *[0] * 7]
+    rows.keep([1, 0])
+    steps(graph, rows, logits[[3, 8]], 1)
+    assert rows.layout.rows == 2
+    assert rows.layout.lengths.tolist() == [10, 15]
+
+
+def test_who_joins_takes_the_dead_rows_places(decoder: Decoder) -> None:
+    graph = Graphs(decoder, rerun)
+    rows: Rows = graph.joined(None, prompts(decoder, 4, 5, 6, 7)[1])
+    rows.keep([3, 0])
+    layout = rows.layout
+    assert graph.joined(rows, prompts(decoder, 9, 8)[1]) is rows
+    assert rows.layout is layout
+    assert rows.places == [3, 0, 1, 2]
+    assert layout.lengths.tolist() == [4, 9, 8, 7]
+    assert (layout.held[:, :, 1, :, 9:] == 0).all()  # what stood there before is gone
+
+
+def test_more_slots_are_laid_out_when_the_longest_row_needs_them(decoder: Decoder) -> None:
+    logits, cache = prompts(decoder, 254, 3)
+    graph = Graphs(decoder, rerun)
+    rows = graph.joined(None, cache.joined(cache))
+    said = steps(graph, rows, logits.repeat(2, 1), 6)
+    assert rows.layout.slots == 512
+    assert rows.longest == 260
+    assert said == steps(decoder, cache.joined(cache), logits.repeat(2, 1), 6)
+
+
+def test_each_size_is_recorded_once(decoder: Decoder) -> None:
+    records = []
+    graph = Graphs(decoder, lambda run: records.append(run) or run)  # type: ignore[func-returns-value]
+    for count in (4, 3, 1, 2, 4, 1):
+        logits, cache = prompts(decoder, *[5] * count)
+        steps(graph, graph.joined(None, cache), logits, 1)
+    assert len(records) == 3  # four rows, one, two
+    steps(graph, graph.joined(None, prompts(decoder, *[5] * 8)[1]), torch.zeros(8, 9), 1)
+    steps(graph, graph.joined(None, prompts(decoder, 5)[1]), torch.zeros(1, 9), 1)
+    assert len(records) == 5  # more memory is other memory
+
+
+def test_a_new_session_takes_the_memory_over(decoder: Decoder) -> None:
+    graph = Graphs(decoder, rerun)
+    logits, cache = prompts(decoder, 5)
+    old = graph.joined(None, cache)
+    new = graph.joined(None, cache)
+    with pytest.raises(RuntimeError, match="another"):
+        graph.step(torch.tensor([1]), old)
+    with pytest.raises(RuntimeError, match="another"):
+        graph.joined(old, cache)
+    assert steps(graph, new, logits, 3) == steps(decoder, cache, logits, 3)
+
+
+def test_numbers_that_are_none_do_not_outlive_their_session(decoder: Decoder) -> None:
+    graph = Graphs(decoder, rerun)
+    logits, cache = prompts(decoder, 200, 200)
+    bad = Cache(cache.tensor * torch.nan, cache.lengths, cache.longest)
+    assert graph.step(torch.tensor([1, 1]), graph.joined(None, bad)).isnan().all()
+    logits, cache = prompts(decoder, 5, 6)
+    assert steps(graph, graph.joined(None, cache), logits, 3) == steps(decoder, cache, logits, 3)
+
+
+def test_a_size_that_cannot_be_recorded_ends_the_session(decoder: Decoder) -> None:
+    def record(run: Run) -> Run:
+        if records:
+            raise MemoryError
+        records.append(run)
+        return run
+
+    records: list[Run] = []
+    graph = Graphs(decoder, record)
+    rows = graph.joined(None, prompts(decoder, 5)[1])
+    with pytest.raises(MemoryError):
+        graph.joined(rows, prompts(decoder, 5)[1])
+    with pytest.raises(RuntimeError):  # its memory may have been written to
+        graph.step(torch.tensor([1]), rows)
+    assert graph._block.numel() == 0
+    records.clear()
+    logits, cache = prompts(decoder, 7)
+    assert steps(graph, graph.joined(None, cache), logits, 2) == steps(decoder, cache, logits, 2)
+
+
+def test_a_recording_that_says_something_else_is_not_used(decoder: Decoder) -> None:
+    def frozen(run: Run) -> Run:
+        once = run()
+        return lambda: once
+
+    assert agree(decoder, Graphs(decoder, rerun), CPU)
+    assert not agree(decoder, Graphs(decoder, frozen), CPU)
+    assert not agree(decoder, Graphs(decoder, lambda run: lambda: run() * torch.nan), CPU)
+
+
+class Anywhere:
+    """Stands for a CUDA device, with this machine's memory."""
+
+    type = "cuda"
+
+
+@pytest.mark.parametrize("fault", ["cannot be recorded", "says something else"])
+def test_without_good_recordings_the_plain_decoder_goes_on(monkeypatch, caplog, decoder: Decoder, fault: str) -> None:
+    device: Any = Anywhere()
+
+    def refusing(_: Any) -> Any:
+        if fault == "cannot be recorded":
+            raise RuntimeError("no graphs here")
+        return rerun
+
+    monkeypatch.setattr(graphs, "CudaGraphs", refusing)
+    monkeypatch.setattr(graphs, "agree", lambda *_: False)
+    with caplog.at_level(logging.WARNING):
+        assert recorded(decoder, device) is decoder
+    assert "plain" in caplog.text
+
+
+def test_good_recordings_are_used_on_cuda_and_nowhere_else(monkeypatch, decoder: Decoder) -> None:
+    device: Any = Anywhere()
+    monkeypatch.setattr(graphs, "CudaGraphs", lambda _: rerun)
+    monkeypatch.setattr(graphs, "agree", lambda *_: True)
+    assert isinstance(recorded(decoder, device), Graphs)
+    assert recorded(decoder, CPU) is decoder
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_steps_are_recorded_and_say_what_plain_ones_say(recognizer) -> None:
+    device = recognizer.model.device
+    assert isinstance(recorded(recognizer.decoder, device), Graphs)
+    assert agree(recognizer.decoder, Graphs(recognizer.decoder, graphs.CudaGraphs(device)), device)
