@@ -25,12 +25,12 @@ _ROOM = 32  # slots that a cache grows by: a copy of it every 32 tokens
 class Cache:
     """Keys and values of a batch: (layers, 2, rows, key heads, slots, head size), and `lengths` (rows,) in use.
 
-    `longest`: no row is longer. Known without asking the device, which would have to finish for that.
+    `bounds`: what each row's length is at most. Known without asking the device, which would have to finish for that.
     """
 
     tensor: torch.Tensor
     lengths: torch.Tensor
-    longest: int
+    bounds: list[int]
 
     @property
     def rows(self) -> int:
@@ -40,22 +40,27 @@ class Cache:
     def slots(self) -> int:
         return self.tensor.shape[4]
 
+    @property
+    def longest(self) -> int:
+        return max(self.bounds)
+
     def keep(self, rows: Sequence[int]) -> None:
         """Only these rows, in this order."""
         index = torch.tensor(rows, device=self.lengths.device)
         self.tensor = self.tensor[:, :, index]
         self.lengths = self.lengths[index]
+        self.bounds = [self.bounds[row] for row in rows]
 
     def joined(self, other: Cache) -> Cache:
         """These rows and then the other's."""
         slots = max(self.slots, other.slots)
         rows = [with_slots(self.tensor, slots), with_slots(other.tensor, slots)]
         lengths = torch.cat([self.lengths, other.lengths])
-        return Cache(torch.cat(rows, dim=2), lengths, max(self.longest, other.longest))
+        return Cache(torch.cat(rows, dim=2), lengths, self.bounds + other.bounds)
 
     def make_room(self) -> None:
         """For one more token in the longest row."""
-        if self.longest == self.slots:
+        if self.longest >= self.slots:
             self.tensor = with_slots(self.tensor, self.longest + 1 + _ROOM)
 
 
@@ -140,7 +145,7 @@ class Decoder:
         rows, longest, _ = embedded.shape
         device, kept = embedded.device, self._embedding.weight.dtype
         shape = (len(self.layers), 2, rows, self.layers[0].key_heads, longest + _ROOM, self.layers[0].head_size)
-        cache = Cache(torch.zeros(shape, dtype=kept, device=device), lengths, longest)
+        cache = Cache(torch.zeros(shape, dtype=kept, device=device), lengths, [longest] * rows)
         angles = self.angles(longest)[:, None, :longest]
         hidden = embedded
         for number, layer in enumerate(self.layers):
@@ -161,7 +166,7 @@ class Decoder:
         cache.make_room()
         logits = self.advanced(tokens, cache.tensor, cache.lengths, self.angles(cache.slots))
         cache.lengths = cache.lengths + 1
-        cache.longest += 1
+        cache.bounds = [bound + 1 for bound in cache.bounds]
         return logits
 
     def advanced(

@@ -12,13 +12,16 @@ goes on (`recorded`), and the log says so.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
-from backend.engine.decoder import Cache, Decoder, with_slots
+from backend.engine.decoder import Cache, Decoder
+from backend.engine.faults import cause_of
+from backend.errors import OutOfMemory
 
 _log = logging.getLogger(__name__)
 
@@ -52,107 +55,120 @@ class _Layout:
 
 
 class Rows:
-    """The rows of one session, and where in a layout each of them is."""
+    """The rows of one session, where in the layout each of them is, and how long it is at most."""
 
-    def __init__(self, layout: _Layout, cache: Cache) -> None:
-        layout.alive.zero_()
-        layout.lengths.zero_()
-        self.layout = layout
+    def __init__(self) -> None:
+        self.token = object()  # by which the memory's owner is known, without a reference that keeps the rows
         self.places: list[int] = []
-        self.longest = 0
-        self.enter(cache)
+        self.bounds: list[int] = []
 
     @property
     def index(self) -> torch.Tensor:
         return torch.tensor(self.places, device=self.layout.held.device)
 
-    def has_room(self, rows: int, longest: int) -> bool:
-        """For so many rows more, and a step after them."""
+    def move_to(self, layout: _Layout) -> None:
+        """Without a row, for the present."""
+        layout.alive.zero_()
+        layout.lengths.zero_()
+        self.layout, self.places, self.bounds = layout, [], []
+
+    def has_room(self, rows: int = 0, longest: int = 0) -> bool:
+        """For so many rows more, and a step after them; and not too much of it."""
         used = len(self.places) + rows
-        fits = used <= self.layout.rows and max(self.longest, longest) < self.layout.slots
+        fits = used <= self.layout.rows and max(longest, *self.bounds) < self.layout.slots
         return fits and used * _DEAD > self.layout.rows
 
     def enter(self, cache: Cache) -> None:
         """These rows, too. Whole rows are written: nothing may be multiplied with what one held before, not even 0."""
         free = [place for place in range(self.layout.rows) if place not in self.places][: cache.rows]
         index = torch.tensor(free, device=self.layout.held.device)
-        self.layout.held[:, :, index] = with_slots(cache.tensor, self.layout.slots)[..., : self.layout.slots, :]
+        slots = min(cache.slots, self.layout.slots)
+        self.layout.held[:, :, index] = 0
+        self.layout.held[:, :, index, :, :slots] = cache.tensor[..., :slots, :]
         self.layout.lengths[index] = cache.lengths
         self.layout.alive[index] = 1
         self.places += free
-        self.longest = max(self.longest, cache.longest)
+        self.bounds += cache.bounds
 
     def keep(self, rows: Sequence[int]) -> None:
         """Only these rows, in this order."""
         self.places = [self.places[row] for row in rows]
-        index, alive = self.index, torch.zeros_like(self.layout.alive)
-        alive[index] = 1
+        self.bounds = [self.bounds[row] for row in rows]
+        alive = torch.zeros_like(self.layout.alive)
+        alive[self.index] = 1
         self.layout.alive.copy_(alive)
         self.layout.lengths.mul_(alive)
 
     def copied(self) -> Cache:
         """The rows by themselves, in memory of their own."""
         index = self.index
-        return Cache(self.layout.held[:, :, index], self.layout.lengths[index], self.longest)
+        return Cache(self.layout.held[:, :, index], self.layout.lengths[index], self.bounds)
 
 
 class Graphs:
     """A decoder whose steps are recordings. One session at a time: a new one takes the memory over from the last."""
 
     def __init__(self, decoder: Decoder, record: Record) -> None:
+        self.record = record
         self._decoder = decoder
-        self._record = record
         self._block = torch.empty(0)  # flat; every layout is a view of it
         self._layouts: dict[tuple[int, int], _Layout] = {}
-        self._owner: Rows | None = None
+        self._owner: object = None
 
     def read(self, embedded: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Cache]:
         """As Decoder.read, which it is: prompts are long enough to keep a GPU busy."""
         return self._decoder.read(embedded, lengths)
 
     def joined(self, rows: Rows | None, new: Cache) -> Rows:
-        """The rows of both. What fails takes the session with it: its next step will fail, too."""
+        """The rows of both."""
         if rows is None:
-            return self._laid_out(new)
+            rows = Rows()
+            self._lay_out(rows, new)
+            return rows
         self._check(rows)
-        if not rows.has_room(new.rows, new.longest):
-            return self._laid_out(rows.copied().joined(new))
-        rows.enter(new)
+        if rows.has_room(new.rows, new.longest):
+            rows.enter(new)
+            return rows
+        held = rows.copied()
+        try:
+            self._lay_out(rows, held, new)
+        except Exception:
+            self._lay_out(rows, held)  # they go on without the newcomers
+            raise
         return rows
 
     def step(self, tokens: torch.Tensor, rows: Rows) -> torch.Tensor:
         """As Decoder.step."""
         self._check(rows)
-        if not rows.has_room(0, 0):
-            moved = self._laid_out(rows.copied())
-            rows.layout, rows.places = moved.layout, moved.places
-            self._owner = rows
+        if not rows.has_room():
+            self._lay_out(rows, rows.copied())
         index = rows.index
         rows.layout.tokens[index] = tokens
-        rows.longest += 1
+        rows.bounds = [bound + 1 for bound in rows.bounds]
         return rows.layout.step()[index]  # a copy: the next step writes to the same place
 
     def _check(self, rows: Rows) -> None:
-        if self._owner is not rows:
-            raise RuntimeError("the session's memory was given to another one")
+        if self._owner is not rows.token:
+            raise RuntimeError("the session's memory was given to another one, or lost")
 
-    def _laid_out(self, cache: Cache) -> Rows:
+    def _lay_out(self, rows: Rows, *caches: Cache) -> None:
+        """Give the memory to these rows, which are copies, laid out for their number and length."""
         self._owner = None  # what is recorded on the way writes to the block
-        layout = self._layout(cache, _power_of_two(cache.rows), (cache.longest // _SLOTS + 1) * _SLOTS)
-        self._owner = Rows(layout, cache)
-        return self._owner
+        count, longest = sum(cache.rows for cache in caches), max(cache.longest for cache in caches)
+        rows.move_to(self._layout(caches[0], 1 << (count - 1).bit_length(), (longest // _SLOTS + 1) * _SLOTS))
+        for cache in caches:
+            rows.enter(cache)
+        self._owner = rows.token
 
-    def _layout(self, cache: Cache, rows: int, slots: int) -> _Layout:
-        """Of that size, for what the cache holds."""
-        layers, two, _, heads, _, size = cache.tensor.shape
-        shape = (layers, two, rows, heads, slots, size)
-        count = torch.Size(shape).numel()
-        if count > self._block.numel():
+    def _layout(self, like: Cache, rows: int, slots: int) -> _Layout:
+        layers, two, _, heads, _, size = like.tensor.shape
+        shape = torch.Size((layers, two, rows, heads, slots, size))
+        if shape.numel() > self._block.numel():
             self._forget()
-            self._block = torch.zeros(count, dtype=cache.tensor.dtype, device=cache.tensor.device)
+            self._block = torch.zeros(shape.numel(), dtype=like.tensor.dtype, device=like.tensor.device)
         if (rows, slots) not in self._layouts:
             try:
-                self._layouts[rows, slots] = self._new_layout(self._block[:count].view(shape))
+                self._layouts[rows, slots] = self._new_layout(self._block[: shape.numel()].view(shape))
             except Exception:
                 self._forget()  # if the memory ran out, this is what there is to give back
                 raise
@@ -165,38 +181,49 @@ class Graphs:
     def _new_layout(self, held: torch.Tensor) -> _Layout:
         held.zero_()
         tokens, lengths, alive = torch.zeros(3, held.shape[2], dtype=torch.long, device=held.device)
-        angles = self._decoder.angles(held.shape[4])  # the decoder may replace them; the recording keeps these
+        decoder = self._decoder  # and not self, which will know the recording: a circle would keep the weights
+        angles = decoder.angles(held.shape[4])  # the decoder may replace them; the recording keeps these
 
         def run() -> torch.Tensor:
-            logits = self._decoder.advanced(tokens, held, lengths, angles)
+            logits = decoder.advanced(tokens, held, lengths, angles)
             lengths.add_(alive)
             return logits
 
-        return _Layout(held, tokens, lengths, alive, self._record(run))
+        return _Layout(held, tokens, lengths, alive, self.record(run))
 
 
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
+_RECORDING = threading.Lock()  # of CUDA's, one at a time in a process
 
 
 class CudaGraphs:
-    """Records what a function launches on a CUDA device, as a graph; all graphs share their scratch memory."""
+    """Records what a function launches on a CUDA device, as a graph; all graphs share their scratch memory.
+
+    The streams are its own, and two: cuBLAS keeps a workspace for each, and the one of the recordings must lie in the
+    graphs' memory. torch's default, one stream for all recordings of a process, frees it under the others when one of
+    them goes (pytorch issue 193402).
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call] # never the same one
 
     def __call__(self, run: Run) -> Run:
-        with torch.cuda.device(self._device):
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
+        with _RECORDING, torch.cuda.device(self._device):
+            before = torch.cuda.current_stream()
+            self._aside.wait_stream(before)
+            with torch.cuda.stream(self._aside):
                 run()  # libraries choose kernels and take workspaces at their first call, which cannot be recorded
-            torch.cuda.current_stream().wait_stream(aside)
+            before.wait_stream(self._aside)
             graph = torch.cuda.CUDAGraph()
-            # what other threads do meanwhile, a load for instance, is none of the recording's business
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                written = run()
+            try:
+                # what other threads do meanwhile, a load for instance, is none of the recording's business
+                with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                    written = run()
+            except BaseException:
+                torch.cuda.set_stream(before)  # which torch forgets when a recording fails
+                raise
 
         def replay() -> torch.Tensor:
             graph.replay()
@@ -213,6 +240,7 @@ def recorded(decoder: Decoder, device: torch.device) -> Decoder | Graphs:
     try:
         graphs = Graphs(decoder, CudaGraphs(device))
         if agree(decoder, graphs, device):
+            graphs.record = or_plain(graphs.record)
             return graphs
         _log.warning("recorded steps do not say what plain ones say; going on with plain ones")
     except Exception:  # noqa: BLE001 - drivers raise what they like, and there is another way
@@ -220,26 +248,50 @@ def recorded(decoder: Decoder, device: torch.device) -> Decoder | Graphs:
     return decoder
 
 
-_TRIAL_LENGTHS, _TRIAL_STEPS = (9, 5, 7), 4
+def or_plain(record: Record) -> Record:
+    """What cannot be recorded any more, though it could before, is run as it is. Raises where memory ran out."""
+
+    def attempt(run: Run) -> Run:
+        try:
+            return record(run)
+        except Exception as error:
+            if isinstance(cause_of(error), OutOfMemory):
+                raise
+            _log.warning("a step cannot be recorded; it is run as it is", exc_info=True)
+            return run
+
+    return attempt
+
+
 _TOLERANCE = 0.05  # of the largest logit: sixteen bits, and other kernels for other shapes
+_TRIAL = (
+    (((9, 5, 7), ()), 2),  # prompts of these lengths join, none leaves; so many steps
+    (((6, 8, 4), (2, 0)), 2),  # row 2 and row 0 stay, in this order, and three join: more than there is room for
+    (((), (3,)), 2),  # one stays, in a layout that is too large for it
+)
 
 
 @torch.inference_mode()
 def agree(decoder: Decoder, graphs: Graphs, device: torch.device) -> bool:
-    """Whether both say the same of three prompts of noise, of which one leaves midway."""
-    lengths = torch.tensor(_TRIAL_LENGTHS, device=device)
+    """Whether both say the same of prompts of noise that come and go."""
     chance = torch.Generator(device="cpu").manual_seed(0)
-    shape = (len(_TRIAL_LENGTHS), max(_TRIAL_LENGTHS))
-    embedded = decoder.embed(torch.randint(decoder.vocabulary, shape, generator=chance).to(device))
-    logits, cache = decoder.read(embedded, lengths)
-    rows = graphs.joined(None, graphs.read(embedded, lengths)[1])
-    for number in range(_TRIAL_STEPS):
-        if number == _TRIAL_STEPS // 2:
-            logits = logits[[2, 0]]
-            cache.keep([2, 0])
-            rows.keep([2, 0])
-        said = logits.argmax(dim=-1)
-        logits, others = decoder.step(said, cache), graphs.step(said, rows)
-        if not bool((logits - others).abs().max() <= _TOLERANCE * logits.abs().max()):  # false for nan, too
-            return False
+    cache: Any = None
+    rows: Any = None
+    logits = torch.empty(0)
+    for (lengths, kept), steps in _TRIAL:
+        if kept:
+            cache.keep(kept)
+            rows.keep(kept)
+            logits = logits[list(kept)]
+        if lengths:
+            shape = (len(lengths), max(lengths))
+            embedded = decoder.embed(torch.randint(decoder.vocabulary, shape, generator=chance).to(device))
+            news, new = decoder.read(embedded, torch.tensor(lengths, device=device))
+            logits = news if cache is None else torch.cat([logits, news])
+            cache, rows = decoder.joined(cache, new), graphs.joined(rows, new)
+        for _ in range(steps):
+            said = logits.argmax(dim=-1)
+            logits, others = decoder.step(said, cache), graphs.step(said, rows)
+            if not bool((logits - others).abs().max() <= _TOLERANCE * logits.abs().max()):  # false for nan, too
+                return False
     return True

@@ -33,6 +33,7 @@ def blocks_apart() -> Iterator[None]:
     if libc is None:
         yield
         return
+    libc.malloc_trim(0)  # what requests have left must not stand beside what is read now
     libc.mallopt(_MMAP_THRESHOLD, _SMALL)
     try:
         yield

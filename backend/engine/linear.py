@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+_ONEDNN = torch._C._get_mkldnn_enabled()
+
 MakeLayer = Callable[[Sequence[nn.Linear]], "Dense | Int8"]
 
 
@@ -24,14 +26,13 @@ MakeLayer = Callable[[Sequence[nn.Linear]], "Dense | Int8"]
 def _without_onednn() -> Iterator[None]:
     """For one row torch's own product of a bf16 matrix and a vector takes half of the time that oneDNN's takes.
 
-    A flag of the process; only the model thread computes.
+    A flag of the process: two threads that compute at once, as in a load beside requests, lose time and nothing else.
     """
-    before = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)
     try:
         yield
     finally:
-        torch._C._set_mkldnn_enabled(before)
+        torch._C._set_mkldnn_enabled(_ONEDNN)
 
 
 class Dense:

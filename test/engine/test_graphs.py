@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from backend.engine import graphs
 from backend.engine.decoder import Cache, Decoder
-from backend.engine.graphs import Graphs, Rows, Run, agree, recorded
+from backend.engine.graphs import Graphs, Rows, Run, agree, or_plain, recorded
 
 CPU = torch.device("cpu")
 
@@ -82,7 +84,7 @@ def test_more_slots_are_laid_out_when_the_longest_row_needs_them(decoder: Decode
     rows = graph.joined(None, cache.joined(cache))
     said = steps(graph, rows, logits.repeat(2, 1), 6)
     assert rows.layout.slots == 512
-    assert rows.longest == 260
+    assert max(rows.bounds) == 260
     assert said == steps(decoder, cache.joined(cache), logits.repeat(2, 1), 6)
 
 
@@ -113,30 +115,91 @@ def test_a_new_session_takes_the_memory_over(decoder: Decoder) -> None:
 def test_numbers_that_are_none_do_not_outlive_their_session(decoder: Decoder) -> None:
     graph = Graphs(decoder, rerun)
     logits, cache = prompts(decoder, 200, 200)
-    bad = Cache(cache.tensor * torch.nan, cache.lengths, cache.longest)
+    bad = Cache(cache.tensor * torch.nan, cache.lengths, cache.bounds)
     assert graph.step(torch.tensor([1, 1]), graph.joined(None, bad)).isnan().all()
     logits, cache = prompts(decoder, 5, 6)
     assert steps(graph, graph.joined(None, cache), logits, 3) == steps(decoder, cache, logits, 3)
 
 
-def test_a_size_that_cannot_be_recorded_ends_the_session(decoder: Decoder) -> None:
+def test_without_memory_for_newcomers_who_was_there_goes_on(decoder: Decoder) -> None:
     def record(run: Run) -> Run:
-        if records:
-            raise MemoryError
-        records.append(run)
+        if faults:
+            raise faults.pop()
         return run
 
-    records: list[Run] = []
+    faults: list[Exception] = []
     graph = Graphs(decoder, record)
-    rows = graph.joined(None, prompts(decoder, 5)[1])
+    logits, cache = prompts(decoder, 5)
+    rows = graph.joined(None, cache)
+    faults.append(MemoryError())
     with pytest.raises(MemoryError):
-        graph.joined(rows, prompts(decoder, 5)[1])
-    with pytest.raises(RuntimeError):  # its memory may have been written to
+        graph.joined(rows, cache)
+    assert steps(graph, rows, logits, 3) == steps(decoder, cache, logits, 3)
+
+
+def test_without_any_memory_the_session_fails_and_the_next_one_works(decoder: Decoder) -> None:
+    def record(run: Run) -> Run:
+        if graph._block.numel() > least:
+            raise MemoryError
+        return run
+
+    least = 10**9
+    graph = Graphs(decoder, record)
+    logits, cache = prompts(decoder, 5)
+    rows = graph.joined(None, cache)
+    least = 0
+    with pytest.raises(MemoryError):
+        graph.joined(rows, cache)
+    with pytest.raises(RuntimeError):  # its rows are lost
         graph.step(torch.tensor([1]), rows)
     assert graph._block.numel() == 0
-    records.clear()
-    logits, cache = prompts(decoder, 7)
+    least = 10**9
     assert steps(graph, graph.joined(None, cache), logits, 2) == steps(decoder, cache, logits, 2)
+
+
+@pytest.mark.parametrize("recording", [False, True])
+def test_a_session_that_never_ends_needs_no_more_room_than_its_rows(decoder: Decoder, recording: bool) -> None:
+    """Rows come and go for 700 steps; none is longer than 30."""
+    decoding: Any = Graphs(decoder, rerun) if recording else decoder
+    _, cache = prompts(decoder, 10, 10)
+    rows = decoding.joined(None, cache)
+    for _ in range(35):
+        for _ in range(20):
+            decoding.step(torch.tensor([1, 2]), rows)
+        rows.keep([1])
+        rows = decoding.joined(rows, prompts(decoder, 10)[1])
+        rows.keep([1])
+        rows = decoding.joined(rows, prompts(decoder, 10)[1])
+    assert max(rows.bounds) <= 30
+    assert (rows.layout if recording else rows).slots <= (256 if recording else 64)
+
+
+def test_nothing_keeps_the_weights_when_the_recordings_go(decoder: Decoder) -> None:
+    graph = Graphs(decoder, rerun)
+    rows = graph.joined(None, prompts(decoder, 5)[1])
+    graph.step(torch.tensor([1]), rows)
+    gone = weakref.ref(graph)
+    gc.disable()
+    try:
+        del graph
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_size_that_cannot_be_recorded_later_is_run_as_it_is(decoder: Decoder, caplog) -> None:
+    def refusing(run: Run) -> Run:
+        raise fault
+
+    graph = Graphs(decoder, or_plain(refusing))
+    logits, cache = prompts(decoder, 5, 6)
+    fault: Exception = MemoryError()
+    with pytest.raises(MemoryError):
+        graph.joined(None, cache)
+    fault = RuntimeError("operation not permitted when stream is capturing")
+    with caplog.at_level(logging.WARNING):
+        assert steps(graph, graph.joined(None, cache), logits, 3) == steps(decoder, cache, logits, 3)
+    assert "cannot be recorded" in caplog.text
 
 
 def test_a_recording_that_says_something_else_is_not_used(decoder: Decoder) -> None:
@@ -144,7 +207,9 @@ def test_a_recording_that_says_something_else_is_not_used(decoder: Decoder) -> N
         once = run()
         return lambda: once
 
-    assert agree(decoder, Graphs(decoder, rerun), CPU)
+    sizes = []
+    assert agree(decoder, Graphs(decoder, lambda run: sizes.append(run().shape[0]) or run), CPU)  # type: ignore[func-returns-value]
+    assert sizes == [4, 8, 1]
     assert not agree(decoder, Graphs(decoder, frozen), CPU)
     assert not agree(decoder, Graphs(decoder, lambda run: lambda: run() * torch.nan), CPU)
 
