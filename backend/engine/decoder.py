@@ -69,17 +69,25 @@ def with_slots(tensor: torch.Tensor, slots: int) -> torch.Tensor:
     return pad(tensor, (0, 0, 0, slots - tensor.shape[4])) if slots > tensor.shape[4] else tensor
 
 
-def _attended(queries: torch.Tensor, held: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """One query for each head (rows, heads, head size) over a layer's cache, masked by (rows, slots).
+def _bias(lengths: torch.Tensor, held: torch.Tensor, sharing: int) -> torch.Tensor:
+    """What keeps rows of these lengths from slots they have not written, for `_attended`: 0 or -inf."""
+    rows, key_heads, slots = held.shape[1:4]
+    unused = torch.arange(slots, device=held.device) > lengths[:, None]
+    mask = torch.zeros_like(unused, dtype=held.dtype).masked_fill_(unused, -torch.inf)
+    return mask[:, None, None].expand(rows, key_heads, sharing, slots).reshape(-1, sharing, slots)
 
+
+def _attended(queries: torch.Tensor, held: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """One query for each head (rows, heads, head size) over a layer's cache.
+
+    `bias`: (rows · key heads, heads that share a key head, slots), one for all layers.
     Two products over every slot, used or not: nothing is copied to be multiplied, neither the slots in use nor a key
     head for each of its queries. For eight rows in bf16 torch's flash attention on CPUs takes twice as long.
     """
     rows, key_heads, slots, size = held.shape[1:]
     keys, values = held.view(2, rows * key_heads, slots, size)
-    sharing = queries.shape[1] // key_heads
-    bias = mask[:, None, None].expand(rows, key_heads, sharing, slots).reshape(-1, sharing, slots)
-    scores = torch.baddbmm(bias, queries.reshape(-1, sharing, size), keys.transpose(1, 2), alpha=size**-0.5)
+    asked = queries.reshape(rows * key_heads, -1, size)
+    scores = torch.baddbmm(bias, asked, keys.transpose(1, 2), alpha=size**-0.5)
     return torch.bmm(scores.softmax(dim=-1), values).view(rows, 1, -1)
 
 
@@ -176,13 +184,12 @@ class Decoder:
         rows = torch.arange(len(tokens), device=tokens.device)
         angles = angles[:, lengths][:, :, None]  # 2, rows, 1, head size
         hidden = self.embed(tokens)[:, None]
-        unused = torch.arange(cache.shape[4], device=tokens.device) > lengths[:, None]
-        mask = torch.zeros_like(unused, dtype=cache.dtype).masked_fill_(unused, -torch.inf)
+        bias = _bias(lengths, cache[0], self.layers[0].heads // self.layers[0].key_heads)
         for layer, held in zip(self.layers, cache, strict=True):
             queries, keys, values = self._projected(layer, hidden, angles)
             held[0, rows, :, lengths] = keys[:, 0].to(held.dtype)
             held[1, rows, :, lengths] = values[:, 0].to(held.dtype)
-            hidden = self._mixed(layer, hidden, _attended(queries[:, 0].to(held.dtype), held, mask).to(self.dtype))
+            hidden = self._mixed(layer, hidden, _attended(queries[:, 0].to(held.dtype), held, bias).to(self.dtype))
         return self._logits(hidden[:, 0])
 
     def angles(self, positions: int) -> torch.Tensor:

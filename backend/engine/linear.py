@@ -68,7 +68,7 @@ def _stacked(modules: Sequence[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor |
         return torch.cat([module.weight for module in modules]), bias
 
 
-_ROWS_AT_A_TIME = 4096
+_AT_A_TIME = 1 << 17  # weights: as float32 they stay in a core's cache, and on the heap (engine/heap.py)
 
 
 class Int8:
@@ -77,11 +77,12 @@ class Int8:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         bytes_ = torch.empty(weight.shape, dtype=torch.int8)
         scales = torch.empty(weight.shape[0])
-        for at in range(0, weight.shape[0], _ROWS_AT_A_TIME):  # the head in float32 would be the peak of the load
-            rows = weight[at : at + _ROWS_AT_A_TIME].float()
-            largest = (rows.abs().amax(dim=1) / 127).clamp_min(1e-12)
-            scales[at : at + len(rows)] = largest
-            bytes_[at : at + len(rows)] = (rows / largest[:, None]).round_().to(torch.int8)
+        step = max(1, _AT_A_TIME // weight.shape[1])
+        for at in range(0, weight.shape[0], step):
+            rows = weight[at : at + step].to(torch.float32, copy=True)
+            largest = (rows.abs().amax(dim=1) / 127).clamp_min_(1e-12)
+            scales[at : at + step] = largest
+            bytes_[at : at + step] = rows.div_(largest[:, None]).round_()
         with warnings.catch_warnings():
             # torch asks to move to torchao, which has no CPU kernel of this kind
             warnings.simplefilter("ignore")
