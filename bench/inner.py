@@ -35,7 +35,7 @@ def aligner(plan: Plan) -> Iterator[Row]:
 
 def _aligner_rows(plan: Plan, subject: System) -> Iterator[Row]:
     asked = {"audio": str(clips.clip(0)), "text": plan.text or vocabulary.text_of(CLIP_WORDS)}
-    with Inside() as ours, Inside() as package:
+    with Inside() as ours, Inside(as_served=False) as package:
         ours.do("load", model=str(DEMO_MODEL), aligner=str(plan.aligner), dtype=subject.dtype)
         package.do("load_package_aligner", aligner=str(plan.aligner))
 

@@ -28,11 +28,12 @@ AS_SERVED = {"GOMP_SPINCOUNT": "20000"}  # as run.sh has it: who spins longer ta
 class Inside:
     """The parent's side: `with Inside() as inside: inside.do("load", model=…)`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_served: bool = True) -> None:
+        """`as_served`: with the environment that run.sh gives to ours."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.inside"],
             cwd=ROOT,
-            env={**AS_SERVED, **os.environ},
+            env={**(AS_SERVED if as_served else {}), **os.environ},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -54,17 +54,17 @@ class Cache:
     def joined(self, other: Cache) -> Cache:
         """These rows and then the other's."""
         slots = max(self.slots, other.slots)
-        rows = [with_slots(self.tensor, slots), with_slots(other.tensor, slots)]
+        rows = [_with_slots(self.tensor, slots), _with_slots(other.tensor, slots)]
         lengths = torch.cat([self.lengths, other.lengths])
         return Cache(torch.cat(rows, dim=2), lengths, self.bounds + other.bounds)
 
     def make_room(self) -> None:
         """For one more token in the longest row."""
         if self.longest >= self.slots:
-            self.tensor = with_slots(self.tensor, self.longest + 1 + _ROOM)
+            self.tensor = _with_slots(self.tensor, self.longest + 1 + _ROOM)
 
 
-def with_slots(tensor: torch.Tensor, slots: int) -> torch.Tensor:
+def _with_slots(tensor: torch.Tensor, slots: int) -> torch.Tensor:
     """A cache's tensor with so many slots, at least as many as it has; the new ones are zero."""
     return pad(tensor, (0, 0, 0, slots - tensor.shape[4])) if slots > tensor.shape[4] else tensor
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -29,12 +30,13 @@ Run: TypeAlias = Callable[[], torch.Tensor]
 Record: TypeAlias = Callable[[Run], Run]
 
 _SLOTS = 256  # a layout's are a multiple: a clip of 15 s with its answer fits into two of them
-_DEAD = 4  # of so many rows of a layout, one must live
+_DEAD = 4  # of so many rows of a layout, more than one must live
+_KEPT = 1 << 30  # bytes of keys and values that are kept for the next session, whatever it needs
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Static memory of one size, of which `step` reads and writes all. Dead rows go on writing to their first slot.
+    """Static memory of one size, that `step` reads and writes whole. Dead rows go on writing to their first slot.
 
     `held`: as a Cache's tensor. `tokens`, `lengths`, `alive` (1 or 0): (rows,). `step` gives (rows, vocabulary).
     """
@@ -59,23 +61,33 @@ class Rows:
 
     def __init__(self) -> None:
         self.token = object()  # by which the memory's owner is known, without a reference that keeps the rows
+        self._layout: _Layout | None = None
         self.places: list[int] = []
         self.bounds: list[int] = []
+
+    @property
+    def layout(self) -> _Layout:
+        assert self._layout is not None
+        return self._layout
 
     @property
     def index(self) -> torch.Tensor:
         return torch.tensor(self.places, device=self.layout.held.device)
 
+    def leave(self) -> None:
+        """The layout, so that its memory can be had for another; the rows are lost."""
+        self._layout, self.places, self.bounds = None, [], []
+
     def move_to(self, layout: _Layout) -> None:
         """Without a row, for the present."""
         layout.alive.zero_()
         layout.lengths.zero_()
-        self.layout, self.places, self.bounds = layout, [], []
+        self._layout = layout
 
     def has_room(self, rows: int = 0, longest: int = 0) -> bool:
         """For so many rows more, and a step after them; and not too much of it."""
         used = len(self.places) + rows
-        fits = used <= self.layout.rows and max(longest, *self.bounds) < self.layout.slots
+        fits = used <= self.layout.rows and max([longest, *self.bounds]) < self.layout.slots
         return fits and used * _DEAD > self.layout.rows
 
     def enter(self, cache: Cache) -> None:
@@ -120,7 +132,7 @@ class Graphs:
         return self._decoder.read(embedded, lengths)
 
     def joined(self, rows: Rows | None, new: Cache) -> Rows:
-        """The rows of both."""
+        """The rows of both. If this fails, those that were there go on; or the next step fails, too."""
         if rows is None:
             rows = Rows()
             self._lay_out(rows, new)
@@ -132,10 +144,12 @@ class Graphs:
         held = rows.copied()
         try:
             self._lay_out(rows, held, new)
-        except Exception:
-            self._lay_out(rows, held)  # they go on without the newcomers
-            raise
-        return rows
+            return rows
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            failure = error.with_traceback(None)  # which holds the memory that is needed now
+            failure.__cause__ = failure.__context__ = None
+        self._lay_out(rows, held)
+        raise failure
 
     def step(self, tokens: torch.Tensor, rows: Rows) -> torch.Tensor:
         """As Decoder.step."""
@@ -154,6 +168,7 @@ class Graphs:
     def _lay_out(self, rows: Rows, *caches: Cache) -> None:
         """Give the memory to these rows, which are copies, laid out for their number and length."""
         self._owner = None  # what is recorded on the way writes to the block
+        rows.leave()
         count, longest = sum(cache.rows for cache in caches), max(cache.longest for cache in caches)
         rows.move_to(self._layout(caches[0], 1 << (count - 1).bit_length(), (longest // _SLOTS + 1) * _SLOTS))
         for cache in caches:
@@ -163,18 +178,20 @@ class Graphs:
     def _layout(self, like: Cache, rows: int, slots: int) -> _Layout:
         layers, two, _, heads, _, size = like.tensor.shape
         shape = torch.Size((layers, two, rows, heads, slots, size))
-        if shape.numel() > self._block.numel():
-            self._forget()
-            self._block = torch.zeros(shape.numel(), dtype=like.tensor.dtype, device=like.tensor.device)
+        needed = shape.numel()
+        if needed > self._block.numel() or self._block.nbytes > max(_KEPT, _DEAD * needed * self._block.itemsize):
+            self.forget()
+            self._block = torch.zeros(needed, dtype=like.tensor.dtype, device=like.tensor.device)
         if (rows, slots) not in self._layouts:
             try:
-                self._layouts[rows, slots] = self._new_layout(self._block[: shape.numel()].view(shape))
+                self._layouts[rows, slots] = self._new_layout(self._block[:needed].view(shape))
             except Exception:
-                self._forget()  # if the memory ran out, this is what there is to give back
+                self.forget()  # if the memory ran out, this is what there is to give back
                 raise
         return self._layouts[rows, slots]
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Give the memory back, as far as no session has it."""
         self._layouts.clear()  # they know the block's address
         self._block = torch.empty(0)
 
@@ -198,32 +215,22 @@ _RECORDING = threading.Lock()  # of CUDA's, one at a time in a process
 class CudaGraphs:
     """Records what a function launches on a CUDA device, as a graph; all graphs share their scratch memory.
 
-    The streams are its own, and two: cuBLAS keeps a workspace for each, and the one of the recordings must lie in the
-    graphs' memory. torch's default, one stream for all recordings of a process, frees it under the others when one of
-    them goes (pytorch issue 193402).
+    The stream is its own: a graph that goes takes cuBLAS's workspace for the stream that it was recorded on along, and
+    torch's default is one stream for all graphs of a process (pytorch issue 193402). Here the workspace is memory of
+    the pool, which stays: an empty graph keeps it.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
-        self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call] # never the same one
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():  # that it is empty
+            warnings.simplefilter("ignore")
+            self._keeper, _ = self._graph(lambda: torch.empty(0))
 
     def __call__(self, run: Run) -> Run:
-        with _RECORDING, torch.cuda.device(self._device):
-            before = torch.cuda.current_stream()
-            self._aside.wait_stream(before)
-            with torch.cuda.stream(self._aside):
-                run()  # libraries choose kernels and take workspaces at their first call, which cannot be recorded
-            before.wait_stream(self._aside)
-            graph = torch.cuda.CUDAGraph()
-            try:
-                # what other threads do meanwhile, a load for instance, is none of the recording's business
-                with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                    written = run()
-            except BaseException:
-                torch.cuda.set_stream(before)  # which torch forgets when a recording fails
-                raise
+        run()  # libraries choose kernels at their first call, which cannot be recorded
+        graph, written = self._graph(run)
 
         def replay() -> torch.Tensor:
             graph.replay()
@@ -231,6 +238,20 @@ class CudaGraphs:
 
         replay.run = run  # type: ignore[attr-defined] # the memory that the graph reads must live as long as it
         return replay
+
+    def _graph(self, run: Run) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+        """The graph of what `run` launches, and what it gives."""
+        graph = torch.cuda.CUDAGraph()
+        with _RECORDING, torch.cuda.device(self._device):
+            before = torch.cuda.current_stream()
+            try:
+                # what other threads do meanwhile, a load for instance, is none of the recording's business
+                with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                    written = run()
+            except BaseException:
+                torch.cuda.set_stream(before)  # which torch forgets when a recording fails
+                raise
+        return graph, written
 
 
 def recorded(decoder: Decoder, device: torch.device) -> Decoder | Graphs:
@@ -240,6 +261,7 @@ def recorded(decoder: Decoder, device: torch.device) -> Decoder | Graphs:
     try:
         graphs = Graphs(decoder, CudaGraphs(device))
         if agree(decoder, graphs, device):
+            graphs.forget()
             graphs.record = or_plain(graphs.record)
             return graphs
         _log.warning("recorded steps do not say what plain ones say; going on with plain ones")

@@ -21,9 +21,9 @@ Read = Callable[[Utterance, list[int], bool, bool], Recognition]
 
 
 class Decoding(Protocol):
-    """What a session computes with. The rows' keys and values are the decoder's own affair, but that rows leave them.
+    """What a session computes with: engine/decoder.Decoder, or engine/graphs.Graphs around one.
 
-    engine/decoder.Decoder, or engine/graphs.Graphs around one.
+    How rows are kept is its own affair; it is only told which of them stay, by their `keep`.
     """
 
     def read(self, embedded: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Cache]: ...
@@ -61,7 +61,7 @@ class QwenSession:
 
     @torch.inference_mode()
     def add(self, utterances: Sequence[Utterance]) -> None:
-        """More rows. Nothing is changed if this fails."""
+        """More rows. Nothing is changed if this fails; where that is impossible, the next step fails, too."""
         embedded, lengths = self._encode(utterances)
         logits, cache = self._decoder.read(embedded, lengths)
         logits = torch.cat([self._logits, logits]) if self._rows else logits
@@ -81,7 +81,7 @@ class QwenSession:
             if finished or looped or len(row.said) >= row.utterance.max_new_tokens:
                 ended.append((row, self._read(row.utterance, row.said, finished, looped)))
         self._leave({row for row, _ in ended})
-        if self._rows and self._cache is not None:
+        if self._rows:
             tokens = torch.tensor([row.said[-1] for row in self._rows], device=self._logits.device)
             self._logits = self._decoder.step(tokens, self._cache)
         return [(row.utterance, recognition) for row, recognition in ended]
@@ -107,7 +107,7 @@ class QwenSession:
             return
         kept = [number for number, row in enumerate(self._rows) if row not in gone]
         self._rows = [self._rows[number] for number in kept]
-        if not kept or self._cache is None:
+        if not kept:
             self._cache, self._logits = None, torch.empty(0)
             return
         self._logits = self._logits[torch.tensor(kept, device=self._logits.device)]

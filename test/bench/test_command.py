@@ -67,9 +67,17 @@ def test_the_peak_is_of_the_time_between() -> None:
     assert peak.memory.above(peak.memory) == (0, 0)
 
 
-def test_the_engine_inside_waits_for_its_threads_as_the_served_one_does() -> None:
+@pytest.mark.skipif(not HAS_PROC, reason="reads /proc")
+def test_the_engine_inside_waits_for_its_threads_as_the_served_one_does(monkeypatch) -> None:
     start = (ROOT / "run.sh").read_text()
-    assert all(f'export {name}="${{{name}:-{value}}}"' in start for name, value in AS_SERVED.items())
+    for name in AS_SERVED:
+        monkeypatch.delenv(name, raising=False)
+    with Inside() as ours, Inside(as_served=False) as other:
+        given, usual = (Path(f"/proc/{inside.pid}/environ").read_text().split("\0") for inside in (ours, other))
+    for name, value in AS_SERVED.items():
+        assert f'export {name}="${{{name}:-{value}}}"' in start
+        assert f"{name}={value}" in given
+        assert f"{name}={value}" not in usual
 
 
 def test_a_task_that_fails_inside_is_told_and_the_next_one_works() -> None:

@@ -37,7 +37,8 @@ def prompts(decoder: Decoder, *lengths: int) -> tuple[torch.Tensor, Cache]:
     """Logits and keys of prompts of noise."""
     torch.manual_seed(len(lengths))
     tokens = torch.randint(decoder.vocabulary, (len(lengths), max(lengths)))
-    return decoder.read(decoder.embed(tokens), torch.tensor(lengths))
+    device = decoder.norm.device
+    return decoder.read(decoder.embed(tokens.to(device)), torch.tensor(lengths, device=device))
 
 
 def steps(decoder: Any, rows: Any, logits: torch.Tensor, count: int) -> list[list[int]]:
@@ -45,7 +46,7 @@ def steps(decoder: Any, rows: Any, logits: torch.Tensor, count: int) -> list[lis
     said = []
     for _ in range(count):
         said.append(logits.argmax(dim=-1).tolist())
-        logits = decoder.step(torch.tensor(said[-1]), rows)
+        logits = decoder.step(torch.tensor(said[-1], device=logits.device), rows)
     return said
 
 
@@ -157,6 +158,54 @@ def test_without_any_memory_the_session_fails_and_the_next_one_works(decoder: De
     assert steps(graph, graph.joined(None, cache), logits, 2) == steps(decoder, cache, logits, 2)
 
 
+def test_who_needs_more_memory_has_given_back_what_he_had(decoder: Decoder) -> None:
+    def record(run: Run) -> Run:
+        assert had() is None
+        return run
+
+    graph = Graphs(decoder, rerun)
+    logits, cache = prompts(decoder, 5)
+    rows = graph.joined(None, cache)
+    had = weakref.ref(rows.layout.held)
+    graph.record = record
+    rows = graph.joined(rows, cache)
+    both = cache.joined(cache)
+    assert steps(graph, rows, logits.repeat(2, 1), 2) == steps(decoder, both, logits.repeat(2, 1), 2)
+
+
+def test_a_failure_holds_no_memory(decoder: Decoder) -> None:
+    """What a failed recording would have used is free before the rows that were there are laid out again."""
+
+    def record(run: Run) -> Run:
+        if not failed:
+            failed.append(weakref.ref(graph._block))
+            raise MemoryError
+        assert failed[0]() is None
+        return run
+
+    failed: list[weakref.ref[torch.Tensor]] = []
+    graph = Graphs(decoder, rerun)
+    _, cache = prompts(decoder, 5)
+    rows = graph.joined(None, cache)
+    graph.record = record
+    with pytest.raises(MemoryError):
+        graph.joined(rows, cache)
+    assert len(failed) == 1
+    graph.step(torch.tensor([1]), rows)
+
+
+def test_a_large_block_is_given_back_when_little_is_needed(monkeypatch, decoder: Decoder) -> None:
+    graph = Graphs(decoder, rerun)
+    _, cache = prompts(decoder, 5)
+    graph.joined(None, prompts(decoder, *[5] * 8)[1])
+    large = graph._block.nbytes
+    graph.joined(None, cache)
+    assert graph._block.nbytes == large
+    monkeypatch.setattr(graphs, "_KEPT", large // 2)
+    graph.joined(None, cache)
+    assert graph._block.nbytes == large // 8
+
+
 @pytest.mark.parametrize("recording", [False, True])
 def test_a_session_that_never_ends_needs_no_more_room_than_its_rows(decoder: Decoder, recording: bool) -> None:
     """Rows come and go for 700 steps; none is longer than 30."""
@@ -250,3 +299,16 @@ def test_on_a_gpu_steps_are_recorded_and_say_what_plain_ones_say(recognizer) -> 
     device = recognizer.model.device
     assert isinstance(recorded(recognizer.decoder, device), Graphs)
     assert agree(recognizer.decoder, Graphs(recognizer.decoder, graphs.CudaGraphs(device)), device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_recordings_are_made_anew_in_other_memory(recognizer, caplog) -> None:
+    decoder = recognizer.decoder
+    graph = Graphs(decoder, or_plain(graphs.CudaGraphs(recognizer.model.device)))
+    with caplog.at_level(logging.WARNING):
+        for count in (1, 8, 1, 3, 16):
+            logits, cache = prompts(decoder, *[5] * count)
+            assert steps(graph, graph.joined(None, cache), logits, 4) == steps(decoder, cache, logits, 4)
+            graph.forget()
+    assert not caplog.records
