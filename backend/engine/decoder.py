@@ -22,15 +22,11 @@ _ROOM = 32  # slots that a cache grows by: a copy of it every 32 tokens
 
 
 @dataclass
-class Cache:
-    """Keys and values of a batch: (layers, 2, rows, key heads, slots, head size), and `lengths` (rows,) in use.
-
-    `bounds`: what each row's length is at most. Known without asking the device, which would have to finish for that.
-    """
+class Held:
+    """Keys and values of a batch: (layers, 2, rows, key heads, slots, head size), and `lengths` (rows,) in use."""
 
     tensor: torch.Tensor
     lengths: torch.Tensor
-    bounds: list[int]
 
     @property
     def rows(self) -> int:
@@ -39,6 +35,13 @@ class Cache:
     @property
     def slots(self) -> int:
         return self.tensor.shape[4]
+
+
+@dataclass
+class Cache(Held):
+    """`bounds`: what each row's length is at most. Known without asking the device, which would have to finish."""
+
+    bounds: list[int]
 
     @property
     def longest(self) -> int:

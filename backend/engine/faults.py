@@ -5,7 +5,11 @@ Told by name and text: torch is not imported here, and half of these have no cla
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from backend.errors import AsrError, EngineFailure, OutOfMemory
+
+E = TypeVar("E", bound=Exception)
 
 
 def cause_of(error: Exception) -> AsrError:
@@ -20,3 +24,9 @@ def cause_of(error: Exception) -> AsrError:
 def is_lost_device(error: Exception) -> bool:
     """Whether the driver gave the device up: whatever is asked of it from then on fails with the same error."""
     return type(error).__name__ == "AcceleratorError" or str(error).startswith(("CUDA error", "HIP error"))
+
+
+def untraced(error: E) -> E:
+    """The error without its trace and its causes': they would hold what was in memory when it was raised."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

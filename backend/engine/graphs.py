@@ -5,26 +5,19 @@ launch. It knows addresses and shapes, so keys and values stand in one block of 
 and slots that is rounded up. A row that leaves stays behind as a dead one, which costs nothing while the weights are
 what is read, until three quarters are dead.
 
-Nothing is taken on trust: where recorded steps do not say what plain ones say, or cannot be recorded, the plain decoder
-goes on (`recorded`), and the log says so.
+How a step is recorded, and whether that is to be relied on, is engine/recording's affair.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
-from backend.engine.decoder import Cache, Decoder
-from backend.engine.faults import cause_of
-from backend.errors import OutOfMemory
-
-_log = logging.getLogger(__name__)
+from backend.engine.decoder import Cache, Decoder, Held
+from backend.engine.faults import untraced
 
 Run: TypeAlias = Callable[[], torch.Tensor]
 Record: TypeAlias = Callable[[Run], Run]
@@ -34,26 +27,16 @@ _DEAD = 4  # of so many rows of a layout, more than one must live
 _KEPT = 1 << 30  # bytes of keys and values that are kept for the next session, whatever it needs
 
 
-@dataclass(frozen=True)
-class _Layout:
+@dataclass
+class _Layout(Held):
     """Static memory of one size, that `step` reads and writes whole. Dead rows go on writing to their first slot.
 
-    `held`: as a Cache's tensor. `tokens`, `lengths`, `alive` (1 or 0): (rows,). `step` gives (rows, vocabulary).
+    `tokens`, `alive` (1 or 0): (rows,). `step` gives (rows, vocabulary).
     """
 
-    held: torch.Tensor
     tokens: torch.Tensor
-    lengths: torch.Tensor
     alive: torch.Tensor
     step: Run
-
-    @property
-    def rows(self) -> int:
-        return self.held.shape[2]
-
-    @property
-    def slots(self) -> int:
-        return self.held.shape[4]
 
 
 class Rows:
@@ -72,7 +55,7 @@ class Rows:
 
     @property
     def index(self) -> torch.Tensor:
-        return torch.tensor(self.places, device=self.layout.held.device)
+        return torch.tensor(self.places, device=self.layout.tensor.device)
 
     def leave(self) -> None:
         """The layout, so that its memory can be had for another; the rows are lost."""
@@ -93,10 +76,10 @@ class Rows:
     def enter(self, cache: Cache) -> None:
         """These rows, too. Whole rows are written: nothing may be multiplied with what one held before, not even 0."""
         free = [place for place in range(self.layout.rows) if place not in self.places][: cache.rows]
-        index = torch.tensor(free, device=self.layout.held.device)
+        index = torch.tensor(free, device=self.layout.tensor.device)
         slots = min(cache.slots, self.layout.slots)
-        self.layout.held[:, :, index] = 0
-        self.layout.held[:, :, index, :, :slots] = cache.tensor[..., :slots, :]
+        self.layout.tensor[:, :, index] = 0
+        self.layout.tensor[:, :, index, :, :slots] = cache.tensor[..., :slots, :]
         self.layout.lengths[index] = cache.lengths
         self.layout.alive[index] = 1
         self.places += free
@@ -114,7 +97,7 @@ class Rows:
     def copied(self) -> Cache:
         """The rows by themselves, in memory of their own."""
         index = self.index
-        return Cache(self.layout.held[:, :, index], self.layout.lengths[index], self.bounds)
+        return Cache(self.layout.tensor[:, :, index], self.layout.lengths[index], self.bounds)
 
 
 class Graphs:
@@ -146,8 +129,7 @@ class Graphs:
             self._lay_out(rows, held, new)
             return rows
         except Exception as error:  # noqa: BLE001 - it is raised below
-            failure = error.with_traceback(None)  # which holds the memory that is needed now
-            failure.__cause__ = failure.__context__ = None
+            failure = untraced(error)  # the trace would hold the memory that is needed now
         self._lay_out(rows, held)
         raise failure
 
@@ -206,114 +188,4 @@ class Graphs:
             lengths.add_(alive)
             return logits
 
-        return _Layout(held, tokens, lengths, alive, self.record(run))
-
-
-_RECORDING = threading.Lock()  # of CUDA's, one at a time in a process
-
-
-class CudaGraphs:
-    """Records what a function launches on a CUDA device, as a graph; all graphs share their scratch memory.
-
-    The stream is its own: a graph that goes takes cuBLAS's workspace for the stream that it was recorded on along, and
-    torch's default is one stream for all graphs of a process (pytorch issue 193402). Here the workspace is memory of
-    the pool, which stays: an empty graph keeps it.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        with warnings.catch_warnings():  # that it is empty
-            warnings.simplefilter("ignore")
-            self._keeper, _ = self._graph(lambda: torch.empty(0))
-
-    def __call__(self, run: Run) -> Run:
-        run()  # libraries choose kernels at their first call, which cannot be recorded
-        graph, written = self._graph(run)
-
-        def replay() -> torch.Tensor:
-            graph.replay()
-            return written
-
-        replay.run = run  # type: ignore[attr-defined] # the memory that the graph reads must live as long as it
-        return replay
-
-    def _graph(self, run: Run) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-        """The graph of what `run` launches, and what it gives."""
-        graph = torch.cuda.CUDAGraph()
-        with _RECORDING, torch.cuda.device(self._device):
-            before = torch.cuda.current_stream()
-            try:
-                # what other threads do meanwhile, a load for instance, is none of the recording's business
-                with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                    written = run()
-            except BaseException:
-                torch.cuda.set_stream(before)  # which torch forgets when a recording fails
-                raise
-        return graph, written
-
-
-def recorded(decoder: Decoder, device: torch.device) -> Decoder | Graphs:
-    """The decoder with recorded steps, on CUDA, if they say what its own steps say; else the decoder itself."""
-    if device.type != "cuda":
-        return decoder
-    try:
-        graphs = Graphs(decoder, CudaGraphs(device))
-        if agree(decoder, graphs, device):
-            graphs.forget()
-            graphs.record = or_plain(graphs.record)
-            return graphs
-        _log.warning("recorded steps do not say what plain ones say; going on with plain ones")
-    except Exception:  # noqa: BLE001 - drivers raise what they like, and there is another way
-        _log.warning("steps cannot be recorded here; going on with plain ones", exc_info=True)
-    return decoder
-
-
-def or_plain(record: Record) -> Record:
-    """What cannot be recorded any more, though it could before, is run as it is. Raises where memory ran out."""
-
-    def attempt(run: Run) -> Run:
-        try:
-            return record(run)
-        except Exception as error:
-            if isinstance(cause_of(error), OutOfMemory):
-                raise
-            _log.warning("a step cannot be recorded; it is run as it is", exc_info=True)
-            return run
-
-    return attempt
-
-
-_TOLERANCE = 0.05  # of the largest logit: sixteen bits, and other kernels for other shapes
-_TRIAL = (
-    (((9, 5, 7), ()), 2),  # prompts of these lengths join, none leaves; so many steps
-    (((6, 8, 4), (2, 0)), 2),  # row 2 and row 0 stay, in this order, and three join: more than there is room for
-    (((), (3,)), 2),  # one stays, in a layout that is too large for it
-)
-
-
-@torch.inference_mode()
-def agree(decoder: Decoder, graphs: Graphs, device: torch.device) -> bool:
-    """Whether both say the same of prompts of noise that come and go."""
-    chance = torch.Generator(device="cpu").manual_seed(0)
-    cache: Any = None
-    rows: Any = None
-    logits = torch.empty(0)
-    for (lengths, kept), steps in _TRIAL:
-        if kept:
-            cache.keep(kept)
-            rows.keep(kept)
-            logits = logits[list(kept)]
-        if lengths:
-            shape = (len(lengths), max(lengths))
-            embedded = decoder.embed(torch.randint(decoder.vocabulary, shape, generator=chance).to(device))
-            news, new = decoder.read(embedded, torch.tensor(lengths, device=device))
-            logits = news if cache is None else torch.cat([logits, news])
-            cache, rows = decoder.joined(cache, new), graphs.joined(rows, new)
-        for _ in range(steps):
-            said = logits.argmax(dim=-1)
-            logits, others = decoder.step(said, cache), graphs.step(said, rows)
-            if not bool((logits - others).abs().max() <= _TOLERANCE * logits.abs().max()):  # false for nan, too
-                return False
-    return True
+        return _Layout(held, lengths, tokens, alive, self.record(run))

@@ -22,11 +22,11 @@ from transformers import GenerationConfig
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import Placement, at_once_s, mel_device, use_threads
-from backend.engine.graphs import recorded
 from backend.engine.hub import fetch
 from backend.engine.linear import Dense, Int8, dense, int8
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
+from backend.engine.recording import recorded
 from backend.engine.session import QwenSession
 from backend.engine.vetting import vet
 from backend.engine.weights import Weights

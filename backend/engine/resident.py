@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
+from backend.engine.faults import untraced
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.errors import AlignerUnavailable, AsrError, LoadRefused, ModelNotLoaded
 from backend.options import LoadOptions
@@ -183,8 +184,7 @@ class Resident:
         try:
             await load
         except LoadRefused as refusal:
-            refusal.__cause__ = refusal.__context__ = None
-            return refusal.with_traceback(None)
+            return untraced(refusal)
         return None
 
     async def _equip(self, asked: Lean) -> Equipped:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.engine.decoder import Decoder
 from backend.engine.loading import CheckpointLoader
 from backend.options import LoadOptions
 
@@ -18,6 +19,11 @@ def demo_options(asr_folder: Path, aligner_folder: Path) -> LoadOptions:
 @pytest.fixture(scope="session")
 def recognizer(demo_options: LoadOptions):
     return CheckpointLoader().load_recognizer(demo_options)
+
+
+@pytest.fixture(scope="session")
+def decoder(recognizer) -> Decoder:
+    return recognizer.decoder
 
 
 @pytest.fixture(scope="session")

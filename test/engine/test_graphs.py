@@ -1,4 +1,4 @@
-"""Recorded steps: where their rows are, and that nothing is taken on trust. What they say: test_session.py."""
+"""Recorded steps: where their rows are, and in which memory. What they say: test_session.py."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ import torch
 
 from backend.engine import graphs
 from backend.engine.decoder import Cache, Decoder
-from backend.engine.graphs import Graphs, Rows, Run, agree, or_plain, recorded
-
-CPU = torch.device("cpu")
+from backend.engine.graphs import Graphs, Rows, Run
+from backend.engine.recording import CudaGraphs, or_plain
 
 
 def rerun(run: Run) -> Run:
     """The function itself for a recording: enough where only the memory around it matters."""
     return run
-
-
-@pytest.fixture
-def decoder(recognizer) -> Decoder:
-    return recognizer.decoder
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +70,7 @@ def test_who_joins_takes_the_dead_rows_places(decoder: Decoder) -> None:
     assert rows.layout is layout
     assert rows.places == [3, 0, 1, 2]
     assert layout.lengths.tolist() == [4, 9, 8, 7]
-    assert (layout.held[:, :, 1, :, 9:] == 0).all()  # what stood there before is gone
+    assert (layout.tensor[:, :, 1, :, 9:] == 0).all()  # what stood there before is gone
 
 
 def test_more_slots_are_laid_out_when_the_longest_row_needs_them(decoder: Decoder) -> None:
@@ -166,7 +160,7 @@ def test_who_needs_more_memory_has_given_back_what_he_had(decoder: Decoder) -> N
     graph = Graphs(decoder, rerun)
     logits, cache = prompts(decoder, 5)
     rows = graph.joined(None, cache)
-    had = weakref.ref(rows.layout.held)
+    had = weakref.ref(rows.layout.tensor)
     graph.record = record
     rows = graph.joined(rows, cache)
     both = cache.joined(cache)
@@ -178,12 +172,12 @@ def test_a_failure_holds_no_memory(decoder: Decoder) -> None:
 
     def record(run: Run) -> Run:
         if not failed:
-            failed.append(weakref.ref(graph._block))
+            failed.append(weakref.ref(run))  # which holds the block, as do the frames that it stands in
             raise MemoryError
         assert failed[0]() is None
         return run
 
-    failed: list[weakref.ref[torch.Tensor]] = []
+    failed: list[weakref.ref[Run]] = []
     graph = Graphs(decoder, rerun)
     _, cache = prompts(decoder, 5)
     rows = graph.joined(None, cache)
@@ -251,61 +245,11 @@ def test_a_size_that_cannot_be_recorded_later_is_run_as_it_is(decoder: Decoder, 
     assert "cannot be recorded" in caplog.text
 
 
-def test_a_recording_that_says_something_else_is_not_used(decoder: Decoder) -> None:
-    def frozen(run: Run) -> Run:
-        once = run()
-        return lambda: once
-
-    sizes = []
-    assert agree(decoder, Graphs(decoder, lambda run: sizes.append(run().shape[0]) or run), CPU)  # type: ignore[func-returns-value]
-    assert sizes == [4, 8, 1]
-    assert not agree(decoder, Graphs(decoder, frozen), CPU)
-    assert not agree(decoder, Graphs(decoder, lambda run: lambda: run() * torch.nan), CPU)
-
-
-class Anywhere:
-    """Stands for a CUDA device, with this machine's memory."""
-
-    type = "cuda"
-
-
-@pytest.mark.parametrize("fault", ["cannot be recorded", "says something else"])
-def test_without_good_recordings_the_plain_decoder_goes_on(monkeypatch, caplog, decoder: Decoder, fault: str) -> None:
-    device: Any = Anywhere()
-
-    def refusing(_: Any) -> Any:
-        if fault == "cannot be recorded":
-            raise RuntimeError("no graphs here")
-        return rerun
-
-    monkeypatch.setattr(graphs, "CudaGraphs", refusing)
-    monkeypatch.setattr(graphs, "agree", lambda *_: False)
-    with caplog.at_level(logging.WARNING):
-        assert recorded(decoder, device) is decoder
-    assert "plain" in caplog.text
-
-
-def test_good_recordings_are_used_on_cuda_and_nowhere_else(monkeypatch, decoder: Decoder) -> None:
-    device: Any = Anywhere()
-    monkeypatch.setattr(graphs, "CudaGraphs", lambda _: rerun)
-    monkeypatch.setattr(graphs, "agree", lambda *_: True)
-    assert isinstance(recorded(decoder, device), Graphs)
-    assert recorded(decoder, CPU) is decoder
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_on_a_gpu_steps_are_recorded_and_say_what_plain_ones_say(recognizer) -> None:
-    device = recognizer.model.device
-    assert isinstance(recorded(recognizer.decoder, device), Graphs)
-    assert agree(recognizer.decoder, Graphs(recognizer.decoder, graphs.CudaGraphs(device)), device)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_recordings_are_made_anew_in_other_memory(recognizer, caplog) -> None:
     decoder = recognizer.decoder
-    graph = Graphs(decoder, or_plain(graphs.CudaGraphs(recognizer.model.device)))
+    graph = Graphs(decoder, or_plain(CudaGraphs(recognizer.model.device)))
     with caplog.at_level(logging.WARNING):
         for count in (1, 8, 1, 3, 16):
             logits, cache = prompts(decoder, *[5] * count)
