@@ -8,89 +8,43 @@ the prompts are read, and by `lengths` afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import pad, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
+from backend.engine.cache import Cache
 from backend.engine.linear import MakeLayer, dense
 
-_ROOM = 32  # slots that a cache grows by: a copy of it every 32 tokens
 
+def _mask(lengths: torch.Tensor, held: torch.Tensor, sharing: int) -> torch.Tensor:
+    """What keeps rows of these lengths from slots they have not written, for `_attended`: 0 or -inf.
 
-@dataclass
-class Held:
-    """Keys and values of a batch: (layers, 2, rows, key heads, slots, head size), and `lengths` (rows,) in use."""
-
-    tensor: torch.Tensor
-    lengths: torch.Tensor
-
-    @property
-    def rows(self) -> int:
-        return self.tensor.shape[2]
-
-    @property
-    def slots(self) -> int:
-        return self.tensor.shape[4]
-
-
-@dataclass
-class Cache(Held):
-    """`bounds`: what each row's length is at most. Known without asking the device, which would have to finish."""
-
-    bounds: list[int]
-
-    @property
-    def longest(self) -> int:
-        return max(self.bounds)
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Only these rows, in this order."""
-        index = torch.tensor(rows, device=self.lengths.device)
-        self.tensor = self.tensor[:, :, index]
-        self.lengths = self.lengths[index]
-        self.bounds = [self.bounds[row] for row in rows]
-
-    def joined(self, other: Cache) -> Cache:
-        """These rows and then the other's."""
-        slots = max(self.slots, other.slots)
-        rows = [_with_slots(self.tensor, slots), _with_slots(other.tensor, slots)]
-        lengths = torch.cat([self.lengths, other.lengths])
-        return Cache(torch.cat(rows, dim=2), lengths, self.bounds + other.bounds)
-
-    def make_room(self) -> None:
-        """For one more token in the longest row."""
-        if self.longest >= self.slots:
-            self.tensor = _with_slots(self.tensor, self.longest + 1 + _ROOM)
-
-
-def _with_slots(tensor: torch.Tensor, slots: int) -> torch.Tensor:
-    """A cache's tensor with so many slots, at least as many as it has; the new ones are zero."""
-    return pad(tensor, (0, 0, 0, slots - tensor.shape[4])) if slots > tensor.shape[4] else tensor
-
-
-def _bias(lengths: torch.Tensor, held: torch.Tensor, sharing: int) -> torch.Tensor:
-    """What keeps rows of these lengths from slots they have not written, for `_attended`: 0 or -inf."""
-    rows, key_heads, slots = held.shape[1:4]
+    (rows · key heads, heads that share a key head, slots); one for all layers.
+    """
+    _, rows, key_heads, slots, _ = held.shape
     unused = torch.arange(slots, device=held.device) > lengths[:, None]
     mask = torch.zeros_like(unused, dtype=held.dtype).masked_fill_(unused, -torch.inf)
     return mask[:, None, None].expand(rows, key_heads, sharing, slots).reshape(-1, sharing, slots)
 
 
-def _attended(queries: torch.Tensor, held: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """One query for each head (rows, heads, head size) over a layer's cache.
+_FLASH_ROWS = 2  # up to so many torch's flash attention is faster on CPUs; for eight it takes a third longer
 
-    `bias`: (rows · key heads, heads that share a key head, slots), one for all layers.
-    Two products over every slot, used or not: nothing is copied to be multiplied, neither the slots in use nor a key
-    head for each of its queries. For eight rows in bf16 torch's flash attention on CPUs takes twice as long.
+
+def _attended(queries: torch.Tensor, held: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """One query for each head (rows, heads, head size) over a layer's cache (2, rows, key heads, slots, head size).
+
+    Every slot is read, used or not: nothing is copied to be multiplied, neither the slots in use nor a key head for
+    each of its queries.
     """
-    rows, key_heads, slots, size = held.shape[1:]
+    _, rows, key_heads, slots, size = held.shape
+    asked = queries.reshape(rows, key_heads, -1, size)
+    if held.device.type == "cpu" and rows <= _FLASH_ROWS:
+        mask = mask.view(rows, key_heads, -1, slots)
+        return scaled_dot_product_attention(asked, held[0], held[1], attn_mask=mask).view(rows, 1, -1)
     keys, values = held.view(2, rows * key_heads, slots, size)
-    asked = queries.reshape(rows * key_heads, -1, size)
-    scores = torch.baddbmm(bias, asked, keys.transpose(1, 2), alpha=size**-0.5)
+    scores = torch.baddbmm(mask, asked.flatten(0, 1), keys.transpose(1, 2), alpha=size**-0.5)
     return torch.bmm(scores.softmax(dim=-1), values).view(rows, 1, -1)
 
 
@@ -148,51 +102,53 @@ class Decoder:
         embedded: torch.Tensor = self._embedding(tokens)
         return embedded.to(self.dtype)
 
-    def read(self, embedded: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Cache]:
-        """Prompts, embedded (rows, longest, hidden) and lengths (rows,).
+    def read(
+        self, embedded: torch.Tensor, lengths: torch.Tensor, cache: Cache | None = None
+    ) -> tuple[torch.Tensor, Cache]:
+        """Prompts, embedded (rows, longest, hidden) and lengths (rows,), beside the rows of a cache.
 
-        Gives the logits (rows, vocabulary) of what follows, and the cache to go on with.
+        Gives the logits (rows, vocabulary) of what follows, and the cache to go on with. Without memory for more rows
+        those that are there go on.
         """
         rows, longest, _ = embedded.shape
-        device, kept = embedded.device, self._embedding.weight.dtype
-        shape = (len(self.layers), 2, rows, self.layers[0].key_heads, longest + _ROOM, self.layers[0].head_size)
-        cache = Cache(torch.zeros(shape, dtype=kept, device=device), lengths, [longest] * rows)
+        device = embedded.device
+        if cache is None:
+            layer = self.layers[0]
+            cache = Cache(len(self.layers), layer.key_heads, layer.head_size, self._embedding.weight)
+        guests = cache.guests(rows, longest)
         angles = self.angles(longest)[:, None, :longest]
         hidden = embedded
-        for number, layer in enumerate(self.layers):
+        for layer, held in zip(self.layers, guests, strict=True):
             queries, keys, values = (part.transpose(1, 2) for part in self._projected(layer, hidden, angles))
-            cache.tensor[number, 0, :, :, :longest] = keys
-            cache.tensor[number, 1, :, :, :longest] = values
+            held[0], held[1] = keys, values
             attended = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
             hidden = self._mixed(layer, hidden, attended.transpose(1, 2))
-        last = hidden[torch.arange(rows, device=device), lengths - 1]
-        return self._logits(last), cache
-
-    def joined(self, cache: Cache | None, new: Cache) -> Cache:
-        """The rows of both."""
-        return new if cache is None else cache.joined(new)
+        logits = self._logits(hidden[torch.arange(rows, device=device), lengths - 1])
+        cache.enter(lengths, [longest] * rows)
+        return logits, cache
 
     def step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
         """One more token for each row, (rows,) -> logits (rows, vocabulary) of what follows it."""
-        cache.make_room()
-        logits = self.advanced(tokens, cache.tensor, cache.lengths, self.angles(cache.slots))
-        cache.lengths = cache.lengths + 1
-        cache.bounds = [bound + 1 for bound in cache.bounds]
+        if len(tokens) != cache.rows:
+            raise ValueError("a token for each row")
+        held = cache.grow()
+        logits = self.advanced(tokens, held, cache.lengths, self.angles(held.shape[4]))
+        cache.advance()
         return logits
 
     def advanced(
         self, tokens: torch.Tensor, cache: torch.Tensor, lengths: torch.Tensor, angles: torch.Tensor
     ) -> torch.Tensor:
-        """A step on a cache's tensor, in which there is room. It asks for no value, so it can be recorded."""
+        """A step on the slots of a cache, in which there is room. It asks for no value, so it can be recorded."""
         rows = torch.arange(len(tokens), device=tokens.device)
         angles = angles[:, lengths][:, :, None]  # 2, rows, 1, head size
         hidden = self.embed(tokens)[:, None]
-        bias = _bias(lengths, cache[0], self.layers[0].heads // self.layers[0].key_heads)
+        mask = _mask(lengths, cache[0], self.layers[0].heads // self.layers[0].key_heads)
         for layer, held in zip(self.layers, cache, strict=True):
             queries, keys, values = self._projected(layer, hidden, angles)
             held[0, rows, :, lengths] = keys[:, 0].to(held.dtype)
             held[1, rows, :, lengths] = values[:, 0].to(held.dtype)
-            hidden = self._mixed(layer, hidden, _attended(queries[:, 0].to(held.dtype), held, bias).to(self.dtype))
+            hidden = self._mixed(layer, hidden, _attended(queries[:, 0].to(held.dtype), held, mask).to(self.dtype))
         return self._logits(hidden[:, 0])
 
     def angles(self, positions: int) -> torch.Tensor:

@@ -16,7 +16,8 @@ from typing import TypeAlias
 
 import torch
 
-from backend.engine.decoder import Cache, Decoder, Held
+from backend.engine.cache import Cache
+from backend.engine.decoder import Decoder
 from backend.engine.faults import untraced
 
 Run: TypeAlias = Callable[[], torch.Tensor]
@@ -28,15 +29,26 @@ _KEPT = 1 << 30  # bytes of keys and values that are kept for the next session, 
 
 
 @dataclass
-class _Layout(Held):
+class _Layout:
     """Static memory of one size, that `step` reads and writes whole. Dead rows go on writing to their first slot.
 
-    `tokens`, `alive` (1 or 0): (rows,). `step` gives (rows, vocabulary).
+    `tensor`: (layers, 2, rows, key heads, slots, head size); `lengths` in use, `tokens`, `alive` (1 or 0): (rows,).
+    `step` gives (rows, vocabulary).
     """
 
+    tensor: torch.Tensor
+    lengths: torch.Tensor
     tokens: torch.Tensor
     alive: torch.Tensor
     step: Run
+
+    @property
+    def rows(self) -> int:
+        return self.tensor.shape[2]
+
+    @property
+    def slots(self) -> int:
+        return self.tensor.shape[4]
 
 
 class Rows:
@@ -77,9 +89,8 @@ class Rows:
         """These rows, too. Whole rows are written: nothing may be multiplied with what one held before, not even 0."""
         free = [place for place in range(self.layout.rows) if place not in self.places][: cache.rows]
         index = torch.tensor(free, device=self.layout.tensor.device)
-        slots = min(cache.slots, self.layout.slots)
         self.layout.tensor[:, :, index] = 0
-        self.layout.tensor[:, :, index, :, :slots] = cache.tensor[..., :slots, :]
+        self.layout.tensor[:, :, index, :, : cache.longest] = cache.tensor[..., : cache.longest, :]
         self.layout.lengths[index] = cache.lengths
         self.layout.alive[index] = 1
         self.places += free
@@ -97,7 +108,13 @@ class Rows:
     def copied(self) -> Cache:
         """The rows by themselves, in memory of their own."""
         index = self.index
-        return Cache(self.layout.tensor[:, :, index], self.layout.lengths[index], self.bounds)
+        layers, _, _, heads, _, size = self.layout.tensor.shape
+        cache = Cache(layers, heads, size, self.layout.tensor)
+        guests = cache.guests(len(index), max(self.bounds))
+        for place, held in zip(guests, self.layout.tensor, strict=True):
+            place.copy_(held[:, index, :, : guests.shape[4]])
+        cache.enter(self.layout.lengths[index], self.bounds)
+        return cache
 
 
 class Graphs:
@@ -110,9 +127,12 @@ class Graphs:
         self._layouts: dict[tuple[int, int], _Layout] = {}
         self._owner: object = None
 
-    def read(self, embedded: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Cache]:
-        """As Decoder.read, which it is: prompts are long enough to keep a GPU busy."""
-        return self._decoder.read(embedded, lengths)
+    def read(
+        self, embedded: torch.Tensor, lengths: torch.Tensor, rows: Rows | None = None
+    ) -> tuple[torch.Tensor, Rows]:
+        """As Decoder.read, which reads them: prompts are long enough to keep a GPU busy."""
+        logits, new = self._decoder.read(embedded, lengths)
+        return logits, self.joined(rows, new)
 
     def joined(self, rows: Rows | None, new: Cache) -> Rows:
         """The rows of both. If this fails, those that were there go on; or the next step fails, too."""
@@ -136,6 +156,8 @@ class Graphs:
     def step(self, tokens: torch.Tensor, rows: Rows) -> torch.Tensor:
         """As Decoder.step."""
         self._check(rows)
+        if len(tokens) != len(rows.places):
+            raise ValueError("a token for each row")
         if not rows.has_room():
             self._lay_out(rows, rows.copied())
         index = rows.index

@@ -111,7 +111,7 @@ def agree(decoder: Decoder, graphs: Graphs, device: torch.device) -> bool:
     chance = torch.Generator(device="cpu").manual_seed(0)
     cache: Any = None
     rows: Any = None
-    logits = torch.empty(0)
+    logits = torch.empty(0, decoder.vocabulary, device=device)
     for kept, lengths in _TRIAL:
         if kept:
             cache.keep(kept)
@@ -120,9 +120,10 @@ def agree(decoder: Decoder, graphs: Graphs, device: torch.device) -> bool:
         if lengths:
             shape = (len(lengths), max(lengths))
             embedded = decoder.embed(torch.randint(decoder.vocabulary, shape, generator=chance).to(device))
-            news, new = decoder.read(embedded, torch.tensor(lengths, device=device))
-            logits = news if cache is None else torch.cat([logits, news])
-            cache, rows = decoder.joined(cache, new), graphs.joined(rows, new)
+            prompts = embedded, torch.tensor(lengths, device=device)
+            _, rows = graphs.read(*prompts, rows)
+            news, cache = decoder.read(*prompts, cache)
+            logits = torch.cat([logits, news])
         for _ in range(_TRIAL_STEPS):
             said = logits.argmax(dim=-1)
             logits, others = decoder.step(said, cache), graphs.step(said, rows)

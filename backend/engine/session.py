@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import torch
 
-from backend.engine.decoder import Cache
 from backend.engine.loops import LOOKED_AT, loops
 from backend.engine.recognizer import Recognition, Utterance
 
@@ -26,9 +25,7 @@ class Decoding(Protocol):
     How rows are kept is its own affair; it is only told which of them stay, by their `keep`.
     """
 
-    def read(self, embedded: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, Cache]: ...
-
-    def joined(self, rows: Any, new: Cache) -> Any: ...
+    def read(self, embedded: torch.Tensor, lengths: torch.Tensor, rows: Any) -> tuple[torch.Tensor, Any]: ...
 
     def step(self, tokens: torch.Tensor, rows: Any) -> torch.Tensor: ...
 
@@ -63,10 +60,8 @@ class QwenSession:
     def add(self, utterances: Sequence[Utterance]) -> None:
         """More rows. Nothing is changed if this fails; where that is impossible, the next step fails, too."""
         embedded, lengths = self._encode(utterances)
-        logits, cache = self._decoder.read(embedded, lengths)
-        logits = torch.cat([self._logits, logits]) if self._rows else logits
-        self._cache = self._decoder.joined(self._cache, cache)
-        self._logits = logits
+        logits, self._cache = self._decoder.read(embedded, lengths, self._cache)
+        self._logits = torch.cat([self._logits, logits]) if self._rows else logits
         self._rows += [_Row(utterance) for utterance in utterances]
 
     @torch.inference_mode()
@@ -105,10 +100,17 @@ class QwenSession:
     def _leave(self, gone: set[_Row]) -> None:
         if not gone:
             return
-        kept = [number for number, row in enumerate(self._rows) if row not in gone]
+        kept = _closed_up([row not in gone for row in self._rows])
         self._rows = [self._rows[number] for number in kept]
         if not kept:
             self._cache, self._logits = None, torch.empty(0)
             return
         self._logits = self._logits[torch.tensor(kept, device=self._logits.device)]
         self._cache.keep(kept)
+
+
+def _closed_up(stays: Sequence[bool]) -> list[int]:
+    """The numbers of those who stay, the last ones in the places of those who go: as few as possible move."""
+    kept = [number for number, one in enumerate(stays) if one]
+    moving = [number for number in kept if number >= len(kept)]
+    return [number if stays[number] else moving.pop() for number in range(len(kept))]

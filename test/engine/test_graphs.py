@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backend.engine import graphs
-from backend.engine.decoder import Cache, Decoder
+from backend.engine.decoder import Decoder
 from backend.engine.graphs import Graphs, Rows, Run
 from backend.engine.recording import CudaGraphs, or_plain
 
@@ -27,12 +27,12 @@ def _inference():
         yield
 
 
-def prompts(decoder: Decoder, *lengths: int) -> tuple[torch.Tensor, Cache]:
+def prompts(decoder: Decoder, *lengths: int, beside: Any = None, reader: Any = None) -> tuple[torch.Tensor, Any]:
     """Logits and keys of prompts of noise."""
     torch.manual_seed(len(lengths))
     tokens = torch.randint(decoder.vocabulary, (len(lengths), max(lengths)))
     device = decoder.norm.device
-    return decoder.read(decoder.embed(tokens.to(device)), torch.tensor(lengths, device=device))
+    return (reader or decoder).read(decoder.embed(tokens.to(device)), torch.tensor(lengths, device=device), beside)
 
 
 def steps(decoder: Any, rows: Any, logits: torch.Tensor, count: int) -> list[list[int]]:
@@ -76,11 +76,11 @@ def test_who_joins_takes_the_dead_rows_places(decoder: Decoder) -> None:
 def test_more_slots_are_laid_out_when_the_longest_row_needs_them(decoder: Decoder) -> None:
     logits, cache = prompts(decoder, 254, 3)
     graph = Graphs(decoder, rerun)
-    rows = graph.joined(None, cache.joined(cache))
-    said = steps(graph, rows, logits.repeat(2, 1), 6)
+    rows = graph.joined(None, cache)
+    said = steps(graph, rows, logits, 6)
     assert rows.layout.slots == 512
     assert max(rows.bounds) == 260
-    assert said == steps(decoder, cache.joined(cache), logits.repeat(2, 1), 6)
+    assert said == steps(decoder, cache, logits, 6)
 
 
 def test_each_size_is_recorded_once(decoder: Decoder) -> None:
@@ -110,8 +110,8 @@ def test_a_new_session_takes_the_memory_over(decoder: Decoder) -> None:
 def test_numbers_that_are_none_do_not_outlive_their_session(decoder: Decoder) -> None:
     graph = Graphs(decoder, rerun)
     logits, cache = prompts(decoder, 200, 200)
-    bad = Cache(cache.tensor * torch.nan, cache.lengths, cache.bounds)
-    assert graph.step(torch.tensor([1, 1]), graph.joined(None, bad)).isnan().all()
+    cache.tensor.mul_(torch.nan)
+    assert graph.step(torch.tensor([1, 1]), graph.joined(None, cache)).isnan().all()
     logits, cache = prompts(decoder, 5, 6)
     assert steps(graph, graph.joined(None, cache), logits, 3) == steps(decoder, cache, logits, 3)
 
@@ -163,7 +163,7 @@ def test_who_needs_more_memory_has_given_back_what_he_had(decoder: Decoder) -> N
     had = weakref.ref(rows.layout.tensor)
     graph.record = record
     rows = graph.joined(rows, cache)
-    both = cache.joined(cache)
+    _, both = prompts(decoder, 5, beside=prompts(decoder, 5)[1])
     assert steps(graph, rows, logits.repeat(2, 1), 2) == steps(decoder, both, logits.repeat(2, 1), 2)
 
 
@@ -204,17 +204,15 @@ def test_a_large_block_is_given_back_when_little_is_needed(monkeypatch, decoder:
 def test_a_session_that_never_ends_needs_no_more_room_than_its_rows(decoder: Decoder, recording: bool) -> None:
     """Rows come and go for 700 steps; none is longer than 30."""
     decoding: Any = Graphs(decoder, rerun) if recording else decoder
-    _, cache = prompts(decoder, 10, 10)
-    rows = decoding.joined(None, cache)
+    _, rows = prompts(decoder, 10, 10, reader=decoding)
     for _ in range(35):
         for _ in range(20):
             decoding.step(torch.tensor([1, 2]), rows)
-        rows.keep([1])
-        rows = decoding.joined(rows, prompts(decoder, 10)[1])
-        rows.keep([1])
-        rows = decoding.joined(rows, prompts(decoder, 10)[1])
+        for _ in range(2):
+            rows.keep([1])
+            _, rows = prompts(decoder, 10, beside=rows, reader=decoding)
     assert max(rows.bounds) <= 30
-    assert (rows.layout if recording else rows).slots <= (256 if recording else 64)
+    assert (rows.layout if recording else rows).tensor.shape[4] <= (256 if recording else 32)
 
 
 def test_nothing_keeps_the_weights_when_the_recordings_go(decoder: Decoder) -> None:

@@ -12,6 +12,7 @@ import soundfile
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from backend.engine import cache
 from backend.engine.graphs import Graphs, Run
 from backend.engine.loading import CheckpointLoader
 from backend.engine.loops import LEAST_TOKENS
@@ -129,18 +130,20 @@ def test_a_random_model_says_what_the_package_says_until_it_loops(random_model, 
         assert len(said) >= LEAST_TOKENS or finished
 
 
-def test_the_cache_grows_beyond_its_room(random_model, clips) -> None:
-    clip = replace(clips[3], max_new_tokens=300)
-    session = tokens_of(random_model)
-    session.add([clip])
-    before = session._cache.slots
-    session._eos_ids = frozenset()
-    for _ in range(before + 5):
-        if session._rows:
-            session._rows[0].said = []  # it has said nothing that could be a loop
-        session._logits = torch.zeros_like(session._logits)
-        session.step()
-    assert session._cache.slots > before
+def test_rows_that_move_to_a_larger_block_go_on_as_they_were(monkeypatch, recognizer, clips) -> None:
+    monkeypatch.setattr(cache, "_STEP", 4)
+    monkeypatch.setattr(cache, "_AHEAD_ROWS", 1)
+    monkeypatch.setattr(cache, "_AHEAD_SLOTS", 0)
+    session = tokens_of(recognizer)
+    session.add(clips[:3])
+    found: dict[int, Any] = {}
+    blocks = [session._cache._block]
+    while len(session):
+        found |= {id(utterance): result for utterance, result in session.step()}
+        if len(session) and session._cache._block is not blocks[-1]:
+            blocks.append(session._cache._block)
+    assert len(blocks) > 3
+    assert [found[id(clip)][0] for clip in clips[:3]] == [generated(recognizer, clip) for clip in clips[:3]]
 
 
 def test_results_are_given_when_their_row_ends(recognizer, clips) -> None:
