@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
+from backend.engine.heap import LARGE
+
 _STEP = 32  # slots that all rows grow by, at once
 _AHEAD_ROWS, _AHEAD_SLOTS = 8, 256  # on a CPU a block is for a multiple of so many rows, and so many slots more
 _WASTE = 8  # times what the rows take may have been written to; then they move to a block of their own size
@@ -99,7 +101,8 @@ class Cache:
     def _lay_out(self, block: torch.Tensor, slots: int) -> None:
         """The rows in `block`, which may be the one in which they are, with `slots` each."""
         kept = min(self._slots, slots)
-        for held, place in zip(self.tensor, self._laid_out(block, self.rows, slots), strict=True):
+        layers = zip(self.tensor, self._laid_out(block, self.rows, slots), strict=True)
+        for held, place in layers if self.rows else ():
             place[..., :kept, :] = held[..., :kept, :].clone()  # which may lie in the way
             place[..., kept:, :] = 0
         self._block, self._slots = block, slots
@@ -113,15 +116,18 @@ class Cache:
         return rows * heads * slots * size
 
     def _new_block(self, rows: int, slots: int) -> torch.Tensor:
-        """(layers, 2, numbers). On a CPU a page takes memory from when it is written to: one of 4 KiB, not of 2 MiB."""
+        """(layers, 2, numbers), not initialised. On a CPU memory is taken by the page, from when one is written to."""
         like = self._block
         if like.device.type != "cpu":
             return like.new_empty(*like.shape[:2], self._laid_out_size(rows, slots))
-        count = like.shape[0] * 2 * self._laid_out_size(_rounded(rows, _AHEAD_ROWS), slots + _AHEAD_SLOTS)
-        memory = mmap.mmap(-1, count * like.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux's
+        size = self._laid_out_size(_rounded(rows, _AHEAD_ROWS), slots + _AHEAD_SLOTS)
+        bytes_ = like.shape[0] * 2 * size * like.itemsize
+        if bytes_ < LARGE:
+            return like.new_empty(*like.shape[:2], size)
+        memory = mmap.mmap(-1, bytes_, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux's: pages of 4 KiB, not of 2 MiB, which is more than a row needs
             memory.madvise(mmap.MADV_NOHUGEPAGE)
-        return torch.frombuffer(memory, dtype=like.dtype, count=count).view(*like.shape[:2], -1)
+        return torch.frombuffer(memory, dtype=like.dtype).view(*like.shape[:2], size)
 
 
 def _rounded(count: int, step: int) -> int:

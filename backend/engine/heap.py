@@ -13,7 +13,7 @@ from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _SMALL = 1 << 20
-_LARGE = 32 << 20  # the most that glibc takes, and where it ends by itself when blocks of that size are freed
+LARGE = 32 << 20  # what is larger is a mapping in any case: the most that glibc takes, and where it ends by itself
 
 
 def _glibc() -> Any:
@@ -38,8 +38,8 @@ def blocks_apart() -> Iterator[None]:
     try:
         yield
     finally:
-        libc.mallopt(_MMAP_THRESHOLD, _LARGE)
-        libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGE)  # as glibc itself has it
+        libc.mallopt(_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * LARGE)  # as glibc itself has it
         libc.malloc_trim(0)
 
 
