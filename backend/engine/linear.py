@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -72,7 +74,7 @@ _AT_A_TIME = 1 << 17  # weights: as float32 they stay in a core's cache, and on 
 
 
 class Int8:
-    """y = x Wᵀ + b in eight bits. x is float32; so is y."""
+    """y = x Wᵀ + b in eight bits. x is float32; so is y. To be packed before it is used."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         bytes_ = torch.empty(weight.shape, dtype=torch.int8)
@@ -87,12 +89,15 @@ class Int8:
             # torch asks to move to torchao, which has no CPU kernel of this kind
             warnings.simplefilter("ignore")
             zeros = torch.zeros_like(scales, dtype=torch.long)
-            quantized = torch._make_per_channel_quantized_tensor(bytes_, scales, zeros, 0)
-        del bytes_
-        torch.backends.quantized.engine = "fbgemm"
-        self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+            self._unpacked: Any = torch._make_per_channel_quantized_tensor(bytes_, scales, zeros, 0)
+        self._packed: Any = None
         self._bias = None if bias is None else bias.float()
         self.bytes = weight.numel() + 8 * weight.shape[0]
+
+    def pack(self) -> None:
+        """As FBGEMM multiplies it."""
+        torch.backends.quantized.engine = "fbgemm"
+        self._packed, self._unpacked = torch.ops.quantized.linear_prepack(self._unpacked, None), None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
@@ -108,9 +113,32 @@ class Int8:
 _STEPS = 127 if torch.cpu._is_vnni_supported() else 63
 
 
-def int8(modules: Sequence[nn.Linear]) -> Int8:
-    """The same as `dense`, in eight bits; the modules are left without weights."""
-    layer = Int8(*_stacked(modules))
-    for module in modules:
-        module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)
-    return layer
+_PACKED_AT_ONCE = 2
+
+
+@contextmanager
+def int8_layers() -> Iterator[MakeLayer]:
+    """`with int8_layers() as int8:` makes the same as `dense`, in eight bits, to be used afterwards.
+
+    The modules are left without weights. Layers are packed in threads while the next are read: FBGEMM takes one core
+    for each of them, and a third of a load.
+    """
+    with ThreadPoolExecutor(_PACKED_AT_ONCE, "pack") as threads:
+        packing: set[Future[None]] = set()
+
+        def int8(modules: Sequence[nn.Linear]) -> Int8:
+            layer = Int8(*_stacked(modules))
+            for module in modules:
+                module.weight = nn.Parameter(module.weight.new_empty(0), requires_grad=False)
+            if len(packing) == _PACKED_AT_ONCE:  # what waits takes memory
+                finish(FIRST_COMPLETED)
+            packing.add(threads.submit(layer.pack))
+            return layer
+
+        def finish(when: str) -> None:
+            for done in wait(packing, return_when=when).done:
+                packing.remove(done)
+                done.result()
+
+        yield int8
+        finish(ALL_COMPLETED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import Placement, at_once_s, mel_device, use_threads
 from backend.engine.hub import fetch
-from backend.engine.linear import Dense, Int8, dense, int8
+from backend.engine.linear import Dense, Int8, dense, int8_layers
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
 from backend.engine.recording import recorded
@@ -124,14 +125,16 @@ class QwenRecognizer:
         linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
         loaded.weights.fill(m for m in model.modules() if m not in linears and not any(m.children()))
 
-        def make(modules: Sequence[torch.nn.Linear]) -> Dense | Int8:
-            loaded.weights.fill(modules)  # one stack after the other: what it is made from is gone before the next
-            return int8(modules) if quantized else dense(modules)
-
         self.at_once_s = at_once_s(model.device)
         if model.device.type == "cpu":  # in float32 the convolutions take two thirds of the time this way
             thinker.audio_tower.to(memory_format=torch.channels_last)
-        self.decoder = Decoder(thinker, make, torch.float32 if quantized else None)
+        with int8_layers() if quantized else nullcontext(dense) as stacked:
+
+            def make(modules: Sequence[torch.nn.Linear]) -> Dense | Int8:
+                loaded.weights.fill(modules)  # one stack after the other: what it is made from is gone before the next
+                return stacked(modules)
+
+            self.decoder = Decoder(thinker, make, torch.float32 if quantized else None)
         loaded.weights.close()
         self._decoding = recorded(self.decoder, model.device) if graphs else self.decoder
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes

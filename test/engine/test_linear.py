@@ -6,12 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from backend.engine.linear import dense, int8
+from backend.engine.linear import Dense, Int8, dense, int8_layers
 
 
 def layers(*outputs: int, inputs: int = 64, bias: bool = False) -> list[nn.Linear]:
     torch.manual_seed(3)
     return [nn.Linear(inputs, out, bias=bias) for out in outputs]
+
+
+def int8(modules: list[nn.Linear]) -> Dense | Int8:
+    with int8_layers() as make:
+        return make(modules)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -47,3 +52,16 @@ def test_eight_bits_take_the_place_of_the_weights() -> None:
     layer = int8(modules)
     assert sum(module.weight.numel() for module in modules) == 0
     assert 64 * 64 <= layer.bytes <= 64 * 64 + 64 * 8
+
+
+@pytest.mark.parametrize("failing", [1, 4])
+def test_what_fails_while_a_layer_is_packed_fails_the_load(monkeypatch, failing: int) -> None:
+    def pack(layer: Int8) -> None:
+        packed.append(layer)
+        if len(packed) == failing:
+            raise MemoryError
+
+    packed: list[Int8] = []
+    monkeypatch.setattr(Int8, "pack", pack)
+    with pytest.raises(MemoryError), int8_layers() as make:
+        list(map(make, [layers(4) for _ in range(4)]))
