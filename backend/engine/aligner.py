@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from backend.engine.device import at_once_s, mel_device
+from backend.engine.linear import pack_within
 from backend.engine.monotone import best_times, refined
 from backend.engine.qwen import Loaded, default_dtype, padded, weight_bytes
 from backend.engine.recognizer import AlignedUnit, Passage
@@ -36,6 +37,7 @@ class QwenAligner:
         self.at_once_s = at_once_s(model.device)
         if model.device.type == "cpu":
             model.thinker.audio_tower.to(memory_format=torch.channels_last)  # see qwen.py
+        pack_within(model)
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000
         self.weight_bytes = weight_bytes(model)

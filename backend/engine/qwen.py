@@ -24,7 +24,7 @@ from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import Placement, at_once_s, mel_device, use_threads
 from backend.engine.hub import fetch
-from backend.engine.linear import Dense, Int8, dense, int8_layers
+from backend.engine.linear import Dense, Int8, Packed, dense, int8_layers, pack_within, packed
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
 from backend.engine.recording import recorded
@@ -103,7 +103,7 @@ def _eos_ids(loaded: Loaded) -> list[int]:
 def weight_bytes(model: torch.nn.Module) -> int:
     """Bytes of the distinct tensors of a model: tied weights count once."""
     tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
-    return sum(tensors.values())
+    return sum(tensors.values()) + sum(part.bytes for part in model.modules() if isinstance(part, Packed))
 
 
 def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -128,11 +128,13 @@ class QwenRecognizer:
         self.at_once_s = at_once_s(model.device)
         if model.device.type == "cpu":  # in float32 the convolutions take two thirds of the time this way
             thinker.audio_tower.to(memory_format=torch.channels_last)
-        with int8_layers() if quantized else nullcontext(dense) as stacked:
+        pack_within(thinker.audio_tower)
+        embedding = thinker.model.embed_tokens.weight  # which is the head's weight, too, in all that were published
+        with int8_layers() if quantized else nullcontext(packed) as stacked:
 
-            def make(modules: Sequence[torch.nn.Linear]) -> Dense | Int8:
+            def make(modules: Sequence[torch.nn.Linear]) -> Dense | Packed | Int8:
                 loaded.weights.fill(modules)  # one stack after the other: what it is made from is gone before the next
-                return stacked(modules)
+                return dense(modules) if modules[0].weight is embedding and not quantized else stacked(modules)
 
             self.decoder = Decoder(thinker, make, torch.float32 if quantized else None)
         loaded.weights.close()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
+from backend.engine.device import choose
 from backend.engine.loading import CheckpointLoader
+from backend.engine.qwen import load
 from backend.options import LoadOptions
 
 
@@ -19,6 +23,15 @@ def demo_options(asr_folder: Path, aligner_folder: Path) -> LoadOptions:
 @pytest.fixture(scope="session")
 def recognizer(demo_options: LoadOptions):
     return CheckpointLoader().load_recognizer(demo_options)
+
+
+@pytest.fixture(scope="session")
+def package(asr_folder: Path) -> Any:
+    """The package's model of the same checkpoint, whose layers nobody has taken over."""
+    options = LoadOptions(model=str(asr_folder), dtype="float32")
+    loaded = load(Checkpoint(str(asr_folder), local=True), choose(options))
+    loaded.weights.fill([loaded.model])
+    return loaded.model
 
 
 @pytest.fixture(scope="session")

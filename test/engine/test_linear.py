@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from backend.engine.linear import Dense, Int8, dense, int8_layers
+from backend.engine.linear import Dense, Int8, Packed, can_pack, dense, int8_layers, pack_within, packed
 
 
 def layers(*outputs: int, inputs: int = 64, bias: bool = False) -> list[nn.Linear]:
@@ -14,7 +14,7 @@ def layers(*outputs: int, inputs: int = 64, bias: bool = False) -> list[nn.Linea
     return [nn.Linear(inputs, out, bias=bias) for out in outputs]
 
 
-def int8(modules: list[nn.Linear]) -> Dense | Int8:
+def int8(modules: list[nn.Linear]) -> Dense | Packed | Int8:
     with int8_layers() as make:
         return make(modules)
 
@@ -28,6 +28,47 @@ def test_stacked_layers_give_their_outputs_side_by_side_from_one_copy(bias: bool
     torch.testing.assert_close(stack(x), apart)
     assert {m.weight.untyped_storage().data_ptr() for m in modules} == {stack.weight.untyped_storage().data_ptr()}
     torch.testing.assert_close(torch.cat([module(x) for module in modules], dim=-1), apart)
+
+
+needs_onednn = pytest.mark.skipif(not can_pack(torch.empty(0)), reason="torch has no oneDNN here")
+
+
+@needs_onednn
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [(1,), (8,), (2, 3), (1, 1)])
+def test_packed_layers_give_what_they_gave_and_are_the_only_copy(dtype, rows, bias: bool) -> None:
+    modules = [module.to(dtype) for module in layers(8, 4, 4, bias=bias)]
+    if not can_pack(modules[0].weight):
+        pytest.skip("no bf16 here")
+    x = torch.randn(*rows, 64, dtype=dtype)
+    with torch.inference_mode():
+        apart = torch.cat([module(x) for module in modules], dim=-1)
+        stack = packed(modules)
+        torch.testing.assert_close(stack(x), apart, atol=1e-2 if dtype is torch.bfloat16 else 1e-6, rtol=1e-5)
+    assert sum(module.weight.numel() for module in modules) == 0
+    assert stack.bytes == 16 * 64 * dtype.itemsize
+
+
+@needs_onednn
+def test_a_models_linear_layers_are_packed_in_their_places() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.Sequential(nn.GELU(), nn.Linear(16, 8, bias=False)), nn.Embedding(16, 8))
+    head = nn.Linear(8, 16, bias=False)
+    head.weight = model[2].weight
+    model.append(head)
+    x = torch.randn(3, 8)
+    with torch.inference_mode():
+        before = model[1](model[0](x))
+        pack_within(model)
+        torch.testing.assert_close(model[1](model[0](x)), before)
+    assert [type(part) for part in (model[0], model[1][1], model[3])] == [Packed, Packed, nn.Linear]
+    assert model[3].weight is model[2].weight
+
+
+def test_float32_is_not_left_to_mkl() -> None:
+    (module,) = modules = layers(8)
+    x = torch.randn(2, 3, 64)
+    torch.testing.assert_close(dense(modules)(x), module(x))
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import soundfile
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from backend.engine import cache
+from backend.engine import cache, linear
 from backend.engine.graphs import Graphs, Run
 from backend.engine.loading import CheckpointLoader
 from backend.engine.loops import LEAST_TOKENS
@@ -48,13 +49,13 @@ def run(session: QwenSession) -> dict[int, Any]:
     return found
 
 
-def generated(recognizer: QwenRecognizer, utterance: Utterance) -> list[int]:
+def generated(recognizer: QwenRecognizer, package: Any, utterance: Utterance) -> list[int]:
     """What the package's model says, alone, up to its end or the budget."""
     inputs = recognizer.processor(
         text=[recognizer._prompt(utterance)], audio=[utterance.samples], return_tensors="pt", padding=True
     )
     with torch.inference_mode():
-        ids = recognizer.model.thinker.generate(
+        ids = package.thinker.generate(
             **inputs.to(recognizer.model.dtype),
             max_new_tokens=utterance.max_new_tokens,
             eos_token_id=recognizer.eos_ids,
@@ -81,30 +82,31 @@ class Filled:
 
 
 @pytest.fixture(scope="module")
-def random_model(recognizer: QwenRecognizer) -> QwenRecognizer:
+def random_model(recognizer: QwenRecognizer) -> tuple[QwenRecognizer, Any]:
+    """Ours, and the package's with the same weights."""
     torch.manual_seed(5)
     model = type(recognizer.model)(recognizer.model.config).eval()
     for parameter in model.thinker.model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     model.generation_config.eos_token_id = recognizer.eos_ids
-    return QwenRecognizer(Loaded(model, recognizer.processor, Filled()))
+    return QwenRecognizer(Loaded(copy.deepcopy(model), recognizer.processor, Filled())), model
 
 
-def test_alone_it_says_what_the_package_says(recognizer, decoding, clips) -> None:
+def test_alone_it_says_what_the_package_says(recognizer, package, decoding, clips) -> None:
     for clip in clips:
         session = tokens_of(recognizer, decoding)
         session.add([clip])
-        assert run(session)[id(clip)] == (generated(recognizer, clip), True, False)
+        assert run(session)[id(clip)] == (generated(recognizer, package, clip), True, False)
 
 
-def test_a_mixed_batch_says_what_its_members_say_alone(recognizer, decoding, clips) -> None:
+def test_a_mixed_batch_says_what_its_members_say_alone(recognizer, package, decoding, clips) -> None:
     session = tokens_of(recognizer, decoding)
     session.add(clips)
     found = run(session)
-    assert [found[id(clip)][0] for clip in clips] == [generated(recognizer, clip) for clip in clips]
+    assert [found[id(clip)][0] for clip in clips] == [generated(recognizer, package, clip) for clip in clips]
 
 
-def test_rows_that_join_between_steps_and_leave_midway_change_nobodys_words(recognizer, decoding, clips) -> None:
+def test_rows_that_join_between_steps_and_leave_midway_change_no_words(recognizer, package, decoding, clips) -> None:
     session = tokens_of(recognizer, decoding)
     found: dict[int, Any] = {}
     left = replace(clips[0])  # an object of its own, dropped while it runs
@@ -116,21 +118,21 @@ def test_rows_that_join_between_steps_and_leave_midway_change_nobodys_words(reco
             session.drop(left)
     found |= run(session)
     assert id(left) not in found
-    assert [found[id(clip)][0] for clip in clips] == [generated(recognizer, clip) for clip in clips]
+    assert [found[id(clip)][0] for clip in clips] == [generated(recognizer, package, clip) for clip in clips]
 
 
 def test_a_random_model_says_what_the_package_says_until_it_loops(random_model, clips) -> None:
-    session = tokens_of(random_model)
+    session = tokens_of(random_model[0])
     session.add(clips)
     found = run(session)
     for clip in clips:
         said, finished, looped = found[id(clip)]
-        assert said == generated(random_model, clip)[: len(said)]
+        assert said == generated(*random_model, clip)[: len(said)]
         assert finished or looped or len(said) == clip.max_new_tokens
         assert len(said) >= LEAST_TOKENS or finished
 
 
-def test_rows_that_move_to_a_larger_block_go_on_as_they_were(monkeypatch, recognizer, clips) -> None:
+def test_rows_that_move_to_a_larger_block_go_on_as_they_were(monkeypatch, recognizer, package, clips) -> None:
     monkeypatch.setattr(cache, "_STEP", 4)
     monkeypatch.setattr(cache, "_AHEAD_ROWS", 1)
     monkeypatch.setattr(cache, "_AHEAD_SLOTS", 0)
@@ -143,7 +145,7 @@ def test_rows_that_move_to_a_larger_block_go_on_as_they_were(monkeypatch, recogn
         if len(session) and session._cache._block is not blocks[-1]:
             blocks.append(session._cache._block)
     assert len(blocks) > 3
-    assert [found[id(clip)][0] for clip in clips[:3]] == [generated(recognizer, clip) for clip in clips[:3]]
+    assert [found[id(clip)][0] for clip in clips[:3]] == [generated(recognizer, package, clip) for clip in clips[:3]]
 
 
 def test_results_are_given_when_their_row_ends(recognizer, clips) -> None:
@@ -157,22 +159,34 @@ def test_results_are_given_when_their_row_ends(recognizer, clips) -> None:
     assert len(session) == 1
 
 
-def test_a_failing_prompt_changes_nothing(recognizer, clips) -> None:
+def test_a_failing_prompt_changes_nothing(recognizer, package, clips) -> None:
     session = tokens_of(recognizer)
     session.add([clips[1]])
     session.step()
     with pytest.raises(Exception):  # noqa: B017 - whatever the processor makes of it
         session.add([replace(clips[1], samples=np.zeros((2, 2, 2), np.float32))])
-    assert run(session)[id(clips[1])][0] == generated(recognizer, clips[1])
+    assert run(session)[id(clips[1])][0] == generated(recognizer, package, clips[1])
 
 
-def test_the_packages_model_and_ours_share_their_weights(recognizer) -> None:
+def test_without_onednn_the_packages_model_and_ours_share_their_weights(monkeypatch, demo_options) -> None:
     """The stacked projections are the model's own: it computes with views of them, and no byte is held twice."""
+    monkeypatch.setattr(linear, "can_pack", lambda weight: False)
+    recognizer: Any = CheckpointLoader().load_recognizer(demo_options)
     layer = recognizer.model.thinker.model.layers[0].self_attn
     stack = recognizer.decoder.layers[0].qkv.weight
     held = stack.untyped_storage().data_ptr()
     assert all(p.weight.untyped_storage().data_ptr() == held for p in (layer.q_proj, layer.k_proj, layer.v_proj))
     assert stack.shape[0] == layer.q_proj.out_features + 2 * layer.k_proj.out_features
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_packed_or_not_it_hears_the_same_words_in_the_same_memory(monkeypatch, demo_options, clips, dtype) -> None:
+    options = replace(demo_options, dtype=dtype)
+    packed: Any = CheckpointLoader().load_recognizer(options)
+    monkeypatch.setattr(linear, "can_pack", lambda weight: False)
+    dense: Any = CheckpointLoader().load_recognizer(options)
+    assert [r.text for r in packed.recognize(clips[:5])] == [r.text for r in dense.recognize(clips[:5])]
+    assert packed.weight_bytes == dense.weight_bytes
 
 
 def test_a_penalty_makes_what_was_said_less_likely(recognizer, clips) -> None:
