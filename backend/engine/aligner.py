@@ -32,12 +32,12 @@ class QwenAligner:
     def __init__(self, loaded: Loaded) -> None:
         self.model = model = loaded.model
         self.processor = loaded.processor
+        pack_within(model, loaded.weights.fill)
         loaded.weights.fill([model])
         loaded.weights.close()
         self.at_once_s = at_once_s(model.device)
         if model.device.type == "cpu":
             model.thinker.audio_tower.to(memory_format=torch.channels_last)  # see qwen.py
-        pack_within(model)
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000
         self.weight_bytes = weight_bytes(model)

@@ -112,13 +112,18 @@ def packed(modules: Sequence[nn.Linear]) -> Packed | Dense:
     return layer
 
 
-def pack_within(model: nn.Module) -> None:
-    """Put packed layers in the place of a model's linear ones, but for those whose weights are an embedding's, too."""
+def pack_within(model: nn.Module, fill: Callable[[Sequence[nn.Module]], None]) -> None:
+    """Put packed layers in the place of a model's linear ones, but for those whose weights are an embedding's, too.
+
+    `fill` reads what modules need, one layer at a time: what it is made from is gone before the next.
+    """
     embedded = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     for parent in list(model.modules()):
         for name, part in parent.named_children():
-            if type(part) is nn.Linear and can_pack(part.weight) and id(part.weight) not in embedded:
-                setattr(parent, name, packed([part]))
+            if type(part) is nn.Linear and id(part.weight) not in embedded:
+                fill([part])
+                if can_pack(part.weight):
+                    setattr(parent, name, packed([part]))
 
 
 def _strip(modules: Sequence[nn.Linear]) -> None:

@@ -122,13 +122,13 @@ class QwenRecognizer:
         self.processor = loaded.processor
         self.eos_ids = _eos_ids(loaded)
         thinker = model.thinker
+        pack_within(thinker.audio_tower, loaded.weights.fill)
         linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
         loaded.weights.fill(m for m in model.modules() if m not in linears and not any(m.children()))
 
         self.at_once_s = at_once_s(model.device)
         if model.device.type == "cpu":  # in float32 the convolutions take two thirds of the time this way
             thinker.audio_tower.to(memory_format=torch.channels_last)
-        pack_within(thinker.audio_tower)
         embedding = thinker.model.embed_tokens.weight  # which is the head's weight, too, in all that were published
         with int8_layers() if quantized else nullcontext(packed) as stacked:
 

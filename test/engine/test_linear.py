@@ -57,12 +57,15 @@ def test_a_models_linear_layers_are_packed_in_their_places() -> None:
     head.weight = model[2].weight
     model.append(head)
     x = torch.randn(3, 8)
+    first, second = model[0], model[1][1]
+    filled: list[nn.Module] = []
     with torch.inference_mode():
         before = model[1](model[0](x))
-        pack_within(model)
+        pack_within(model, filled.extend)
         torch.testing.assert_close(model[1](model[0](x)), before)
     assert [type(part) for part in (model[0], model[1][1], model[3])] == [Packed, Packed, nn.Linear]
     assert model[3].weight is model[2].weight
+    assert filled == [first, second]
 
 
 def test_float32_is_not_left_to_mkl() -> None:
