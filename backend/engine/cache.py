@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 
@@ -125,7 +126,7 @@ class Cache:
         if bytes_ < LARGE:
             return like.new_empty(*like.shape[:2], size)
         memory = mmap.mmap(-1, bytes_, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux's: pages of 4 KiB, not of 2 MiB, which is more than a row needs
+        with suppress(AttributeError, OSError):  # a row needs less than a huge page; not all kernels have any
             memory.madvise(mmap.MADV_NOHUGEPAGE)
         return torch.frombuffer(memory, dtype=like.dtype).view(*like.shape[:2], size)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import random
 import re
 from pathlib import Path
@@ -80,6 +82,20 @@ def test_few_rows_do_not_keep_the_memory_of_many() -> None:
     cache.keep([0, 1])
     assert cache.tensor.data_ptr() != block
     assert cache.tensor[0, 0, :, 0, :5, 0].tolist() == [[19.0] * 5, [3.0] * 5]
+
+
+def test_a_kernel_without_huge_pages_refuses_to_be_told_so(monkeypatch) -> None:
+    class Mapping(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            asked.append(len(self))
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    asked: list[int] = []
+    monkeypatch.setattr(under_test.mmap, "mmap", Mapping)
+    cache = Cache(28, 8, 128, LIKE)
+    enter(cache, [2], torch.ones(1))
+    assert asked == [cache._block.nbytes]
+    assert cache.tensor[..., :2, :].min() == 1
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
