@@ -231,6 +231,9 @@ async def _flat(parts: Iterable[Coroutine[Any, Any, list[Heard]]]) -> list[Heard
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """The results of all, in order; as soon as one fails the others are cancelled."""
+    coroutines = list(coroutines)
+    if len(coroutines) == 1:  # a short clip, which tasks would cost some turns of the event loop
+        return [await coroutines[0]]
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)

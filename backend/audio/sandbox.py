@@ -83,10 +83,14 @@ class Sandbox:
         """The recording in the open file `fd`. Raises UndecodableAudio, Cancelled, OutOfMemory, EngineFailure."""
         self._is_whole = False
         with new_store() as store:
-            pace = Pace(self._look(fd, store))
+            pace: Pace | None = None  # most files are decoded before anyone looks
 
             def has_to_end() -> bool:
-                if pace.is_lost(self._look(fd, store)):
+                nonlocal pace
+                seen = self._look(fd, store)
+                if pace is None:
+                    pace = Pace(seen)
+                elif pace.is_lost(seen):
                     _log.warning("a decoder was lost in a file; it is ended")
                     raise UndecodableAudio(TOO_SLOW)
                 return is_gone()

@@ -109,8 +109,12 @@ class Accounting(grpc.aio.ServerInterceptor):
         finally:
             account.total_s = time.monotonic() - began
             self._ledger.close(account)
-            if account.method in _LOGGED:
-                log.write_request(account.line(whole=_LOGGED[account.method]))
+            if account.method in _LOGGED:  # the reply goes first
+                asyncio.get_running_loop().call_soon(_log, account)
+
+
+def _log(account: Account) -> None:
+    log.write_request(account.line(whole=_LOGGED[account.method]))
 
 
 _HANDLER: dict[tuple[bool, bool], Callable[..., _Handler]] = {  # by what streams: requests, replies
