@@ -1,8 +1,8 @@
 """Qwen3's text model as few, large operations over a cache that is there beforehand.
 
 The arithmetic is the package's (test_session.py holds both against each other); the shape of the work is ours: stacked
-projections, the head on the last position only, keys and values written in place, and queries that share a key head
-as one attention call. Prompts stand at the left of their rows: what follows a row's end is masked by causality while
+projections, the head on the last position only, keys and values written in place, and one call for how a token attends
+(engine/attention). Prompts stand at the left of their rows: what follows a row's end is masked by causality while
 the prompts are read, and by `lengths` afterwards.
 """
 
@@ -14,34 +14,9 @@ import torch
 from torch import nn
 from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
+from backend.engine.attention import Attention, Heads, Plain, attention_for
 from backend.engine.cache import Cache
 from backend.engine.linear import MakeLayer, dense
-
-
-def _mask(lengths: torch.Tensor, held: torch.Tensor, sharing: int) -> torch.Tensor:
-    """What keeps rows of these lengths from slots they have not written, for `_attended`: 0 or -inf.
-
-    (rows · key heads, heads that share a key head, slots), one for all layers, in the dtype to attend in. On a CPU that
-    is float32 for one row: its products are too small for what oneDNN prepares for each one in sixteen bits.
-    """
-    _, rows, key_heads, slots, _ = held.shape
-    dtype = torch.float32 if rows == 1 and held.device.type == "cpu" else held.dtype
-    unused = torch.arange(slots, device=held.device) > lengths[:, None]
-    mask = torch.zeros_like(unused, dtype=dtype).masked_fill_(unused, -torch.inf)
-    return mask[:, None, None].expand(rows, key_heads, sharing, slots).reshape(-1, sharing, slots)
-
-
-def _attended(queries: torch.Tensor, held: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """One query for each head (rows, heads, head size) over a layer's cache (2, rows, key heads, slots, head size).
-
-    Two products over every slot, used or not: neither the slots in use nor a key head for each of its queries is copied
-    to be multiplied. For eight rows in bf16 torch's flash attention on CPUs takes a third longer.
-    """
-    _, rows, key_heads, slots, size = held.shape
-    keys, values = held.view(2, rows * key_heads, slots, size).to(mask.dtype)
-    asked = queries.reshape(rows * key_heads, -1, size).to(mask.dtype)
-    scores = torch.baddbmm(mask, asked, keys.transpose(1, 2), alpha=size**-0.5)
-    return torch.bmm(scores.softmax(dim=-1), values).view(rows, 1, -1)
 
 
 class _Layer:
@@ -55,13 +30,11 @@ class _Layer:
         self.down = make([mlp.down_proj])
         self.before_attention: torch.Tensor = layer.input_layernorm.weight.to(dtype)
         self.before_mlp: torch.Tensor = layer.post_attention_layernorm.weight.to(dtype)
-        self.heads = attention.q_proj.out_features // attention.head_dim
-        self.key_heads = attention.k_proj.out_features // attention.head_dim
-        self.head_size: int = attention.head_dim
-        # (heads + key heads, head size): queries and keys are normalised and rotated together
-        self.head_norm = torch.cat([
-            attention.q_norm.weight.expand(self.heads, -1), attention.k_norm.weight.expand(self.key_heads, -1)
-        ]).to(dtype)  # fmt: skip
+        queries = attention.q_proj.out_features // attention.head_dim
+        keys = attention.k_proj.out_features // attention.head_dim
+        norms = attention.q_norm.weight.expand(queries, -1), attention.k_norm.weight.expand(keys, -1)
+        epsilon: float = attention.q_norm.variance_epsilon
+        self.heads = Heads(queries, keys, attention.head_dim, torch.cat(norms).to(dtype), epsilon)
 
 
 class Decoder:
@@ -79,6 +52,7 @@ class Decoder:
         self.norm: torch.Tensor = text.norm.weight.to(self.dtype)
         self.epsilon: float = text.norm.variance_epsilon
         self._rotary = text.rotary_emb
+        self._attention = attention_for(self.layers[0].heads, self._embedding.weight)
         self._angles = torch.empty(0)  # cosine and sine of every position so far, (2, positions, head size)
 
     @property
@@ -109,13 +83,14 @@ class Decoder:
         rows, longest, _ = embedded.shape
         device = embedded.device
         if cache is None:
-            layer = self.layers[0]
-            cache = Cache(len(self.layers), layer.key_heads, layer.head_size, self._embedding.weight)
+            heads = self.layers[0].heads
+            cache = Cache(len(self.layers), heads.keys, heads.size, self._embedding.weight)
         guests = cache.guests(rows, longest)
         angles = self.angles(longest)[:, None, :longest]
         hidden = embedded
         for layer, held in zip(self.layers, guests, strict=True):
-            queries, keys, values = (part.transpose(1, 2) for part in self._projected(layer, hidden, angles))
+            apart = layer.heads.apart(self._projected(layer, hidden), angles)
+            queries, keys, values = (part.transpose(1, 2) for part in apart)
             held[0], held[1] = keys, values
             attended = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
             hidden = self._mixed(layer, hidden, attended.transpose(1, 2))
@@ -128,23 +103,23 @@ class Decoder:
         if len(tokens) != cache.rows:
             raise ValueError("a token for each row")
         held = cache.grow()
-        logits = self.advanced(tokens, held, cache.lengths, self.angles(held.shape[4]))
+        logits = self.advanced(tokens, held, cache.lengths, self.angles(held.shape[4]), self._attention)
         cache.advance()
         return logits
 
     def advanced(
-        self, tokens: torch.Tensor, cache: torch.Tensor, lengths: torch.Tensor, angles: torch.Tensor
+        self,
+        tokens: torch.Tensor,
+        cache: torch.Tensor,
+        lengths: torch.Tensor,
+        angles: torch.Tensor,
+        attention: Attention = Plain,
     ) -> torch.Tensor:
         """A step on the slots of a cache, in which there is room. It asks for no value, so it can be recorded."""
-        rows = torch.arange(len(tokens), device=tokens.device)
-        angles = angles[:, lengths][:, :, None]  # 2, rows, 1, head size
+        attend = attention(lengths, angles[:, lengths])
         hidden = self.embed(tokens)[:, None]
-        mask = _mask(lengths, cache[0], self.layers[0].heads // self.layers[0].key_heads)
         for layer, held in zip(self.layers, cache, strict=True):
-            queries, keys, values = self._projected(layer, hidden, angles)
-            held[0, rows, :, lengths] = keys[:, 0].to(held.dtype)
-            held[1, rows, :, lengths] = values[:, 0].to(held.dtype)
-            hidden = self._mixed(layer, hidden, _attended(queries[:, 0], held, mask).to(self.dtype))
+            hidden = self._mixed(layer, hidden, attend(layer.heads, self._projected(layer, hidden), held))
         return self._logits(hidden[:, 0])
 
     def angles(self, positions: int) -> torch.Tensor:
@@ -154,18 +129,9 @@ class Decoder:
             self._angles = torch.stack(self._rotary(self.norm, every))[:, 0]
         return self._angles
 
-    def _projected(
-        self, layer: _Layer, hidden: torch.Tensor, angles: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys and values of a layer, (rows, positions, heads, head size), rotated to their positions."""
-        heads = layer.qkv(self._normed(hidden, layer.before_attention)).view(*hidden.shape[:2], -1, layer.head_size)
-        turning, values = torch.split(heads, [layer.heads + layer.key_heads, layer.key_heads], dim=-2)
-        turning = rms_norm(turning, turning.shape[-1:], eps=self.epsilon) * layer.head_norm
-        cosine, sine = angles.unsqueeze(-2)
-        first, second = turning.chunk(2, dim=-1)
-        turned = turning * cosine + torch.cat((-second, first), dim=-1) * sine
-        queries, keys = torch.split(turned, [layer.heads, layer.key_heads], dim=-2)
-        return queries, keys, values
+    def _projected(self, layer: _Layer, hidden: torch.Tensor) -> torch.Tensor:
+        """What a layer attends with, (rows, positions, all heads)."""
+        return layer.qkv(self._normed(hidden, layer.before_attention))
 
     def _mixed(self, layer: _Layer, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """What a layer leaves: (rows, positions, hidden)."""
