@@ -90,27 +90,32 @@ write_stubs() {
   "$venv/bin/python" -c 'import backend.wire.backend_pb2_grpc' # stubs and libraries that do not fit each other fail here
 }
 
-compile_attention() { # where that cannot be done the backend computes the same by torch
-  local library=backend/engine/libattention.so cc="${CC:-cc}" openmp built
+compile_attention() { # 1 where that cannot be done; the backend then computes the same by torch
+  local library=backend/engine/libattention.so source=backend/engine/attention.c openmp digest without
+  without="so a CPU takes up to a third longer for each token; gcc 9 or later and libc6-dev are needed (apt-get install gcc libc6-dev)"
   rm -f "$library"
-  if ! command -v "$cc" >/dev/null; then
-    say "no C compiler here, so a CPU decodes up to a quarter slower; on Debian and Ubuntu: apt-get install gcc libc6-dev"
+  if ! command -v "${cc[0]}" >/dev/null; then
+    say "no C compiler here, $without"
     return 1
   fi
   # Linked to torch's own OpenMP, wherever its wheel has it: the threads of a second one would be in the way of the first.
   openmp="$("$venv/bin/python" -c '
 import importlib.util, pathlib
 torch = pathlib.Path(importlib.util.find_spec("torch").submodule_search_locations[0])
-print(next((path for place in ("torch/lib", "torch.libs") for path in torch.parent.glob(place + "/libgomp*")), "-fopenmp"))')"
-  built="$(mktemp -d)"
-  if "$cc" -O3 -fopenmp -fPIC -fno-math-errno -fno-trapping-math -Wno-psabi -c -o "$built/attention.o" backend/engine/attention.c &&
-    "$cc" -shared -o "$built/attention.so" "$built/attention.o" "$openmp"; then
-    mv "$built/attention.so" "$library"
-  else
-    say "$cc does not compile backend/engine/attention.c (gcc does), so a CPU decodes up to a quarter slower"
+print(next(path for place in ("torch/lib", "torch.libs") for path in torch.parent.glob(place + "/libgomp*")))' 2>/dev/null)" || {
+    say "this torch has no GNU OpenMP, so a CPU takes up to a third longer for each token"
+    return 1
+  }
+  digest="$("$venv/bin/python" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$source")"
+  if "${cc[@]}" -O3 -fopenmp -fPIC -fno-math-errno -fno-trapping-math -Wno-psabi -DSOURCE="\"$digest\"" -c -o "$library.o" "$source" &&
+    "${cc[@]}" -shared -o "$library.new" "$library.o" "$openmp" && mv -f "$library.new" "$library" &&
+    "$venv/bin/python" -c 'import sys; from backend.engine import attention; sys.exit(attention._compiled is None)'; then
+    rm -f "$library.o"
+    return 0
   fi
-  rm -rf "$built"
-  [[ -f "$library" ]]
+  rm -f "$library" "$library.o" "$library.new"
+  say "${cc[*]} does not compile $source for this torch, $without"
+  return 1
 }
 
 main() {
@@ -143,11 +148,15 @@ main() {
     echo "$wire" >"$venv/.wire"
   fi
 
-  local attention
-  attention="$(fingerprint install.sh "requirements-$kind.txt" backend/engine/attention.c)"
-  if ! is_stamped attention "$attention" || [[ ! -f backend/engine/libattention.so ]]; then
-    rm -f "$venv/.attention"
-    if compile_attention; then echo "$attention" >"$venv/.attention"; fi
+  local attention cc
+  read -ra cc <<<"${CC:-cc}" # a compiler that fails is tried again when it is another
+  attention="$(fingerprint install.sh "requirements-$kind.txt" backend/engine/attention.c) $("${cc[@]}" --version 2>/dev/null || true)"
+  if ! is_stamped attention "$attention, failed" && ! { is_stamped attention "$attention" && [[ -f backend/engine/libattention.so ]]; }; then
+    if compile_attention; then
+      echo "$attention" >"$venv/.attention"
+    else
+      echo "$attention, failed" >"$venv/.attention"
+    fi
   fi
 }
 

@@ -31,7 +31,7 @@ class Look:
 
 
 class Pace:
-    """One job's progress, from the look at its beginning on."""
+    """One job's progress, from the first look at it on."""
 
     def __init__(self, first: Look) -> None:
         self._first = first

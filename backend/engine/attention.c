@@ -1,10 +1,10 @@
 /* One token more of every row: its heads normalised and rotated, its key and value written, its queries answered.
 
-   In torch this is twenty small operations and two matrix products a layer, and for a product of two queries with a few
-   hundred keys a matrix library spends most of its time on preparing the keys. Here keys and values are read once, where
-   they lie, and nothing is written but a row's own. What is computed is computed in float32, whatever it is kept in.
+   In torch this is twenty small operations and two matrix products a layer, and for a product of two queries with a
+   few hundred keys a matrix library spends most of its time on preparing the keys. Here keys and values are read once,
+   where they lie, and nothing is written but a row's own. All is computed in float32, whatever it is kept in.
 
-   Called by engine/attention.py, which says what the arguments are. `install.sh` compiles it where there is a compiler. */
+   Called by engine/attention.py, which says what the arguments are; install.sh compiles it. */
 
 #include <math.h>
 #include <stdint.h>
@@ -13,14 +13,8 @@
 #define MOST_SHARING 16 /* queries that share a key head; both bounds are known to engine/attention.py */
 #define MOST_SIZE 256   /* numbers of a head */
 #define BLOCK 64        /* slots whose scores are held at once */
-#define LANES 16        /* numbers that are computed at once, of which heads have a multiple */
+#define LANES 8         /* numbers that are computed at once, of which heads have a multiple */
 
-/* One library for every processor: which version runs is decided when it is loaded, maybe not where it was compiled. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_EVERY_PROCESSOR __attribute__((target_clones("avx512f", "arch=haswell", "default")))
-#else
-#define FOR_EVERY_PROCESSOR
-#endif
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -37,6 +31,7 @@ typedef struct {
     int64_t rows, heads, key_heads, slots, size;
     float epsilon;
     int flow_is_16, cache_is_16; /* bfloat16, or float32: of projected and out, of keys and values */
+    int version;                 /* of `most_capable()` or less */
 } Step;
 
 INLINE float widened(uint16_t bits) {
@@ -71,9 +66,8 @@ INLINE Floats several(const void *numbers, int64_t place, int is_16) {
 }
 
 INLINE float added_up(Floats numbers) {
-    numbers += __builtin_shuffle(numbers, (Words){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7});
-    numbers += __builtin_shuffle(numbers, (Words){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11});
-    numbers += __builtin_shuffle(numbers, (Words){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13});
+    numbers += __builtin_shuffle(numbers, (Words){4, 5, 6, 7, 0, 1, 2, 3});
+    numbers += __builtin_shuffle(numbers, (Words){2, 3, 0, 1, 6, 7, 4, 5});
     return numbers[0] + numbers[1];
 }
 
@@ -118,8 +112,8 @@ INLINE void turned(const Step *step, int64_t row, int64_t head, int64_t size, in
     }
 }
 
-/* The queries of one row that share a key head, and their answers so far: the largest score, and the sums of the weights
-   and of the weighted values relative to it (arXiv 1805.02867), which shrink when a larger score comes. */
+/* The queries of one row that share a key head, and their answers so far: the largest score, and the sums of the
+   weights and of the weighted values relative to it (arXiv 1805.02867), which shrink when a larger score comes. */
 typedef struct {
     Floats queries[MOST_SHARING][MOST_SIZE / LANES], sums[MOST_SHARING][MOST_SIZE / LANES];
     float largest[MOST_SHARING], total[MOST_SHARING];
@@ -213,8 +207,8 @@ INLINE void answer(const Step *step, int64_t row, int64_t key_head, int64_t size
 }
 
 /* What all published models have is known to the compiler; the rest is the same, slower. */
-FOR_EVERY_PROCESSOR
-static void answer_any(const Step *step, int64_t row, int64_t key_head) {
+INLINE void answer_any(const Step *step, int64_t item) {
+    const int64_t row = item / step->key_heads, key_head = item % step->key_heads;
     const int64_t sharing = step->heads / step->key_heads;
     if (step->size == 128 && sharing == 2 && step->cache_is_16)
         answer(step, row, key_head, 128, 2, step->flow_is_16, 1);
@@ -224,9 +218,24 @@ static void answer_any(const Step *step, int64_t row, int64_t key_head) {
         answer(step, row, key_head, step->size, sharing, step->flow_is_16, step->cache_is_16);
 }
 
+/* Two versions, because the library may run elsewhere than where it was compiled. One with AVX-512 is no faster: this
+   one waits for memory. */
+static void on_any(const Step *step, int64_t item) { answer_any(step, item); }
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) static void with_avx2(const Step *step, int64_t item) { answer_any(step, item); }
+int most_capable(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#else
+#define with_avx2 on_any
+int most_capable(void) { return 0; }
+#endif
+
 void attend(const Step *step) {
+    static void (*const versions[])(const Step *, int64_t) = {on_any, with_avx2};
     const int64_t items = step->rows * step->key_heads;
 #pragma omp parallel for schedule(static)
     for (int64_t item = 0; item < items; item++)
-        answer_any(step, item / step->key_heads, item % step->key_heads);
+        versions[step->version](step, item);
 }
+
+const char *const source = SOURCE; /* the digest of this file, by which a library that is older is known */

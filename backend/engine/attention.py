@@ -10,6 +10,7 @@ Both write the token's keys and values into the cache, in the slot that `lengths
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from torch.nn.functional import rms_norm
 
 _log = logging.getLogger(__name__)
 
-_LIBRARY = Path(__file__).with_name("libattention.so")
-_MOST_SHARING, _MOST_SIZE, _LANES = 16, 256, 16  # as in attention.c
+_LIBRARY, _SOURCE = (Path(__file__).with_name(name) for name in ("libattention.so", "attention.c"))
+_MOST_SHARING, _MOST_SIZE, _LANES = 16, 256, 8  # as in attention.c
 _KEPT_IN = (torch.float32, torch.bfloat16)
 
 
@@ -117,6 +118,7 @@ class _Step(ctypes.Structure):
         ("epsilon", ctypes.c_float),
         ("flow_is_16", ctypes.c_int),
         ("cache_is_16", ctypes.c_int),
+        ("version", ctypes.c_int),
     )
 
 
@@ -127,7 +129,9 @@ class Compiled:
         self._lengths = lengths
         self._angles = angles.float().contiguous()
         self._out = torch.empty(0)
-        self._step = _Step(lengths=lengths.data_ptr(), angles=self._angles.data_ptr(), rows=len(lengths))
+        self._step = _Step(
+            lengths=lengths.data_ptr(), angles=self._angles.data_ptr(), rows=len(lengths), version=_version
+        )
 
     def __call__(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
         step, projected = self._step, projected.contiguous()
@@ -153,7 +157,7 @@ class Compiled:
 def attention_for(heads: Heads, kept: torch.Tensor) -> Attention:
     """The faster one that can be had."""
     if _compiled is None and kept.device.type == "cpu":
-        _log.info("install.sh found no C compiler; with one, a token takes up to a quarter less")
+        _log.info("attention is not compiled; where install.sh finds gcc, a token takes up to a quarter less")
     return Compiled if can_compile(heads, kept) else Plain
 
 
@@ -165,20 +169,29 @@ def can_compile(heads: Heads, kept: torch.Tensor) -> bool:
         and {kept.dtype, heads.norm.dtype} <= {*_KEPT_IN}
         and heads.queries % heads.keys == 0
         and heads.queries // heads.keys <= _MOST_SHARING
-        and heads.size % (2 * _LANES) == 0
+        and heads.size % _LANES == 0
         and heads.size <= _MOST_SIZE
     )
 
 
-def _loaded(path: Path) -> Any:
-    """Our own library; None where there was no compiler, or it was compiled for another kind of machine."""
-    if not path.exists():
+def _loaded(library: Path, source: Path = _SOURCE) -> Any:
+    """Our own library; None where there is none, or one that fits neither this machine nor what is called here."""
+    if not library.exists():
         return None
     try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        _log.warning("%s cannot be used here (%s); install.sh compiles it again", path.name, error)
-        return None
+        loaded = ctypes.CDLL(str(library))
+        if ctypes.c_char_p.in_dll(loaded, "source").value == _digest(source):
+            return loaded
+        cause = "it is not of this version"
+    except (OSError, ValueError) as error:  # of another kind of machine; without what we ask for
+        cause = str(error)
+    _log.warning("%s is not used (%s); remove it and run install.sh", library.name, cause)
+    return None
+
+
+def _digest(source: Path) -> bytes:
+    return hashlib.sha256(source.read_bytes()).hexdigest().encode()
 
 
 _compiled = _loaded(_LIBRARY)  # after torch, whose OpenMP it shares
+_version: int = _compiled.most_capable() if _compiled else 0

@@ -109,8 +109,16 @@ class Accounting(grpc.aio.ServerInterceptor):
         finally:
             account.total_s = time.monotonic() - began
             self._ledger.close(account)
-            if account.method in _LOGGED:  # the reply goes first
-                asyncio.get_running_loop().call_soon(_log, account)
+            if account.method in _LOGGED:
+                _log_soon(account)
+
+
+def _log_soon(account: Account) -> None:
+    """The reply goes first."""
+    try:
+        asyncio.get_running_loop().call_soon(_log, account)
+    except RuntimeError:  # the process ends, and the call with it
+        _log(account)
 
 
 def _log(account: Account) -> None:
