@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _LIBRARY, _SOURCE = (Path(__file__).with_name(name) for name in ("libattention.so", "attention.c"))
 _MOST_SHARING, _MOST_SIZE, _LANES = 16, 256, 8  # as in attention.c
-_KEPT_IN = (torch.float32, torch.bfloat16)
+_DTYPES = {torch.float32, torch.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ def can_compile(heads: Heads, kept: torch.Tensor) -> bool:
     return (
         _compiled is not None
         and kept.device.type == "cpu"
-        and {kept.dtype, heads.norm.dtype} <= {*_KEPT_IN}
+        and {kept.dtype, heads.norm.dtype} <= _DTYPES
         and heads.queries % heads.keys == 0
         and heads.queries // heads.keys <= _MOST_SHARING
         and heads.size % _LANES == 0

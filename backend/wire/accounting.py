@@ -116,12 +116,12 @@ class Accounting(grpc.aio.ServerInterceptor):
 def _log_soon(account: Account) -> None:
     """The reply goes first."""
     try:
-        asyncio.get_running_loop().call_soon(_log, account)
+        asyncio.get_running_loop().call_soon(_write, account)
     except RuntimeError:  # the process ends, and the call with it
-        _log(account)
+        _write(account)
 
 
-def _log(account: Account) -> None:
+def _write(account: Account) -> None:
     log.write_request(account.line(whole=_LOGGED[account.method]))
 
 

@@ -18,14 +18,8 @@ from backend.engine.attention import Compiled, Heads, Plain, attention_for, can_
 from backend.engine.decoder import Decoder
 
 F32, BF16 = torch.float32, torch.bfloat16
-HEADS = [
-    (16, 8, 128),
-    (6, 2, 32),
-    (4, 4, 64),
-    (16, 1, 64),
-    (1, 1, 256),
-    (2, 1, 24),
-]  # queries, keys, size; the first is the 0.6B's
+# queries, keys, size; the first is the 0.6B's
+HEADS = [(16, 8, 128), (6, 2, 32), (4, 4, 64), (16, 1, 64), (1, 1, 256), (2, 1, 24)]
 
 needs_compiler = pytest.mark.skipif(attention._compiled is None, reason="install.sh found no gcc")
 
@@ -43,7 +37,7 @@ def heads_of(queries: int, keys: int, size: int, dtype: torch.dtype = F32) -> He
     return Heads(queries, keys, size, 0.5 + torch.rand(queries + keys, size).to(dtype), 1e-6)
 
 
-class Row:
+class Rows:
     """Rows of the given lengths: what a layer projects for the next token of each, and what they have said."""
 
     def __init__(self, heads: Heads, lengths: list[int], flow: torch.dtype, kept: torch.dtype) -> None:
@@ -57,7 +51,7 @@ class Row:
             self.held[:, row, :, length:] = 0
 
 
-def both(heads: Heads, rows: Row) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+def both(heads: Heads, rows: Rows) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     """What each of the two gives, and the cache that it leaves."""
     plain, compiled = rows.held.clone(), rows.held.clone()
     one = Plain(rows.lengths, rows.angles)(heads, rows.projected, plain)
@@ -71,7 +65,7 @@ def both(heads: Heads, rows: Row) -> tuple[tuple[torch.Tensor, torch.Tensor], tu
 @pytest.mark.parametrize(("queries", "keys", "size"), HEADS)
 def test_it_is_what_torch_computes(queries: int, keys: int, size: int, lengths: list[int]) -> None:
     heads = heads_of(queries, keys, size)
-    (one, plain), (other, compiled) = both(heads, Row(heads, lengths, F32, F32))
+    (one, plain), (other, compiled) = both(heads, Rows(heads, lengths, F32, F32))
     torch.testing.assert_close(other, one, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-5)
 
@@ -83,7 +77,7 @@ def test_it_is_what_torch_computes(queries: int, keys: int, size: int, lengths: 
 def test_keys_and_values_in_sixteen_bits_are_read_as_they_are(queries: int, keys: int, size: int, flow) -> None:
     """The error against float64 is no larger than torch's own."""
     heads = heads_of(queries, keys, size, flow)
-    rows = Row(heads, [100, 7, 64], flow, BF16)
+    rows = Rows(heads, [100, 7, 64], flow, BF16)
     exact_heads = Heads(queries, keys, size, heads.norm.double(), heads.epsilon)
     exact_held = rows.held.double()
     exact = Plain(rows.lengths, rows.angles.double())(exact_heads, rows.projected.double(), exact_held)
@@ -94,9 +88,10 @@ def test_keys_and_values_in_sixteen_bits_are_read_as_they_are(queries: int, keys
 
 
 @needs_compiler
+@pytest.mark.usefixtures("version")
 def test_a_head_that_is_nearly_silent_is_not_brought_to_full_size() -> None:
     heads = Heads(2, 1, 32, torch.ones(3, 32), 1e-2)
-    rows = Row(heads, [0], F32, F32)
+    rows = Rows(heads, [0], F32, F32)
     rows.projected *= 0.01
     (_, plain), (_, compiled) = both(heads, rows)
     assert compiled[0].abs().max() < 0.5
@@ -107,7 +102,7 @@ def test_a_head_that_is_nearly_silent_is_not_brought_to_full_size() -> None:
 @pytest.mark.usefixtures("version")
 def test_what_is_kept_is_rounded_as_torch_rounds() -> None:
     heads = heads_of(1, 1, 32)
-    rows = Row(heads, [0], F32, BF16)
+    rows = Rows(heads, [0], F32, BF16)
     near = torch.tensor([1.0, 1.0 + 2**-8, 1.0 + 3 * 2**-8, 1.0 + 2**-8 + 2**-20, -(1.0 + 2**-8), 1e-40, 3.4e38, 0.0])
     odd = torch.tensor([0x7F800000, -0x800000, 0x7FC00000, 0x7FFFFFFF, -0x80000000], dtype=torch.int32).view(F32)
     values = torch.cat([near, odd, torch.randn(19)])
@@ -123,7 +118,7 @@ def test_what_is_kept_is_rounded_as_torch_rounds() -> None:
 @pytest.mark.parametrize("place", ["projected", "keys", "values"])
 def test_what_is_no_number_is_not_hidden(place: str) -> None:
     heads = heads_of(2, 1, 32)
-    rows = Row(heads, [70], F32, BF16)
+    rows = Rows(heads, [70], F32, BF16)
     spoilt = {"projected": rows.projected[0, 0], "keys": rows.held[0, 0, 0, 5], "values": rows.held[1, 0, 0, 5]}[place]
     spoilt[3] = float("nan")
     _, (given, _) = both(heads, rows)
@@ -135,7 +130,7 @@ def test_what_is_no_number_is_not_hidden(place: str) -> None:
 def test_scores_of_any_size_are_weighed() -> None:
     """e to the 89th is more than float32 can hold; one key outweighs all others, and the others are no error."""
     heads = heads_of(2, 1, 32)
-    rows = Row(heads, [130], F32, F32)
+    rows = Rows(heads, [130], F32, F32)
     rows.held[0] *= 1000
     (one, _), (other, _) = both(heads, rows)
     assert other.isfinite().all()
@@ -145,7 +140,7 @@ def test_scores_of_any_size_are_weighed() -> None:
 @needs_compiler
 def test_nothing_is_written_but_each_rows_own_slot() -> None:
     heads = heads_of(4, 2, 64)
-    rows = Row(heads, [3, 9], F32, F32)
+    rows = Rows(heads, [3, 9], F32, F32)
     _, (_, held) = both(heads, rows)
     changed = (held != rows.held).any(dim=-1).any(dim=2).any(dim=0)  # rows, slots
     assert changed.nonzero().tolist() == [[0, 3], [1, 9]]
@@ -154,7 +149,7 @@ def test_nothing_is_written_but_each_rows_own_slot() -> None:
 @needs_compiler
 def test_layers_of_one_step_have_weights_and_a_cache_of_their_own() -> None:
     layers = [heads_of(4, 2, 64), heads_of(4, 2, 64)]
-    rows = Row(layers[0], [5, 8], F32, F32)
+    rows = Rows(layers[0], [5, 8], F32, F32)
     held = torch.stack([rows.held, rows.held.flip(0)])
     plain, compiled = Plain(rows.lengths, rows.angles), Compiled(rows.lengths, rows.angles)
     for heads, one, other in zip(layers, held.clone(), held.clone(), strict=True):
@@ -233,7 +228,7 @@ def test_it_computes_in_torchs_threads() -> None:
 
 def test_heads_are_normalised_and_turned_as_the_package_does() -> None:
     heads = heads_of(2, 1, 32)
-    rows = Row(heads, [0], F32, F32)
+    rows = Rows(heads, [0], F32, F32)
     queries, _, values = heads.apart(rows.projected, rows.angles[:, :, None])
     apart = rows.projected.view(4, 32)
     normed = rms_norm(apart[:2], (32,), eps=1e-6) * heads.norm[:2]
