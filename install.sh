@@ -7,7 +7,7 @@
 #   TORCH_INDEX  another index to take torch from first (default: PyTorch's own, by BUILD_TYPE).
 #
 # No Debian package is needed at run time: the wheels bring libsndfile, libsoxr and ffmpeg's libraries along. Where there
-# is a C compiler (Debian's gcc and libc6-dev), CPUs decode faster.
+# is a C compiler (Debian's gcc and libc6-dev), CPUs compute faster.
 set -euo pipefail
 
 here="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -90,10 +90,16 @@ write_stubs() {
   "$venv/bin/python" -c 'import backend.wire.backend_pb2_grpc' # stubs and libraries that do not fit each other fail here
 }
 
-compile_attention() { # 1 where that cannot be done; the backend then computes the same by torch
-  local library=backend/engine/libattention.so source=backend/engine/attention.c openmp digest without
-  without="so a CPU takes up to a third longer for each token; gcc 9 or later and libc6-dev are needed (apt-get install gcc libc6-dev)"
-  rm -f "$library"
+csrc=backend/engine/csrc
+
+compile_one() { # a source of that name, which will know the digest of all of them
+  "${cc[@]}" -O3 -fopenmp -fPIC -fno-math-errno -fno-trapping-math -Wno-psabi -DSOURCE="\"$2\"" -c -o "$csrc/$1.o" "$csrc/$1.c"
+}
+
+compile_kernels() { # 1 where that cannot be done; the backend then computes the same by torch
+  local library="$csrc/libkernels.so" openmp digest without
+  without="so a CPU computes up to a third slower; gcc 9 or later and libc6-dev are needed (apt-get install gcc libc6-dev)"
+  rm -f "$library" "$csrc"/*.o
   if ! command -v "${cc[0]}" >/dev/null; then
     say "no C compiler here, $without"
     return 1
@@ -103,18 +109,19 @@ compile_attention() { # 1 where that cannot be done; the backend then computes t
 import importlib.util, pathlib
 torch = pathlib.Path(importlib.util.find_spec("torch").submodule_search_locations[0])
 print(next(path for place in ("torch/lib", "torch.libs") for path in torch.parent.glob(place + "/libgomp*")))' 2>/dev/null)" || {
-    say "this torch has no GNU OpenMP, so a CPU takes up to a third longer for each token"
+    say "this torch has no GNU OpenMP, so a CPU computes up to a third slower"
     return 1
   }
-  digest="$("$venv/bin/python" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$source")"
-  if "${cc[@]}" -O3 -fopenmp -fPIC -fno-math-errno -fno-trapping-math -Wno-psabi -DSOURCE="\"$digest\"" -c -o "$library.o" "$source" &&
-    "${cc[@]}" -shared -o "$library.new" "$library.o" "$openmp" && mv -f "$library.new" "$library" &&
-    "$venv/bin/python" -c 'import sys; from backend.engine import attention; sys.exit(attention._compiled is None)'; then
-    rm -f "$library.o"
+  digest="$("$venv/bin/python" -c 'from backend.engine.compiled import digest; print(digest())')"
+  # Not in one step, which would link the compiler's own OpenMP as well.
+  if compile_one attention "$digest" && compile_one rowwise "$digest" &&
+    "${cc[@]}" -shared -o "$library.new" "$csrc/attention.o" "$csrc/rowwise.o" "$openmp" && mv -f "$library.new" "$library" &&
+    "$venv/bin/python" -c 'import sys; from backend.engine import compiled; sys.exit(compiled.library is None)'; then
+    rm -f "$csrc"/*.o
     return 0
   fi
-  rm -f "$library" "$library.o" "$library.new"
-  say "${cc[*]} does not compile $source for this torch, $without"
+  rm -f "$library" "$library.new" "$csrc"/*.o
+  say "${cc[*]} does not compile $csrc for this torch, $without"
   return 1
 }
 
@@ -148,14 +155,14 @@ main() {
     echo "$wire" >"$venv/.wire"
   fi
 
-  local attention cc
+  local kernels cc
   read -ra cc <<<"${CC:-cc}" # a compiler that fails is tried again when it is another
-  attention="$(fingerprint install.sh "requirements-$kind.txt" backend/engine/attention.c) $("${cc[@]}" --version 2>/dev/null || true)"
-  if ! is_stamped attention "$attention, failed" && ! { is_stamped attention "$attention" && [[ -f backend/engine/libattention.so ]]; }; then
-    if compile_attention; then
-      echo "$attention" >"$venv/.attention"
+  kernels="$(fingerprint install.sh "requirements-$kind.txt" "$csrc"/*.[ch]) $("${cc[@]}" --version 2>/dev/null || true)"
+  if ! is_stamped kernels "$kernels, failed" && ! { is_stamped kernels "$kernels" && [[ -f "$csrc/libkernels.so" ]]; }; then
+    if compile_kernels; then
+      echo "$kernels" >"$venv/.kernels"
     else
-      echo "$attention, failed" >"$venv/.attention"
+      echo "$kernels, failed" >"$venv/.kernels"
     fi
   fi
 }

@@ -15,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from backend.engine.device import at_once_s, mel_device
-from backend.engine.linear import pack_within
 from backend.engine.monotone import best_times, refined
-from backend.engine.qwen import Loaded, default_dtype, padded, weight_bytes
+from backend.engine.qwen import Loaded, default_dtype, padded, take_over, weight_bytes, with_sound
 from backend.engine.recognizer import AlignedUnit, Passage
 from backend.engine.units import UnitSplitter
 
@@ -32,15 +31,11 @@ class QwenAligner:
     def __init__(self, loaded: Loaded) -> None:
         self.model = model = loaded.model
         self.processor = loaded.processor
-        pack_within(model, loaded.weights.fill)
-        loaded.weights.fill([model])
-        loaded.weights.close()
+        self.decoder = take_over(loaded)
         self.at_once_s = at_once_s(model.device)
-        if model.device.type == "cpu":
-            model.thinker.audio_tower.to(memory_format=torch.channels_last)  # see qwen.py
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000
-        self.weight_bytes = weight_bytes(model)
+        self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
         self._splitter = UnitSplitter()
 
     @torch.inference_mode()
@@ -59,13 +54,14 @@ class QwenAligner:
             audio=[padded(passages[i].samples) for i in spoken],
             return_tensors="pt",
             padding=True,
+            padding_side="right",
             audio_kwargs={"device": mel_device(self.model.device)},
         )
         inputs = inputs.to(self.model.device).to(self.model.dtype)
-        logits = self.model.thinker(**inputs, use_cache=False).logits
-        for row, i in enumerate(spoken):
-            slots = logits[row, inputs["input_ids"][row] == self.slot_id]
-            aligned[i] = self._timed(split[i], slots, passages[i].samples.size / _SAMPLE_RATE)
+        slots = inputs["input_ids"] == self.slot_id
+        scores = self.decoder.score(with_sound(self.model.thinker, self.decoder, inputs), slots)
+        for i, scored in zip(spoken, torch.split(scores, slots.sum(dim=1).tolist()), strict=True):
+            aligned[i] = self._timed(split[i], scored, passages[i].samples.size / _SAMPLE_RATE)
         return aligned
 
     def _timed(self, units: Sequence[str], slots: torch.Tensor, duration_s: float) -> list[AlignedUnit]:

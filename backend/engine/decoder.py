@@ -2,20 +2,21 @@
 
 The arithmetic is the package's (test_session.py holds both against each other); the shape of the work is ours: stacked
 projections, the head on the last position only, keys and values written in place, and one call for how a token attends
-(engine/attention). Prompts stand at the left of their rows: what follows a row's end is masked by causality while
+(engine/kernels). Prompts stand at the left of their rows: what follows a row's end is masked by causality while
 the prompts are read, and by `lengths` afterwards.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
-from backend.engine.attention import Attention, Heads, Plain, attention_for
 from backend.engine.cache import Cache
+from backend.engine.compiled import kernels_for
+from backend.engine.kernels import TORCH, Heads, Kernels
 from backend.engine.linear import MakeLayer, dense
 
 
@@ -52,7 +53,7 @@ class Decoder:
         self.norm: torch.Tensor = text.norm.weight.to(self.dtype)
         self.epsilon: float = text.norm.variance_epsilon
         self._rotary = text.rotary_emb
-        self._attention = attention_for(self.layers[0].heads, self._embedding.weight)
+        self._kernels = kernels_for(self.layers[0].heads, self._embedding.weight)
         self._angles = torch.empty(0)  # cosine and sine of every position so far, (2, positions, head size)
 
     @property
@@ -81,29 +82,28 @@ class Decoder:
         those that are there go on.
         """
         rows, longest, _ = embedded.shape
-        device = embedded.device
         if cache is None:
             heads = self.layers[0].heads
             cache = Cache(len(self.layers), heads.keys, heads.size, self._embedding.weight)
-        guests = cache.guests(rows, longest)
-        angles = self.angles(longest)[:, None, :longest]
-        hidden = embedded
-        for layer, held in zip(self.layers, guests, strict=True):
-            apart = layer.heads.apart(self._projected(layer, hidden), angles)
-            queries, keys, values = (part.transpose(1, 2) for part in apart)
-            held[0], held[1] = keys, values
-            attended = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
-            hidden = self._mixed(layer, hidden, attended.transpose(1, 2))
-        logits = self._logits(hidden[torch.arange(rows, device=device), lengths - 1])
+        hidden = self._through(embedded, cache.guests(rows, longest))
+        logits = self._logits(hidden[torch.arange(rows, device=embedded.device), lengths - 1], self._kernels)
         cache.enter(lengths, [longest] * rows)
         return logits, cache
+
+    def score(self, embedded: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Of prompts as in `read`: logits (places, vocabulary) of what follows some places, (rows, longest) of bool."""
+        rows, longest, _ = embedded.shape
+        heads = self.layers[0].heads
+        held = self._embedding.weight.new_empty(2, rows, heads.keys, longest, heads.size)  # one for all layers
+        hidden = self._through(embedded, [held] * len(self.layers))
+        return self._logits(hidden[places], self._kernels)
 
     def step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
         """One more token for each row, (rows,) -> logits (rows, vocabulary) of what follows it."""
         if len(tokens) != cache.rows:
             raise ValueError("a token for each row")
         held = cache.grow()
-        logits = self.advanced(tokens, held, cache.lengths, self.angles(held.shape[4]), self._attention)
+        logits = self.advanced(tokens, held, cache.lengths, self.angles(held.shape[4]), self._kernels)
         cache.advance()
         return logits
 
@@ -113,14 +113,24 @@ class Decoder:
         cache: torch.Tensor,
         lengths: torch.Tensor,
         angles: torch.Tensor,
-        attention: Attention = Plain,
+        kernels: Kernels = TORCH,
     ) -> torch.Tensor:
-        """A step on the slots of a cache, in which there is room. It asks for no value, so it can be recorded."""
-        attend = attention(lengths, angles[:, lengths])
+        """A step on the slots of a cache, in which there is room. By torch's kernels it asks for no value, so it can be
+        recorded."""
+        attend = kernels.tokens(lengths, angles[:, lengths])
         hidden = self.embed(tokens)[:, None]
         for layer, held in zip(self.layers, cache, strict=True):
-            hidden = self._mixed(layer, hidden, attend(layer.heads, self._projected(layer, hidden), held))
-        return self._logits(hidden[:, 0])
+            attended = attend(layer.heads, self._projected(layer, hidden, kernels), held)
+            hidden = self._mixed(layer, hidden, attended, kernels)
+        return self._logits(hidden[:, 0], kernels)
+
+    def _through(self, hidden: torch.Tensor, cache: Iterable[torch.Tensor]) -> torch.Tensor:
+        """What all layers make of prompts. Their keys and values are written to `cache`."""
+        angles = self.angles(hidden.shape[1])[:, : hidden.shape[1]]
+        for layer, held in zip(self.layers, cache, strict=True):
+            attended = self._kernels.prompts(layer.heads, self._projected(layer, hidden, self._kernels), angles, held)
+            hidden = self._mixed(layer, hidden, attended, self._kernels)
+        return hidden
 
     def angles(self, positions: int) -> torch.Tensor:
         """Cosine and sine of at least so many positions, (2, positions, head size). The package's, kept."""
@@ -129,18 +139,15 @@ class Decoder:
             self._angles = torch.stack(self._rotary(self.norm, every))[:, 0]
         return self._angles
 
-    def _projected(self, layer: _Layer, hidden: torch.Tensor) -> torch.Tensor:
+    def _projected(self, layer: _Layer, hidden: torch.Tensor, kernels: Kernels) -> torch.Tensor:
         """What a layer attends with, (rows, positions, all heads)."""
-        return layer.qkv(self._normed(hidden, layer.before_attention))
+        return layer.qkv(kernels.normed(hidden, layer.before_attention, self.epsilon))
 
-    def _mixed(self, layer: _Layer, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+    def _mixed(self, layer: _Layer, hidden: torch.Tensor, attended: torch.Tensor, kernels: Kernels) -> torch.Tensor:
         """What a layer leaves: (rows, positions, hidden)."""
-        hidden = hidden + layer.out(attended.reshape(*hidden.shape[:2], -1))
-        gate, up = layer.gate_up(self._normed(hidden, layer.before_mlp)).chunk(2, dim=-1)
-        return hidden + layer.down(silu(gate) * up)
+        hidden = hidden + layer.out(attended)
+        gate_up = layer.gate_up(kernels.normed(hidden, layer.before_mlp, self.epsilon))
+        return hidden + layer.down(kernels.gated(gate_up))
 
-    def _normed(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return rms_norm(hidden, hidden.shape[-1:], weight, self.epsilon)
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.head(self._normed(hidden, self.norm))
+    def _logits(self, hidden: torch.Tensor, kernels: Kernels) -> torch.Tensor:
+        return self.head(kernels.normed(hidden, self.norm, self.epsilon))

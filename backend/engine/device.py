@@ -90,6 +90,18 @@ def _attention(device: torch.device, dtype: torch.dtype, options: LoadOptions) -
     return options.attention, "attention as asked"
 
 
+ONEDNN: bool = torch._C._get_mkldnn_enabled()
+
+
+def onednn_takes(numbers: torch.Tensor) -> bool:
+    """Whether oneDNN computes in numbers of such a dtype, where they are."""
+    if numbers.device.type != "cpu" or not ONEDNN:
+        return False
+    if numbers.dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return numbers.dtype is torch.float32
+
+
 # Of audio, about two chunks. Intermediate results for more do not fit into the heap's blocks (engine/heap.py), and
 # fresh pages cost more than passing over the weights once less. And between two reads those who have left are noticed.
 _CPU_READS_S = 24.0

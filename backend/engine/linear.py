@@ -16,13 +16,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn.functional import linear
 
-_ONEDNN = torch._C._get_mkldnn_enabled()
+from backend.engine.compiled import rescale_, scaled
+from backend.engine.device import ONEDNN, onednn_takes
 
 MakeLayer = Callable[[Sequence[nn.Linear]], "Dense | Packed | Int8"]
 
@@ -37,11 +38,12 @@ def _without_onednn() -> Iterator[None]:
     try:
         yield
     finally:
-        torch._C._set_mkldnn_enabled(_ONEDNN)
+        torch._C._set_mkldnn_enabled(ONEDNN)
 
 
-def _by_onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def _by_onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, then: str = "none") -> torch.Tensor:
+    """`then`: the activation, in torch's name of it; GELU is the exact one."""
+    y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, [], "none")
     return y
 
 
@@ -52,7 +54,7 @@ class Dense:
         self.weight = weight
         self.bias = bias
         self.bytes = 0  # beyond the model's own parameters
-        self._by_mkl = weight.dtype is torch.float32 and can_pack(weight)  # if torch had its way
+        self._by_mkl = weight.dtype is torch.float32 and onednn_takes(weight)  # if torch had its way
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self._by_mkl:
@@ -82,7 +84,9 @@ def _stacked(modules: Sequence[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor |
 
 
 class Packed(nn.Module):
-    """y = x Wᵀ + b. A module, so that it can take a linear layer's place in a model."""
+    """y = x Wᵀ + b, and an activation. A module, so that it can take a linear layer's place in a model."""
+
+    then: Literal["none", "gelu"] = "none"
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
@@ -91,21 +95,12 @@ class Packed(nn.Module):
         self.bytes = weight.nbytes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return _by_onednn(x, self._weight, self.bias)
-
-
-def can_pack(weight: torch.Tensor) -> bool:
-    """Whether oneDNN computes in such numbers on this machine."""
-    if weight.device.type != "cpu" or not _ONEDNN:
-        return False
-    if weight.dtype is torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype is torch.float32
+        return _by_onednn(x, self._weight, self.bias, self.then)
 
 
 def packed(modules: Sequence[nn.Linear]) -> Packed | Dense:
     """The same as `dense`, packed where that can be; then the modules are left without weights."""
-    if not can_pack(modules[0].weight):
+    if not onednn_takes(modules[0].weight):
         return dense(modules)
     layer = Packed(*_stacked(modules))
     _strip(modules)
@@ -122,7 +117,7 @@ def pack_within(model: nn.Module, fill: Callable[[Sequence[nn.Module]], None]) -
         for name, part in parent.named_children():
             if type(part) is nn.Linear and id(part.weight) not in embedded:
                 fill([part])
-                if can_pack(part.weight):
+                if onednn_takes(part.weight):
                     setattr(parent, name, packed([part]))
 
 
@@ -162,11 +157,11 @@ class Int8:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12)
+        rows, largest = scaled(rows)
         y: torch.Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            rows / largest, 1 / _STEPS, _STEPS + 1, self._packed
+            rows, 1 / _STEPS, _STEPS + 1, self._packed
         )
-        y *= largest
+        rescale_(y, largest)
         return (y if self._bias is None else y + self._bias).view(*x.shape[:-1], -1)
 
 

@@ -23,8 +23,9 @@ from transformers import GenerationConfig
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import Placement, at_once_s, mel_device, use_threads
+from backend.engine.encoder import Encoder
 from backend.engine.hub import fetch
-from backend.engine.linear import Dense, Int8, Packed, dense, int8_layers, pack_within, packed
+from backend.engine.linear import Dense, Int8, MakeLayer, Packed, dense, int8_layers, pack_within, packed
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
 from backend.engine.recording import recorded
@@ -111,6 +112,36 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return samples if samples.size >= _SHORTEST else np.pad(samples, (0, _SHORTEST - samples.size))
 
 
+def take_over(loaded: Loaded, stacked: MakeLayer = packed, dtype: torch.dtype | None = None) -> Decoder:
+    """Read the weights, and compute by our encoder and our decoder, `stacked` layers and `dtype` as it takes them."""
+    thinker, weights = loaded.model.thinker, loaded.weights
+    thinker.audio_tower = encoder = Encoder(thinker.audio_tower)
+    pack_within(encoder, weights.fill)
+    linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
+    weights.fill(m for m in loaded.model.modules() if m not in linears and not any(m.children()))
+    encoder.settle()
+    embedding = thinker.model.embed_tokens.weight  # which is the head's weight, too, in all recognisers so far
+
+    def make(modules: Sequence[torch.nn.Linear]) -> Dense | Packed | Int8:
+        weights.fill(modules)  # one stack after the other: what it is made from is gone before the next
+        return dense(modules) if modules[0].weight is embedding and stacked is packed else stacked(modules)
+
+    decoder = Decoder(thinker, make, dtype)
+    weights.close()
+    return decoder
+
+
+def with_sound(thinker: Any, decoder: Decoder, inputs: Any) -> torch.Tensor:
+    """The processor's prompts and their sound, embedded (rows, longest, hidden), after `take_over`."""
+    embedded = decoder.embed(inputs["input_ids"])
+    frames = inputs["feature_attention_mask"].sum(dim=1)
+    # one packed call for all clips: the encoder's windows keep them apart
+    packed = torch.cat([mel[:, :length] for mel, length in zip(inputs["input_features"], frames, strict=True)], 1)
+    heard = thinker.audio_tower(packed, feature_lens=frames).last_hidden_state
+    embedded[inputs["input_ids"] == thinker.config.audio_token_id] = heard.to(embedded.dtype)
+    return embedded
+
+
 class QwenRecognizer:
     """A loaded Qwen3-ASR. See engine/recognizer.Recognizer."""
 
@@ -121,23 +152,9 @@ class QwenRecognizer:
         self.model = model = loaded.model
         self.processor = loaded.processor
         self.eos_ids = _eos_ids(loaded)
-        thinker = model.thinker
-        pack_within(thinker.audio_tower, loaded.weights.fill)
-        linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
-        loaded.weights.fill(m for m in model.modules() if m not in linears and not any(m.children()))
-
-        self.at_once_s = at_once_s(model.device)
-        if model.device.type == "cpu":  # in float32 the convolutions take two thirds of the time this way
-            thinker.audio_tower.to(memory_format=torch.channels_last)
-        embedding = thinker.model.embed_tokens.weight  # which is the head's weight, too, in all that were published
         with int8_layers() if quantized else nullcontext(packed) as stacked:
-
-            def make(modules: Sequence[torch.nn.Linear]) -> Dense | Packed | Int8:
-                loaded.weights.fill(modules)  # one stack after the other: what it is made from is gone before the next
-                return dense(modules) if modules[0].weight is embedding and not quantized else stacked(modules)
-
-            self.decoder = Decoder(thinker, make, torch.float32 if quantized else None)
-        loaded.weights.close()
+            self.decoder = take_over(loaded, stacked, torch.float32 if quantized else None)
+        self.at_once_s = at_once_s(model.device)
         self._decoding = recorded(self.decoder, model.device) if graphs else self.decoder
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
 
@@ -180,14 +197,7 @@ class QwenRecognizer:
                 audio_kwargs={"device": mel_device(self.model.device)},
             )
         inputs = inputs.to(self.model.device).to(self.model.dtype)
-        thinker = self.model.thinker
-        embedded = self.decoder.embed(inputs["input_ids"])
-        frames = inputs["feature_attention_mask"].sum(dim=1)
-        # one packed call for all clips: the encoder's windows keep them apart
-        packed = torch.cat([mel[:, :length] for mel, length in zip(inputs["input_features"], frames, strict=True)], 1)
-        heard = thinker.audio_tower(packed, feature_lens=frames).last_hidden_state
-        embedded[inputs["input_ids"] == thinker.config.audio_token_id] = heard.to(embedded.dtype)
-        return embedded, inputs["attention_mask"].sum(dim=1)
+        return with_sound(self.model.thinker, self.decoder, inputs), inputs["attention_mask"].sum(dim=1)
 
     def _prompt(self, utterance: Utterance) -> str:
         messages: list[dict[str, Any]] = [

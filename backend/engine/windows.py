@@ -16,6 +16,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from backend.engine.compiled import attended, can_attend
+
 WINDOWED_SDPA = "windowed_sdpa"
 
 
@@ -45,9 +47,12 @@ def windowed_sdpa(
     q, k, v = windows.permute(2, 0, 3, 1, 4)
     # True where a token stands: (windows, longest)
     real = torch.arange(windows.shape[1], device=query.device) < torch.tensor(lengths, device=query.device)[:, None]
-    mask = None if bool(real.all()) else real[:, None, None, :]
-    attended = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
-    return attended.transpose(1, 2)[real].unsqueeze(0), None
+    if can_attend(q, k.shape[2]):
+        answers = attended(q, k, v, torch.tensor(lengths), scaling, causal=False)
+    else:
+        mask = None if bool(real.all()) else real[:, None, None, :]
+        answers = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return answers.transpose(1, 2)[real].unsqueeze(0), None
 
 
 def register() -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
+from backend.engine import compiled
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import choose
@@ -42,3 +48,22 @@ def decoder(recognizer) -> Decoder:
 @pytest.fixture(scope="session")
 def aligner(demo_options: LoadOptions):
     return CheckpointLoader().load_aligner(demo_options)
+
+
+@pytest.fixture(scope="session")
+def demo(recordings: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """A recording, and what is said in it: text, language, words with their times."""
+    samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
+    return samples, json.loads((recordings / "demo.json").read_text())
+
+
+@pytest.fixture(params=["any", "avx2"])
+def version(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The library as other processors would run it, as far as this one can."""
+    chosen = ctypes.c_int.in_dll(compiled.library, "version")
+    most = chosen.value
+    if request.param_index > most:
+        pytest.skip("not this processor's")
+    chosen.value = request.param_index
+    yield
+    chosen.value = most

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from safetensors.torch import load_file
 
@@ -19,12 +16,6 @@ from backend.engine.resident import Equipped, Resident
 
 def utterance(samples: np.ndarray, *, language: str | None = None, prompt: str = "", budget: int = 200) -> Utterance:
     return Utterance(samples, language, prompt, budget)
-
-
-@pytest.fixture(scope="module")
-def demo(recordings: Path) -> tuple[np.ndarray, dict]:
-    samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
-    return samples, json.loads((recordings / "demo.json").read_text())
 
 
 def test_a_sentence_is_heard_with_its_language_and_its_punctuation(recognizer, demo) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from backend.engine import linear
-from backend.engine.linear import Dense, Int8, Packed, can_pack, dense, int8_layers, pack_within, packed
+from backend.engine.linear import Dense, Int8, Packed, dense, int8_layers, onednn_takes, pack_within, packed
 
 
 def layers(*outputs: int, inputs: int = 64, bias: bool = False) -> list[nn.Linear]:
@@ -31,7 +31,7 @@ def test_stacked_layers_give_their_outputs_side_by_side_from_one_copy(bias: bool
     torch.testing.assert_close(torch.cat([module(x) for module in modules], dim=-1), apart)
 
 
-needs_onednn = pytest.mark.skipif(not can_pack(torch.empty(0)), reason="torch has no oneDNN here")
+needs_onednn = pytest.mark.skipif(not onednn_takes(torch.empty(0)), reason="torch has no oneDNN here")
 
 
 @needs_onednn
@@ -40,7 +40,7 @@ needs_onednn = pytest.mark.skipif(not can_pack(torch.empty(0)), reason="torch ha
 @pytest.mark.parametrize("rows", [(1,), (8,), (2, 3), (1, 1)])
 def test_packed_layers_give_what_they_gave_and_are_the_only_copy(dtype, rows, bias: bool) -> None:
     modules = [module.to(dtype) for module in layers(8, 4, 4, bias=bias)]
-    if not can_pack(modules[0].weight):
+    if not onednn_takes(modules[0].weight):
         pytest.skip("no bf16 here")
     x = torch.randn(*rows, 64, dtype=dtype)
     with torch.inference_mode():

@@ -170,7 +170,7 @@ def test_a_failing_prompt_changes_nothing(recognizer, package, clips) -> None:
 
 def test_without_onednn_the_packages_model_and_ours_share_their_weights(monkeypatch, demo_options) -> None:
     """The stacked projections are the model's own: it computes with views of them, and no byte is held twice."""
-    monkeypatch.setattr(linear, "can_pack", lambda weight: False)
+    monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
     recognizer: Any = CheckpointLoader().load_recognizer(demo_options)
     layer = recognizer.model.thinker.model.layers[0].self_attn
     stack = recognizer.decoder.layers[0].qkv.weight
@@ -183,7 +183,7 @@ def test_without_onednn_the_packages_model_and_ours_share_their_weights(monkeypa
 def test_packed_or_not_it_hears_the_same_words_in_the_same_memory(monkeypatch, demo_options, clips, dtype) -> None:
     options = replace(demo_options, dtype=dtype)
     packed: Any = CheckpointLoader().load_recognizer(options)
-    monkeypatch.setattr(linear, "can_pack", lambda weight: False)
+    monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
     dense: Any = CheckpointLoader().load_recognizer(options)
     assert [r.text for r in packed.recognize(clips[:5])] == [r.text for r in dense.recognize(clips[:5])]
     assert packed.weight_bytes == dense.weight_bytes

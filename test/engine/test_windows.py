@@ -51,9 +51,10 @@ def test_windows_do_not_see_each_other() -> None:
 def test_the_encoder_hears_each_window_alone_and_each_clip_of_a_packed_call_alone(recognizer) -> None:
     """Through the real encoder: 20 s at once = its windows of 8 s one by one; three clips packed = each alone."""
     tower = recognizer.model.thinker.audio_tower
+    dtype = recognizer.model.dtype
     rng = np.random.default_rng(5)
     frames = [2000, 800, 730]
-    mels = [torch.from_numpy(rng.normal(size=(128, n)).astype(np.float32)).to(tower.dtype) for n in frames]
+    mels = [torch.from_numpy(rng.normal(size=(128, n)).astype(np.float32)).to(dtype) for n in frames]
 
     def encode(*parts: torch.Tensor) -> torch.Tensor:
         lengths = torch.tensor([part.shape[1] for part in parts])
@@ -69,7 +70,7 @@ def test_the_encoder_hears_each_window_alone_and_each_clip_of_a_packed_call_alon
 
 @pytest.mark.parametrize(("frames", "same"), [(50, True), (799, True), (800, True), (801, False), (1600, False)])
 def test_up_to_eight_seconds_it_is_the_packages_own_attention(recognizer, frames: int, same: bool) -> None:
-    tower = recognizer.model.thinker.audio_tower
+    tower = recognizer.model.thinker.audio_tower.tower
     mel = torch.from_numpy(np.random.default_rng(frames).normal(size=(128, frames)).astype(np.float32))
     encoded = []
     for attention in ("sdpa", WINDOWED_SDPA):

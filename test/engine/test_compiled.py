@@ -1,4 +1,4 @@
-"""Attention in one call, held against torch's operations."""
+"""Kernels in C, held against torch's operations."""
 
 from __future__ import annotations
 
@@ -13,24 +13,16 @@ import pytest
 import torch
 from torch.nn.functional import rms_norm
 
-from backend.engine import attention
-from backend.engine.attention import Compiled, Heads, Plain, attention_for, can_compile
+from backend.engine import compiled as c
+from backend.engine.compiled import COMPILED, can_compile, kernels_for
 from backend.engine.decoder import Decoder
+from backend.engine.kernels import TORCH, Heads
 
 F32, BF16 = torch.float32, torch.bfloat16
 # queries, keys, size; the first is the 0.6B's
 HEADS = [(16, 8, 128), (6, 2, 32), (4, 4, 64), (16, 1, 64), (1, 1, 256), (2, 1, 24)]
 
-needs_compiler = pytest.mark.skipif(attention._compiled is None, reason="install.sh found no gcc")
-
-
-@pytest.fixture(params=["any", "avx2"])
-def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library as other processors would run it, as far as this one can."""
-    number = request.param_index
-    if number > attention._version:
-        pytest.skip("not this processor's")
-    monkeypatch.setattr(attention, "_version", number)
+needs_compiler = pytest.mark.skipif(c.library is None, reason="install.sh found no gcc")
 
 
 def heads_of(queries: int, keys: int, size: int, dtype: torch.dtype = F32) -> Heads:
@@ -54,8 +46,8 @@ class Rows:
 def both(heads: Heads, rows: Rows) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     """What each of the two gives, and the cache that it leaves."""
     plain, compiled = rows.held.clone(), rows.held.clone()
-    one = Plain(rows.lengths, rows.angles)(heads, rows.projected, plain)
-    other = Compiled(rows.lengths, rows.angles)(heads, rows.projected, compiled)
+    one = TORCH.tokens(rows.lengths, rows.angles)(heads, rows.projected, plain)
+    other = COMPILED.tokens(rows.lengths, rows.angles)(heads, rows.projected, compiled)
     return (one, plain), (other, compiled)
 
 
@@ -80,7 +72,7 @@ def test_keys_and_values_in_sixteen_bits_are_read_as_they_are(queries: int, keys
     rows = Rows(heads, [100, 7, 64], flow, BF16)
     exact_heads = Heads(queries, keys, size, heads.norm.double(), heads.epsilon)
     exact_held = rows.held.double()
-    exact = Plain(rows.lengths, rows.angles.double())(exact_heads, rows.projected.double(), exact_held)
+    exact = TORCH.tokens(rows.lengths, rows.angles.double())(exact_heads, rows.projected.double(), exact_held)
     (one, _), (other, compiled) = both(heads, rows)
     assert other.dtype is flow
     assert (other - exact).abs().max() <= max((one - exact).abs().max(), 2e-3)
@@ -151,22 +143,73 @@ def test_layers_of_one_step_have_weights_and_a_cache_of_their_own() -> None:
     layers = [heads_of(4, 2, 64), heads_of(4, 2, 64)]
     rows = Rows(layers[0], [5, 8], F32, F32)
     held = torch.stack([rows.held, rows.held.flip(0)])
-    plain, compiled = Plain(rows.lengths, rows.angles), Compiled(rows.lengths, rows.angles)
+    plain, compiled = (kernels.tokens(rows.lengths, rows.angles) for kernels in (TORCH, COMPILED))
     for heads, one, other in zip(layers, held.clone(), held.clone(), strict=True):
         wanted = plain(heads, rows.projected, one)
         torch.testing.assert_close(compiled(heads, rows.projected, other), wanted, atol=2e-5, rtol=1e-4)
 
 
+def prompts(heads: Heads, lengths: tuple[int, int], flow: torch.dtype, kept: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """Of (rows, positions): what a layer projects, the angles, and a cache with more rows and slots around it."""
+    torch.manual_seed(7)
+    rows, positions = lengths
+    projected = torch.randn(rows, positions, (heads.queries + 2 * heads.keys) * heads.size).to(flow)
+    angle = torch.randn(positions, heads.size)
+    angles = torch.stack([angle.cos(), angle.sin()]).to(flow)
+    around = torch.zeros(2, rows + 2, heads.keys, positions + 3, heads.size, dtype=kept)
+    return projected, angles, around
+
+
+@needs_compiler
+@pytest.mark.usefixtures("version")
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 70)], ids=str)
+@pytest.mark.parametrize(("queries", "keys", "size"), HEADS)
+def test_prompts_attend_as_in_torch(queries: int, keys: int, size: int, shape: tuple[int, int]) -> None:
+    heads = heads_of(queries, keys, size)
+    projected, angles, plain = prompts(heads, shape, F32, F32)
+    compiled = plain.clone()
+    wanted = TORCH.prompts(heads, projected, angles, plain[:, 2:, :, : shape[1]])
+    found = COMPILED.prompts(heads, projected, angles, compiled[:, 2:, :, : shape[1]])
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-5)
+    assert not compiled[:, :2].any()
+
+
+@needs_compiler
+@pytest.mark.usefixtures("version")
+@pytest.mark.parametrize("flow", [F32, BF16])
+@pytest.mark.parametrize("shape", [(1, 9), (3, 70)], ids=str)
+@pytest.mark.parametrize(("queries", "keys", "size"), HEADS)
+def test_prompts_in_sixteen_bits_are_as_exact_as_torchs(queries: int, keys: int, size: int, shape, flow) -> None:
+    heads = heads_of(queries, keys, size, flow)
+    projected, angles, compiled = prompts(heads, shape, flow, BF16)
+    plain, exact_held = compiled.clone(), compiled.double()
+    exact_heads = Heads(queries, keys, size, heads.norm.double(), heads.epsilon)
+    exact = TORCH.prompts(exact_heads, projected.double(), angles.double(), exact_held[:, 2:, :, : shape[1]])
+    # torch's own in sixteen bits throughout: what flows in float32 it attends with in float32
+    sixteen = Heads(queries, keys, size, heads.norm.to(BF16), heads.epsilon)
+    wanted = TORCH.prompts(sixteen, projected.to(BF16), angles.to(BF16), plain[:, 2:, :, : shape[1]])
+    found = COMPILED.prompts(heads, projected, angles, compiled[:, 2:, :, : shape[1]])
+    assert found.dtype is flow
+    assert (found - exact).abs().max() <= 1.1 * (wanted - exact).abs().max()
+    torch.testing.assert_close(compiled.double(), exact_held, atol=1e-6, rtol=2**-8)  # rounded once
+
+
 @needs_compiler
 @torch.inference_mode()
-def test_the_demos_decoder_uses_it_and_says_the_same(decoder: Decoder) -> None:
-    assert decoder._attention is Compiled
+def test_the_demos_decoder_uses_it_and_says_the_same(monkeypatch, decoder: Decoder) -> None:
+    assert decoder._kernels is COMPILED
     torch.manual_seed(5)
     prompts, lengths, said = torch.randint(500, (2, 30)), torch.tensor([30, 17]), torch.randint(500, (40, 2))
-    (_, plain), (_, compiled) = (decoder.read(decoder.embed(prompts), lengths) for _ in range(2))
+    embedded = decoder.embed(prompts)
+    found, compiled = decoder.read(embedded, lengths)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "_kernels", TORCH)
+        wanted, plain = decoder.read(embedded, lengths)
+    torch.testing.assert_close(found, wanted, atol=2e-3, rtol=1e-3)
     for tokens in said:
         held = plain.grow()
-        wanted = decoder.advanced(tokens, held, plain.lengths, decoder.angles(held.shape[4]), Plain)
+        wanted = decoder.advanced(tokens, held, plain.lengths, decoder.angles(held.shape[4]), TORCH)
         plain.advance()
         torch.testing.assert_close(decoder.step(tokens, compiled), wanted, atol=2e-3, rtol=1e-3)
 
@@ -185,44 +228,45 @@ def test_the_demos_decoder_uses_it_and_says_the_same(decoder: Decoder) -> None:
 )
 def test_what_it_does_not_know_is_torchs(heads: Heads, kept: torch.Tensor) -> None:
     assert not can_compile(heads, kept)
-    assert attention_for(heads, kept) is Plain
+    assert kernels_for(heads, kept) is TORCH
 
 
 def test_a_library_of_another_machine_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    other = tmp_path / "libattention.so"
-    assert attention._loaded(other) is None
+    other = tmp_path / "libkernels.so"
+    assert c._loaded(other) is None
     assert not caplog.text
     other.write_bytes(b"\x7fELF of another kind")
     with caplog.at_level(logging.WARNING):
-        assert attention._loaded(other) is None
+        assert c._loaded(other) is None
     assert "remove it and run install.sh" in caplog.text
 
 
 @needs_compiler
 def test_a_library_that_is_older_than_its_source_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It would take its arguments from other places."""
-    newer = tmp_path / "attention.c"
-    newer.write_bytes(attention._SOURCE.read_bytes())
-    assert attention._loaded(attention._LIBRARY, newer) is not None
+    for source in c._CSRC.glob("*.[ch]"):
+        shutil.copy(source, tmp_path)
+    assert c._loaded(c._LIBRARY, tmp_path) is not None
+    newer = tmp_path / "numbers.h"
     newer.write_bytes(newer.read_bytes() + b"\n")
     with caplog.at_level(logging.WARNING):
-        assert attention._loaded(attention._LIBRARY, newer) is None
+        assert c._loaded(c._LIBRARY, tmp_path) is None
     assert "not of this version" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="needs gcc")
 def test_where_there_is_gcc_it_is_compiled() -> None:
     """Else all that is skipped here would pass for tested."""
-    assert attention._compiled is not None
+    assert c.library is not None
 
 
 @needs_compiler
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_it_computes_in_torchs_threads() -> None:
     """A second OpenMP's would spin beside them."""
-    program = "import backend.engine.attention; print(open('/proc/self/maps').read())"
+    program = "import backend.engine.compiled; print(open('/proc/self/maps').read())"
     maps = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert "libattention.so" in maps
+    assert "libkernels.so" in maps
     assert len({line.split()[-1] for line in maps.splitlines() if re.search("lib(gomp|i?omp)", line)}) == 1
 
 

@@ -1,0 +1,222 @@
+"""What a decoder computes between its linear layers, in C (csrc/), on CPUs where install.sh found a compiler.
+
+In torch it is fifty small operations a layer, and each passes over memory once more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from backend.engine.device import onednn_takes
+from backend.engine.kernels import TORCH, Attend, Heads, Kernels
+
+_log = logging.getLogger(__name__)
+
+_CSRC = Path(__file__).with_name("csrc")
+_LIBRARY = _CSRC / "libkernels.so"
+_MOST_SHARING, _MOST_SIZE, _LANES = 16, 256, 8  # as in attention.c
+_DTYPES = {torch.float32, torch.bfloat16}
+_MOST_SCORES = 1 << 25  # of a prompt: 64 MB in each of two tensors; beyond that no more than a block at a time is kept
+
+_POINTER, _COUNT, _FLOAT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+_ARGUMENTS = {
+    "norm": (_POINTER, _POINTER, _POINTER, _COUNT, _COUNT, _FLOAT, _FLAG),
+    "gate": (_POINTER, _POINTER, _COUNT, _COUNT, _FLAG),
+    "scale": (_POINTER, _POINTER, _POINTER, _COUNT, _COUNT),
+    "rescale": (_POINTER, _POINTER, _COUNT, _COUNT),
+    "weigh": (_POINTER, _POINTER, _POINTER, _COUNT, _COUNT, _COUNT, _COUNT, _FLOAT),
+    "turn": (_POINTER,),
+    "attend": (_POINTER,),
+}
+
+
+class _Call(ctypes.Structure):
+    """`Tokens` of attention.c, where each field is explained."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("projected", "norm", "angles", "keys", "values", "lengths", "out")),
+        *((name, _COUNT) for name in ("rows", "positions", "heads", "key_heads", "slots", "size")),
+        ("epsilon", _FLOAT),
+        ("flow_is_16", _FLAG),
+        ("cache_is_16", _FLAG),
+    )
+
+    def of(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor, out: torch.Tensor) -> None:
+        """What is the same in all layers."""
+        self.out = out.data_ptr()
+        self.rows, self.positions = projected.shape[:2]
+        self.heads, self.key_heads, self.size, self.epsilon = heads.queries, heads.keys, heads.size, heads.epsilon
+        self.slots = held.stride(2) // heads.size
+        self.flow_is_16, self.cache_is_16 = (tensor.dtype is torch.bfloat16 for tensor in (projected, held))
+
+    def layer(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> None:
+        self.projected = projected.data_ptr()
+        self.norm = heads.norm_as_float.data_ptr()
+        self.keys = held.data_ptr()
+        self.values = self.keys + held.stride(0) * held.itemsize
+
+
+class _Compiled:
+    """See Kernels."""
+
+    def normed(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        x, size = x.contiguous(), x.shape[-1]
+        out = torch.empty_like(x)
+        library.norm(
+            x.data_ptr(), weight.data_ptr(), out.data_ptr(), x.numel() // size, size, epsilon, x.dtype is torch.bfloat16
+        )
+        return out
+
+    def gated(self, gate_up: torch.Tensor) -> torch.Tensor:
+        gate_up, size = gate_up.contiguous(), gate_up.shape[-1] // 2
+        out = gate_up.new_empty(*gate_up.shape[:-1], size)
+        library.gate(gate_up.data_ptr(), out.data_ptr(), out.numel() // size, size, gate_up.dtype is torch.bfloat16)
+        return out
+
+    def prompts(self, heads: Heads, projected: torch.Tensor, angles: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        projected, angles = projected.contiguous(), angles.float().contiguous()
+        rows, positions = projected.shape[:2]
+        queries = held.new_empty(rows, heads.queries, positions, heads.size)
+        call = _Call(angles=angles.data_ptr())
+        call.of(heads, projected, held, queries)
+        call.layer(heads, projected, held)
+        library.turn(ctypes.byref(call))
+        if can_attend(queries, positions):
+            known = torch.arange(1, positions + 1)
+            answers = attended(queries, held[0], held[1], known, heads.size**-0.5, causal=True)
+        else:
+            answers = scaled_dot_product_attention(queries, held[0], held[1], is_causal=True, enable_gqa=True)
+        return answers.transpose(1, 2).flatten(2).to(projected.dtype)
+
+    def tokens(self, lengths: torch.Tensor, angles: torch.Tensor) -> Attend:
+        return _Tokens(lengths, angles)
+
+
+COMPILED: Kernels = _Compiled()
+
+
+def can_attend(queries: torch.Tensor, keys: int) -> bool:
+    """Whether `attended` takes such queries (rows, heads, positions, size), of so many keys each."""
+    return (
+        library is not None
+        and queries.device.type == "cpu"
+        and queries.dtype is torch.bfloat16
+        and onednn_takes(queries)
+        and queries.shape[:3].numel() * keys <= _MOST_SCORES
+    )
+
+
+def attended(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, known: torch.Tensor, scale: float, causal: bool
+) -> torch.Tensor:
+    """Attention in bf16, (rows, heads, positions, size); fewer heads of keys and values are shared.
+
+    `known`: how many keys the queries of a row see, (rows,); or of a position, (positions,), if that is `causal`.
+
+    Three products by oneDNN, which take a third of the time of torch's flash attention on CPUs: scores, rounded to
+    sixteen bits; what was rounded off, so that weights come from scores as exact as float32; the answers.
+    """
+    rows, heads, positions, size = queries.shape
+    keys, values = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
+    asked = queries.reshape(len(values), -1, size)
+    scores = torch.bmm(asked, keys)
+    rest = torch.baddbmm(scores, asked, keys, beta=-1)
+    every = 1 if causal else heads * positions
+    library.weigh(
+        scores.data_ptr(), rest.data_ptr(), known.data_ptr(),
+        rows * heads * positions, keys.shape[2], every, len(known), scale,
+    )  # fmt: skip
+    return torch.bmm(scores, values).view(queries.shape)
+
+
+class _Tokens:
+    def __init__(self, lengths: torch.Tensor, angles: torch.Tensor) -> None:
+        self._lengths = lengths
+        self._angles = angles.float().contiguous()
+        self._out = torch.empty(0)
+        self._call = _Call(lengths=lengths.data_ptr(), angles=self._angles.data_ptr())
+
+    def __call__(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        projected = projected.contiguous()
+        if not self._call.out:
+            # A layer is done with it when the next one attends
+            self._out = projected.new_empty(len(self._lengths), 1, heads.queries * heads.size)
+            self._call.of(heads, projected, held, self._out)
+        self._call.layer(heads, projected, held)
+        library.attend(ctypes.byref(self._call))
+        return self._out
+
+
+def scaled(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (rows, size) in float32 whose largest magnitude is 1, and what it was, (rows, 1)."""
+    if library is None:
+        largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12)
+        return rows / largest, largest
+    rows = rows.contiguous()
+    out, largest = torch.empty_like(rows), rows.new_empty(len(rows), 1)
+    library.scale(rows.data_ptr(), out.data_ptr(), largest.data_ptr(), *rows.shape)
+    return out, largest
+
+
+def rescale_(rows: torch.Tensor, largest: torch.Tensor) -> None:
+    """Rows (rows, size) in float32, each times its `largest`."""
+    if library is None:
+        rows *= largest
+    else:
+        library.rescale(rows.data_ptr(), largest.data_ptr(), *rows.shape)
+
+
+def kernels_for(heads: Heads, kept: torch.Tensor) -> Kernels:
+    """The faster ones that can be had for keys and values of the device and the dtype of `kept`."""
+    if library is None and kept.device.type == "cpu":
+        _log.info("kernels are not compiled; where install.sh finds gcc, a CPU computes up to a third faster")
+    return COMPILED if can_compile(heads, kept) else TORCH
+
+
+def can_compile(heads: Heads, kept: torch.Tensor) -> bool:
+    """Whether `COMPILED` can compute with such heads."""
+    return (
+        library is not None
+        and kept.device.type == "cpu"
+        and {kept.dtype, heads.norm.dtype} <= _DTYPES
+        and heads.queries % heads.keys == 0
+        and heads.queries // heads.keys <= _MOST_SHARING
+        and heads.size % _LANES == 0
+        and heads.size <= _MOST_SIZE
+    )
+
+
+def _loaded(path: Path, sources: Path = _CSRC) -> Any:
+    """Our own library; None where there is none, or one that fits neither this machine nor what is called here."""
+    if not path.exists():
+        return None
+    try:
+        loaded = ctypes.CDLL(str(path))
+        if ctypes.c_char_p.in_dll(loaded, "source").value == digest(sources).encode():
+            for name, arguments in _ARGUMENTS.items():
+                getattr(loaded, name).argtypes = arguments
+                getattr(loaded, name).restype = None
+            return loaded
+        cause = "it is not of this version"
+    except (OSError, ValueError, AttributeError) as error:  # of another kind of machine; without what we ask for
+        cause = str(error)
+    _log.warning("%s is not used (%s); remove it and run install.sh", path.name, cause)
+    return None
+
+
+def digest(sources: Path = _CSRC) -> str:
+    """Of the sources, which the library knows of those it was made of."""
+    sha = hashlib.sha256()
+    for source in sorted(sources.glob("*.[ch]")):
+        sha.update(source.read_bytes())
+    return sha.hexdigest()
+
+
+library = _loaded(_LIBRARY)  # after torch, whose OpenMP it shares

@@ -1,0 +1,128 @@
+/* What a decoder computes of each row by itself, between its products: norms, gates, the scales of eight bits, and the
+   weights of a prompt's attention. In torch each is a handful of passes over memory, or of kernels of one thread.
+
+   Called by engine/compiled.py. There are `count` rows of `size` numbers. */
+
+#include "numbers.h"
+
+#define GRAIN 4096 /* numbers for which another thread is worth its waking */
+
+typedef struct {
+    const void *from;
+    const void *weight; /* of a norm: (size) */
+    void *to;
+    float *largest;       /* of eight bits: (count) */
+    const uint16_t *rest; /* of scores: what rounding took off each */
+    const int64_t *known; /* of scores: how many a row may see, (known_count); each counts for `every` rows, in turns */
+    int64_t count, size, every, known_count;
+    float epsilon, scale;
+    int is_16;
+} Rows;
+
+INLINE void norm_one(const Rows *all, int64_t row, int is_16) {
+    const int64_t from = row * all->size;
+    const float factor = to_root_mean_square_1(all->from, from, all->size, all->epsilon, is_16);
+#pragma omp simd
+    for (int64_t i = 0; i < all->size; i++)
+        put(all->to, from + i, at(all->from, from + i, is_16) * factor * at(all->weight, i, is_16), is_16);
+}
+
+INLINE void gate_one(const Rows *all, int64_t row, int is_16) {
+    const int64_t gates = 2 * row * all->size, ups = gates + all->size;
+#pragma omp simd
+    for (int64_t i = 0; i < all->size; i++) {
+        const float gate = at(all->from, gates + i, is_16), small = exponential(-fabsf(gate));
+        const float sigmoid = (gate < 0 ? small : 1.0f) / (1.0f + small);
+        put(all->to, row * all->size + i, gate * sigmoid * at(all->from, ups + i, is_16), is_16);
+    }
+}
+
+INLINE void norm_any(const Rows *all, int64_t row) { all->is_16 ? norm_one(all, row, 1) : norm_one(all, row, 0); }
+
+INLINE void gate_any(const Rows *all, int64_t row) { all->is_16 ? gate_one(all, row, 1) : gate_one(all, row, 0); }
+
+INLINE void scale_one(const Rows *all, int64_t row) {
+    const float *from = (const float *)all->from + row * all->size;
+    float *to = (float *)all->to + row * all->size, largest;
+    uint32_t most = 0; /* without their sign, numbers are in the order of their bits, and behind all what is none */
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < all->size; i++) {
+        uint32_t bits;
+        memcpy(&bits, from + i, sizeof bits);
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    memcpy(&largest, &most, sizeof largest);
+    largest = largest < 1e-12f ? 1e-12f : largest;
+    all->largest[row] = largest;
+#pragma omp simd
+    for (int64_t i = 0; i < all->size; i++)
+        to[i] = from[i] / largest;
+}
+
+INLINE void rescale_one(const Rows *all, int64_t row) {
+    float *to = (float *)all->to + row * all->size;
+    const float largest = all->largest[row];
+#pragma omp simd
+    for (int64_t i = 0; i < all->size; i++)
+        to[i] *= largest;
+}
+
+/* Scores become weights of the keys that are known to the row, and 0 of the others. */
+INLINE void weigh_one(const Rows *all, int64_t row) {
+    const int64_t from = row * all->size, known = all->known[row / all->every % all->known_count];
+    uint16_t *to = (uint16_t *)all->to + from;
+    const uint16_t *scores = (const uint16_t *)all->from + from, *rest = all->rest + from;
+    float largest = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < known; i++) {
+        const float score = widened(scores[i]) + widened(rest[i]);
+        largest = score > largest ? score : largest;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < known; i++)
+        sum += exponential((widened(scores[i]) + widened(rest[i]) - largest) * all->scale);
+    const float factor = 1.0f / sum;
+#pragma omp simd
+    for (int64_t i = 0; i < known; i++)
+        to[i] = rounded(exponential((widened(scores[i]) + widened(rest[i]) - largest) * all->scale) * factor);
+    memset(to + known, 0, (size_t)(all->size - known) * sizeof *to);
+}
+
+VERSIONS(norm_any, Rows)
+VERSIONS(gate_any, Rows)
+VERSIONS(scale_one, Rows)
+VERSIONS(rescale_one, Rows)
+VERSIONS(weigh_one, Rows)
+
+static void each(const Rows *all, void (*const versions[])(const Rows *, int64_t)) {
+#pragma omp parallel for schedule(static) if (all->count > 1 && all->count * all->size > GRAIN)
+    for (int64_t row = 0; row < all->count; row++)
+        versions[version](all, row);
+}
+
+void norm(const void *from, const void *weight, void *to, int64_t count, int64_t size, float epsilon, int is_16) {
+    each(&(Rows){.from = from, .weight = weight, .to = to, .count = count, .size = size, .epsilon = epsilon, .is_16 = is_16},
+         norm_any_versions);
+}
+
+/* Rows of `size` gates and `size` numbers that they open for. */
+void gate(const void *from, void *to, int64_t count, int64_t size, int is_16) {
+    each(&(Rows){.from = from, .to = to, .count = count, .size = size, .is_16 = is_16}, gate_any_versions);
+}
+
+/* Rows whose largest magnitude is 1, and what it was. */
+void scale(const float *from, float *to, float *largest, int64_t count, int64_t size) {
+    each(&(Rows){.from = from, .to = to, .largest = largest, .count = count, .size = size}, scale_one_versions);
+}
+
+void rescale(float *rows, float *largest, int64_t count, int64_t size) {
+    each(&(Rows){.to = rows, .largest = largest, .count = count, .size = size}, rescale_one_versions);
+}
+
+void weigh(uint16_t *scores, const uint16_t *rest, const int64_t *known, int64_t count, int64_t size, int64_t every,
+           int64_t known_count, float scale) {
+    each(&(Rows){.from = scores, .to = scores, .rest = rest, .known = known, .count = count, .size = size, .every = every,
+                 .known_count = known_count, .scale = scale},
+         weigh_one_versions);
+}

@@ -1,0 +1,43 @@
+"""The aligner against the package's own model of the same checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backend.engine.checkpoint import Checkpoint
+from backend.engine.device import choose
+from backend.engine.qwen import load
+from backend.engine.recognizer import Passage
+from backend.options import LoadOptions
+
+
+@pytest.fixture(scope="module")
+def packages_own(aligner_folder: Path) -> Any:
+    """Of whose layers nobody has taken any."""
+    loaded = load(Checkpoint(str(aligner_folder), local=True), choose(LoadOptions(model="", dtype="float32")))
+    loaded.weights.fill([loaded.model])
+    return loaded.model
+
+
+def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, packages_own, demo) -> None:
+    samples, truth = demo
+    words = tuple(word for word, _, _ in truth["words"])
+    passages = [
+        Passage(samples, "", "en", words),
+        Passage(samples[: len(samples) // 3], "", "en", words[: len(words) // 3]),
+        Passage(samples[8000:], "", "en", words[1:]),
+    ]
+    inputs: list[Any] = []
+    scores: list[torch.Tensor] = []
+    processor, timed = aligner.processor, aligner._timed
+    monkeypatch.setattr(aligner, "processor", lambda **asked: inputs.append(processor(**asked)) or inputs[0])
+    monkeypatch.setattr(aligner, "_timed", lambda units, found, s: scores.append(found) or timed(units, found, s))
+    aligner.align(passages)
+    with torch.inference_mode():
+        wanted = packages_own.thinker(**inputs[0], use_cache=False).logits
+    for found, row, ids in zip(scores, wanted, inputs[0]["input_ids"], strict=True):
+        torch.testing.assert_close(found, row[ids == aligner.slot_id], atol=2e-3, rtol=1e-3)
