@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from backend.engine import checkpoint, device, heap, qwen
 from backend.engine.aligner import QwenAligner
 from backend.engine.checkpoint import Checkpoint
+from backend.engine.int8 import can_quantize
 from backend.errors import LoadRefused
 from backend.options import LoadOptions
 
@@ -38,8 +39,8 @@ class CheckpointLoader:
 
     def inspect(self, options: LoadOptions) -> None:
         placement = device.choose(options)
-        if options.quantization and placement.device.type != "cpu":
-            raise LoadRefused("Quantization int8 is for the CPU; leave it empty on this device")
+        if options.quantization and not can_quantize(placement.device):
+            raise LoadRefused(f"Quantization int8 cannot be had on this device ({placement.device}); leave it empty")
         checkpoint.inspect(_recognizer_of(options), "recognizer")
 
     def load_recognizer(self, options: LoadOptions) -> qwen.QwenRecognizer:

@@ -25,7 +25,8 @@ from backend.engine.decoder import Decoder
 from backend.engine.device import Placement, at_once_s, mel_device, use_threads
 from backend.engine.encoder import Encoder
 from backend.engine.hub import fetch
-from backend.engine.linear import Dense, Int8, MakeLayer, Packed, dense, int8_layers, pack_within, packed
+from backend.engine.int8 import int8_layers
+from backend.engine.linear import Layer, MakeLayer, Packed, dense, pack_within, packed
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
 from backend.engine.recording import recorded
@@ -112,8 +113,8 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return samples if samples.size >= _SHORTEST else np.pad(samples, (0, _SHORTEST - samples.size))
 
 
-def take_over(loaded: Loaded, stacked: MakeLayer = packed, dtype: torch.dtype | None = None) -> Decoder:
-    """Read the weights, and compute by our encoder and our decoder, `stacked` layers and `dtype` as it takes them."""
+def take_over(loaded: Loaded, layers: MakeLayer = packed) -> Decoder:
+    """Read the weights, and compute by our encoder and our decoder, whose linear `layers` are made by this."""
     thinker, weights = loaded.model.thinker, loaded.weights
     thinker.audio_tower = encoder = Encoder(thinker.audio_tower)
     pack_within(encoder, weights.fill)
@@ -122,11 +123,12 @@ def take_over(loaded: Loaded, stacked: MakeLayer = packed, dtype: torch.dtype | 
     encoder.settle()
     embedding = thinker.model.embed_tokens.weight  # which is the head's weight, too, in all recognisers so far
 
-    def make(modules: Sequence[torch.nn.Linear]) -> Dense | Packed | Int8:
+    def make(modules: Sequence[torch.nn.Linear]) -> Layer:
         weights.fill(modules)  # one stack after the other: what it is made from is gone before the next
-        return dense(modules) if modules[0].weight is embedding and stacked is packed else stacked(modules)
+        return dense(modules) if modules[0].weight is embedding and layers is packed else layers(modules)
 
-    decoder = Decoder(thinker, make, dtype)
+    quantized_on_cpu = layers is not packed and embedding.device.type == "cpu"
+    decoder = Decoder(thinker, make, torch.float32 if quantized_on_cpu else None)  # FBGEMM takes and gives float32
     weights.close()
     return decoder
 
@@ -152,8 +154,8 @@ class QwenRecognizer:
         self.model = model = loaded.model
         self.processor = loaded.processor
         self.eos_ids = _eos_ids(loaded)
-        with int8_layers() if quantized else nullcontext(packed) as stacked:
-            self.decoder = take_over(loaded, stacked, torch.float32 if quantized else None)
+        with int8_layers() if quantized else nullcontext(packed) as layers:
+            self.decoder = take_over(loaded, layers)
         self.at_once_s = at_once_s(model.device)
         self._decoding = recorded(self.decoder, model.device) if graphs else self.decoder
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes

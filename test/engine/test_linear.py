@@ -7,17 +7,12 @@ import torch
 from torch import nn
 
 from backend.engine import linear
-from backend.engine.linear import Dense, Int8, Packed, dense, int8_layers, onednn_takes, pack_within, packed
+from backend.engine.linear import Packed, dense, onednn_takes, pack_within, packed
 
 
 def layers(*outputs: int, inputs: int = 64, bias: bool = False) -> list[nn.Linear]:
     torch.manual_seed(3)
     return [nn.Linear(inputs, out, bias=bias) for out in outputs]
-
-
-def int8(modules: list[nn.Linear]) -> Dense | Packed | Int8:
-    with int8_layers() as make:
-        return make(modules)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -76,40 +71,3 @@ def test_float32_is_not_left_to_mkl(monkeypatch) -> None:
     exact = module(x)
     monkeypatch.setattr(linear, "linear", None)  # torch's own way
     torch.testing.assert_close(dense(modules)(x), exact)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_eight_bits_are_within_two_percent_for_rows_of_any_size(bias: bool) -> None:
-    modules = layers(48, 16, bias=bias)
-    x = torch.randn(6, 64) * torch.logspace(-3, 4, 6)[:, None]
-    exact = torch.cat([module(x) for module in modules], dim=-1).detach()
-    found = int8(modules)(x)
-    error = (found - exact).norm(dim=1) / exact.norm(dim=1)
-    assert error.max() < 0.02
-
-
-def test_eight_bits_of_a_row_do_not_depend_on_its_neighbours() -> None:
-    layer = int8(layers(32))
-    x = torch.randn(5, 64) * torch.tensor([1e-4, 1, 1e4, 30, 0.5])[:, None]
-    torch.testing.assert_close(layer(x), torch.cat([layer(row[None]) for row in x]), atol=0, rtol=0)
-    assert layer(torch.zeros(1, 64)).abs().max() == 0
-
-
-def test_eight_bits_take_the_place_of_the_weights() -> None:
-    modules = layers(32, 32)
-    layer = int8(modules)
-    assert sum(module.weight.numel() for module in modules) == 0
-    assert 64 * 64 <= layer.bytes <= 64 * 64 + 64 * 8
-
-
-@pytest.mark.parametrize("failing", [1, 4])
-def test_what_fails_while_a_layer_is_packed_fails_the_load(monkeypatch, failing: int) -> None:
-    def pack(layer: Int8) -> None:
-        packed.append(layer)
-        if len(packed) == failing:
-            raise MemoryError
-
-    packed: list[Int8] = []
-    monkeypatch.setattr(Int8, "pack", pack)
-    with pytest.raises(MemoryError), int8_layers() as make:
-        list(map(make, [layers(4) for _ in range(4)]))
