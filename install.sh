@@ -112,7 +112,7 @@ print(next(path for place in ("torch/lib", "torch.libs") for path in torch.paren
     say "this torch has no GNU OpenMP, so a CPU computes up to a third slower"
     return 1
   }
-  digest="$("$venv/bin/python" -c 'from backend.engine.compiled import digest; print(digest())')"
+  digest="$("$venv/bin/python" -c 'from backend.engine.compiled import digest; print(digest())')" || die "torch cannot be imported"
   # Not in one step, which would link the compiler's own OpenMP as well.
   if compile_one attention "$digest" && compile_one rowwise "$digest" &&
     "${cc[@]}" -shared -o "$library.new" "$csrc/attention.o" "$csrc/rowwise.o" "$openmp" && mv -f "$library.new" "$library" &&
@@ -156,8 +156,10 @@ main() {
   fi
 
   local kernels cc
-  read -ra cc <<<"${CC:-cc}" # a compiler that fails is tried again when it is another
-  kernels="$(fingerprint install.sh "requirements-$kind.txt" "$csrc"/*.[ch]) $("${cc[@]}" --version 2>/dev/null || true)"
+  read -ra cc <<<"${CC:-cc}" # a compiler that fails is tried again when it is another, or has other headers
+  kernels="$(fingerprint install.sh "requirements-$kind.txt" "$csrc"/*.[ch]) $(
+    { "${cc[@]}" --version && echo '#include <math.h>' | "${cc[@]}" -E - | cksum; } 2>/dev/null || true
+  )"
   if ! is_stamped kernels "$kernels, failed" && ! { is_stamped kernels "$kernels" && [[ -f "$csrc/libkernels.so" ]]; }; then
     if compile_kernels; then
       echo "$kernels" >"$venv/.kernels"

@@ -23,7 +23,7 @@ _CSRC = Path(__file__).with_name("csrc")
 _LIBRARY = _CSRC / "libkernels.so"
 _MOST_SHARING, _MOST_SIZE, _LANES = 16, 256, 8  # as in attention.c
 _DTYPES = {torch.float32, torch.bfloat16}
-_MOST_SCORES = 1 << 25  # of a prompt: 64 MB in each of two tensors; beyond that no more than a block at a time is kept
+_MOST_SCORES = 1 << 24  # of prompts: twice 32 MB, which the heap keeps (engine/heap.py); torch keeps a block of more
 
 _POINTER, _COUNT, _FLOAT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _ARGUMENTS = {
@@ -124,7 +124,7 @@ def attended(
     sixteen bits; what was rounded off, so that weights come from scores as exact as float32; the answers.
     """
     rows, heads, positions, size = queries.shape
-    keys, values = keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
+    keys, values = keys.flatten(0, 1).contiguous().transpose(1, 2), values.flatten(0, 1)  # else copied twice
     asked = queries.reshape(len(values), -1, size)
     scores = torch.bmm(asked, keys)
     rest = torch.baddbmm(scores, asked, keys, beta=-1)

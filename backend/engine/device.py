@@ -21,7 +21,7 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torc
 
 @dataclass(frozen=True)
 class Placement:
-    """`attention` is the text model's; the encoder attends in windows of its own unless flash-attn is chosen."""
+    """`attention`, the encoder's: flash_attention_2, or sdpa, which is done by our own windows (engine/windows.py)."""
 
     device: torch.device
     dtype: torch.dtype
@@ -87,7 +87,7 @@ def _attention(device: torch.device, dtype: torch.dtype, options: LoadOptions) -
         raise InvalidOption(
             "attn_implementation", "flash_attention_2 needs CUDA, a 16 bit dtype and the flash-attn package"
         )
-    return options.attention, "attention as asked"
+    return ("sdpa", "windows by torch") if options.attention == "eager" else (options.attention, "attention as asked")
 
 
 ONEDNN: bool = torch._C._get_mkldnn_enabled()

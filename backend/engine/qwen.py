@@ -1,7 +1,8 @@
 """Qwen3-ASR behind the Recognizer protocol.
 
-The package's classes load the weights, compute the mel and encode it; engine/decoder.py computes the answer. This
-module decides what they are given and reads what they answer: the prompt with its sound, the language and the text.
+The package's classes compute the mel and hold the layers; engine/encoder.py encodes it, engine/decoder.py computes the
+answer. This module decides what they are given and reads what they answer: the prompt with its sound, the language and
+the text.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Qwen3-ASR's encoder was trained with attention in windows of 8 s that do not see each other. The package computes
 the windows' bounds (`cu_seqlens`) but only flash-attn reads them; its sdpa and eager paths attend over the whole
 clip instead, which is quadratic and, beyond 8 s, not what the model learned (QwenLM/Qwen3-ASR issue 213).
-This function reads them: it lays the windows out as a padded batch and runs one scaled-dot-product attention.
+This function reads them: it lays the windows out as a padded batch that attends at once.
 """
 
 from __future__ import annotations
@@ -61,9 +61,6 @@ def register() -> None:
 
 
 def use_windows(model: torch.nn.Module) -> None:
-    """Let the audio encoder of a Qwen3-ASR or Qwen3-ForcedAligner model attend inside its windows.
-
-    The encoder gets an attention of its own; the text model keeps the one it was loaded with.
-    """
+    """Let the audio encoder of a Qwen3-ASR or Qwen3-ForcedAligner model attend inside its windows."""
     register()
     model.thinker.audio_tower.config._attn_implementation = WINDOWED_SDPA  # type: ignore[union-attr]

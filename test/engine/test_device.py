@@ -21,8 +21,9 @@ def test_the_operators_dtype_is_obeyed() -> None:
     assert device.choose(LoadOptions(model="m", dtype="float32")).dtype is torch.float32
 
 
-def test_the_operators_attention_is_obeyed() -> None:
-    assert device.choose(LoadOptions(model="m", attention="eager")).attention == "eager"
+def test_of_torchs_attentions_there_is_one() -> None:
+    assert device.choose(LoadOptions(model="m", attention="sdpa")).attention == "sdpa"
+    assert device.choose(LoadOptions(model="m", attention="eager")).attention == "sdpa"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -70,14 +70,19 @@ def test_another_activation_stays_where_it_is(demo_options) -> None:
     assert all(getattr(layer.fc1, "then", "none") == "none" for layer in ours.tower.layers)
 
 
-def test_the_convolutions_see_no_more_at_once_than_the_config_says(demo_options, monkeypatch) -> None:
-    ours = encoder_of(demo_options)
+@pytest.mark.parametrize(("by_config", "groups"), [(500, [4, 4]), (3, [3, 3, 2])])
+def test_the_convolutions_see_a_few_pieces_at_once(demo_options, monkeypatch, by_config: int, groups) -> None:
+    package = encoder_of(demo_options).tower
+    package.conv_chunksize = by_config
+    ours = Encoder(package)
+    ours.settle()
+    seen: list[int] = []
+    convolved = ours._convolved
+    monkeypatch.setattr(ours, "_convolved", lambda pieces: seen.append(len(pieces)) or convolved(pieces))
     mels, lengths = torch.randn(128, 730), torch.tensor([730])
     with torch.inference_mode():
-        whole = ours(mels, feature_lens=lengths).last_hidden_state
-        ours.tower.conv_chunksize = 3
-        seen = []
-        convolved = ours._convolved
-        monkeypatch.setattr(ours, "_convolved", lambda pieces: seen.append(len(pieces)) or convolved(pieces))
-        torch.testing.assert_close(ours(mels, feature_lens=lengths).last_hidden_state, whole, atol=1e-5, rtol=1e-4)
-    assert seen == [3, 3, 2]
+        found = ours(mels, feature_lens=lengths).last_hidden_state
+        assert seen == groups
+        ours._convolved_at_once = 500
+        torch.testing.assert_close(found, ours(mels, feature_lens=lengths).last_hidden_state, atol=1e-5, rtol=1e-4)
+    assert seen == [*groups, 8]

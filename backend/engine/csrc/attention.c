@@ -27,7 +27,7 @@ typedef struct {
 
 int version; /* see numbers.h */
 
-int most_capable(void) {
+static int most_capable(void) {
 #if defined(__x86_64__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else

@@ -22,7 +22,7 @@
     AVX2 static void name##_with_avx2(const Arguments *all, int64_t item) { name(all, item); } \
     static void (*const name##_versions[])(const Arguments *, int64_t) = {name##_on_any, name##_with_avx2};
 
-extern int version;
+extern int version __attribute__((visibility("protected"))); /* nobody else's of that name */
 
 typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
