@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import re
 import shutil
@@ -258,6 +259,13 @@ def test_a_library_that_is_older_than_its_source_is_not_used(tmp_path: Path, cap
 def test_where_there_is_gcc_it_is_compiled() -> None:
     """Else all that is skipped here would pass for tested."""
     assert c.library is not None
+
+
+@needs_compiler
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs /proc")
+def test_what_the_processor_can_is_used() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert ctypes.c_int.in_dll(c.library, "version").value == ({"avx2", "fma"} <= flags)
 
 
 @needs_compiler
