@@ -23,7 +23,7 @@ _CSRC = Path(__file__).with_name("csrc")
 _LIBRARY = _CSRC / "libkernels.so"
 _MOST_SHARING, _MOST_SIZE, _LANES = 16, 256, 8  # as in attention.c
 _DTYPES = {torch.float32, torch.bfloat16}
-_MOST_SCORES = 1 << 24  # of prompts: twice 32 MB, which the heap keeps (engine/heap.py); torch keeps a block of more
+_MOST_SCORES = 1 << 24  # twice 32 MB, which the heap keeps (engine/heap.py); beyond, torch's way holds but a block
 
 _POINTER, _COUNT, _FLOAT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _ARGUMENTS = {
@@ -48,7 +48,7 @@ class _Call(ctypes.Structure):
         ("cache_is_16", _FLAG),
     )
 
-    def of(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor, out: torch.Tensor) -> None:
+    def describe(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor, out: torch.Tensor) -> None:
         """What is the same in all layers."""
         self.out = out.data_ptr()
         self.rows, self.positions = projected.shape[:2]
@@ -56,7 +56,8 @@ class _Call(ctypes.Structure):
         self.slots = held.stride(2) // heads.size
         self.flow_is_16, self.cache_is_16 = (tensor.dtype is torch.bfloat16 for tensor in (projected, held))
 
-    def layer(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> None:
+    def point_to(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> None:
+        """What each layer has of its own. The tensors must live as long as the call."""
         self.projected = projected.data_ptr()
         self.norm = heads.norm_as_float.data_ptr()
         self.keys = held.data_ptr()
@@ -85,8 +86,8 @@ class _Compiled:
         rows, positions = projected.shape[:2]
         queries = held.new_empty(rows, heads.queries, positions, heads.size)
         call = _Call(angles=angles.data_ptr())
-        call.of(heads, projected, held, queries)
-        call.layer(heads, projected, held)
+        call.describe(heads, projected, held, queries)
+        call.point_to(heads, projected, held)
         library.turn(ctypes.byref(call))
         if can_attend(queries, positions):
             known = torch.arange(1, positions + 1)
@@ -148,8 +149,8 @@ class _Tokens:
         if not self._call.out:
             # A layer is done with it when the next one attends
             self._out = projected.new_empty(len(self._lengths), 1, heads.queries * heads.size)
-            self._call.of(heads, projected, held, self._out)
-        self._call.layer(heads, projected, held)
+            self._call.describe(heads, projected, held, self._out)
+        self._call.point_to(heads, projected, held)
         library.attend(ctypes.byref(self._call))
         return self._out
 
