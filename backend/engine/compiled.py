@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from backend.engine import kernels
 from backend.engine.device import onednn_takes
 from backend.engine.kernels import TORCH, Attend, Heads, Kernels
 
@@ -81,20 +82,8 @@ class _Compiled:
         library.gate(gate_up.data_ptr(), out.data_ptr(), out.numel() // size, size, gate_up.dtype is torch.bfloat16)
         return out
 
-    def prompts(self, heads: Heads, projected: torch.Tensor, angles: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
-        projected, angles = projected.contiguous(), angles.float().contiguous()
-        rows, positions = projected.shape[:2]
-        queries = held.new_empty(rows, heads.queries, positions, heads.size)
-        call = _Call(angles=angles.data_ptr())
-        call.describe(heads, projected, held, queries)
-        call.point_to(heads, projected, held)
-        library.turn(ctypes.byref(call))
-        if can_attend(queries, positions):
-            known = torch.arange(1, positions + 1)
-            answers = attended(queries, held[0], held[1], known, heads.size**-0.5, causal=True)
-        else:
-            answers = scaled_dot_product_attention(queries, held[0], held[1], is_causal=True, enable_gqa=True)
-        return answers.transpose(1, 2).flatten(2).to(projected.dtype)
+    def prompts(self, angles: torch.Tensor) -> Attend:
+        return _Prompts(angles)
 
     def tokens(self, lengths: torch.Tensor, angles: torch.Tensor) -> Attend:
         return _Tokens(lengths, angles)
@@ -107,7 +96,6 @@ def can_attend(queries: torch.Tensor, keys: int) -> bool:
     """Whether `attended` takes such queries (rows, heads, positions, size), of so many keys each."""
     return (
         library is not None
-        and queries.device.type == "cpu"
         and queries.dtype is torch.bfloat16
         and onednn_takes(queries)
         and queries.shape[:3].numel() * keys <= _MOST_SCORES
@@ -137,6 +125,28 @@ def attended(
     return torch.bmm(scores, values).view(queries.shape)
 
 
+class _Prompts:
+    def __init__(self, angles: torch.Tensor) -> None:
+        self._angles = angles.float().contiguous()
+        self._known = torch.arange(1, angles.shape[1] + 1)
+        self._queries = torch.empty(0)
+        self._call = _Call(angles=self._angles.data_ptr())
+
+    def __call__(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        projected = projected.contiguous()
+        rows, positions = projected.shape[:2]
+        if not self._call.out:
+            self._queries = held.new_empty(rows, heads.queries, positions, heads.size)
+            self._call.describe(heads, projected, held, self._queries)
+        self._call.point_to(heads, projected, held)
+        library.turn(ctypes.byref(self._call))
+        if can_attend(self._queries, positions):
+            answers = attended(self._queries, held[0], held[1], self._known, heads.size**-0.5, causal=True)
+        else:
+            answers = scaled_dot_product_attention(self._queries, held[0], held[1], is_causal=True, enable_gqa=True)
+        return answers.transpose(1, 2).flatten(2).to(projected.dtype)
+
+
 class _Tokens:
     def __init__(self, lengths: torch.Tensor, angles: torch.Tensor) -> None:
         self._lengths = lengths
@@ -156,10 +166,9 @@ class _Tokens:
 
 
 def scaled(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (rows, size) in float32 whose largest magnitude is 1, and what it was, (rows, 1)."""
+    """As kernels.scaled, on a CPU."""
     if library is None:
-        largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12)
-        return rows / largest, largest
+        return kernels.scaled(rows)
     rows = rows.contiguous()
     out, largest = torch.empty_like(rows), rows.new_empty(len(rows), 1)
     library.scale(rows.data_ptr(), out.data_ptr(), largest.data_ptr(), *rows.shape)

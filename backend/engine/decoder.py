@@ -16,7 +16,7 @@ from torch import nn
 
 from backend.engine.cache import Cache
 from backend.engine.compiled import kernels_for
-from backend.engine.kernels import TORCH, Heads, Kernels
+from backend.engine.kernels import TORCH, Attend, Heads, Kernels
 from backend.engine.linear import MakeLayer, dense
 
 
@@ -85,7 +85,7 @@ class Decoder:
         if cache is None:
             heads = self.layers[0].heads
             cache = Cache(len(self.layers), heads.keys, heads.size, self._embedding.weight)
-        hidden = self._through(embedded, cache.guests(rows, longest))
+        hidden = self._read(embedded, cache.guests(rows, longest))
         logits = self._logits(hidden[torch.arange(rows, device=embedded.device), lengths - 1], self._kernels)
         cache.enter(lengths, [longest] * rows)
         return logits, cache
@@ -95,7 +95,7 @@ class Decoder:
         rows, longest, _ = embedded.shape
         heads = self.layers[0].heads
         held = self._embedding.weight.new_empty(2, rows, heads.keys, longest, heads.size)  # one for all layers
-        hidden = self._through(embedded, [held] * len(self.layers))
+        hidden = self._read(embedded, [held] * len(self.layers))
         return self._logits(hidden[places], self._kernels)
 
     def step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
@@ -118,19 +118,7 @@ class Decoder:
         """A step on the slots of a cache, in which there is room. By torch's kernels it asks for no value, so it can be
         recorded."""
         attend = kernels.tokens(lengths, angles[:, lengths])
-        hidden = self.embed(tokens)[:, None]
-        for layer, held in zip(self.layers, cache, strict=True):
-            attended = attend(layer.heads, self._projected(layer, hidden, kernels), held)
-            hidden = self._mixed(layer, hidden, attended, kernels)
-        return self._logits(hidden[:, 0], kernels)
-
-    def _through(self, hidden: torch.Tensor, cache: Iterable[torch.Tensor]) -> torch.Tensor:
-        """What all layers make of prompts. Their keys and values are written to `cache`."""
-        angles = self.angles(hidden.shape[1])[:, : hidden.shape[1]]
-        for layer, held in zip(self.layers, cache, strict=True):
-            attended = self._kernels.prompts(layer.heads, self._projected(layer, hidden, self._kernels), angles, held)
-            hidden = self._mixed(layer, hidden, attended, self._kernels)
-        return hidden
+        return self._logits(self._through(self.embed(tokens)[:, None], cache, attend, kernels)[:, 0], kernels)
 
     def angles(self, positions: int) -> torch.Tensor:
         """Cosine and sine of at least so many positions, (2, positions, head size). The package's, kept."""
@@ -139,15 +127,21 @@ class Decoder:
             self._angles = torch.stack(self._rotary(self.norm, every))[:, 0]
         return self._angles
 
-    def _projected(self, layer: _Layer, hidden: torch.Tensor, kernels: Kernels) -> torch.Tensor:
-        """What a layer attends with, (rows, positions, all heads)."""
-        return layer.qkv(kernels.normed(hidden, layer.before_attention, self.epsilon))
+    def _read(self, embedded: torch.Tensor, cache: Iterable[torch.Tensor]) -> torch.Tensor:
+        """What all layers make of prompts, (rows, longest, hidden)."""
+        longest = embedded.shape[1]
+        return self._through(embedded, cache, self._kernels.prompts(self.angles(longest)[:, :longest]), self._kernels)
 
-    def _mixed(self, layer: _Layer, hidden: torch.Tensor, attended: torch.Tensor, kernels: Kernels) -> torch.Tensor:
-        """What a layer leaves: (rows, positions, hidden)."""
-        hidden = hidden + layer.out(attended)
-        gate_up = layer.gate_up(kernels.normed(hidden, layer.before_mlp, self.epsilon))
-        return hidden + layer.down(kernels.gated(gate_up))
+    def _through(
+        self, hidden: torch.Tensor, cache: Iterable[torch.Tensor], attend: Attend, kernels: Kernels
+    ) -> torch.Tensor:
+        """What all layers make of (rows, positions, hidden). Keys and values are written to `cache`."""
+        for layer, held in zip(self.layers, cache, strict=True):
+            projected = layer.qkv(kernels.normed(hidden, layer.before_attention, self.epsilon))
+            hidden = hidden + layer.out(attend(layer.heads, projected, held))
+            gate_up = layer.gate_up(kernels.normed(hidden, layer.before_mlp, self.epsilon))
+            hidden = hidden + layer.down(kernels.gated(gate_up))
+        return hidden
 
     def _logits(self, hidden: torch.Tensor, kernels: Kernels) -> torch.Tensor:
         return self.head(kernels.normed(hidden, self.norm, self.epsilon))

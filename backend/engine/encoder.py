@@ -7,14 +7,13 @@ encoder's time.
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import gelu
 from torch.nn.utils.rnn import pad_sequence
-from transformers.modeling_outputs import BaseModelOutput
 
 from backend.engine.device import onednn_takes
 from backend.engine.linear import Packed
@@ -23,7 +22,7 @@ _CPU_CONVOLVES = 4  # pieces at once: 3 MB come between, each, and fresh pages t
 
 
 class Encoder(nn.Module):
-    """Takes the place of a Qwen3-ASR's or an aligner's `audio_tower`, which it is given."""
+    """Takes the place of a Qwen3-ASR's or an aligner's `audio_tower`, which it is given with its weights."""
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
@@ -31,18 +30,15 @@ class Encoder(nn.Module):
         self._piece = 2 * tower.n_window  # frames that the convolutions see together, a second
         self._convolved_at_once = tower.conv_chunksize  # pieces
         self._window = _tokens(self._piece) * (tower.n_window_infer // self._piece)  # tokens that attend to each other
-
-    def settle(self) -> None:
-        """To be called once the weights are there, packed where they are to be."""
-        if self.tower.conv2d1.weight.device.type == "cpu":
-            self.tower.to(memory_format=torch.channels_last)  # in float32 the convolutions take two thirds of the time
+        if tower.conv2d1.weight.device.type == "cpu":
+            tower.to(memory_format=torch.channels_last)  # in float32 the convolutions take two thirds of the time
             self._convolved_at_once = min(_CPU_CONVOLVES, self._convolved_at_once)
-        for layer in self.tower.layers if self.tower.config.activation_function == "gelu" else ():
+        for layer in tower.layers if tower.config.activation_function == "gelu" else ():
             if isinstance(layer.fc1, Packed):
                 layer.fc1.then = "gelu"
                 layer.activation_fn = nn.Identity()
 
-    def forward(self, input_features: torch.Tensor, feature_lens: torch.Tensor) -> BaseModelOutput:
+    def forward(self, input_features: torch.Tensor, feature_lens: torch.Tensor) -> torch.Tensor:
         """Mel features of clips side by side, (mels, frames), and how many frames each has, (clips,).
 
         Gives the tokens of all clips, one after the other, (tokens, hidden).
@@ -51,18 +47,18 @@ class Encoder(nn.Module):
         clips = [
             torch.split(clip, self._piece, dim=1) for clip in torch.split(input_features, feature_lens.tolist(), dim=1)
         ]
-        pieces = [piece for clip in clips for piece in clip]
-        padded = pad_sequence([piece.T for piece in pieces], batch_first=True).transpose(1, 2).unsqueeze(1)
+        padded = pad_sequence([piece.T for piece in chain(*clips)], batch_first=True).transpose(1, 2).unsqueeze(1)
         # not all at once: what comes between the convolutions is large
         heard = torch.cat([self._convolved(some) for some in torch.split(padded, self._convolved_at_once)])
         tokens = tower.conv_out(heard.permute(0, 3, 1, 2).flatten(2))
         tokens = tokens + tower.positional_embedding.positional_embedding[: tokens.shape[1]].to(tokens.dtype)
-        hidden = torch.cat([row[: _tokens(piece.shape[1])] for row, piece in zip(tokens, pieces, strict=True)])
-        ends = self._ends([sum(_tokens(piece.shape[1]) for piece in clip) for clip in clips]).to(hidden.device)
+        counts = [[_tokens(piece.shape[1]) for piece in clip] for clip in clips]
+        hidden = torch.cat([row[:count] for row, count in zip(tokens, chain(*counts), strict=True)])
+        ends = self._ends([sum(each) for each in counts]).to(hidden.device)
         for layer in tower.layers:
             hidden = layer(hidden, ends)[0]
-        hidden = tower.proj2(tower.act(tower.proj1(tower.ln_post(hidden))))
-        return BaseModelOutput(last_hidden_state=hidden)
+        given: torch.Tensor = tower.proj2(tower.act(tower.proj1(tower.ln_post(hidden))))
+        return given
 
     def _convolved(self, pieces: torch.Tensor) -> torch.Tensor:
         """(pieces, 1, mels, frames) -> (pieces, channels, mels / 8, frames / 8)."""

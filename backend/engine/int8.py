@@ -20,11 +20,11 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from backend.engine import kernels
 from backend.engine.compiled import rescale_, scaled
 from backend.engine.linear import Layer, MakeLayer, stacked, strip
 
 _AT_A_TIME = 1 << 17  # weights: as float32 they stay in a core's cache, and on the heap (engine/heap.py)
-_SILENT = 1e-12  # a row, of inputs or of weights, whose largest magnitude is less is taken for zeros
 
 
 def _in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +34,7 @@ def _in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     step = max(1, _AT_A_TIME // weight.shape[1])
     for at in range(0, weight.shape[0], step):
         rows = weight[at : at + step].to(torch.float32, copy=True)
-        largest = (rows.abs().amax(dim=1) / 127).clamp_min_(_SILENT)
+        largest = (rows.abs().amax(dim=1) / 127).clamp_min_(kernels.SILENT)
         scales[at : at + step] = largest
         bytes_[at : at + step] = rows.div_(largest[:, None]).round_()
     return bytes_, scales
@@ -83,12 +83,11 @@ class ByTensorCores:
         self.bytes = weight.numel() + 4 * weight.shape[0]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1]).float()
-        largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_SILENT) / 127
-        bytes_ = (rows / largest).round_().to(torch.int8)
+        rows, largest = kernels.scaled(x.reshape(-1, x.shape[-1]).float())
+        bytes_ = (rows * 127).round_().to(torch.int8)
         missing = max(0, _LEAST_ROWS - len(rows))
         products = torch._int_mm(pad(bytes_, (0, 0, 0, missing)), self._weight.t())[: len(rows)]
-        y = (products * largest * self._scales).to(x.dtype)
+        y = (products * (largest / 127) * self._scales).to(x.dtype)
         return (y if self._bias is None else y + self._bias).view(*x.shape[:-1], -1)
 
 
@@ -96,10 +95,6 @@ def can_quantize(device: torch.device) -> bool:
     """Whether `int8_layers` compute there."""
     if device.type != "cuda":  # which ROCm is called, too
         return device.type == "cpu"
-    return tensor_cores_multiply(device)
-
-
-def tensor_cores_multiply(device: torch.device) -> bool:
     bytes_ = torch.ones(_LEAST_ROWS, _LEAST_ROWS, dtype=torch.int8, device=device)
     try:
         return bool((torch._int_mm(bytes_, bytes_.t()) == _LEAST_ROWS).all())

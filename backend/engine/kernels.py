@@ -14,6 +14,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
+SILENT = 1e-12  # a row whose largest magnitude is less is taken for zeros; as in rowwise.c
+
 
 @dataclass(frozen=True, eq=False)
 class Heads:
@@ -47,31 +49,29 @@ class Heads:
         return queries, keys, values
 
 
-# (a layer's heads, what it projects (rows, 1, …), its cache (2, rows, key heads, slots, size)) -> (rows, 1, …)
+# (a layer's heads, what it projects (rows, positions, all heads × size), its part of the cache (2, rows, key heads,
+# slots, size)) -> (rows, positions, queries × size). Keys and values are written to the cache.
 Attend: TypeAlias = Callable[[Heads, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Kernels(Protocol):
-    """`projected` is (rows, positions, all heads × size); `held` (2, rows, key heads, slots, size)."""
-
     def normed(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
         """Rows (…, size) whose root mean square is 1, times `weight` (size,)."""
 
     def gated(self, gate_up: torch.Tensor) -> torch.Tensor:
         """(…, 2 × size), gates first -> (…, size)."""
 
-    def prompts(self, heads: Heads, projected: torch.Tensor, angles: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
-        """Each position attends to its row's, up to its own: (rows, positions, queries × size).
+    def prompts(self, angles: torch.Tensor) -> Attend:
+        """How each position attends to its row's, up to its own: for all layers.
 
-        `angles`: cosine and sine of each position, (2, positions, size). Keys and values are written to `held`, which
-        has as many slots as there are positions.
+        `angles`: cosine and sine of each position, (2, positions, size). There are as many slots as positions.
         """
 
     def tokens(self, lengths: torch.Tensor, angles: torch.Tensor) -> Attend:
-        """How a token of every row attends, itself included, to what its row has said: for all layers of one step.
+        """How one position, the next token of every row, attends to what its row has said, itself included.
 
-        `lengths` (rows,): slots in use, and so the one to write to; `angles`: cosine and sine of each row's position,
-        (2, rows, size).
+        For all layers of a step. `lengths` (rows,): slots in use, and so the one to write to; `angles`: cosine and sine
+        of each row's position, (2, rows, size).
         """
 
 
@@ -85,11 +85,14 @@ class _Torch:
         gate, up = gate_up.chunk(2, dim=-1)
         return silu(gate) * up
 
-    def prompts(self, heads: Heads, projected: torch.Tensor, angles: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
-        queries, keys, values = (part.transpose(1, 2) for part in heads.apart(projected, angles[:, None]))
-        held[0], held[1] = keys, values
-        attended = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
-        return attended.transpose(1, 2).flatten(2)
+    def prompts(self, angles: torch.Tensor) -> Attend:
+        def attend(heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+            queries, keys, values = (part.transpose(1, 2) for part in heads.apart(projected, angles[:, None]))
+            held[0], held[1] = keys, values
+            attended = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+            return attended.transpose(1, 2).flatten(2)
+
+        return attend
 
     def tokens(self, lengths: torch.Tensor, angles: torch.Tensor) -> Attend:
         return _Tokens(lengths, angles)
@@ -138,3 +141,9 @@ def _attended(queries: torch.Tensor, held: torch.Tensor, mask: torch.Tensor) -> 
     asked = queries.reshape(rows * key_heads, -1, size).to(mask.dtype)
     scores = torch.baddbmm(mask, asked, keys.transpose(1, 2), alpha=size**-0.5)
     return torch.bmm(scores.softmax(dim=-1), values).view(rows, 1, -1)
+
+
+def scaled(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (rows, size) in float32 whose largest magnitude is 1, and what it was, (rows, 1). Silent rows stay zeros."""
+    largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(SILENT)
+    return rows / largest, largest

@@ -117,11 +117,10 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 def take_over(loaded: Loaded, layers: MakeLayer = packed) -> Decoder:
     """Read the weights, and compute by our encoder and our decoder, whose linear `layers` are made by this."""
     thinker, weights = loaded.model.thinker, loaded.weights
-    thinker.audio_tower = encoder = Encoder(thinker.audio_tower)
-    pack_within(encoder, weights.fill)
+    pack_within(thinker.audio_tower, weights.fill)
     linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
     weights.fill(m for m in loaded.model.modules() if m not in linears and not any(m.children()))
-    encoder.settle()
+    thinker.audio_tower = Encoder(thinker.audio_tower)
     embedding = thinker.model.embed_tokens.weight  # which is the head's weight, too, in all recognisers so far
 
     def make(modules: Sequence[torch.nn.Linear]) -> Layer:
@@ -140,7 +139,7 @@ def with_sound(thinker: Any, decoder: Decoder, inputs: Any) -> torch.Tensor:
     frames = inputs["feature_attention_mask"].sum(dim=1)
     # one packed call for all clips: the encoder's windows keep them apart
     packed = torch.cat([mel[:, :length] for mel, length in zip(inputs["input_features"], frames, strict=True)], 1)
-    heard = thinker.audio_tower(packed, feature_lens=frames).last_hidden_state
+    heard = thinker.audio_tower(packed, frames)
     embedded[inputs["input_ids"] == thinker.config.audio_token_id] = heard.to(embedded.dtype)
     return embedded
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from backend.engine import compiled
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import choose
+from backend.engine.graphs import Run
 from backend.engine.loading import CheckpointLoader
 from backend.engine.qwen import load
+from backend.engine.recognizer import Utterance
 from backend.options import LoadOptions
 
 
@@ -32,12 +36,22 @@ def recognizer(demo_options: LoadOptions):
 
 
 @pytest.fixture(scope="session")
-def package(asr_folder: Path) -> Any:
-    """The package's model of the same checkpoint, whose layers nobody has taken over."""
-    options = LoadOptions(model=str(asr_folder), dtype="float32")
-    loaded = load(Checkpoint(str(asr_folder), local=True), choose(options))
-    loaded.weights.fill([loaded.model])
-    return loaded.model
+def package_of() -> Callable[..., Any]:
+    """`package_of(folder, dtype)`: the package's model of a checkpoint, whose layers nobody has taken over."""
+
+    def read(folder: Path, dtype: str = "float32") -> Any:
+        loaded = load(Checkpoint(str(folder), local=True), choose(LoadOptions(model=str(folder), dtype=dtype)))
+        loaded.weights.fill([loaded.model])
+        loaded.weights.close()
+        return loaded.model
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def package(package_of: Callable[..., Any], asr_folder: Path) -> Any:
+    """The one of the recogniser."""
+    return package_of(asr_folder)
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +69,28 @@ def demo(recordings: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """A recording, and what is said in it: text, language, words with their times."""
     samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
     return samples, json.loads((recordings / "demo.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def clips(recordings: Path) -> list[Utterance]:
+    """English twice, Chinese, half a second, silence; English again with a prompt and with its language."""
+    samples, rate = soundfile.read(recordings / "demo.wav", dtype="float32")
+    chinese, _ = soundfile.read(recordings / "chinese.wav", dtype="float32")
+    pieces = [samples, samples[: 7 * rate], chinese, samples[: rate // 2], np.zeros(3 * rate, np.float32)]
+    clips = [Utterance(piece, None, "", 120) for piece in pieces]
+    return [*clips, replace(clips[1], prompt="fox and dog"), replace(clips[1], language="en")]
+
+
+@pytest.fixture(scope="session")
+def traced() -> Callable[[Run], Run]:
+    """What a CUDA graph is, on any device: the operations of one run, on the memory of that run, and nothing else."""
+
+    def record(run: Run) -> Run:
+        run()
+        replay: Any = make_fx(run)()
+        return replay
+
+    return record
 
 
 @pytest.fixture(params=["any", "avx2"])

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-from backend.engine.checkpoint import Checkpoint
-from backend.engine.device import choose
-from backend.engine.qwen import load
 from backend.engine.recognizer import Passage
-from backend.options import LoadOptions
 
 
-@pytest.fixture(scope="module")
-def packages_own(aligner_folder: Path) -> Any:
-    """Of whose layers nobody has taken any."""
-    loaded = load(Checkpoint(str(aligner_folder), local=True), choose(LoadOptions(model="", dtype="float32")))
-    loaded.weights.fill([loaded.model])
-    return loaded.model
-
-
-def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, packages_own, demo) -> None:
+def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, package_of, aligner_folder, demo) -> None:
     samples, truth = demo
     words = tuple(word for word, _, _ in truth["words"])
     passages = [
@@ -38,6 +24,6 @@ def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, packages_own,
     monkeypatch.setattr(aligner, "_timed", lambda units, found, s: scores.append(found) or timed(units, found, s))
     aligner.align(passages)
     with torch.inference_mode():
-        wanted = packages_own.thinker(**inputs[0], use_cache=False).logits
+        wanted = package_of(aligner_folder).thinker(**inputs[0], use_cache=False).logits
     for found, row, ids in zip(scores, wanted, inputs[0]["input_ids"], strict=True):
         torch.testing.assert_close(found, row[ids == aligner.slot_id], atol=2e-3, rtol=1e-3)

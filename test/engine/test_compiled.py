@@ -169,8 +169,8 @@ def test_prompts_attend_as_in_torch(queries: int, keys: int, size: int, shape: t
     heads = heads_of(queries, keys, size)
     projected, angles, plain = prompts(heads, shape, F32, F32)
     compiled = plain.clone()
-    wanted = TORCH.prompts(heads, projected, angles, plain[:, 2:, :, : shape[1]])
-    found = COMPILED.prompts(heads, projected, angles, compiled[:, 2:, :, : shape[1]])
+    wanted = TORCH.prompts(angles)(heads, projected, plain[:, 2:, :, : shape[1]])
+    found = COMPILED.prompts(angles)(heads, projected, compiled[:, 2:, :, : shape[1]])
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-5)
     assert not compiled[:, :2].any()
@@ -186,11 +186,11 @@ def test_prompts_in_sixteen_bits_are_as_exact_as_torchs(queries: int, keys: int,
     projected, angles, compiled = prompts(heads, shape, flow, BF16)
     plain, exact_held = compiled.clone(), compiled.double()
     exact_heads = Heads(queries, keys, size, heads.norm.double(), heads.epsilon)
-    exact = TORCH.prompts(exact_heads, projected.double(), angles.double(), exact_held[:, 2:, :, : shape[1]])
+    exact = TORCH.prompts(angles.double())(exact_heads, projected.double(), exact_held[:, 2:, :, : shape[1]])
     # torch's own in sixteen bits throughout: what flows in float32 it attends with in float32
     sixteen = Heads(queries, keys, size, heads.norm.to(BF16), heads.epsilon)
-    wanted = TORCH.prompts(sixteen, projected.to(BF16), angles.to(BF16), plain[:, 2:, :, : shape[1]])
-    found = COMPILED.prompts(heads, projected, angles, compiled[:, 2:, :, : shape[1]])
+    wanted = TORCH.prompts(angles.to(BF16))(sixteen, projected.to(BF16), plain[:, 2:, :, : shape[1]])
+    found = COMPILED.prompts(angles)(heads, projected, compiled[:, 2:, :, : shape[1]])
     assert found.dtype is flow
     assert (found - exact).abs().max() <= 1.1 * (wanted - exact).abs().max()
     torch.testing.assert_close(compiled.double(), exact_held, atol=1e-6, rtol=2**-8)  # rounded once

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 import torch
 from torch import nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from backend.engine import loading, qwen
-from backend.engine.graphs import Graphs, Run
+from backend.engine.graphs import Graphs
 from backend.engine.int8 import ByFbgemm, ByTensorCores, can_quantize, int8_layers
 from backend.engine.linear import Layer, MakeLayer, stacked, strip
 from backend.engine.loading import CheckpointLoader
-from backend.engine.recognizer import Utterance
 from backend.errors import LoadRefused
 
 
@@ -110,22 +106,10 @@ def tensor_core_layers() -> Iterator[MakeLayer]:
     yield by_tensor_cores
 
 
-@pytest.fixture(scope="module")
-def clips(recordings: Path) -> list[Utterance]:
-    samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
-    chinese, _ = soundfile.read(recordings / "chinese.wav", dtype="float32")
-    return [Utterance(piece, None, "", 120) for piece in (samples, samples[:112_000], chinese)]
-
-
-def traced(run: Run) -> Run:
-    """See test_session.py."""
-    run()
-    replay: Any = make_fx(run)()
-    return replay
-
-
 @pytest.mark.parametrize("recorded", [False, True])
-def test_as_gpus_multiply_it_hears_the_same_words(monkeypatch, demo_options, recognizer, clips, recorded) -> None:
+def test_as_gpus_multiply_it_hears_the_same_words(
+    monkeypatch, demo_options, recognizer, clips, traced, recorded: bool
+) -> None:
     monkeypatch.setattr(qwen, "int8_layers", tensor_core_layers)
     quantized: Any = CheckpointLoader().load_recognizer(replace(demo_options, quantization="int8"))
     if recorded:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from backend.engine import cache, linear
-from backend.engine.graphs import Graphs, Run
+from backend.engine.graphs import Graphs
 from backend.engine.loading import CheckpointLoader
 from backend.engine.loops import LEAST_TOKENS
 from backend.engine.qwen import Loaded, QwenRecognizer
@@ -30,15 +27,8 @@ def tokens_of(recognizer: QwenRecognizer, decoding: Decoding | None = None) -> Q
     return QwenSession(decoding or recognizer.decoder, recognizer._encoded, read, recognizer.eos_ids)
 
 
-def traced(run: Run) -> Run:
-    """What a CUDA graph is, on any device: the operations of one run, on the memory of that run, and nothing else."""
-    run()
-    replay: Any = make_fx(run)()
-    return replay
-
-
 @pytest.fixture(scope="module", params=["plain", "recorded"])
-def decoding(request, recognizer) -> Decoding:
+def decoding(request, recognizer, traced) -> Decoding:
     return recognizer.decoder if request.param == "plain" else Graphs(recognizer.decoder, traced)
 
 
@@ -63,15 +53,6 @@ def generated(recognizer: QwenRecognizer, package: Any, utterance: Utterance) ->
             do_sample=False,
         )[0, inputs["input_ids"].shape[1] :].tolist()
     return ids[:-1] if ids[-1] in recognizer.eos_ids else ids
-
-
-@pytest.fixture(scope="module")
-def clips(recordings: Path) -> list[Utterance]:
-    samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
-    chinese, _ = soundfile.read(recordings / "chinese.wav", dtype="float32")
-    pieces = [samples, samples[: 7 * RATE], chinese, samples[: RATE // 2], np.zeros(3 * RATE, np.float32)]
-    clips = [Utterance(piece, None, "", 120) for piece in pieces]
-    return [*clips, replace(clips[1], prompt="fox and dog"), replace(clips[1], language="en")]
 
 
 class Filled:

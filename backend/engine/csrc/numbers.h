@@ -1,7 +1,8 @@
 /* Numbers as kernels hold and compute them: in memory float32 or bfloat16 (`is_16`), in registers float32.
 
    Each kernel does one item, a row or a head of one, and is compiled twice, because the library may run elsewhere than
-   where it was compiled: for any processor, and for AVX2 with FMA. With AVX-512 none was faster: they wait for memory. */
+   where it was compiled: for any processor, and for AVX2 with FMA. With AVX-512 none was faster: they wait for memory.
+*/
 
 #include <math.h>
 #include <stdint.h>

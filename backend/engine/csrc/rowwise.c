@@ -102,8 +102,10 @@ static void each(const Rows *all, void (*const versions[])(const Rows *, int64_t
 }
 
 void norm(const void *from, const void *weight, void *to, int64_t count, int64_t size, float epsilon, int is_16) {
-    each(&(Rows){.from = from, .weight = weight, .to = to, .count = count, .size = size, .epsilon = epsilon, .is_16 = is_16},
-         norm_any_versions);
+    const Rows all = {
+        .from = from, .weight = weight, .to = to, .count = count, .size = size, .epsilon = epsilon, .is_16 = is_16,
+    };
+    each(&all, norm_any_versions);
 }
 
 /* Rows of `size` gates and `size` numbers that they open for. */
@@ -122,7 +124,9 @@ void rescale(float *rows, float *largest, int64_t count, int64_t size) {
 
 void weigh(uint16_t *scores, const uint16_t *rest, const int64_t *known, int64_t count, int64_t size, int64_t every,
            int64_t known_count, float scale) {
-    each(&(Rows){.from = scores, .to = scores, .rest = rest, .known = known, .count = count, .size = size, .every = every,
-                 .known_count = known_count, .scale = scale},
-         weigh_one_versions);
+    const Rows all = {
+        .from = scores, .to = scores, .rest = rest, .known = known, .count = count, .size = size, .every = every,
+        .known_count = known_count, .scale = scale,
+    };
+    each(&all, weigh_one_versions);
 }
