@@ -33,6 +33,7 @@ MEASURES: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "aligner": inner.aligner,
     "wire": inner.wire,
     "decode": inner.decode,
+    "compiled": inner.compiled,
     "gpu": asking.gpu,
 }
 

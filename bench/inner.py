@@ -1,4 +1,4 @@
-"""What is hidden inside a request: the aligner, the step of the decoder, and what the way to the engine adds."""
+"""What is hidden inside a request: aligner, decoder's step, kernels in C, and what the way to the engine adds."""
 
 from __future__ import annotations
 
@@ -120,6 +120,34 @@ def _decode_rows(plan: Plan, subject: System) -> Iterator[Row]:
     both = tuple((eight, one) for _, one, eight in found)
     goal = Goal("≤", 1.6) if subject.quantization else None
     yield Row(f"decode step, {_ROWS} rows", subject.name, "1 row", "ms", "share", both, goal)
+
+
+def compiled(plan: Plan) -> Iterator[Row]:
+    """The recogniser alone with our kernels in C, and without them, each in a process of its own. On CPUs."""
+    if plan.on_gpu:
+        return
+    for subject in plan.subjects:
+        rows = functools.partial(_compiled_rows, plan, subject)
+        yield from rows_or_failure("kernels in C", subject.name, "torch's", rows)
+
+
+def _compiled_rows(plan: Plan, subject: System) -> Iterator[Row]:
+    audio, tokens = str(clips.clip(0)), round(_BUDGET_PER_S * clips.CLIP_S)
+    with Inside() as with_them, Inside() as without:
+        without.do("without_compiled")
+        for inside in (with_them, without):
+            inside.do("load", model=str(plan.model()), dtype=subject.dtype, quantization=subject.quantization)
+        for count in (1, _ROWS):
+
+            def speed(inside: Inside, count: int = count) -> float:
+                took_s = float(inside.do("recognize", audio=audio, tokens=tokens, rows=count)["took_s"])
+                return count * clips.CLIP_S / took_s
+
+            for _ in range(_WARM):
+                speed(with_them), speed(without)
+            name = f"kernels in C, {count} clip{'s' * (count > 1)}"
+            found = plan.pairs(f"{name}, {subject.name}", lambda: speed(with_them), lambda: speed(without))
+            yield Row(name, subject.name, "torch's", "× real time", "more", found)
 
 
 def _step_ms(inside: Inside, rows: int) -> float:

@@ -1,8 +1,8 @@
 """The engine without a server, in a process of its own: `python -m bench.inside`, one JSON request a line on stdin.
 
 For what cannot be seen from outside: the model's own time for a clip, the step of the decoder, the aligner alone, the
-speed of the memory. Each request names a task and its arguments; the answer is a JSON object with `took_s`, or one with
-`failure`. Whatever libraries print goes to stderr.
+speed of the memory. Each request names a task and its arguments; the answer is a JSON object, with `took_s` where the
+task takes time, or one with `failure`. Whatever libraries print goes to stderr.
 """
 
 from __future__ import annotations
@@ -80,6 +80,15 @@ class Engine:
         self._aligners: list[Any] = []
         self._package: Any = None
         self._waveforms: dict[str, Any] = {}
+
+    def without_compiled(self) -> dict[str, Any]:
+        """What is loaded from now on computes as where install.sh finds no compiler."""
+        from backend.engine import compiled
+
+        if compiled.library is None:
+            raise RuntimeError("install.sh found no C compiler, so there is nothing to do without")
+        compiled.library = None
+        return {}
 
     def load(self, model: str, aligner: str = "", dtype: str = "", quantization: str = "") -> dict[str, Any]:
         """A recogniser, and an aligner where one is named, beside those that were loaded before."""

@@ -186,7 +186,7 @@ def rescale_(rows: torch.Tensor, largest: torch.Tensor) -> None:
 def kernels_for(heads: Heads, kept: torch.Tensor) -> Kernels:
     """The faster ones that can be had for keys and values of the device and the dtype of `kept`."""
     if library is None and kept.device.type == "cpu":
-        _log.info("kernels are not compiled; where install.sh finds gcc, a CPU computes up to a third faster")
+        _log.info("kernels are not compiled; where install.sh finds gcc, a CPU computes up to a quarter faster")
     return COMPILED if can_compile(heads, kept) else TORCH
 
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from backend.engine import compiled
+from backend.engine.kernels import TORCH
 from bench import clips, memory
 from bench.__main__ import MEASURES, parse
 from bench.child import OURS, TODAY, Failed
 from bench.earlier import system
-from bench.inside import AS_SERVED, Inside
+from bench.inside import AS_SERVED, Engine, Inside
 from bench.memory import Peak
 from bench.plan import Plan
 from bench.shapes import ROOT
@@ -86,3 +88,14 @@ def test_a_task_that_fails_inside_is_told_and_the_next_one_works() -> None:
             inside.do("align")
         with pytest.raises(Failed, match="UndecodableAudio"):
             inside.do("align", audio="nowhere.wav", text="")
+
+
+def test_without_compiled_kernels_the_engine_inside_computes_by_torchs(monkeypatch, asr_folder: Path) -> None:
+    engine = Engine()
+    monkeypatch.setattr(compiled, "library", None)
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        engine.without_compiled()
+    monkeypatch.setattr(compiled, "library", object())
+    engine.without_compiled()
+    engine.load(str(asr_folder), dtype="float32")
+    assert engine._recognizers[0].decoder._kernels is TORCH
