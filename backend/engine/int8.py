@@ -3,7 +3,9 @@
 So a row's numbers do not depend on its neighbours. The modules give up their weights.
 
 - On CPUs by FBGEMM behind torch's quantised operators. For one row and for eight, of 14 layers of the 0.6B on one core:
-  7.4 and 10.8 ms; weight-only int8 (`_weight_int8pack_mm`) 15.7 and 28.5, `_int_mm` 17.9 and 21.3.
+  7.4 and 10.8 ms; weight-only int8 (`_weight_int8pack_mm`) 15.7 and 28.5, `_int_mm` 17.9 and 21.3. oneDNN's
+  (`qlinear_pointwise`) takes a sixth more for one row on two cores, and between a half and four fifths for prompts: an
+  answer is many steps after one prompt.
 - On CUDA and ROCm by torch's product of eight bits (`_int_mm`, which is cuBLASLt's), for which there are tensor cores;
   torch's weight-only product computes every output by itself there. Not yet run on a GPU.
 """

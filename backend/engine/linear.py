@@ -85,7 +85,17 @@ def stacked(modules: Sequence[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | 
         return modules[0].weight, modules[0].bias
     with torch.no_grad():
         bias = None if modules[0].bias is None else torch.cat([module.bias for module in modules])
-        return torch.cat([module.weight for module in modules]), bias
+        return _one_behind_the_other([module.weight for module in modules]), bias
+
+
+def _one_behind_the_other(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(outputs, inputs) of all of them; copied, unless they lie like that."""
+    first, outputs = weights[0], sum(len(weight) for weight in weights)
+    ends = [weight.data_ptr() + weight.nbytes for weight in weights]
+    same = all(weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() for weight in weights)
+    if same and ends[:-1] == [weight.data_ptr() for weight in weights[1:]]:
+        return first.as_strided((outputs, first.shape[1]), first.stride())
+    return torch.cat(list(weights))
 
 
 class Packed(nn.Module):
@@ -112,7 +122,7 @@ def packed(modules: Sequence[nn.Linear]) -> Packed | Dense:
     return layer
 
 
-def pack_within(model: nn.Module, fill: Callable[[Sequence[nn.Module]], None]) -> None:
+def pack_within(model: nn.Module, fill: Callable[[Sequence[nn.Linear]], None]) -> None:
     """Put packed layers in the place of a model's linear ones, but for those whose weights are an embedding's, too.
 
     `fill` reads what modules need, one layer at a time: what it is made from is gone before the next.

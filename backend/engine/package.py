@@ -1,8 +1,9 @@
 """What is used of the qwen_asr package, without the rest.
 
 Its `__init__` imports the pipelines, and with them DyNet, numba and sklearn: half of the seconds of a first LoadModel.
-Its submodules are imported past it, transformers is told that there is no sklearn (it wants it for a decoding method
-that nobody uses here), and afterwards all is as if nothing had happened: who imports the package gets the whole of it.
+Its submodules are imported past it, transformers is told that there is neither sklearn nor scipy (it wants them for a
+decoding method and a loss that nobody uses here), and afterwards all is as if nothing had happened: who imports the
+package gets the whole of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 
 from transformers.utils import import_utils
 
+_UNUSED = ("_sklearn_available", "_scipy_available")
+
 
 @contextmanager
 def _without_init() -> Iterator[None]:
@@ -27,12 +30,12 @@ def _without_init() -> Iterator[None]:
     bare = types.ModuleType("qwen_asr")
     bare.__path__ = list(spec.submodule_search_locations or ())
     sys.modules["qwen_asr"] = bare
-    known = import_utils._sklearn_available
-    import_utils._sklearn_available = False
+    known = {name: getattr(import_utils, name) for name in _UNUSED}
+    vars(import_utils).update(dict.fromkeys(_UNUSED, False))
     try:
         yield
     finally:
-        import_utils._sklearn_available = known
+        vars(import_utils).update(known)
         del sys.modules["qwen_asr"]
 
 

@@ -117,14 +117,14 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 def take_over(loaded: Loaded, layers: MakeLayer = packed) -> Decoder:
     """Read the weights, and compute by our encoder and our decoder, whose linear `layers` are made by this."""
     thinker, weights = loaded.model.thinker, loaded.weights
-    pack_within(thinker.audio_tower, weights.fill)
+    pack_within(thinker.audio_tower, weights.lend)
     linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
     weights.fill(m for m in loaded.model.modules() if m not in linears and not any(m.children()))
     thinker.audio_tower = Encoder(thinker.audio_tower)
     embedding = thinker.model.embed_tokens.weight  # which is the head's weight, too, in all recognisers so far
 
     def make(modules: Sequence[torch.nn.Linear]) -> Layer:
-        weights.fill(modules)  # one stack after the other: what it is made from is gone before the next
+        weights.lend(modules)  # one stack after the other: what it is made from is gone before the next
         return dense(modules) if modules[0].weight is embedding and layers is packed else layers(modules)
 
     quantized_on_cpu = layers is not packed and embedding.device.type == "cpu"

@@ -8,7 +8,7 @@ process's memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class Weights:
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         # by the empty one's id, so that tied weights stay one; weak, because the decoder replaces most of them
         self._filled: WeakValueDictionary[int, nn.Parameter] = WeakValueDictionary()
+        self._lent = torch.empty(0)
+        self._borrowers: Sequence[nn.Linear] = ()
         self._open = ExitStack()
         self._mapped: dict[Path, Any] = {}
         self._bytes = 0
@@ -53,20 +55,51 @@ class Weights:
                     if parameter.is_meta:
                         setattr(part, key, self._filled_as(parameter))
 
+    def lend(self, modules: Sequence[nn.Linear]) -> None:
+        """As `fill`, but one weight behind the other, in memory that the next call takes again.
+
+        Unless they have it still: it is for layers of which something else is made. To have fresh pages for each takes
+        as long as all the rest of a load.
+        """
+        empty = [module.weight for module in modules]
+        if all(weight.is_meta and id(weight) not in self._filled for weight in empty):
+            sizes = [weight.numel() for weight in empty]
+            parts = torch.split(self._memory(sum(sizes)), sizes)
+            for module, weight, part in zip(modules, empty, parts, strict=True):
+                read = self._read(self._names[id(weight)], part.view(weight.shape))
+                module.weight = nn.Parameter(read, requires_grad=False)
+            self._borrowers = modules
+        self.fill(modules)
+
+    def _memory(self, numbers: int) -> torch.Tensor:
+        """(numbers,): what was lent before, if it suffices and has been given back."""
+        if self._lent.numel() < numbers or any(module.weight.numel() for module in self._borrowers):
+            self._lent = torch.empty(0)  # before there is another
+            self._lent = self._new(numbers)
+        return self._lent[:numbers]
+
     def _filled_as(self, empty: nn.Parameter) -> nn.Parameter:
         filled = self._filled.get(id(empty))
         if filled is None:
-            filled = nn.Parameter(self._read(self._names[id(empty)]), requires_grad=False)
+            filled = nn.Parameter(self._read(self._names[id(empty)], self._new(*empty.shape)), requires_grad=False)
             self._filled[id(empty)] = filled
         return filled
 
+    def _new(self, *shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=self._placement.dtype, device=self._placement.device)
+
     def close(self) -> None:
+        """Give the files up, and what was lent."""
+        self._unmap()
+        self._lent, self._borrowers = torch.empty(0), ()
+
+    def _unmap(self) -> None:
         self._mapped.clear()
         self._open.close()
         self._bytes = 0
 
-    def _read(self, name: str) -> torch.Tensor:
-        read = torch.empty(self._shape(name), dtype=self._placement.dtype, device=self._placement.device)
+    def _read(self, name: str, read: torch.Tensor) -> torch.Tensor:
+        """A tensor of the files, read into the given one."""
         rows = read.reshape(1) if not read.ndim else read
         step = max(1, _MAPPED_AT_A_TIME * len(rows) // max(rows.numel() * 4, 1))
         for at in range(0, len(rows), step):  # an embedding is larger than all that may be mapped
@@ -80,7 +113,7 @@ class Weights:
             self._bytes += part.numel() * part.element_size()
             del part
             if self._bytes > _MAPPED_AT_A_TIME:
-                self.close()
+                self._unmap()
         return read
 
     def _shape(self, name: str) -> list[int]:

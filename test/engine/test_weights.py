@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from backend.engine import linear
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.device import Placement
+from backend.engine.linear import stacked, strip
 from backend.engine.qwen import QwenRecognizer, load
 from backend.errors import CheckpointRefused
 
@@ -65,3 +66,26 @@ def test_what_the_index_promises_must_be_there(asr_folder, tmp_path, damage) -> 
         index.write_text(json.dumps({"weight_map": {name: f"../{file}x" for name, file in listed.items()}}))
     with pytest.raises(CheckpointRefused):
         load(Checkpoint(str(folder), local=True), placed(torch.float32))
+
+
+def test_memory_is_lent_again_once_it_was_given_back(asr_folder) -> None:
+    loaded = load(Checkpoint(str(asr_folder), local=True), placed(torch.float32))
+    stored = load_file(asr_folder / "model.safetensors")
+    names = {module: f"{name}.weight" for name, module in loaded.model.named_modules()}
+    attention = [layer.self_attn for layer in loaded.model.thinker.model.layers]
+    first, second, third = ([part.q_proj, part.k_proj, part.v_proj] for part in attention[:3])
+
+    def is_right(modules: list[torch.nn.Linear]) -> bool:
+        return torch.equal(stacked(modules)[0], torch.cat([stored[names[module]] for module in modules]))
+
+    loaded.weights.lend(first)
+    stack, _ = stacked(first)
+    assert is_right(first)
+    assert stack.data_ptr() == first[0].weight.data_ptr()  # without a copy
+    strip(first)
+    loaded.weights.lend(second)
+    assert is_right(second)
+    assert second[0].weight.data_ptr() == stack.data_ptr()
+    loaded.weights.lend(third)
+    assert is_right(third)
+    assert is_right(second)  # who had it still
