@@ -125,7 +125,7 @@ def packed(modules: Sequence[nn.Linear]) -> Packed | Dense:
 def pack_within(model: nn.Module, fill: Callable[[Sequence[nn.Linear]], None]) -> None:
     """Put packed layers in the place of a model's linear ones, but for those whose weights are an embedding's, too.
 
-    `fill` reads what modules need, one layer at a time: what it is made from is gone before the next.
+    `fill` reads what modules need, one layer at a time: what one is made from is given up before the next.
     """
     embedded = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
     for parent in list(model.modules()):

@@ -124,7 +124,7 @@ def take_over(loaded: Loaded, layers: MakeLayer = packed) -> Decoder:
     embedding = thinker.model.embed_tokens.weight  # which is the head's weight, too, in all recognisers so far
 
     def make(modules: Sequence[torch.nn.Linear]) -> Layer:
-        weights.lend(modules)  # one stack after the other: what it is made from is gone before the next
+        weights.lend(modules)  # one stack after the other, where the one before it was
         return dense(modules) if modules[0].weight is embedding and layers is packed else layers(modules)
 
     quantized_on_cpu = layers is not packed and embedding.device.type == "cpu"

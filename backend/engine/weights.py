@@ -58,8 +58,8 @@ class Weights:
     def lend(self, modules: Sequence[nn.Linear]) -> None:
         """As `fill`, but one weight behind the other, in memory that the next call takes again.
 
-        Unless they have it still: it is for layers of which something else is made. To have fresh pages for each takes
-        as long as all the rest of a load.
+        Unless they have it still: it is for layers of which something else is made. Fresh pages for each would take as
+        long as reading and packing them (0.6B in bf16: 4.8 s for 2.6).
         """
         empty = [module.weight for module in modules]
         if all(weight.is_meta and id(weight) not in self._filled for weight in empty):
