@@ -151,6 +151,15 @@ class EngineFailure(AsrError):
         super().__init__("qwen-asr: internal error; the backend's log has the details")
 
 
+class NoNumbers(EngineFailure):
+    """The model gave NaN or infinity where scores are due; what is greatest among them was never said."""
+
+    def __init__(self) -> None:
+        super(EngineFailure, self).__init__(
+            "qwen-asr: the model computed no numbers (NaN) for this recording; set torch_dtype:fp32, or fetch it again"
+        )
+
+
 class AlignerUnavailable(AsrError):
     """The aligner cannot serve this request. Never a status: the transcript goes out with coarse times."""
 

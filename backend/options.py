@@ -7,6 +7,7 @@ refused by name; nothing is guessed and nothing is ignored in silence.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from backend.errors import InvalidOption, PromptTooLong, named
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 DType = Literal["auto", "bfloat16", "float16", "float32"]
@@ -148,7 +151,7 @@ KNOBS: dict[str, _Knob] = {
     "cuda_graphs": _Knob("cuda_graphs", _one_of(_SWITCH)),
     "max_new_tokens": _Knob("max_new_tokens", _integer(1, 8192)),
     "max_chunk_seconds": _Knob("max_chunk_s", _number(2, 180)),
-    "max_audio_seconds": _Knob("max_audio_s", _number(1, 7 * 24 * 3600)),
+    "max_audio_seconds": _Knob("max_audio_s", _number(1, 24 * 3600)),
     "aligner_retry_seconds": _Knob("aligner_retry_s", _number(0, 24 * 3600)),
     "segment_gap_threshold": _Knob("segment_gap_s", _number(0.01, 3600)),
     "max_segment_seconds": _Knob("max_segment_s", _number(0.5, 3600)),
@@ -159,6 +162,10 @@ KNOBS: dict[str, _Knob] = {
     "vad_min_silence_seconds": _Knob("vad_min_silence_s", _number(0, 5)),
     "vad_margin_seconds": _Knob("vad_margin_s", _number(0, 5)),
 }
+
+
+# Gateways of early 2026 append these to every model's options on a machine with a GPU. They are llama.cpp's.
+_NOT_OURS = {"parallel", "cache_reuse"}
 
 
 def with_knobs(options: LoadOptions, pairs: Iterable[str], engine_args: str) -> LoadOptions:
@@ -183,7 +190,12 @@ def with_knobs(options: LoadOptions, pairs: Iterable[str], engine_args: str) -> 
 
 
 def _turned(options: LoadOptions, name: str, value: str) -> LoadOptions:
+    if name in _NOT_OURS:
+        _log.info("the option '%s' is another engine's; it changes nothing here", name)
+        return options
     knob = KNOBS.get(name)
+    if knob is _BATCH and value == "-1":  # the package's word for no bound, which no machine has: the default stays
+        return options
     if knob is None:
         raise InvalidOption(name, f"is not known; known options: {', '.join(sorted(KNOBS))}")
     return replace(options, **{knob.field: knob.parse(name, value)})

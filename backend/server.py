@@ -120,7 +120,12 @@ async def start(
         ],
     )
     scheduler, readiness = scheduler or Scheduler(), Readiness()
-    resident = Resident(loader, tell=readiness.set)
+
+    def tell(loaded: bool) -> None:
+        readiness.set(loaded)
+        scheduler.forget_speed()
+
+    resident = Resident(loader, tell=tell)
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
         BackendServicer(resident, scheduler, guard), server
     )

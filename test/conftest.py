@@ -125,6 +125,7 @@ class FakeLoader:
     events: list[str] = field(default_factory=list)
     refusals: dict[str, Exception] = field(default_factory=dict)  # by what is loaded: inspect, model name, aligner
     gate: threading.Event | None = None
+    before_inspect: Callable[[], None] = lambda: None
     before_each: Callable[[], None] = lambda: None
 
     def _happen(self, event: str, key: str) -> None:
@@ -138,6 +139,7 @@ class FakeLoader:
     def prepare(self) -> None: ...
 
     def inspect(self, options: LoadOptions) -> None:
+        self.before_inspect()
         if "inspect" in self.refusals:
             raise self.refusals["inspect"]
 

@@ -137,3 +137,11 @@ def test_no_option_fails_in_another_way_or_with_a_text_that_does_harm(name: str,
         assert said.isprintable()
         for harmful in ("connection refused", "connection reset", "no such host", "model not loaded", "unavailable"):
             assert harmful not in said.lower()
+
+
+def test_no_bound_on_the_batch_is_the_default_one() -> None:
+    assert with_knobs(BARE, ["max_inference_batch_size:-1"], "") == BARE
+
+
+def test_what_gateways_append_for_another_engine_changes_nothing() -> None:
+    assert with_knobs(BARE, ["parallel:8", "cache_reuse:256"], "") == BARE

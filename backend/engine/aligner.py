@@ -19,6 +19,7 @@ from backend.engine.monotone import best_times, refined
 from backend.engine.qwen import Loaded, default_dtype, padded, take_over, weight_bytes, with_sound
 from backend.engine.recognizer import AlignedUnit, Passage
 from backend.engine.units import UnitSplitter
+from backend.errors import NoNumbers
 
 _SAMPLE_RATE = 16_000
 _AUDIO = "<|audio_start|><|audio_pad|><|audio_end|>"
@@ -65,9 +66,14 @@ class QwenAligner:
         return aligned
 
     def _timed(self, units: Sequence[str], slots: torch.Tensor, duration_s: float) -> list[AlignedUnit]:
-        """Units with the best monotone times inside the passage. slots: (2 × units, classes) logits."""
+        """Units with the best monotone times inside the passage. slots: (2 × units, classes) logits.
+
+        Raises NoNumbers.
+        """
         classes = min(slots.shape[-1], math.ceil(duration_s / self.class_s) + 1)
-        scores: NDArray[np.float32] = torch.log_softmax(slots[:, :classes].float(), dim=-1).nan_to_num().cpu().numpy()
+        if not bool(slots.isfinite().all()):
+            raise NoNumbers
+        scores: NDArray[np.float32] = torch.log_softmax(slots[:, :classes].float(), dim=-1).cpu().numpy()
         times = refined(scores, best_times(scores)) * self.class_s
         starts, ends = times[0::2].tolist(), times[1::2].tolist()
         outside = (slots.argmax(dim=-1) > classes).cpu().reshape(-1, 2).any(dim=1).tolist()

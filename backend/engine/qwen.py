@@ -8,6 +8,7 @@ the text.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -35,7 +36,7 @@ from backend.engine.session import QwenSession
 from backend.engine.vetting import vet
 from backend.engine.weights import Weights
 from backend.engine.windows import use_windows
-from backend.errors import CheckpointRefused, named
+from backend.errors import CheckpointRefused, NoNumbers, named
 from backend.languages import NAMES, code_of_name
 
 _log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ _SAMPLE_RATE = 16_000
 _SHORTEST = _SAMPLE_RATE // 2  # samples; the package pads to half a second, too: the encoder was trained on no less
 _WARM_UP_TOKENS = 8
 _TEXT_TAG = "<asr_text>"
+_BARE_TAG = re.compile(r"\s*language(\s+\w+)?\s*")  # an answer that is no more than this, is none: it was cut short
 # said every time: the default of the second asks on stdin whether to run a checkpoint's code
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 
@@ -176,16 +178,18 @@ class QwenRecognizer:
         try:
             session = self.session()
             session.add([Utterance(noise, None, "", _WARM_UP_TOKENS)])
-            while len(session) and session.makes_sense:
+            while len(session):
                 session.step()
+        except NoNumbers as error:
+            raise CheckpointRefused(
+                "the checkpoint computes no numbers (NaN); fetch it again, or set torch_dtype:fp32"
+            ) from error
         except Exception as error:
             _log.exception("the warm-up failed")
             raise CheckpointRefused(
                 f"the checkpoint is loaded, but its first transcription failed ({type(error).__name__}); "
                 "its files do not fit each other, or the device has too little memory"
             ) from error
-        if len(session):
-            raise CheckpointRefused("the checkpoint computes no numbers (NaN); fetch it again, or set torch_dtype:fp32")
 
     def _encoded(self, utterances: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
         """The prompts with their sound, (rows, longest, hidden), and their lengths (rows,)."""
@@ -218,7 +222,7 @@ class QwenRecognizer:
         if language is None:
             tag, found, text = answer.partition(_TEXT_TAG)
             language = code_of_name(tag.strip().removeprefix("language")) if found else None
-            answer = text if found else tag
+            answer = text if found or _BARE_TAG.fullmatch(tag) else tag
         text = answer.replace("\ufffd", "").strip()  # a budget can end inside a character
         return Recognition(text, language if text else None, finished, self._tokens(text), looped)
 

@@ -110,12 +110,13 @@ class Resident:
         What can be refused is refused before anything is released; should reading the weights fail after that, the
         old model is loaded again, so that a bad load costs time and nothing else. Raises LoadRefused.
         """
+        freed = self._freed
         async with self._lock:
             old = self._instance.options if self._instance else None
             if options == old:
                 return
             await self._do(self._loader.inspect, options)
-            freed = self._freed
+            self._refuse_if_freed_since(freed)
             self._hold(None)
             await self._do(self._loader.reclaim)
             failure = await self._failure_of(self._install(options, freed))
@@ -165,11 +166,14 @@ class Resident:
 
     async def _install(self, options: LoadOptions, freed: int) -> None:
         recognizer = await self._do(self._loader.load_recognizer, options)
-        if freed != self._freed:
-            raise LoadRefused("the model was freed while it was being loaded")
+        self._refuse_if_freed_since(freed)
         self._reclaim_after(recognizer)
         self._hold(Lean(options, recognizer))
         self._retry_at = 0.0
+
+    def _refuse_if_freed_since(self, freed: int) -> None:
+        if freed != self._freed:
+            raise LoadRefused("the model was freed while it was being loaded")
 
     async def _restore(self, old: LoadOptions, freed: int) -> None:
         _log.warning("the load failed; loading the model that was there before")

@@ -46,7 +46,7 @@ class Scheduler:
         self.dead = ""  # why the engine will never answer again
         self._working_since: float | None = None  # the model thread, on what it does now
         self._best_speed = 0.0  # seconds of audio answered in one second of work
-        self._heard_s, self._worked_s = 0.0, 0.0  # since it last had nothing to do
+        self._heard_s, self._worked_s = 0.0, 0.0  # since it last had nothing to do; the latter as if sessions were full
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -75,8 +75,15 @@ class Scheduler:
             self._waiting.refuse_if_full(owner)
 
     def at_least_s(self, seconds: float) -> float:
-        """How long so many seconds of audio take at the very least: twice as fast as they ever were. 0 if none were."""
+        """How long so many seconds of audio take at the very least: twice as fast as they ever were. 0 if none were.
+
+        What ran beside fewer others than may is taken for as much faster: more of them may have cost nothing.
+        """
         return seconds / (2 * self._best_speed) if self._best_speed else 0.0
+
+    def forget_speed(self) -> None:
+        """There is another model."""
+        self._best_speed = 0.0
 
     async def submit(
         self,
@@ -150,10 +157,10 @@ class Scheduler:
         try:
             while self._wait():
                 began = time.monotonic()
-                self._go_on()
+                fullness = self._go_on()
                 took_s = time.monotonic() - began
                 self.tally.compute_s += took_s
-                self._worked_s += took_s
+                self._worked_s += took_s * fullness
         finally:
             if not self._stopping:
                 self.dead = "its thread has ended"
@@ -186,15 +193,20 @@ class Scheduler:
                 return
             self._changed.wait(left_s)
 
-    def _go_on(self) -> None:
-        """A function of its own: while the thread waits, none of its variables may hold a model or sound."""
+    def _go_on(self) -> float:
+        """How many of the places in a session were taken, from 0 to 1.
+
+        A function of its own: while the thread waits, none of its variables may hold a model or sound.
+        """
         with self._changed:
             jobs = self._waiting.take(self._running, self._most_s)
             self._taken.update(jobs)
         self._enter(jobs)
+        fullness = max((len(held.jobs) / held.jobs[0].most for held in self._running.values()), default=1.0)
         for begin in list(self._running):
             self._working_since = time.monotonic()
             self._advance(begin)
+        return fullness
 
     def _enter(self, jobs: list[Job]) -> None:
         """The jobs join their session."""

@@ -14,9 +14,12 @@ import torch
 
 from backend.engine.loops import LOOKED_AT, loops
 from backend.engine.recognizer import Recognition, Utterance
+from backend.errors import NoNumbers
 
 Encode = Callable[[Sequence[Utterance]], tuple[torch.Tensor, torch.Tensor]]
 Read = Callable[[Utterance, list[int], bool, bool], Recognition]
+
+_NONE = -1  # no token
 
 
 class Decoding(Protocol):
@@ -51,11 +54,6 @@ class QwenSession:
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
-    def makes_sense(self) -> bool:
-        """Whether what every row says next is chosen among numbers."""
-        return bool(torch.isfinite(self._logits).all())
-
     @torch.inference_mode()
     def add(self, utterances: Sequence[Utterance]) -> None:
         """More rows. Nothing is changed if this fails; where that is impossible, the next step fails, too."""
@@ -66,7 +64,7 @@ class QwenSession:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Utterance, Recognition]]:
-        """One token more for every row; those that ended, with what they say."""
+        """One token more for every row; those that ended, with what they say. Raises NoNumbers."""
         ended = []
         for row, token in zip(self._rows, self._chosen(), strict=True):
             finished = token in self._eos_ids
@@ -87,14 +85,21 @@ class QwenSession:
         self._leave({row for row in self._rows if row.utterance is utterance})
 
     def _chosen(self) -> list[int]:
-        """The best token of each row, with what it has said made less likely where that was asked for."""
+        """The best token of each row, with what it has said made less likely where that was asked for.
+
+        Raises NoNumbers: the greatest of logits that are none is token 0, said over and over.
+        """
         for number, row in enumerate(self._rows):
             penalty = row.utterance.repetition_penalty
             if penalty != 1.0 and row.said:  # arXiv 1909.05858, over the answer alone: the prompt is no repetition
                 said = torch.tensor(sorted(set(row.said)), device=self._logits.device)
                 logits = self._logits[number, said]
                 self._logits[number, said] = torch.where(logits < 0, logits * penalty, logits / penalty)
-        chosen: list[int] = self._logits.argmax(dim=-1).tolist()
+        best = self._logits.argmax(dim=-1, keepdim=True)  # NaN counts as the greatest
+        is_number = self._logits.gather(-1, best).isfinite()
+        chosen: list[int] = torch.where(is_number, best, _NONE).flatten().tolist()  # the device is asked once
+        if _NONE in chosen:
+            raise NoNumbers
         return chosen
 
     def _leave(self, gone: set[_Row]) -> None:

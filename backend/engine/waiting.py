@@ -8,7 +8,7 @@ commands starves it. What enters together is of like length. Not thread-safe: th
 from __future__ import annotations
 
 import time
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -105,9 +105,17 @@ class Waiting:
 
     def remove(self, job: Job) -> None:
         """Whether it waits or not."""
-        if job in self._jobs:
-            self._keep([other for other in self._jobs if other is not job])
-            job.owner.waited(job.since)
+        at = bisect_left(self._jobs, job.turn, key=_turn)  # a request of thousands leaves in one turn of the event loop
+        while at < len(self._jobs) and self._jobs[at].turn == job.turn:
+            if self._jobs[at] is job:
+                del self._jobs[at]
+                self._owners[job.owner] -= 1
+                if not self._owners[job.owner]:
+                    del self._owners[job.owner]
+                self._seconds = self._seconds - job.seconds if self._jobs else 0.0  # or rounding would add up
+                job.owner.waited(job.since)
+                return
+            at += 1
 
     def clear(self) -> list[Job]:
         """All of them, which wait no longer."""
@@ -143,7 +151,7 @@ class Waiting:
         return [job for job in taken if _enters(job)]
 
     def _insert(self, job: Job) -> None:
-        insort(self._jobs, job, key=lambda waiting: waiting.turn)
+        insort(self._jobs, job, key=_turn)
         self._owners[job.owner] += 1
         self._seconds += job.seconds
 
@@ -152,6 +160,10 @@ class Waiting:
         self._jobs = jobs
         self._owners = Counter(job.owner for job in jobs)
         self._seconds = sum(job.seconds for job in jobs)
+
+
+def _turn(job: Job) -> float:
+    return job.turn
 
 
 def _enters(job: Job) -> bool:

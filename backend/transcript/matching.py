@@ -24,7 +24,12 @@ EVIDENCE = 8  # letters, from three units or more, that must stand together to j
 
 @lru_cache(maxsize=1 << 14)
 def _fold(char: str) -> str:
-    """What is left of a character on either side: base letters, casefolded. é and e + accent agree, as do ² and 2."""
+    """What is left of a character on either side: base letters, casefolded. é and e + accent agree, as do ² and 2.
+
+    Nothing of a sign that is written with letters (№, ℡, ㈜): the aligner leaves it out.
+    """
+    if not is_letter(char):
+        return ""
     bare = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", char).casefold())
     return "".join(letter for letter in bare if is_letter(letter))
 

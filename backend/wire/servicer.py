@@ -80,8 +80,7 @@ class BackendServicer(rpc.BackendServicer):
     @answered
     async def AudioTranscription(self, request: pb.TranscriptRequest, context: Context) -> pb.TranscriptResult:  # noqa: N802
         account = _account()
-        self._resident.current()
-        check_identity(loaded=self._resident.identity, requested=request.ModelIdentity)
+        self._check_model(request.ModelIdentity)
         remaining_s = context.time_remaining()
         until_s = inf if remaining_s is None else time.monotonic() + remaining_s
         options = messages.transcribe_options(request)
@@ -93,13 +92,13 @@ class BackendServicer(rpc.BackendServicer):
     async def AudioTranscriptionStream(  # noqa: N802
         self, request: pb.TranscriptRequest, context: Context
     ) -> AsyncIterator[pb.TranscriptStreamResponse]:
-        await refuse(context, CapabilityMissing("AudioTranscriptionStream"))
+        await self._refuse(context, CapabilityMissing("AudioTranscriptionStream"), request.ModelIdentity)
         yield pb.TranscriptStreamResponse()  # never reached; makes this a stream
 
     async def AudioTranscriptionLive(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.TranscriptLiveRequest], context: Context
     ) -> AsyncIterator[pb.TranscriptLiveResponse]:
-        await refuse(context, CapabilityMissing("AudioTranscriptionLive"))
+        await self._refuse(context, CapabilityMissing("AudioTranscriptionLive"))
         yield pb.TranscriptLiveResponse()  # never reached; makes this a stream
 
     @answered
@@ -115,6 +114,19 @@ class BackendServicer(rpc.BackendServicer):
     async def Free(self, request: pb.HealthMessage, context: Context) -> pb.Result:  # noqa: N802
         await self._finishing(self._resident.free())
         return pb.Result(success=True)
+
+    def _check_model(self, requested: str = "") -> None:
+        """Raises ModelNotLoaded or IdentityMismatch: then the gateway loads the model again, whatever else is wrong."""
+        self._resident.current()
+        check_identity(loaded=self._resident.identity, requested=requested)
+
+    async def _refuse(self, context: Context, missing: CapabilityMissing, requested: str = "") -> None:
+        """The model first, then what it lacks."""
+        try:
+            self._check_model(requested)
+        except AsrError as error:
+            await refuse(context, error)
+        await refuse(context, missing)
 
     async def _finishing(self, work: Any) -> None:
         """Await `work`, which goes on to its end even if this call is cancelled."""

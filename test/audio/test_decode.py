@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -270,6 +271,73 @@ def test_of_a_file_that_breaks_off_the_rest_is_kept(tmp_path, container):
     assert decoded.truncated
     assert 5 < decoded.duration_s < 15
     assert_is_the_tone(decoded, decoded.duration_s)
+
+
+def write_spans(path: Path, codec: str, container: str, spans: list[tuple[float, float]], *, picture: bool = False):
+    """The tone from one second to another, and nothing between; with `picture`, beside two seconds of video."""
+    rate = 44_100
+    with av.open(str(path), "w", format=container) as out:
+        sound = out.add_stream(codec, rate=rate, layout="mono")
+        if picture:
+            write_picture(out, out.add_stream("mpeg4", rate=10))
+        size = sound.frame_size or 1024
+        for begin_s, end_s in spans:
+            for at in range(round(begin_s * rate), round(end_s * rate) - size + 1, size):
+                packed = av.AudioFrame.from_ndarray(tone(rate, size / rate).reshape(1, -1), format="flt", layout="mono")
+                packed.sample_rate = rate
+                for frame in av.AudioResampler(format=sound.format).resample(packed):
+                    frame.pts, frame.time_base = at, Fraction(1, rate)
+                    out.mux(sound.encode(frame))
+        out.mux(sound.encode(None))
+
+
+def sounding(decoded: Decoded) -> list[tuple[float, float]]:
+    """When there is sound, in seconds, to the twentieth."""
+    loud = np.abs(decoded.samples[: decoded.samples.size // 800 * 800]).reshape(-1, 800).max(axis=1) > LEVEL / 2
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], loud, [False]]).astype(int))) / 20
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+TIMED = [("pcm_s16le", "matroska"), ("aac", "mp4"), ("aac", "mpegts"), ("mp2", "mpeg"), ("aac", "flv")]
+
+
+@pytest.mark.parametrize(("codec", "container"), TIMED)
+def test_what_a_recorder_left_out_is_silence(tmp_path, codec, container):
+    path = tmp_path / "paused"
+    write_spans(path, codec, container, [(0, 1), (4, 5.5)])
+    decoded = decode(str(path), max_seconds=60)
+    assert decoded.duration_s == pytest.approx(5.5, abs=0.2)
+    (begin, paused), (resumed, end) = sounding(decoded)
+    assert (begin, paused, resumed, end) == pytest.approx((0, 1, 4, 5.5), abs=0.2)
+    with pytest.raises(UndecodableAudio, match=causes.TOO_LONG):
+        decode(str(path), max_seconds=4.5)
+
+
+@pytest.mark.parametrize("container", ["matroska", "mp4", "mpegts"])
+def test_sound_that_begins_after_the_picture_is_where_the_picture_has_it(tmp_path, container):
+    path = tmp_path / "late"
+    write_spans(path, "aac", container, [(1.5, 3)], picture=True)
+    decoded = decode(str(path), max_seconds=60)
+    assert decoded.duration_s == pytest.approx(3, abs=0.15)
+    assert sounding(decoded) == [pytest.approx((1.5, 3), abs=0.15)]
+
+
+@pytest.mark.parametrize(("codec", "container"), TIMED)
+def test_a_file_begins_where_its_sound_begins_if_there_is_nothing_else(tmp_path, codec, container):
+    path = tmp_path / "cut out of a longer one"
+    write_spans(path, codec, container, [(7, 8.5)])
+    assert decode(str(path), max_seconds=60).duration_s == pytest.approx(1.5, abs=0.15)
+
+
+def test_where_another_clock_begins_nothing_was_left_out(tmp_path):
+    path = tmp_path / "joined.ts"
+    write_spans(path, "aac", "mpegts", [(0, 1), (20, 21), (23, 24)])
+    decoded = decode(str(path), max_seconds=60)
+    assert decoded.duration_s == pytest.approx(5, abs=0.2)  # 19 s are a jump of the clock, 2 s are a pause
+    for part in [(0, 1), (20, 21)]:
+        write_spans(tmp_path / f"{part[0]}", "aac", "mpegts", [part])
+    path.write_bytes((tmp_path / "20").read_bytes() + (tmp_path / "0").read_bytes())  # back to its start
+    assert decode(str(path), max_seconds=60).duration_s == pytest.approx(2, abs=0.2)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
+import pytest
 import torch
 
 from backend.engine.recognizer import Passage
+from backend.errors import NoNumbers
 
 
 def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, package_of, aligner_folder, demo) -> None:
@@ -27,3 +30,11 @@ def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, package_of, a
         wanted = package_of(aligner_folder).thinker(**inputs[0], use_cache=False).logits
     for found, row, ids in zip(scores, wanted, inputs[0]["input_ids"], strict=True):
         torch.testing.assert_close(found, row[ids == aligner.slot_id], atol=2e-3, rtol=1e-3)
+
+
+def test_scores_that_are_no_numbers_are_no_times(monkeypatch, aligner, demo) -> None:
+    samples, _ = demo
+    score = aligner.decoder.score
+    monkeypatch.setattr(aligner.decoder, "score", lambda *asked: score(*asked).index_fill_(1, torch.tensor([3]), nan))
+    with pytest.raises(NoNumbers):
+        aligner.align([Passage(samples, "", "en", ("the", "quick", "fox"))])

@@ -44,3 +44,11 @@ def test_a_row_that_loops_costs_its_neighbours_nothing(recognizer, endless, pang
     assert whole == recognizer.recognize([pangram])[0]
     assert whole.finished
     assert again.text == whole.text
+
+
+@pytest.mark.parametrize("tag", ["language English", "language None", "language"])
+def test_an_answer_that_was_cut_inside_its_tag_says_nothing(recognizer, pangram, tag: str) -> None:
+    ids = recognizer.processor.tokenizer(tag)["input_ids"]
+    assert recognizer._read(pangram, ids, False, False).text == ""
+    forced = replace(pangram, language="en")
+    assert recognizer._read(forced, ids, False, False).text  # where no tag is due, it is what was said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -170,6 +171,21 @@ async def test_a_lost_device_is_the_end_of_the_engine(scheduler: Scheduler, faul
         await joined(scheduler, model, 2)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmul`"),
+        type("AcceleratorError", (RuntimeError,), {})("CUDA error: out of memory"),
+    ],
+)
+async def test_what_a_device_refuses_once_is_no_loss_of_it(scheduler: Scheduler, fault: Exception) -> None:
+    model = Model({"step 1": fault})
+    waiting = await joined_while_one_runs(scheduler, model)
+    model.let_pass()
+    assert await waiting[0] == -1
+    assert not scheduler.dead
+
+
 async def test_a_model_that_hangs_shows_and_those_who_wait_for_it_can_be_answered() -> None:
     scheduler, model = Scheduler(), Model()
     assert scheduler.stalled_s == 0
@@ -194,6 +210,21 @@ async def test_what_a_recording_takes_at_the_very_least_is_learnt(scheduler: Sch
     least = scheduler.at_least_s(3600)
     assert 0 < least < 3600  # 5 s of audio in far less than that
     assert scheduler.at_least_s(1800) == least / 2
+
+
+async def test_what_was_heard_alone_is_no_bound_for_eight_at_once(scheduler: Scheduler) -> None:
+    model = Model()
+    began = time.monotonic()
+    waiting = joined(scheduler, model, 1)
+    await asyncio.to_thread(model.at_step.wait, 20)
+    await asyncio.sleep(0.02)
+    model.let_pass()
+    await waiting
+    while scheduler.busy:
+        await asyncio.sleep(0.001)
+    assert 0 < scheduler.at_least_s(5) <= (time.monotonic() - began) / 8 / 2
+    scheduler.forget_speed()
+    assert scheduler.at_least_s(5) == 0
 
 
 async def test_nothing_waits_unless_it_is_wanted_and_then_no_longer_than_that(scheduler: Scheduler) -> None:

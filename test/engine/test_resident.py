@@ -207,18 +207,29 @@ async def test_free_does_not_wait_for_an_aligner_that_loads_and_it_serves_only_w
         resident.current()
 
 
-async def test_free_is_not_undone_by_a_load_that_it_overtook(loader) -> None:
+@pytest.mark.parametrize("stage", ["before_inspect", "before_each"])
+async def test_free_is_not_undone_by_a_load_that_it_overtook(loader, stage: str) -> None:
     resident = Resident(loader)
-    loader.gate = threading.Event()
+    reached, gate = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        reached.set()
+        assert gate.wait(20)
+
+    setattr(loader, stage, wait)
     loading = asyncio.ensure_future(resident.load(OPTIONS))
-    while "load a" not in loader.events:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    behind_it = asyncio.ensure_future(resident.load(LoadOptions(model="b")))
+    await asyncio.to_thread(reached.wait, 20)
     await resident.free()
-    loader.gate.set()
-    with pytest.raises(LoadRefused, match="freed"):
-        await loading
+    gate.set()
+    for load in (loading, behind_it):
+        with pytest.raises(LoadRefused, match="freed"):
+            await load
     with pytest.raises(ModelNotLoaded):
         resident.current()
+    await resident.load(OPTIONS)
+    assert resident.identity == "a"
 
 
 async def test_a_load_that_fails_in_a_way_of_its_own_is_refused_without_its_details(loader) -> None:

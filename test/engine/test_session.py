@@ -17,6 +17,7 @@ from backend.engine.loops import LEAST_TOKENS
 from backend.engine.qwen import Loaded, QwenRecognizer
 from backend.engine.recognizer import Utterance
 from backend.engine.session import Decoding, QwenSession
+from backend.errors import NoNumbers
 
 RATE = 16_000
 
@@ -185,3 +186,21 @@ def test_in_eight_bits_it_hears_the_same_words_in_less_memory(demo_options, reco
     quantized = CheckpointLoader().load_recognizer(replace(demo_options, quantization="int8"))
     assert [r.text for r in quantized.recognize(clips[:5])] == [r.text for r in recognizer.recognize(clips[:5])]
     assert quantized.weight_bytes < 0.75 * recognizer.weight_bytes
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), float("inf")])
+def test_a_row_whose_scores_are_no_numbers_says_nothing(monkeypatch, recognizer, clips, nothing: float) -> None:
+    session = tokens_of(recognizer)
+    session.add(clips[:2])
+    session.step()
+    step = recognizer.decoder.step
+
+    def spoilt(tokens: torch.Tensor, rows: Any) -> torch.Tensor:
+        logits = step(tokens, rows)
+        logits[1, 7] = nothing
+        return logits
+
+    monkeypatch.setattr(recognizer.decoder, "step", spoilt)
+    session.step()
+    with pytest.raises(NoNumbers):
+        session.step()

@@ -154,6 +154,23 @@ async def test_whom_nobody_waits_for_leaves_the_session_at_the_next_step(schedul
     assert model.steps == [[190], [190, 203], [203], [203]]
 
 
+async def test_who_leaves_the_queue_takes_his_chunks_along_and_no_others(scheduler: Scheduler) -> None:
+    model, leaver, stayer = Counting(), Account(), Account()
+    first = await held(scheduler, model)
+    both = [
+        [joining(scheduler, model, at + 100 * n, owner=owner, seconds=5.1) for n in range(1, 40)]
+        for at, owner in ((1, leaver), (2, stayer))
+    ]
+    await asyncio.sleep(0)
+    for chunk in both[0]:
+        chunk.cancel()
+    await asyncio.wait(both[0])
+    assert scheduler.waiting == (39, pytest.approx(39 * 5.1))
+    assert await released(model, first, *both[1]) == [-1, *(-2 - 100 * n for n in range(1, 40))]
+    assert scheduler.waiting == (0, 0)
+    assert all(item % 100 == 2 for items in model.log[1:] for item in items)
+
+
 @pytest.mark.parametrize(("fault", "failure"), [(RuntimeError("boom"), EngineFailure), (MemoryError(), OutOfMemory)])
 async def test_what_fails_together_is_run_again_alone(scheduler: Scheduler, fault: Exception, failure: type) -> None:
     model = Counting(faults={203: fault})

@@ -405,3 +405,11 @@ def test_a_shifted_word_moves_in_the_text_and_not_in_time() -> None:
 def test_a_chunk_without_room_is_refused(start_s, end_s) -> None:
     with pytest.raises(ValueError, match="no room"):
         spread("word", [(start_s, end_s)])
+
+
+@pytest.mark.parametrize(
+    ("text", "units"), [("№5 open", "5 open"), ("㈜삼성 전자", "삼성 전자"), ("℡555 call", "555 call")]
+)
+def test_a_sign_that_is_written_with_letters_does_not_cost_its_word_the_time(text: str, units: str) -> None:
+    words = place(text, evenly(units.split()), start_s=0, end_s=3)
+    assert [(word.start_s, word.end_s) for word in words] == [(0, 0.5), (1, 1.5)]

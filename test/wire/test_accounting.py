@@ -104,9 +104,10 @@ async def test_who_leaves_and_whose_time_is_up_are_told_apart(service, loader, l
 
 
 async def test_a_stream_is_refused_with_its_line(service, log) -> None:
+    await service.load()
     with pytest.raises(grpc.aio.AioRpcError):
         await service.stub.AudioTranscriptionStream(pb.TranscriptRequest(dst="x")).read()
-    (line,) = await log.after(1)
+    _, line = await log.after(2)
     assert list(line) == SHORT
     assert (line["method"], line["code"], line["finish"]) == (
         "AudioTranscriptionStream",

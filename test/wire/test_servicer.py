@@ -252,6 +252,24 @@ async def test_a_fault_of_ours_is_internal_without_its_details(service, loader, 
     assert "connection" not in refusal.details()
 
 
+async def test_a_stream_without_a_model_says_so_before_anything_else(service) -> None:
+    for stream in (
+        service.stub.AudioTranscriptionStream(pb.TranscriptRequest(dst="x")),
+        service.stub.AudioTranscriptionLive(),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await asyncio.wait_for(stream.read(), 5)
+        assert (caught.value.code(), caught.value.details()) == (
+            Code.FAILED_PRECONDITION,
+            "qwen-asr: model not loaded",
+        )
+    await service.load()
+    other = service.stub.AudioTranscriptionStream(pb.TranscriptRequest(dst="x", ModelIdentity="another"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(other.read(), 5)
+    assert caught.value.code() == Code.NOT_FOUND
+
+
 async def test_streaming_is_cleanly_unimplemented(service) -> None:
     await service.load()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
