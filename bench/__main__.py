@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ MEASURES: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     wanted = parse(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the servers would work on
     rows: list[Row] = []
     try:
         plan = Plan(

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import clips
+from bench import clips, vocabulary
 from bench.child import TODAY, Child, Reply, System
 from bench.pairs import Goal, Row, pairs_of, percentile
 from bench.plan import Plan, loaded, rows_or_failure
@@ -165,12 +165,14 @@ def gpu(plan: Plan) -> Iterator[Row]:
         def rows(subject: System = subject) -> Iterator[Row]:
             audio = [clips.clip(number % 30, _GPU_CLIP_S) for number in range(_GPU_CLIPS)]
             more = (f"max_chunk_seconds:{_GPU_CLIP_S:g}", f"batch_max_size:{_GPU_CLIPS}")
+            texts = [vocabulary.text_of(_GPU_WORDS)] * _GPU_CLIPS
             with loaded(subject, plan.model(_GPU_WORDS), more=more) as ours:
                 burst(ours, audio, ())
                 plan.say(f"{measure}, {subject.name}: {plan.runs} times")
-                found = [burst(ours, audio, (), _GPU_CLIP_S) for _ in range(plan.runs)]
+                found = [burst(ours, audio, texts, _GPU_CLIP_S) for _ in range(plan.runs)]
             speeds = tuple((each.speed, 700.0) for each in found)
             goal = Goal("≥", 1) if plan.shape == "1.7b" else None
-            yield Row(measure, subject.name, "700 × real time", "× real time", "more", speeds, goal)
+            wrong = sum(each.wrong for each in found)
+            yield Row(measure, subject.name, "700 × real time", "× real time", "more", speeds, goal, mismatches=wrong)
 
         yield from rows_or_failure(measure, subject.name, "700 × real time", rows)

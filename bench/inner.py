@@ -112,13 +112,13 @@ def _decode_rows(plan: Plan, subject: System) -> Iterator[Row]:
             found.append((limit_ms, _step_ms(inside, 1), _step_ms(inside, _ROWS)))
     limit = "memory's limit"
     note = f"{needed / 1e9:.2f} GB a step"
-    goal = _STEP_GOALS.get(subject.name)
+    goal = None if plan.on_gpu else _STEP_GOALS.get(subject.name)
     ones = tuple((one, limit_ms) for limit_ms, one, _ in found)
     yield Row("decode step, 1 row", subject.name, limit, "ms", "share", ones, goal, note)
     eights = tuple((eight, limit_ms) for limit_ms, _, eight in found)
     yield Row(f"decode step, {_ROWS} rows", subject.name, limit, "ms", "share", eights)
     both = tuple((eight, one) for _, one, eight in found)
-    goal = Goal("≤", 1.6) if subject.quantization else None
+    goal = Goal("≤", 1.6) if subject.quantization and not plan.on_gpu else None
     yield Row(f"decode step, {_ROWS} rows", subject.name, "1 row", "ms", "share", both, goal)
 
 

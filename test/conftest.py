@@ -6,6 +6,7 @@ Fixtures, not a module to import: a folder named `test` without `__init__.py` is
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 import zlib
@@ -24,6 +25,13 @@ from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
 from backend.options import LoadOptions, TranscribeOptions
 from backend.transcriber import Transcriber, Transcript
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The tests are about CPUs, also where there is a GPU; `pytest -m gpu` runs those that need it."""
+    if "gpu" not in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 
 TIMES = TranscribeOptions(times=True, words=True)
 ROOT = Path(__file__).parent.parent

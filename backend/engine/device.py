@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import logging
+import threading
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +17,8 @@ import torch
 from backend.engine import heap
 from backend.errors import DeviceUnavailable, InvalidOption
 from backend.options import LoadOptions
+
+_log = logging.getLogger(__name__)
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -35,6 +39,8 @@ class Placement:
 def choose(options: LoadOptions) -> Placement:
     """The placement for `options` on this machine. Raises DeviceUnavailable or InvalidOption."""
     device, why_device = _device(options)
+    if device.type == "cuda":  # cuDNN's attention plans for every shape, and no two batches have one; there are others
+        torch.backends.cuda.enable_cudnn_sdp(False)
     dtype, why_dtype = _dtype(device, options)
     attention, why_attention = _attention(device, dtype, options)
     return Placement(device, dtype, attention, "; ".join((why_device, why_dtype, why_attention)))
@@ -105,11 +111,12 @@ def onednn_takes(numbers: torch.Tensor) -> bool:
 # Of audio, about two chunks. Intermediate results for more do not fit into the heap's blocks (engine/heap.py), and
 # fresh pages cost more than passing over the weights once less. And between two reads those who have left are noticed.
 _CPU_READS_S = 24.0
+_GPU_READS_S = 1920.0  # 64 clips of half a minute; what reading takes beside the weights grows with them
 
 
 def at_once_s(device: torch.device) -> float:
     """Seconds of audio that are best read at once on the device."""
-    return _CPU_READS_S if device.type == "cpu" else float("inf")
+    return _CPU_READS_S if device.type == "cpu" else _GPU_READS_S
 
 
 def mel_device(device: torch.device) -> str:
@@ -126,9 +133,16 @@ def use_threads(count: int | None) -> None:
         torch.set_num_threads(count or _THREADS)
 
 
+RECORDING = threading.Lock()  # held while steps are recorded on CUDA, one at a time in a process
+
+
 def reclaim() -> None:
     """Give the memory of dropped models back to the device and the system."""
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        with RECORDING:  # torch's allocator gives nothing back meanwhile, and takes the wish for an error
+            try:
+                torch.cuda.empty_cache()
+            except RuntimeError:  # nor after a recording that failed; what is free in it is used again all the same
+                _log.warning("the device's memory cannot be given back", exc_info=True)
     heap.trim()

@@ -10,7 +10,9 @@ How a step is recorded, and whether that is to be relied on, is engine/recording
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -117,12 +119,22 @@ class Rows:
         return cache
 
 
-class Graphs:
-    """A decoder whose steps are recordings. One session at a time: a new one takes the memory over from the last."""
+def _layout_of(rows: int, positions: int) -> tuple[int, int]:
+    """Rows and slots of the layout for so many rows, whose longest has so many positions and says one more."""
+    return 1 << (rows - 1).bit_length(), (positions // _SLOTS + 1) * _SLOTS
 
-    def __init__(self, decoder: Decoder, record: Record) -> None:
+
+class Graphs:
+    """A decoder whose steps are recordings. One session at a time: a new one takes the memory over from the last.
+
+    `rows`, `positions`: what the largest batch usually needs. There is memory for it from the first session on, where
+    so much can be had, and for as long as none is larger: whenever the memory changes, what was recorded is lost.
+    """
+
+    def __init__(self, decoder: Decoder, record: Record, rows: int = 1, positions: int = 0) -> None:
         self.record = record
         self._decoder = decoder
+        self._usual = _layout_of(rows, positions)
         self._block = torch.empty(0)  # flat; every layout is a view of it
         self._layouts: dict[tuple[int, int], _Layout] = {}
         self._owner: object = None
@@ -174,7 +186,7 @@ class Graphs:
         self._owner = None  # what is recorded on the way writes to the block
         rows.leave()
         count, longest = sum(cache.rows for cache in caches), max(cache.longest for cache in caches)
-        rows.move_to(self._layout(caches[0], 1 << (count - 1).bit_length(), (longest // _SLOTS + 1) * _SLOTS))
+        rows.move_to(self._layout(caches[0], *_layout_of(count, longest)))
         for cache in caches:
             rows.enter(cache)
         self._owner = rows.token
@@ -182,10 +194,12 @@ class Graphs:
     def _layout(self, like: Cache, rows: int, slots: int) -> _Layout:
         layers, two, _, heads, _, size = like.tensor.shape
         shape = torch.Size((layers, two, rows, heads, slots, size))
-        needed = shape.numel()
-        if needed > self._block.numel() or self._block.nbytes > max(_KEPT, _DEAD * needed * self._block.itemsize):
+        needed, one = shape.numel(), shape.numel() // (rows * slots)
+        usual = self._usual[0] * self._usual[1] * one
+        most = max(_KEPT // like.tensor.itemsize, _DEAD * needed, usual)
+        if not needed <= self._block.numel() <= most:
             self.forget()
-            self._block = torch.zeros(needed, dtype=like.tensor.dtype, device=like.tensor.device)
+            self._block = self._memory(like, needed, usual)
         if (rows, slots) not in self._layouts:
             try:
                 self._layouts[rows, slots] = self._new_layout(self._block[:needed].view(shape))
@@ -193,6 +207,15 @@ class Graphs:
                 self.forget()  # if the memory ran out, this is what there is to give back
                 raise
         return self._layouts[rows, slots]
+
+    @staticmethod
+    def _memory(like: Cache, needed: int, usual: int) -> torch.Tensor:
+        """Numbers as in the cache: as many as are usual, or, where so many cannot be had, as are needed."""
+        numbers = functools.partial(torch.zeros, dtype=like.tensor.dtype, device=like.tensor.device)
+        if usual > needed:
+            with suppress(RuntimeError):
+                return numbers(usual)
+        return numbers(needed)
 
     def forget(self) -> None:
         """Give the memory back, as far as no session has it."""

@@ -33,7 +33,8 @@ def _in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights (outputs, inputs) from -127 to 127, and the scales (outputs,) in float32 by which to multiply them."""
     bytes_ = torch.empty_like(weight, dtype=torch.int8)
     scales = torch.empty_like(weight[:, 0], dtype=torch.float32)
-    step = max(1, _AT_A_TIME // weight.shape[1])
+    at_a_time = _AT_A_TIME if weight.device.type == "cpu" else weight.numel()
+    step = max(1, at_a_time // weight.shape[1])
     for at in range(0, weight.shape[0], step):
         rows = weight[at : at + step].to(torch.float32, copy=True)
         largest = (rows.abs().amax(dim=1) / 127).clamp_min_(kernels.SILENT)
@@ -74,22 +75,25 @@ class ByFbgemm:
 _STEPS = 127 if torch.cpu._is_vnni_supported() else 63
 
 _LEAST_ROWS = 32  # cuBLASLt takes more than 16, and tensor cores compute as many at once
+_WIDTH = 8  # of which inputs and outputs must be a multiple there
 
 
 class ByTensorCores:
     """See Layer. y is of x's dtype. It asks for no value, so it can be recorded."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        self._weight, self._scales = _in_eight_bits(weight)
+        bytes_, self._scales = _in_eight_bits(weight)
+        outputs, inputs = weight.shape
+        self._weight = pad(bytes_, (0, -inputs % _WIDTH, 0, -outputs % _WIDTH))
         self._bias = bias
-        self.bytes = weight.numel() + 4 * weight.shape[0]
+        self.bytes = self._weight.numel() + 4 * outputs
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         rows, largest = kernels.scaled(x.reshape(-1, x.shape[-1]).float())
         bytes_ = (rows * 127).round_().to(torch.int8)
-        missing = max(0, _LEAST_ROWS - len(rows))
-        products = torch._int_mm(pad(bytes_, (0, 0, 0, missing)), self._weight.t())[: len(rows)]
-        y = (products * (largest / 127) * self._scales).to(x.dtype)
+        missing = self._weight.shape[1] - rows.shape[1], max(0, _LEAST_ROWS - len(rows))
+        products = torch._int_mm(pad(bytes_, (0, missing[0], 0, missing[1])), self._weight.t())
+        y = (products[: len(rows), : len(self._scales)] * (largest / 127) * self._scales).to(x.dtype)
         return (y if self._bias is None else y + self._bias).view(*x.shape[:-1], -1)
 
 

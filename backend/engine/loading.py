@@ -50,7 +50,8 @@ class CheckpointLoader:
         _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
         with heap.blocks_apart():
             loaded = qwen.load(_recognizer_of(options), placement)
-            recognizer = qwen.QwenRecognizer(loaded, quantized, options.threads, options.cuda_graphs)
+            graphs = (options.batch_max_size, options.max_chunk_s) if options.cuda_graphs else None
+            recognizer = qwen.QwenRecognizer(loaded, quantized, options.threads, graphs)
         recognizer.warm_up()
         return recognizer
 

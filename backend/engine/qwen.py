@@ -32,7 +32,7 @@ from backend.engine.linear import Layer, MakeLayer, Packed, dense, pack_within, 
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
 from backend.engine.recording import recorded
-from backend.engine.session import QwenSession
+from backend.engine.session import Decoding, QwenSession
 from backend.engine.vetting import vet
 from backend.engine.weights import Weights
 from backend.engine.windows import use_windows
@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 _SAMPLE_RATE = 16_000
 _SHORTEST = _SAMPLE_RATE // 2  # samples; the package pads to half a second, too: the encoder was trained on no less
 _WARM_UP_TOKENS = 8
+_POSITIONS_PER_SECOND = 20  # 12.5 of sound, fast speech, and the prompt
 _TEXT_TAG = "<asr_text>"
 _BARE_TAG = re.compile(r"\s*language(\s+\w+)?\s*")  # an answer that is no more than this, is none: it was cut short
 # said every time: the default of the second asks on stdin whether to run a checkpoint's code
@@ -150,8 +151,13 @@ class QwenRecognizer:
     """A loaded Qwen3-ASR. See engine/recognizer.Recognizer."""
 
     def __init__(
-        self, loaded: Loaded, quantized: bool = False, threads: int | None = None, graphs: bool = True
+        self,
+        loaded: Loaded,
+        quantized: bool = False,
+        threads: int | None = None,
+        graphs: tuple[int, float] | None = None,
     ) -> None:
+        """`graphs`: steps are recorded where that can be done; for so many rows of so many seconds, usually."""
         self._threads = threads
         self.model = model = loaded.model
         self.processor = loaded.processor
@@ -159,7 +165,10 @@ class QwenRecognizer:
         with int8_layers() if quantized else nullcontext(packed) as layers:
             self.decoder = take_over(loaded, layers)
         self.at_once_s = at_once_s(model.device)
-        self._decoding = recorded(self.decoder, model.device) if graphs else self.decoder
+        self._decoding: Decoding = self.decoder
+        if graphs is not None:
+            rows, longest_s = graphs
+            self._decoding = recorded(self.decoder, model.device, rows, round(longest_s * _POSITIONS_PER_SECOND))
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
 
     def session(self) -> QwenSession:

@@ -7,20 +7,18 @@ used, and the log says so.
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 from typing import Any
 
 import torch
 
 from backend.engine.decoder import Decoder
+from backend.engine.device import RECORDING
 from backend.engine.faults import cause_of
 from backend.engine.graphs import Graphs, Record, Run
 from backend.errors import OutOfMemory
 
 _log = logging.getLogger(__name__)
-
-_RECORDING = threading.Lock()  # of CUDA's, one at a time in a process
 
 
 class CudaGraphs:
@@ -53,7 +51,7 @@ class CudaGraphs:
     def _graph(self, run: Run) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         """The graph of what `run` launches, and what it gives."""
         graph = torch.cuda.CUDAGraph()
-        with _RECORDING, torch.cuda.device(self._device):
+        with RECORDING, torch.cuda.device(self._device):
             before = torch.cuda.current_stream()
             try:
                 # what other threads do meanwhile, a load for instance, is none of the recording's business
@@ -65,12 +63,15 @@ class CudaGraphs:
         return graph, written
 
 
-def recorded(decoder: Decoder, device: torch.device) -> Decoder | Graphs:
-    """The decoder with recorded steps, on CUDA, if they say what its own steps say; else the decoder itself."""
+def recorded(decoder: Decoder, device: torch.device, rows: int = 1, positions: int = 0) -> Decoder | Graphs:
+    """The decoder with recorded steps, on CUDA, if they say what its own steps say; else the decoder itself.
+
+    `rows`, `positions`: see Graphs.
+    """
     if device.type != "cuda":
         return decoder
     try:
-        graphs = Graphs(decoder, CudaGraphs(device))
+        graphs = Graphs(decoder, CudaGraphs(device), rows, positions)
         if agree(decoder, graphs, device):
             graphs.forget()
             graphs.record = or_plain(graphs.record)
@@ -82,15 +83,21 @@ def recorded(decoder: Decoder, device: torch.device) -> Decoder | Graphs:
 
 
 def or_plain(record: Record) -> Record:
-    """What cannot be recorded any more, though it could before, is run as it is. Raises where memory ran out."""
+    """What cannot be recorded any more, though it could before, is run as it is, and so is what comes after it.
+
+    Raises where memory ran out.
+    """
+    can_record = True
 
     def attempt(run: Run) -> Run:
+        nonlocal can_record
         try:
-            return record(run)
+            return record(run) if can_record else run
         except Exception as error:
             if isinstance(cause_of(error), OutOfMemory):
                 raise
-            _log.warning("a step cannot be recorded; it is run as it is", exc_info=True)
+            _log.warning("a step cannot be recorded; it and others are run as they are", exc_info=True)
+            can_record = False
             return run
 
     return attempt

@@ -58,3 +58,15 @@ def test_a_gpu_is_chosen_where_there_is_one() -> None:
     assert placement.device.type == "cuda"
     with pytest.raises(DeviceUnavailable):
         device.choose(LoadOptions(model="m", main_gpu=64))
+
+
+def test_memory_that_the_device_cannot_give_back_just_now_stops_nobody(monkeypatch, caplog) -> None:
+    def refuse() -> None:
+        assert device.RECORDING.locked()
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
+    device.reclaim()
+    assert "cannot be given back" in caplog.text
+    assert not device.RECORDING.locked()

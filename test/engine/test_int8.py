@@ -79,6 +79,26 @@ def test_they_take_the_place_of_the_weights(int8: Make) -> None:
     assert 64 * 64 <= layer.bytes <= 64 * 64 + 64 * 8
 
 
+def test_sizes_that_gpus_do_not_multiply_are_filled_up(monkeypatch) -> None:
+    multiply = torch._int_mm
+    sizes: list[tuple[int, int, int]] = []
+
+    def noted(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        sizes.append((*left.shape, right.shape[1]))
+        return multiply(left, right)
+
+    monkeypatch.setattr(torch, "_int_mm", noted)
+    for rows, inputs, outputs in [(1, 61, 13), (17, 64, 547), (40, 3, 8)]:
+        modules = linears(outputs, inputs=inputs, bias=True)
+        x = torch.randn(rows, inputs)
+        exact = modules[0](x).detach()
+        found = by_tensor_cores(modules)(x)
+        assert found.shape == (rows, outputs)
+        assert (found - exact).norm() < 0.02 * exact.norm()
+    assert all(rows > 16 and inputs % 8 == outputs % 8 == 0 for rows, inputs, outputs in sizes)
+    assert len(sizes) == 3
+
+
 def test_sixteen_bits_that_flow_are_given_back_as_sixteen() -> None:
     modules = [module.to(torch.bfloat16) for module in linears(48, bias=True)]
     x = torch.randn(2, 64).to(torch.bfloat16)
