@@ -147,16 +147,16 @@ class DeadlineTooShort(AsrError):
 class EngineFailure(AsrError):
     """A fault of ours, or of a library under us; the trace is in the log."""
 
-    def __init__(self) -> None:
-        super().__init__("qwen-asr: internal error; the backend's log has the details")
+    def __init__(self, message: str = "qwen-asr: internal error; the backend's log has the details") -> None:
+        super().__init__(message)
 
 
 class NoNumbers(EngineFailure):
     """The model gave NaN or infinity where scores are due; what is greatest among them was never said."""
 
     def __init__(self) -> None:
-        super(EngineFailure, self).__init__(
-            "qwen-asr: the model computed no numbers (NaN) for this recording; set torch_dtype:fp32, or fetch it again"
+        super().__init__(
+            "qwen-asr: the model computed no numbers (NaN) here; set torch_dtype:fp32, or fetch the checkpoint again"
         )
 
 

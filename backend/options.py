@@ -1,7 +1,7 @@
 """What LoadModel and a transcription were asked to do: frozen values, parsed strictly at the door.
 
 Rules: an option nobody knows is an error that lists the known ones; a value is typed, finite and within its range or
-refused by name; nothing is guessed and nothing is ignored in silence.
+refused by name; nothing is guessed and nothing is ignored in silence: what changes nothing here is logged.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ KNOBS: dict[str, _Knob] = {
     "cuda_graphs": _Knob("cuda_graphs", _one_of(_SWITCH)),
     "max_new_tokens": _Knob("max_new_tokens", _integer(1, 8192)),
     "max_chunk_seconds": _Knob("max_chunk_s", _number(2, 180)),
-    "max_audio_seconds": _Knob("max_audio_s", _number(1, 24 * 3600)),
+    "max_audio_seconds": _Knob("max_audio_s", _number(1, 24 * 3600)),  # as much as may wait (engine/scheduler.py)
     "aligner_retry_seconds": _Knob("aligner_retry_s", _number(0, 24 * 3600)),
     "segment_gap_threshold": _Knob("segment_gap_s", _number(0.01, 3600)),
     "max_segment_seconds": _Knob("max_segment_s", _number(0.5, 3600)),
@@ -194,7 +194,8 @@ def _turned(options: LoadOptions, name: str, value: str) -> LoadOptions:
         _log.info("the option '%s' is another engine's; it changes nothing here", name)
         return options
     knob = KNOBS.get(name)
-    if knob is _BATCH and value == "-1":  # the package's word for no bound, which no machine has: the default stays
+    if knob is _BATCH and value == "-1":
+        _log.info("'%s:-1', no bound, is more than a machine has; the default stays", name)
         return options
     if knob is None:
         raise InvalidOption(name, f"is not known; known options: {', '.join(sorted(KNOBS))}")

@@ -28,8 +28,8 @@ from backend.transcriber import Transcriber, Transcript
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The tests are about CPUs, also where there is a GPU; `pytest -m gpu` runs those that need it."""
-    if "gpu" not in config.option.markexpr:
+    """The tests are about CPUs, also where there is a CUDA device; `pytest -m gpu` runs those that need it."""
+    if config.option.markexpr.strip() != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 from hypothesis import given, settings
@@ -139,9 +140,8 @@ def test_no_option_fails_in_another_way_or_with_a_text_that_does_harm(name: str,
             assert harmful not in said.lower()
 
 
-def test_no_bound_on_the_batch_is_the_default_one() -> None:
-    assert with_knobs(BARE, ["max_inference_batch_size:-1"], "") == BARE
-
-
-def test_what_gateways_append_for_another_engine_changes_nothing() -> None:
-    assert with_knobs(BARE, ["parallel:8", "cache_reuse:256"], "") == BARE
+@pytest.mark.parametrize("pair", ["max_inference_batch_size:-1", "batch_max_size:-1", "parallel:8", "cache_reuse:256"])
+def test_what_changes_nothing_here_is_logged(caplog, pair: str) -> None:
+    with caplog.at_level(logging.INFO):
+        assert with_knobs(BARE, [pair], "") == BARE
+    assert pair.partition(":")[0] in caplog.text

@@ -46,7 +46,7 @@ class Format:
     plain: bool = False
     tells_duration: bool = False  # the header counts samples; elsewhere FFmpeg estimates, or looks at the bytes at hand
     promised: Callable[[int, int], int] | None = None  # (fd, file size) -> bytes that the headers say there are
-    longest_gap_s: float = 0.0  # that its packets' times may skip; 0: they have none of their own, or not all of them
+    longest_gap_s: float = 0.0  # that its packets' times may skip; 0: FFmpeg's times for them are counted, or guessed
 
 
 def sniff(fd: int) -> Format | None:
@@ -155,7 +155,7 @@ def _is_transport_stream(head: bytes) -> bool:
 
 
 _PAUSED_S = 3600.0  # who stopped a recording for longer began another one
-_JUMPED_S = 10.0  # where joined streams bring their own clocks along, a jump means little: players take it for one, too
+_JUMPED_S = 10.0  # where joined streams bring their clocks along, more is another clock: FFmpeg's dts_delta_threshold
 
 _RIFF = partial(_field, offset=4, length=4, order="little", extra=8)
 _FORM = partial(_field, offset=4, length=4, order="big", extra=8)
@@ -189,7 +189,7 @@ _SIGNATURES: tuple[tuple[Callable[[bytes], bool], Format], ...] = (
     (_magic((0, b"RIFF"), (8, b"AVI ")), Format("avi", promised=_RIFF)),
     (_magic((0, b"#!AMR")), Format("amr")),
     (_magic((0, b"wvpk")), Format("wv", tells_duration=True)),
-    (_magic((0, b"FLV\x01")), Format("flv", longest_gap_s=_PAUSED_S)),
+    (_magic((0, b"FLV\x01")), Format("flv", longest_gap_s=_JUMPED_S)),
     (_magic((0, b"\x00\x00\x01\xba")), Format("mpeg", longest_gap_s=_JUMPED_S)),
     (_is_transport_stream, Format("mpegts", longest_gap_s=_JUMPED_S)),
     (lambda head: head.startswith(b"\x0b\x77") and len(head) > 5 and head[5] >> 3 <= 10, Format("ac3")),

@@ -53,6 +53,7 @@ class Recording:
         self._keep(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
     def add_silence(self, seconds: float, rate: int) -> None:
+        """So much of it, as sound of a rate in Hz, by blocks."""
         left = round(seconds * rate)
         while left > 0:
             self.add(np.zeros((min(left, BLOCK), 1), np.float32), rate)

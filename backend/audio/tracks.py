@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ _LARGEST_PACKET = 1 << 24  # bytes; compressed packets have a few thousand, PCM 
 # What PyAV raises beside its own errors: unreadable bytes, a strange tag. One of its own means: out of memory; damaged
 # headers ask for any amount.
 _DAMAGE = (OSError, ValueError)
-_GAP_S = 0.2  # less is rounding, an encoder's delay, a lost packet, or a clock that drifts: no place to cut a word
+_GAP_S = 0.2  # that frames are late; less is rounding, an encoder's delay or a lost packet: no place to cut a word
+_PACKET_S = 0.01  # between two frames; less is a clock that drifts, however late that made the frames
 _SLACK_S = 0.2  # a header's duration may count what decoders drop: an encoder's delay, and padding
 
 
@@ -58,26 +60,35 @@ def read_track(fd: int, container: Format, recording: Recording) -> bool:
 class _Times:
     """Where a track's frames belong. `start`: of the file, by its clock, in microseconds; None: with the first frame.
 
-    See Format for `longest_gap_s`.
+    See Format for `longest_gap_s`. Frames behind one that was stamped late, by a recorder that stalled, may make up for
+    it: then what was put before it counts for them, too.
     """
 
     def __init__(self, start: int | None, longest_gap_s: float) -> None:
         self._origin_s = None if start is None else start / 1_000_000
+        self._before_s: float | None = None  # the same, before the clock jumped
         self._longest_gap_s = longest_gap_s
+        self._last_s, self._end_s = -math.inf, -math.inf  # of the frame before, by the file's clock
 
     def missing_s(self, frame: AudioFrame, recorded_s: float) -> float:
         """The silence before the frame, if so much was recorded before it."""
-        if frame.pts is None or frame.time_base is None:
+        if not self._longest_gap_s or frame.pts is None or frame.time_base is None:
             return 0.0
         at_s = float(frame.pts * frame.time_base)
         if self._origin_s is None:
             self._origin_s = at_s
+        gap_s, is_earlier = at_s - self._end_s, at_s < self._last_s - _GAP_S
+        self._last_s, self._end_s = at_s, at_s + frame.samples / max(frame.sample_rate, 1)
         ahead_s = at_s - self._origin_s - recorded_s
-        if _GAP_S <= ahead_s <= self._longest_gap_s:
-            return ahead_s
-        if abs(ahead_s) >= _GAP_S:
-            self._origin_s += ahead_s  # another clock, as where files were joined
-        return 0.0
+        if is_earlier or ahead_s > self._longest_gap_s:  # another clock
+            self._origin_s, self._before_s = at_s - recorded_s, self._origin_s
+            return 0.0
+        if ahead_s < _GAP_S or gap_s < _PACKET_S:
+            return 0.0
+        if self._before_s is not None and abs(at_s - self._before_s - recorded_s) < _GAP_S:  # the one before goes on
+            self._origin_s, self._before_s = self._before_s, None
+            return 0.0
+        return ahead_s
 
 
 class _Source(io.FileIO):

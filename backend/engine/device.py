@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import logging
+import math
 import threading
 from dataclasses import dataclass
 
@@ -37,9 +38,12 @@ class Placement:
 
 
 def choose(options: LoadOptions) -> Placement:
-    """The placement for `options` on this machine. Raises DeviceUnavailable or InvalidOption."""
+    """The placement for `options` on this machine. Raises DeviceUnavailable or InvalidOption.
+
+    Where that is CUDA, torch attends without cuDNN from then on.
+    """
     device, why_device = _device(options)
-    if device.type == "cuda":  # cuDNN's attention plans for every shape, and no two batches have one; there are others
+    if device.type == "cuda":  # it plans for every shape, 0.4 s each (FunASR issue 3704), and batches hardly repeat one
         torch.backends.cuda.enable_cudnn_sdp(False)
     dtype, why_dtype = _dtype(device, options)
     attention, why_attention = _attention(device, dtype, options)
@@ -111,7 +115,7 @@ def onednn_takes(numbers: torch.Tensor) -> bool:
 # Of audio, about two chunks. Intermediate results for more do not fit into the heap's blocks (engine/heap.py), and
 # fresh pages cost more than passing over the weights once less. And between two reads those who have left are noticed.
 _CPU_READS_S = 24.0
-_GPU_READS_S = 1920.0  # 64 clips of half a minute; what reading takes beside the weights grows with them
+_GPU_READS_S = 1920.0  # 64 clips of half a minute; the memory that reading takes grows with the audio
 
 
 def at_once_s(device: torch.device) -> float:
@@ -131,6 +135,14 @@ def use_threads(count: int | None) -> None:
     """So many threads for what the calling thread computes, or as many as torch chooses: OpenMP keeps it by thread."""
     if torch.get_num_threads() != (count or _THREADS):
         torch.set_num_threads(count or _THREADS)
+
+
+def free_bytes(device: torch.device) -> float:
+    """Bytes of memory that can be had on a CUDA device; of others that is not known, and infinite."""
+    if device.type != "cuda":
+        return math.inf
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(torch.cuda.mem_get_info(device)[0] + kept)
 
 
 RECORDING = threading.Lock()  # held while steps are recorded on CUDA, one at a time in a process

@@ -10,9 +10,7 @@ How a step is recorded, and whether that is to be relied on, is engine/recording
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,6 +18,7 @@ import torch
 
 from backend.engine.cache import Cache
 from backend.engine.decoder import Decoder
+from backend.engine.device import free_bytes
 from backend.engine.faults import untraced
 
 Run: TypeAlias = Callable[[], torch.Tensor]
@@ -127,8 +126,8 @@ def _layout_of(rows: int, positions: int) -> tuple[int, int]:
 class Graphs:
     """A decoder whose steps are recordings. One session at a time: a new one takes the memory over from the last.
 
-    `rows`, `positions`: what the largest batch usually needs. There is memory for it from the first session on, where
-    so much can be had, and for as long as none is larger: whenever the memory changes, what was recorded is lost.
+    `rows`, `positions`: what the largest batch usually needs. There is memory for it from the first session on, if that
+    is no more than half of what is free, until a session needs more: with the memory all that was recorded is lost.
     """
 
     def __init__(self, decoder: Decoder, record: Record, rows: int = 1, positions: int = 0) -> None:
@@ -199,7 +198,9 @@ class Graphs:
         most = max(_KEPT // like.tensor.itemsize, _DEAD * needed, usual)
         if not needed <= self._block.numel() <= most:
             self.forget()
-            self._block = self._memory(like, needed, usual)
+            can_be_had = 2 * usual * like.tensor.itemsize <= free_bytes(like.tensor.device)
+            count = max(needed, usual) if can_be_had else needed
+            self._block = torch.zeros(count, dtype=like.tensor.dtype, device=like.tensor.device)
         if (rows, slots) not in self._layouts:
             try:
                 self._layouts[rows, slots] = self._new_layout(self._block[:needed].view(shape))
@@ -207,15 +208,6 @@ class Graphs:
                 self.forget()  # if the memory ran out, this is what there is to give back
                 raise
         return self._layouts[rows, slots]
-
-    @staticmethod
-    def _memory(like: Cache, needed: int, usual: int) -> torch.Tensor:
-        """Numbers as in the cache: as many as are usual, or, where so many cannot be had, as are needed."""
-        numbers = functools.partial(torch.zeros, dtype=like.tensor.dtype, device=like.tensor.device)
-        if usual > needed:
-            with suppress(RuntimeError):
-                return numbers(usual)
-        return numbers(needed)
 
     def forget(self) -> None:
         """Give the memory back, as far as no session has it."""

@@ -27,13 +27,14 @@ from backend.engine.compiled import rescale_, scaled
 from backend.engine.linear import Layer, MakeLayer, stacked, strip
 
 _AT_A_TIME = 1 << 17  # weights: as float32 they stay in a core's cache, and on the heap (engine/heap.py)
+_AT_A_TIME_ON_GPUS = 1 << 24  # each is a launch; as float32 64 MiB beside the weights
 
 
 def _in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights (outputs, inputs) from -127 to 127, and the scales (outputs,) in float32 by which to multiply them."""
     bytes_ = torch.empty_like(weight, dtype=torch.int8)
     scales = torch.empty_like(weight[:, 0], dtype=torch.float32)
-    at_a_time = _AT_A_TIME if weight.device.type == "cpu" else weight.numel()
+    at_a_time = _AT_A_TIME if weight.device.type == "cpu" else _AT_A_TIME_ON_GPUS
     step = max(1, at_a_time // weight.shape[1])
     for at in range(0, weight.shape[0], step):
         rows = weight[at : at + step].to(torch.float32, copy=True)
@@ -91,8 +92,8 @@ class ByTensorCores:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         rows, largest = kernels.scaled(x.reshape(-1, x.shape[-1]).float())
         bytes_ = (rows * 127).round_().to(torch.int8)
-        missing = self._weight.shape[1] - rows.shape[1], max(0, _LEAST_ROWS - len(rows))
-        products = torch._int_mm(pad(bytes_, (0, missing[0], 0, missing[1])), self._weight.t())
+        wider, longer = self._weight.shape[1] - rows.shape[1], max(0, _LEAST_ROWS - len(rows))
+        products = torch._int_mm(pad(bytes_, (0, wider, 0, longer)), self._weight.t())
         y = (products[: len(rows), : len(self._scales)] * (largest / 127) * self._scales).to(x.dtype)
         return (y if self._bias is None else y + self._bias).view(*x.shape[:-1], -1)
 

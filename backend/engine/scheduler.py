@@ -77,13 +77,14 @@ class Scheduler:
     def at_least_s(self, seconds: float) -> float:
         """How long so many seconds of audio take at the very least: twice as fast as they ever were. 0 if none were.
 
-        What ran beside fewer others than may is taken for as much faster: more of them may have cost nothing.
+        What ran in a session with free places counts as if they had been taken: that may have cost nothing.
         """
         return seconds / (2 * self._best_speed) if self._best_speed else 0.0
 
     def forget_speed(self) -> None:
-        """There is another model."""
-        self._best_speed = 0.0
+        """There is another model. From any thread."""
+        with self._changed:
+            self._best_speed = self._heard_s = self._worked_s = 0.0
 
     async def submit(
         self,

@@ -8,6 +8,7 @@ import struct
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from backend.audio import causes
 from backend.audio.causes import CAUSES
 from backend.audio.decode import decode
+from backend.audio.tracks import _Times
 from backend.audio.waveform import Decoded
 from backend.errors import UndecodableAudio
 
@@ -327,6 +329,60 @@ def test_a_file_begins_where_its_sound_begins_if_there_is_nothing_else(tmp_path,
     path = tmp_path / "cut out of a longer one"
     write_spans(path, codec, container, [(7, 8.5)])
     assert decode(str(path), max_seconds=60).duration_s == pytest.approx(1.5, abs=0.15)
+
+
+def write_stamped(path: Path, stamps_s: list[float], container: str = "matroska") -> None:
+    """The tone in packets of 0.1 s, each with its stamp."""
+    rate = 16_000
+    with av.open(str(path), "w", format=container) as out:
+        sound = out.add_stream("pcm_s16le", rate=rate, layout="mono")
+        for stamp_s in stamps_s:
+            packed = av.AudioFrame.from_ndarray(tone(rate, 0.1).reshape(1, -1), format="flt", layout="mono")
+            packed.sample_rate = rate
+            for frame in av.AudioResampler(format="s16").resample(packed):
+                frame.pts, frame.time_base = round(stamp_s * rate), Fraction(1, rate)
+                out.mux(sound.encode(frame))
+
+
+def test_a_recorder_that_stalls_and_makes_up_for_it_adds_no_more_than_one_stall(tmp_path):
+    stamps_s = [n / 10 for n in range(100)]
+    for stalled in range(10, 100, 20):
+        for n in range(stalled, stalled + 3):  # three packets arrive together
+            stamps_s[n] = (stalled + 2.9) / 10 + (n - stalled) / 1000
+    write_stamped(tmp_path / "stalls", stamps_s)
+    assert 10 <= decode(str(tmp_path / "stalls"), max_seconds=60).duration_s <= 10.5
+
+
+def test_a_clock_that_drifts_cuts_no_word(tmp_path):
+    write_stamped(tmp_path / "drift", [n / 10 * 1.02 for n in range(200)])
+    assert decode(str(tmp_path / "drift"), max_seconds=60).duration_s == pytest.approx(20, abs=0.01)
+
+
+class Stamped(NamedTuple):
+    """A frame as the clock sees it."""
+
+    pts: int
+    time_base: Fraction = Fraction(1, 10)
+    samples: int = 1600
+    sample_rate: int = 16_000
+
+
+@pytest.mark.parametrize(
+    ("stamps", "silence_s"),
+    [
+        ([0, 1, 2, 40, 41], 3.7),
+        ([0, 1, 500, 3, 4], 0),  # one wrong stamp, far ahead
+        ([50, 51, 2, 53, 54], 0),  # and one behind
+        ([50, 51, 2, 3, 4, 35], 3.0),  # joined, and then a pause
+        ([0, 1, 20_000, 20_001], 0),
+    ],
+)
+def test_a_jump_of_the_clock_is_no_silence_and_a_pause_is(stamps, silence_s):
+    times, recorded_s, silent_s = _Times(None, 40.0), 0.0, 0.0
+    for pts in stamps:
+        missing_s = times.missing_s(Stamped(pts), recorded_s)
+        recorded_s, silent_s = recorded_s + missing_s + 0.1, silent_s + missing_s
+    assert silent_s == pytest.approx(silence_s)
 
 
 def test_where_another_clock_begins_nothing_was_left_out(tmp_path):

@@ -95,7 +95,8 @@ def test_each_size_is_recorded_once(decoder: Decoder) -> None:
     assert len(records) == 5  # more memory is other memory
 
 
-def test_with_memory_for_the_largest_batch_no_size_is_recorded_twice(decoder: Decoder) -> None:
+def test_with_memory_for_the_largest_batch_no_size_is_recorded_twice(monkeypatch, decoder: Decoder) -> None:
+    monkeypatch.setattr(graphs, "_KEPT", 0)
     records = []
     graph = Graphs(decoder, lambda run: records.append(run) or run, rows=7, positions=300)  # type: ignore[func-returns-value]
     for _ in range(3):
@@ -103,22 +104,18 @@ def test_with_memory_for_the_largest_batch_no_size_is_recorded_twice(decoder: De
             logits, cache = prompts(decoder, *[length] * count)
             steps(graph, graph.joined(None, cache), logits, 1)
     assert len(records) == 4
-    assert graph._block.numel() == prompts(decoder, 5)[1].tensor[:, :, :, :, 0].numel() * 8 * 512
+    assert graph._block.numel() == 8 * 512 * cache.tensor[:, :, 0, :, 0].numel()
 
 
-def test_where_so_much_cannot_be_had_there_is_what_is_needed(monkeypatch, decoder: Decoder) -> None:
-    def zeros(*shape: int, **named: Any) -> torch.Tensor:
-        if shape == (graph._usual[0] * graph._usual[1] * one,):
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return made(*shape, **named)
-
-    made = torch.zeros
-    graph = Graphs(decoder, rerun, rows=1000, positions=10**6)
+def test_with_little_memory_there_is_no_more_than_is_needed(monkeypatch, decoder: Decoder) -> None:
+    graph = Graphs(decoder, rerun, rows=8, positions=5)
     logits, cache = prompts(decoder, 5)
-    one = cache.tensor[:, :, 0, :, 0].numel()
-    monkeypatch.setattr(torch, "zeros", zeros)
-    rows = graph.joined(None, cache)
-    assert graph._block.numel() == 256 * one
+    usual = 8 * 256 * cache.tensor[:, :, 0, :, 0].numel()
+    for free, wanted in ((2 * usual * 4 - 1, usual // 8), (2 * usual * 4, usual)):
+        monkeypatch.setattr(graphs, "free_bytes", lambda device, free=free: free)
+        graph.forget()
+        rows = graph.joined(None, cache)
+        assert graph._block.numel() == wanted
     assert steps(graph, rows, logits, 2) == steps(decoder, cache, logits, 2)
 
 
