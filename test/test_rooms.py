@@ -63,6 +63,7 @@ TORCHLESS = {
     "engine.loops",
     "engine.batches",
     "engine.waiting",
+    "engine.pace",
     "engine.faults",
 }
 

@@ -63,7 +63,7 @@ class CudaGraphs:
         return graph, written
 
 
-def recorded(decoder: Decoder, device: torch.device, rows: int = 1, positions: int = 0) -> Decoder | Graphs:
+def recorded(decoder: Decoder, device: torch.device, rows: int, positions: int) -> Decoder | Graphs:
     """The decoder with recorded steps, on CUDA, if they say what its own steps say; else the decoder itself.
 
     `rows`, `positions`: see Graphs.

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from backend.account import Account, Tally
 from backend.engine.batches import BatchOf, Together
 from backend.engine.faults import cause_of, is_lost_device
+from backend.engine.pace import Pace
 from backend.engine.waiting import Job, Running, Waiting
 from backend.errors import AsrError, EngineFailure, OutOfMemory
 
@@ -45,8 +46,7 @@ class Scheduler:
         self.tally = Tally()
         self.dead = ""  # why the engine will never answer again
         self._working_since: float | None = None  # the model thread, on what it does now
-        self._best_speed = 0.0  # seconds of audio answered in one second of work
-        self._heard_s, self._worked_s = 0.0, 0.0  # since it last had nothing to do; the latter as if sessions were full
+        self._pace = Pace()
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -75,16 +75,13 @@ class Scheduler:
             self._waiting.refuse_if_full(owner)
 
     def at_least_s(self, seconds: float) -> float:
-        """How long so many seconds of audio take at the very least: twice as fast as they ever were. 0 if none were.
-
-        What ran in a session with free places counts as if they had been taken: that may have cost nothing.
-        """
-        return seconds / (2 * self._best_speed) if self._best_speed else 0.0
+        """How long so many seconds of audio take at the very least; 0 if that is not known yet."""
+        return self._pace.at_least_s(seconds)
 
     def forget_speed(self) -> None:
         """There is another model. From any thread."""
         with self._changed:
-            self._best_speed = self._heard_s = self._worked_s = 0.0
+            self._pace.forget()
 
     async def submit(
         self,
@@ -161,7 +158,7 @@ class Scheduler:
                 fullness = self._go_on()
                 took_s = time.monotonic() - began
                 self.tally.compute_s += took_s
-                self._worked_s += took_s * fullness
+                self._pace.worked(took_s, fullness)
         finally:
             if not self._stopping:
                 self.dead = "its thread has ended"
@@ -174,16 +171,11 @@ class Scheduler:
         with self._changed:
             if not self._running:
                 self._working_since = None
-                self._learn_speed()
+                self._pace.rests()
                 self._changed.wait_for(lambda: len(self._waiting) or self._stopping)
                 self._gather()
             self._working_since = time.monotonic()
             return not self._stopping
-
-    def _learn_speed(self) -> None:
-        if self._heard_s:
-            self._best_speed = max(self._best_speed, self._heard_s / max(self._worked_s, 1e-9))
-        self._heard_s = self._worked_s = 0.0
 
     def _gather(self) -> None:
         """Where the operator wants it, a session that begins waits a moment for more to begin with."""
@@ -240,7 +232,7 @@ class Scheduler:
             for job in [job for job in running.jobs if id(job.item) in results]:
                 self._leave(running, job)
                 _answer(job, results[id(job.item)])
-                self._heard_s += job.seconds
+                self._pace.heard(job.seconds)
 
         failure = self._attempt(running.jobs, step)
         if failure is not None:

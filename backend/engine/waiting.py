@@ -108,11 +108,7 @@ class Waiting:
         at = bisect_left(self._jobs, job.turn, key=_turn)  # a request of thousands leaves in one turn of the event loop
         while at < len(self._jobs) and self._jobs[at].turn == job.turn:
             if self._jobs[at] is job:
-                del self._jobs[at]
-                self._owners[job.owner] -= 1
-                if not self._owners[job.owner]:
-                    del self._owners[job.owner]
-                self._seconds = self._seconds - job.seconds if self._jobs else 0.0  # or rounding would add up
+                self._delete(at)
                 job.owner.waited(job.since)
                 return
             at += 1
@@ -154,6 +150,13 @@ class Waiting:
         insort(self._jobs, job, key=_turn)
         self._owners[job.owner] += 1
         self._seconds += job.seconds
+
+    def _delete(self, at: int) -> None:
+        job = self._jobs.pop(at)
+        self._owners[job.owner] -= 1
+        if not self._owners[job.owner]:
+            del self._owners[job.owner]
+        self._seconds = self._seconds - job.seconds if self._jobs else 0.0  # or rounding would add up
 
     def _keep(self, jobs: list[Job]) -> None:
         """These, and no others. Summed anew, so that no rounding adds up."""

@@ -7,6 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from math import inf
 from typing import Any, TypeAlias, TypeVar
 
@@ -34,21 +35,30 @@ LOADED = "Model loaded successfully"  # the gateway's tests compare it
 
 
 def answered(method: Method[Reply]) -> Method[Reply]:
-    """The method with its errors turned into statuses; what nobody expected is a fault of ours: logged, INTERNAL."""
+    """The method with its errors turned into statuses."""
 
     @functools.wraps(method)
     async def answer(self: Any, request: Any, context: Context) -> Reply:
-        try:
+        async with _statuses(method.__name__, context):
             return await method(self, request, context)
-        except AsrError as error:
-            cause = error
-        except Exception:  # noqa: BLE001 - the last line of defence: a client gets a status, whatever happened
-            _log.exception("%s failed", method.__name__)
-            cause = EngineFailure()
-        await refuse(context, cause)
         raise AssertionError("refuse does not return")
 
     return answer
+
+
+@asynccontextmanager
+async def _statuses(method: str, context: Context) -> AsyncIterator[None]:
+    """Errors end the call with their status; what nobody expected is a fault of ours: logged, INTERNAL."""
+    cause: AsrError
+    try:
+        yield
+        return
+    except AsrError as error:
+        cause = error
+    except Exception:  # noqa: BLE001 - the last line of defence: a client gets a status, whatever happened
+        _log.exception("%s failed", method)
+        cause = EngineFailure()
+    await refuse(context, cause)
 
 
 class BackendServicer(rpc.BackendServicer):
@@ -92,14 +102,18 @@ class BackendServicer(rpc.BackendServicer):
     async def AudioTranscriptionStream(  # noqa: N802
         self, request: pb.TranscriptRequest, context: Context
     ) -> AsyncIterator[pb.TranscriptStreamResponse]:
-        await self._refuse(context, CapabilityMissing("AudioTranscriptionStream"), request.ModelIdentity)
-        yield pb.TranscriptStreamResponse()  # never reached; makes this a stream
+        async with _statuses("AudioTranscriptionStream", context):
+            self._check_model(request.ModelIdentity)  # the model first, then what it lacks
+            raise CapabilityMissing("AudioTranscriptionStream")
+        yield pb.TranscriptStreamResponse()  # type: ignore[unreachable] # makes this a stream
 
     async def AudioTranscriptionLive(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.TranscriptLiveRequest], context: Context
     ) -> AsyncIterator[pb.TranscriptLiveResponse]:
-        await self._refuse(context, CapabilityMissing("AudioTranscriptionLive"))
-        yield pb.TranscriptLiveResponse()  # never reached; makes this a stream
+        async with _statuses("AudioTranscriptionLive", context):
+            self._check_model()
+            raise CapabilityMissing("AudioTranscriptionLive")
+        yield pb.TranscriptLiveResponse()  # type: ignore[unreachable] # makes this a stream
 
     @answered
     async def Status(self, request: pb.HealthMessage, context: Context) -> pb.StatusResponse:  # noqa: N802
@@ -119,14 +133,6 @@ class BackendServicer(rpc.BackendServicer):
         """Raises ModelNotLoaded or IdentityMismatch: then the gateway loads the model again, whatever else is wrong."""
         self._resident.current()
         check_identity(loaded=self._resident.identity, requested=requested)
-
-    async def _refuse(self, context: Context, missing: CapabilityMissing, requested: str = "") -> None:
-        """The model first, then what it lacks."""
-        try:
-            self._check_model(requested)
-        except AsrError as error:
-            await refuse(context, error)
-        await refuse(context, missing)
 
     async def _finishing(self, work: Any) -> None:
         """Await `work`, which goes on to its end even if this call is cancelled."""

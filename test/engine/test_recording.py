@@ -51,7 +51,7 @@ def test_without_good_recordings_the_plain_decoder_goes_on(monkeypatch, caplog, 
     monkeypatch.setattr(recording, "CudaGraphs", refusing)
     monkeypatch.setattr(recording, "agree", lambda *_: False)
     with caplog.at_level(logging.WARNING):
-        assert recorded(decoder, device) is decoder
+        assert recorded(decoder, device, rows=1, positions=0) is decoder
     assert "plain" in caplog.text
 
 
@@ -59,13 +59,13 @@ def test_good_recordings_are_used_on_cuda_and_nowhere_else(monkeypatch, decoder:
     device: Any = Anywhere()
     monkeypatch.setattr(recording, "CudaGraphs", lambda _: rerun)
     monkeypatch.setattr(recording, "agree", lambda *_: True)
-    assert isinstance(recorded(decoder, device), Graphs)
-    assert recorded(decoder, CPU) is decoder
+    assert isinstance(recorded(decoder, device, rows=1, positions=0), Graphs)
+    assert recorded(decoder, CPU, rows=1, positions=0) is decoder
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_steps_are_recorded_and_say_what_plain_ones_say(recognizer) -> None:
     device = recognizer.model.device
-    assert isinstance(recorded(recognizer.decoder, device), Graphs)
+    assert isinstance(recorded(recognizer.decoder, device, rows=1, positions=0), Graphs)
     assert agree(recognizer.decoder, Graphs(recognizer.decoder, recording.CudaGraphs(device)), device)
