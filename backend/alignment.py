@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from statistics import median
 
 from backend.account import Account
 from backend.audio.speech import Speech
@@ -32,6 +33,7 @@ _TROUBLE = (EngineFailure, OutOfMemory, Overloaded)
 _APART = 2  # good units between two lost ones are drawn in
 _MOST_PIECES = 4  # of a passage that are aligned again
 _ROOM_S = 0.25  # for each unit of a piece: with less, its neighbours are drawn in and aligned again as well
+_HASTE = 0.8  # of the time that the passage's other units take will do, where they take less: in Chinese, for one
 _BESIDE_S = 0.1  # of sound beyond the neighbours' edges: they may be wrong, too
 
 
@@ -66,8 +68,10 @@ class Alignment:
         except _TROUBLE:  # the text is worth more than its times
             return replace(part, coarse_because="the aligner failed")
         remedies = []
-        for lost in _lost(units):
-            first, after = _with_room(units, *lost, part.chunk.duration_s)
+        lost = _lost(units)
+        room_s = _room_s(units, lost)
+        for piece in lost:
+            first, after = _with_room(units, *piece, part.chunk.duration_s, room_s)
             units[first:after], remedy = await self._again(equipped, part.chunk, passage, units, first, after)
             remedies.append(remedy)
         return replace(part, units=tuple(units), remedies=(*part.remedies, *remedies))
@@ -139,11 +143,27 @@ def _between(units: Sequence[AlignedUnit], first: int, after: int, duration_s: f
     return units[first - 1].end_s if first else 0.0, units[after].start_s if after < len(units) else duration_s
 
 
-def _with_room(units: Sequence[AlignedUnit], first: int, after: int, duration_s: float) -> tuple[int, int]:
-    """Units [first, after) with as many of their neighbours as it takes to have room for them all."""
-    while after - first < len(units):
+def _room_s(units: Sequence[AlignedUnit], lost: Sequence[tuple[int, int]]) -> float:
+    """What a lost unit needs at least, in seconds, by the pace of the others."""
+    astray = {number for first, after in lost for number in range(first, after)}
+    paces = [
+        units[number + 1].start_s - units[number].start_s
+        for number in range(len(units) - 1)
+        if not {number, number + 1} & astray
+    ]
+    return min(_ROOM_S, _HASTE * median(paces)) if paces else _ROOM_S
+
+
+def _with_room(
+    units: Sequence[AlignedUnit], first: int, after: int, duration_s: float, room_s: float
+) -> tuple[int, int]:
+    """Units [first, after) with as many of their neighbours as it takes to have room for them all.
+
+    On each side no more than were lost: where all speak faster, more of them bring no room.
+    """
+    for _ in range(after - first):
         begin_s, end_s = _between(units, first, after, duration_s)
-        if end_s - begin_s >= _ROOM_S * (after - first):
+        if end_s - begin_s >= room_s * (after - first):
             break
         first, after = max(first - 1, 0), min(after + 1, len(units))
     return first, after

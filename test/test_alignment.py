@@ -37,8 +37,8 @@ def words_of(transcript: Transcript):
 def aligned(transcribe, loader, bursts):
     """A recording of 10 s of speech with TEXT, aligned by `first` and, when it is asked again, by `again`."""
 
-    async def run(first, again=None, samples=None) -> Transcript:
-        loader.recognizer.answer = lambda _: TEXT
+    async def run(first, again=None, samples=None, text=TEXT) -> Transcript:
+        loader.recognizer.answer = lambda _: text
         loader.aligner.answer = lambda passage: (again if passage.units else first)(passage)
         return await transcribe(bursts(10) if samples is None else samples, vad=True)
 
@@ -101,6 +101,31 @@ async def test_a_crowd_without_room_is_aligned_again_with_its_neighbours(aligned
     _, piece = loader.aligner.passages
     assert piece.units == tuple(TEXT.split()[7:15])
     assert min(w.end_s - w.start_s for w in words_of(transcript)) > 0.3
+
+
+@pytest.mark.parametrize("paces", [[0.15], [0.22, 0.15], [0.15, 0.3]])
+async def test_a_few_words_lost_in_fast_speech_cost_no_others_their_times(aligned, loader, bursts, paces) -> None:
+    """`paces`: seconds of a unit, of each part of the 60."""
+    texts = [f"w{n}" for n in range(60)]
+    starts = np.cumsum([0.2, *np.repeat(paces, 60 // len(paces))]).tolist()
+    right = [AlignedUnit(text, *span) for text, *span in zip(texts, starts, starts[1:], strict=False)]
+
+    def first(passage: Passage) -> list[AlignedUnit]:
+        units = list(right)
+        units[40:45] = evenly(texts[40:45], starts[40], starts[40] + 0.4)
+        return units
+
+    def again(passage: Passage) -> list[AlignedUnit]:
+        at = texts.index(passage.units[0])
+        return [
+            u._replace(start_s=u.start_s - starts[at] + 0.1, end_s=u.end_s - starts[at] + 0.1)
+            for u in right[at : at + len(passage.units)]
+        ]
+
+    transcript = await aligned(first, again, bursts(starts[-1] + 0.2), " ".join(texts))
+    words = [word for some in transcript.words for word in some]
+    assert len(loader.aligner.passages) == 2
+    assert [w.start_s for w in words] == pytest.approx(starts[:-1], abs=0.05)
 
 
 async def test_a_passage_that_is_lost_altogether_is_spread_at_once(aligned, loader) -> None:
