@@ -162,7 +162,7 @@ def _words(part: Heard, speech: Speech) -> list[Word]:
     if part.units is None:
         return spread(text, room_for(text, spoken, (chunk.start_s, chunk.end_s)))
     units = [(unit.text, unit.start_s + chunk.start_s, unit.end_s + chunk.start_s) for unit in part.units]
-    return cut_back(place(text, units, start_s=chunk.start_s, end_s=chunk.end_s), spoken)
+    return cut_back(text, place(text, units, start_s=chunk.start_s, end_s=chunk.end_s), spoken)
 
 
 def _words_inside(segment: Segment, spans: list[tuple[int, int]]) -> tuple[Word, ...]:

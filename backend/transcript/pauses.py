@@ -21,8 +21,16 @@ TRUST_S = 0.2
 
 _FASTEST_S = 0.04  # for a letter: 25 letters a second are twice as fast as anybody reads aloud
 
+# A number of five digits or more is said digit by digit, or in groups with pauses between them: its word may have
+# pauses inside. Other words have not; one that spans a pause was dragged there by the aligner.
+_GROUPED_FROM, _DIGIT_S = 5, 0.2
+
 
 class Timed(Protocol):
+    @property
+    def begin(self) -> int: ...
+    @property
+    def end(self) -> int: ...
     @property
     def start_s(self) -> float: ...
     @property
@@ -32,20 +40,34 @@ class Timed(Protocol):
 TimedT = TypeVar("TimedT", bound=Timed)
 
 
-def cut_back(words: Iterable[TimedT], spoken: Sequence[Times]) -> list[TimedT]:
-    """The words without what of them lies in a pause. A word that lies in one altogether stays as it is."""
+def cut_back(text: str, words: Iterable[TimedT], spoken: Sequence[Times]) -> list[TimedT]:
+    """The words of `text` without what of them lies in a pause. One that lies in a pause altogether stays as it is."""
     spans = _widened(spoken)
     starts, ends = [start for start, _ in spans], [end for _, end in spans]
     cut = []
     for word in words:
         touched = spans[bisect_right(ends, word.start_s) : bisect_left(starts, word.end_s)]
         parts = [(max(start, word.start_s), min(end, word.end_s)) for start, end in touched]
-        start_s, end_s = max(parts, key=lambda part: part[1] - part[0], default=(word.start_s, word.end_s))
+        start_s, end_s = _said(text[word.begin : word.end], parts) if parts else (word.start_s, word.end_s)
         if end_s - start_s < MIN_WORD_S or (start_s, end_s) == (word.start_s, word.end_s):
             cut.append(word)
         else:
             cut.append(replace(word, start_s=start_s, end_s=end_s))  # type: ignore[type-var] # a frozen dataclass
     return cut
+
+
+def _said(word: str, parts: Sequence[Times]) -> Times:
+    """Where a word is said that touches these parts of speech: in the longest, or from the first to the last of them."""
+    longest = max(parts, key=_length_s)
+    digits = sum(map(str.isdigit, word))
+    if digits < _GROUPED_FROM or _length_s(longest) >= digits * _DIGIT_S:
+        return longest
+    spoken = [part for part in parts if _length_s(part) > TRUST_S] or [longest]
+    return spoken[0][0], spoken[-1][1]
+
+
+def _length_s(part: Times) -> float:
+    return part[1] - part[0]
 
 
 def _widened(spoken: Sequence[Times]) -> list[Times]:

@@ -19,8 +19,8 @@ def spans_of(marks: list[float]) -> list[tuple[float, float]]:
     return list(zip(marks[::2], marks[1::2], strict=False))
 
 
-def cut(word: tuple[float, float], *spoken: tuple[float, float]) -> tuple[float, float]:
-    (found,) = cut_back([Word(0, 1, *word)], spoken)
+def cut(word: tuple[float, float], *spoken: tuple[float, float], text: str = "word") -> tuple[float, float]:
+    (found,) = cut_back(text, [Word(0, len(text), *word)], spoken)
     return found.start_s, found.end_s
 
 
@@ -31,6 +31,24 @@ def test_a_word_that_reaches_into_a_pause_is_cut_back_to_its_speech() -> None:
 
 def test_a_word_over_a_long_pause_stays_with_the_larger_part_of_its_speech() -> None:
     assert cut((0.9, 4.9), (0.0, 1.0), (4.0, 6.0)) == (4.0 - TRUST_S, 4.9)
+
+
+GROUPS = (0.2, 2.0), (2.6, 3.5), (4.1, 6.3)
+
+
+@pytest.mark.parametrize("number", ["5558675309", "555-867-5309.", "１２３４５６７"])
+def test_a_long_number_may_have_pauses_inside(number) -> None:
+    assert cut((1.5, 4.9), *GROUPS, text=number) == (1.5, 4.9)
+    assert cut((2.1, 4.9), *GROUPS, text=number) == (2.6 - TRUST_S, 4.9)  # the first group is another word's
+
+
+@pytest.mark.parametrize("word", ["1984", "number"])
+def test_no_other_word_has(word) -> None:
+    assert cut((1.5, 4.9), *GROUPS, text=word) == (2.6 - TRUST_S, 3.5 + TRUST_S)
+
+
+def test_a_long_number_that_fits_in_a_part_of_its_speech_is_there() -> None:
+    assert cut((0.9, 9.0), (0.8, 1.0), (4.0, 9.0), text="12345") == (4.0 - TRUST_S, 9.0)
 
 
 def test_a_closure_inside_a_word_is_no_pause() -> None:
@@ -51,10 +69,11 @@ def test_without_speech_all_stays() -> None:
 
 
 @SEEDED
-@given(MARKS, MARKS)
-def test_words_stay_in_order_apart_and_long_enough(words, spans) -> None:
-    before = [Word(n, n + 1, start, end) for n, (start, end) in enumerate(spans_of(words)) if end - start >= 0.02]
-    after = cut_back(before, spans_of(spans))
+@given(MARKS, MARKS, st.randoms(use_true_random=False))
+def test_words_stay_in_order_apart_and_long_enough(words, spans, rng) -> None:
+    before = [Word(n, n + 6, start, end) for n, (start, end) in enumerate(spans_of(words)) if end - start >= 0.02]
+    text = "".join(rng.choice("a1") for _ in range(40))
+    after = cut_back(text, before, spans_of(spans))
     assert [(w.begin, w.end) for w in after] == [(w.begin, w.end) for w in before]
     assert all(b.start_s <= a.start_s < a.end_s <= b.end_s for a, b in zip(after, before, strict=True))
     assert all(w.end_s - w.start_s >= 0.02 - 1e-9 for w in after)
