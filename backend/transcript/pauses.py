@@ -57,7 +57,7 @@ def cut_back(text: str, words: Iterable[TimedT], spoken: Sequence[Times]) -> lis
 
 
 def _said(word: str, parts: Sequence[Times]) -> Times:
-    """Where a word is said that touches these parts of speech: in the longest, or from the first to the last of them."""
+    """Where a word is said that touches these parts of speech: in the longest, or from the first to the last."""
     longest = max(parts, key=_length_s)
     digits = sum(map(str.isdigit, word))
     if digits < _GROUPED_FROM or _length_s(longest) >= digits * _DIGIT_S:

@@ -42,6 +42,7 @@ _CLINGING_LETTERS = frozenset("\u0e33\u0eb3\uff9e\uff9f")
 # After these the next letter belongs to the same cluster: Khmer coeng, Burmese virama (subscript letters).
 _STACKERS = frozenset("\u17d2\u1039")
 _STRAIGHT_QUOTES = frozenset("\"'")
+_PARTING = frozenset("。，、！？；")  # not ： and ．, which stand inside times and numbers
 _SPOKEN_SIGNS = frozenset("%&@")
 
 
@@ -107,8 +108,8 @@ def pieces(text: str) -> list[tuple[int, int]]:
     """The smallest words of `text` as slices: all of it but the whitespace, in order.
 
     Whitespace separates, no-break spaces too. Inside a token each cluster of a continuous script is a piece, and so is
-    each run between two of them. Punctuation belongs to the piece before it, what opens to the piece after it, and what
-    begins a token to its first piece.
+    each run between two of them; full-width marks part what stands beside them, too. Punctuation belongs to the piece
+    before it, what opens to the piece after it, and what begins a token to its first piece.
     """
     return [piece for token in re.finditer(r"\S+", text) for piece in _token_pieces(text, *token.span())]
 
@@ -117,19 +118,21 @@ def _token_pieces(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
     start = begin
     core: bool | None = None  # whether the letters of this piece are continuous; None while there are none
     opener: int | None = None  # where the punctuation that opens the next piece begins, if there is a next piece
+    parted = False  # by a full-width mark, which is written instead of a mark and a space
     quotes = 0
     for at, _ in clusters(text, begin, end):
         char = text[at]
         quotes += char == '"'
         if is_letter(char):
             continuous = is_continuous(char)
-            if core is not None and (core or continuous):
+            if core is not None and (core or continuous or parted):
                 cut = at if opener is None else opener
                 yield start, cut
                 start = cut
-            core, opener = continuous, None
+            core, opener, parted = continuous, None, False
         elif is_opening(char) or (char == '"' and quotes % 2 == 1):
             opener = at if opener is None and core is not None else opener
         elif is_closing(char):
             opener = None
+        parted = parted or char in _PARTING
     yield start, end

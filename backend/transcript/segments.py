@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from backend.transcript.sentences import ends_clause, ends_sentence, goes_on, is_tail
+from backend.transcript.sentences import ends_clause, ends_sentence
 from backend.transcript.words import Word
 
 # The rule of the reference behaviour: a pause is long if it is four times the usual one, but never below 0.3 s.
@@ -70,16 +70,13 @@ def _threshold_s(words: Sequence[Word], rules: SegmentRules) -> float:
 
 def _sentences(text: str, words: Sequence[Word], threshold_s: float) -> Iterator[tuple[int, int]]:
     """Word numbers [first, after) of what lies between long gaps and ends of sentences."""
-    first, ended = 0, False
+    first = 0
     for at in range(1, len(words)):
         word, following = words[at - 1], words[at]
-        # A sentence that has ended takes in the marks that stand alone after it; « Bonjour ! » dit-il has not ended.
-        ended = ended and is_tail(text, word.begin, word.end) and not goes_on(text, following.begin)
-        ended = ended or ends_sentence(text, word.begin, word.end, following.begin, opens=at - 1 == first)
-        closes = ended and is_tail(text, following.begin, following.end)
-        if (ended and not closes) or _gap_s(words, at) >= threshold_s - ROUNDING_S:
+        ended = ends_sentence(text, word.begin, word.end, following.begin, opens=at - 1 == first)
+        if ended or _gap_s(words, at) >= threshold_s - ROUNDING_S:
             yield first, at
-            first, ended = at, False
+            first = at
     if words:
         yield first, len(words)
 
@@ -107,11 +104,10 @@ def _cut(text: str, words: Sequence[Word], first: int, after: int) -> int:
     """Where to cut in two: at the clause mark nearest the middle, or else at the widest gap.
 
     Equal gaps (coarse times have none at all) are cut where there is a space, which in Thai parts phrases, near the
-    middle. Marks that stand alone stay with what they close, if there is anywhere else to cut.
+    middle.
     """
     middle = (words[first].begin + words[after - 1].end) / 2
-    inner = range(first + 1, after)
-    places = [at for at in inner if not is_tail(text, words[at].begin, words[at].end)] or inner
+    places = range(first + 1, after)
     marked = [at for at in places if ends_clause(text, words[at - 1].begin, words[at - 1].end)]
     if marked:
         return min(marked, key=lambda at: abs(words[at].begin - middle))

@@ -8,9 +8,10 @@ serves them all.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
-from backend.transcript.scripts import is_closing, is_continuous, is_letter, is_opening
+from backend.transcript.scripts import is_closing, is_continuous, is_letter, is_opening, is_spoken
 
 TERMINAL = frozenset(".?!…。｡．？！‼⁇⁈⁉‽؟۔।॥։።።။។៕\u037e")  # U+037E is the Greek question mark
 CLAUSE = frozenset(",;:،؛、､，；：—–―၊")
@@ -82,9 +83,9 @@ def _full_stop_ends(text: str, begin: int, stop: int, following: int, *, opens: 
     """Whether the full stop at `stop`, the last character of its word, ends a sentence."""
     if following == stop + 1 and not (is_continuous(text[stop - 1]) and is_continuous(text[following])):
         return False  # no space after it: a host name or a number beside Han or Thai
-    while begin < stop and (is_opening(text[begin]) or is_closing(text[begin])):
+    while begin < stop and not is_spoken(text[begin]):
         begin += 1
-    bare = text[begin:stop]
+    bare = text[begin:stop].rstrip()
     name = bare.casefold()
     if name in _NEVER_END:
         return False
@@ -107,22 +108,21 @@ def ends_clause(text: str, begin: int, end: int) -> bool:
     last = _without_closing(text, begin, end)
     if last == begin:
         return False
-    return text[last - 1] in CLAUSE or all(char in DASHES for char in text[begin:last])
-
-
-def is_tail(text: str, begin: int, end: int) -> bool:
-    """Nothing but marks that end or close: a "!" or "»" that stands alone, as in French, and goes with the word before.
-
-    A straight quote that stands alone may as well open, and does not count.
-    """
-    return all(char in TERMINAL or (is_closing(char) and char not in "\"'") for char in text[begin:end])
+    said = text[begin:last].rstrip("".join(DASHES))
+    stands_alone = text[last - 1] in DASHES and (not said or said[-1].isspace())  # "so -", not "co-"
+    return stands_alone or text[last - 1] in CLAUSE
 
 
 def _without_closing(text: str, begin: int, end: int) -> int:
     # German and others close with “, which elsewhere opens; nothing opens at the end of a word.
-    while end > begin and (is_closing(text[end - 1]) or is_opening(text[end - 1])):
+    while end > begin and (is_closing(text[end - 1]) or is_opening(text[end - 1]) or _is_beside(text[end - 1])):
         end -= 1
     return end
+
+
+def _is_beside(char: str) -> bool:
+    """Whitespace or emoji, which stand between a word's last mark and its end."""
+    return char.isspace() or unicodedata.category(char) in {"So", "Sk"}
 
 
 def goes_on(text: str, following: int) -> bool:

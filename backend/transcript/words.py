@@ -3,23 +3,27 @@
 Law 3: the words partition the text. Every character but whitespace belongs to exactly one word, words are in order,
 times are finite, inside the chunk, never overlapping, and end > start; this holds for any units at all.
 A word of a spaced script is what stands between two spaces, however many units lie in it ("e-mail", Korean particles);
-in a continuous script it is one unit, or one grapheme cluster where the aligner gave none.
+in a continuous script it is one unit, or one grapheme cluster where the aligner gave none. Marks that stand alone are
+no words: they belong to the word before them; what opens (« ¿), or begins a line of dialogue (—), to the word after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from backend.transcript.matching import Track, find, lay
 from backend.transcript.pauses import SpeechClock
-from backend.transcript.scripts import clusters, is_opening, is_spoken, pieces
-from backend.transcript.sentences import ends_clause, ends_sentence
-from backend.transcript.timing import MIN_WORD_S, Times, credible, fill, settle
+from backend.transcript.scripts import is_full_width_punctuation, is_opening, is_spoken, pieces
+from backend.transcript.sentences import DASHES, ends_clause, ends_sentence
+from backend.transcript.timing import Times, credible, fill, settle
 
 # What a speaker waits after a mark, in characters: two are 0.13 s of English and 0.45 s of Chinese.
 SENTENCE_PAUSE = 2.0
 CLAUSE_PAUSE = 1.0
+
+Slice: TypeAlias = tuple[int, int]  # [begin, end) of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ def place(text: str, units: Iterable[tuple[str, float, float]], *, start_s: floa
     """
     aligned = list(units)
     found, track = lay(text)
-    spans = list(_with_gaps(_spans(found, track, aligned, start_s, end_s), len(found)))
+    spans = list(_with_gaps(_spans(text, found, track, aligned, start_s, end_s), len(found)))
     slices = [(found[span.first][0], found[span.last][1]) for span in spans]
     return _timed(text, slices, [span.known for span in spans], start_s, end_s)
 
@@ -73,7 +77,8 @@ def spread(text: str, spoken: Sequence[Times]) -> list[Word]:
 
 
 def _spans(
-    found: Sequence[tuple[int, int]],
+    text: str,
+    found: Sequence[Slice],
     track: Track,
     aligned: Sequence[tuple[str, float, float]],
     start_s: float,
@@ -84,7 +89,7 @@ def _spans(
     times: list[Times] = []
     for unit, begin, end in find(track, [unit[0] for unit in aligned]):
         _, unit_start_s, unit_end_s = aligned[unit]
-        for first, last, share, share_end in _by_token(found, track, begin, end):
+        for first, last, share, share_end in _by_token(text, found, track, begin, end):
             part_start_s = unit_start_s + share * (unit_end_s - unit_start_s)
             part_end_s = unit_start_s + share_end * (unit_end_s - unit_start_s) if share_end < 1 else unit_end_s
             parts.append((first, last))
@@ -101,15 +106,19 @@ def _spans(
 
 
 def _by_token(
-    found: Sequence[tuple[int, int]], track: Track, begin: int, end: int
+    text: str, found: Sequence[Slice], track: Track, begin: int, end: int
 ) -> Iterator[tuple[int, int, float, float]]:
-    """Cuts a unit where there is whitespace in the text: first and last piece, and its share of the unit's time."""
+    """Cuts a unit where the text has a space or a mark for one: first and last piece, its share of the unit's time."""
     start = begin
     for at in range(begin + 1, end + 1):
         before, after = track.owner[at - 1], track.owner[at] if at < end else None
-        if after is None or (after != before and found[before][1] != found[after][0]):
+        if after is None or (after != before and _are_apart(text, found[before], found[after])):
             yield track.owner[start], before, (start - begin) / (end - begin), (at - begin) / (end - begin)
             start = at
+
+
+def _are_apart(text: str, before: Slice, after: Slice) -> bool:
+    return before[1] != after[0] or is_full_width_punctuation(text[after[0] - 1])
 
 
 def _with_gaps(spans: Iterable[_Span], count: int) -> Iterator[_Span]:
@@ -125,41 +134,52 @@ def _with_gaps(spans: Iterable[_Span], count: int) -> Iterator[_Span]:
 
 
 def _timed(
-    text: str, slices: Sequence[tuple[int, int]], known: Sequence[Times | None], start_s: float, end_s: float
+    text: str, slices: Sequence[Slice], known: Sequence[Times | None], start_s: float, end_s: float
 ) -> list[Word]:
     if not slices:
         return []
+    slices, known = _with_marks(text, slices, known)
     following = [*(begin for begin, _ in slices[1:]), None]
     weights = [_weight(text, *piece, after) for piece, after in zip(slices, following, strict=True)]
-    leaned = _lean(text, slices, weights, known) if any(known) else known
-    settled = settle(fill(leaned, weights, start_s, end_s), start_s, end_s)
+    settled = settle(fill(known, weights, start_s, end_s), start_s, end_s)
     return [Word(*piece, *times) for piece, times in zip(slices, settled, strict=True)]
 
 
-def _lean(
-    text: str, slices: Sequence[tuple[int, int]], weights: Sequence[float], known: Sequence[Times | None]
-) -> list[Times | None]:
-    """Punctuation that stands alone (French « », dashes, emoji) takes no time: it leans on the word it belongs to.
+def _with_marks(
+    text: str, slices: Sequence[Slice], known: Sequence[Times | None]
+) -> tuple[list[Slice], list[Times | None]]:
+    """The words, and with them the marks that stand alone: French « », dashes, emoji."""
+    words: list[Slice] = []
+    times: list[Times | None] = []
+    opened: int | None = None  # where the marks begin that belong to the next word
+    for (begin, end), time in zip(slices, known, strict=True):
+        first = begin if opened is None else opened
+        if any(map(is_spoken, text[begin:end])):
+            words.append((first, end))
+            times.append(time)
+            opened = None
+        elif opened is not None or not words or _opens(text, begin, end, words[-1]):
+            opened = first
+        else:
+            words[-1] = words[-1][0], end
+    if opened is not None:  # there is no next word
+        words[-1:] = [(words[-1][0] if words else opened, slices[-1][1])]
+    return words, times or [None]
 
-    Otherwise it would fill the pause around it, and a pause is what segments are cut at.
-    """
-    leaned = list(known)
-    first_spoken = next((at for at, weight in enumerate(weights) if weight), 0)
-    for at in range(len(slices) - 2, -1, -1):
-        opens = at < first_spoken or all(map(is_opening, text[slice(*slices[at])]))
-        after = leaned[at + 1]
-        if opens and not weights[at] and leaned[at] is None and after:
-            leaned[at] = after[0] - MIN_WORD_S, after[0]
-    for at in range(1, len(slices)):
-        before = leaned[at - 1]
-        if not weights[at] and leaned[at] is None and before:
-            leaned[at] = before[1], before[1]
-    return leaned
+
+def _opens(text: str, begin: int, end: int, before: Slice) -> bool:
+    """Whether marks that stand alone belong to the word after them."""
+    marks = text[begin:end]
+    if marks == '"':
+        return text.count('"', 0, begin) % 2 == 0
+    if all(mark in DASHES for mark in marks):
+        return ends_sentence(text, *before, begin)
+    return all(map(is_opening, marks))
 
 
 def _weight(text: str, begin: int, end: int, following: int | None) -> float:
     """How long a word takes to say, in characters; 0 for bare punctuation. `following`: where the next word begins."""
-    spoken = sum(is_spoken(text[at]) for at, _ in clusters(text, begin, end))
+    spoken = sum(map(is_spoken, text[begin:end]))
     if not spoken or following is None:
         return spoken
     if ends_sentence(text, begin, end, following):
