@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from backend.transcript.scripts import is_closing, is_continuous, is_letter, is_opening, is_spoken
+from backend.transcript.scripts import clusters, is_closing, is_continuous, is_letter, is_opening, is_spoken
 
 TERMINAL = frozenset(".?!…。｡．？！‼⁇⁈⁉‽؟۔।॥։።።။។៕\u037e")  # U+037E is the Greek question mark
 CLAUSE = frozenset(",;:،؛、､，；：—–―၊")
@@ -23,7 +23,7 @@ _NEVER_END_BY_LANGUAGE = {
     "English": "mr mrs ms dr prof st rev gen rep gov capt lt col sgt hon messrs mt vs e.g i.e cf approx",
     "German": "hr fr hrn z z.b d.h u.a bzw ggf evtl sog vgl inkl zzgl geb",
     "French": "mme mmes mlle mgr",
-    "Spanish and Portuguese": "sr sra srta sres dra exmo",
+    "Spanish and Portuguese": "sr sra srta sres dra exmo ee",
     "Italian": "sig sig.ra dott ing avv d.ssa",
     "Russian": "т.е т.к т.н ул гр см",
     "others": "np tzw dhr mevr bijv örn डॉ",
@@ -41,8 +41,10 @@ _BEFORE_NUMBER_BY_LANGUAGE = {
     "German": "nr nrn s abs kap bd ca",
     "others": "num núm n art cap op рис стр гл",
 }
-# German writes ordinals as "3." and the nouns after them with a capital. The other languages that write ordinals so
-# (Danish, Finnish, Czech, Polish, Hungarian, Turkish …) go on with a small letter, which needs no table.
+# German writes ordinals as "3." and the nouns after them with a capital: what stands around them decides. The other
+# languages that write ordinals so (Danish, Finnish, Czech, Polish, Hungarian, Turkish …) go on with a small letter,
+# which needs no table.
+_BEFORE_ORDINAL = frozenset("am im zum zur vom beim der die das den dem des jeder jeden jede jedes".split())
 _AFTER_ORDINAL_BY_KIND = {
     "months": "januar jänner februar märz april mai juni juli august september oktober november dezember",
     "times": "jahrhundert jahrhunderts jahrtausend weltkrieg weltkriegs geburtstag",
@@ -74,8 +76,10 @@ def ends_sentence(text: str, begin: int, end: int, following: int, *, opens: boo
     if mark not in TERMINAL:
         return False
     trails = mark == "…" or text[begin:last].endswith("..")
-    if trails or last < end:
-        return not goes_on(text, following)  # "Well... maybe", '"Really?" she said'
+    if trails:
+        return _first_letter(text, following).isupper()  # not "Well... maybe", and where there is no case nobody knows
+    if last < end:
+        return not goes_on(text, following)  # '"Really?" she said'
     return mark != "." or _full_stop_ends(text, begin, last - 1, following, opens=opens)
 
 
@@ -95,12 +99,23 @@ def _full_stop_ends(text: str, begin: int, stop: int, following: int, *, opens: 
         return not text[following].isdigit()
     if re.fullmatch(r"\d+|[IVXLC]{2,}", bare):
         # An ordinal ("3. Mai"), or the number of a list item. Otherwise a number ends a sentence like any word.
-        counted = _word_at(text, following) in _AFTER_ORDINAL or (opens and len(bare) <= 2)
-        return not (counted or goes_on(text, following))
-    if all(len(letter) == 1 for letter in bare.split(".")):
+        counted = len(bare) <= 2 and (opens or _word_before(text, begin) in _BEFORE_ORDINAL)
+        return not (counted or _word_at(text, following) in _AFTER_ORDINAL or goes_on(text, following))
+    if bare.isupper() and all(len(letter) == 1 for letter in bare.split(".")):
         # J. R. Tolkien, the U.S. Army: capitals go on, at the price of "Plan B. Then". "I." and "Я." are pronouns.
-        return name in {"i", "я"} if bare.isupper() else not goes_on(text, following)
-    return True
+        return name in {"i", "я"}
+    return not (_is_abbreviated(bare) or goes_on(text, following))
+
+
+def _is_abbreviated(bare: str) -> bool:
+    """Where a script has no capitals to tell: Thai, which has no full stop, and single letters (د. أحمد, ए. पी. जे.).
+
+    A single Chinese character or Korean syllable is a word.
+    """
+    if "\u0e00" <= bare[-1] <= "\u0e7f":
+        return True
+    is_caseless = bare.lower() == bare.upper() and not is_continuous(bare[-1]) and not "\uac00" <= bare[0] <= "\ud7a3"
+    return is_caseless and len(list(clusters(bare, 0, len(bare)))) == 1
 
 
 def ends_clause(text: str, begin: int, end: int) -> bool:
@@ -126,8 +141,18 @@ def _is_beside(char: str) -> bool:
 
 
 def goes_on(text: str, following: int) -> bool:
-    """Whether the word at `following` begins with a small letter, past a quote or a dash and its space."""
-    return next((char for char in text[following : following + 4] if is_letter(char)), "").islower()
+    """Whether the word at `following` begins with a small letter."""
+    return _first_letter(text, following).islower()
+
+
+def _first_letter(text: str, begin: int) -> str:
+    """Past a quote or a dash and its space; "" if there is none."""
+    return next((char for char in text[begin : begin + 4] if is_letter(char)), "")
+
+
+def _word_before(text: str, end: int) -> str:
+    found = re.search(r"\b(\w+)\s+$", text[max(0, end - 16) : end])
+    return found[1].casefold() if found else ""
 
 
 def _word_at(text: str, begin: int) -> str:

@@ -133,10 +133,21 @@ def test_a_sentence_ends_with_its_mark_and_what_closes_after_it(parts) -> None:
         ["El Sr. García vino.", "Mme. Dupont aussi."],
         ["и т. д. и т. п.", "Потом всё."],
         ["We use bzw. need it vs. them."],
+        ["The Dept. of State and EE. UU. ganó."],
+        ["Am 5. Tag kam der 2. Mann.", "Der 1. FC Köln gewann zum 12. Mal.", "Es waren 12.", "Dann ging er."],
+        ["เขาเกิดเมื่อ พ.ศ. 2560 ที่กรุงเทพ ดร.สมชายมา"],
+        ["قال د. أحمد نعم.", "ثم ذهب."],
+        ["श्री ए. पी. जे. अब्दुल आए।", "वह गया।"],
+        ["음... 그래서 왔어요.", "네.", "알겠습니다."],
+        ["يعني... لا أعرف.", "نعم أعرف."],
     ],
 )
 def test_a_full_stop_inside_a_sentence_does_not_end_it(parts) -> None:
     assert sentences(" ".join(parts)) == parts
+
+
+def test_a_hesitation_does_not_end_a_sentence_where_no_capital_tells() -> None:
+    assert sentences("那个……我想说，这是对的。好。") == ["那个……我想说，这是对的。", "好。"]
 
 
 def test_a_host_name_beside_han_is_not_cut() -> None:

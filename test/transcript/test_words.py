@@ -404,7 +404,7 @@ def test_words_on_one_instant_are_laid_side_by_side() -> None:
 
 
 def test_spreading_gives_longer_words_more_time_and_sentences_a_pause() -> None:
-    first, second, third = spread("ab. abcd, ab", [(0, 11)])
+    first, second, third = spread("ab. Abcd, ab", [(0, 11)])
     assert first.end_s == pytest.approx(4)  # two letters and the pause of a sentence
     assert second.end_s - second.start_s == pytest.approx(5)
     assert third.end_s == 11
