@@ -1,10 +1,10 @@
 """One chunk in, its whole text out, whatever it takes: what the model leaves out or makes up is heard again.
 
-Rules: text is never shortened in silence: of two hearings the longer is kept. Nothing is made of nothing: where a
-detector listened and heard nobody, the model is not asked. A second hearing is a remedy with a name; how often each was
-needed stands in the request's log line and in its warnings. Remedies go from the mildest to the last: the halves of the
-chunk, cut in its deepest pause; a penalty on repetition, on repeats only; and when a loop outlives everything, its
-phrase is said once.
+Rules: text is never shortened in silence: of two hearings the longer is kept, unless only the shorter came to an end.
+Nothing is made of nothing: where a detector listened and heard nobody, the model is not asked. A second hearing is a
+remedy with a name; how often each was needed stands in the request's log line and in its warnings. Remedies go from the
+mildest to the last: the halves of the chunk, cut in its deepest pause; a penalty on repetition, on repeats only; and
+when a loop outlives everything, its phrase is said once.
 """
 
 from __future__ import annotations
@@ -118,8 +118,19 @@ class Hearing:
             again = [(await self._ask(chunk, replace(manner, repeats=len(_PENALTIES))))[0]]
         else:
             again = []
-        best = _longer(_settled(first), [_settled(part) for part in again])
+        best = self._better(_settled(first), [_settled(part) for part in again])
         return _with(best, remedy) if again else best
+
+    def _better(self, first: Heard, again: list[Heard]) -> list[Heard]:
+        """The hearing with more text; the second, if it has as much, or if it alone came to an end and left no one out.
+
+        Of a loop half is enough: its phrase, and what led into it, may be of the model's own making.
+        """
+        heard = first.recognition
+        said = all(_letters([part]) or self._is_silent(part.chunk) for part in again)
+        if not (heard.finished or heard.looped) and said and all(part.recognition.finished for part in again):
+            return again or [first]
+        return again if again and _letters(again) >= _letters([first]) / (2 if heard.looped else 1) else [first]
 
     async def _halves(self, chunk: Chunk, manner: _Manner) -> list[Heard]:
         return await _flat(self._hear(half, manner) for half in halves(chunk, self._speech))
@@ -127,7 +138,9 @@ class Hearing:
     async def _ask(self, chunk: Chunk, manner: _Manner) -> tuple[Heard, _Manner]:
         """What the model says, and in what manner; without the prompt where it recites that on weak speech."""
         heard = Heard(chunk, await self._recognize(chunk, manner))
-        if not recites(heard.recognition.text, manner.prompt) or not self._is_weak(heard):
+        if not (manner.prompt and self._is_weak(heard)):
+            return heard, manner
+        if not await asyncio.to_thread(recites, heard.recognition.text, manner.prompt):
             return heard, manner
         manner = replace(manner, prompt="")
         return Heard(chunk, await self._recognize(chunk, manner), remedies=(LEAKED,)), manner
@@ -145,17 +158,26 @@ class Hearing:
         return None
 
     def _is_weak(self, heard: Heard) -> bool:
-        begin, end = heard.chunk.start, heard.chunk.end
-        too_fast = len(heard.recognition.tokens) > _TOO_FAST_PER_SECOND * self._speech.seconds(begin, end)
-        return too_fast or self._speech.strength(begin, end) < _WEAK
+        spoken_s = self._speech.seconds(heard.chunk.start, heard.chunk.end)
+        return len(heard.recognition.tokens) > _TOO_FAST_PER_SECOND * spoken_s or self._is_doubted(heard.chunk)
+
+    def _is_doubted(self, chunk: Chunk) -> bool:
+        return self._speech.strength(chunk.start, chunk.end) < _WEAK
+
+    def _is_silent(self, chunk: Chunk) -> bool:
+        """A detector listened and heard too little for a text."""
+        return self._speech.measured and self._spoken_s(chunk) < _SPOKEN_S
 
     async def _heard_again(self, part: Heard, language: str) -> list[Heard]:
-        """A passage with speech and no text: again in the recording's language, and then in halves."""
+        """A passage with speech and no text: again in the recording's language, and then in halves.
+
+        Told the language, the model makes text of noise more often: then there must be no doubt that somebody speaks.
+        """
         if part.recognition.text or self._spoken_s(part.chunk) < _SPOKEN_S:
             return [part]
-        if language and self._manner.language is None:
+        if language and self._manner.language is None and not self._is_doubted(part.chunk):
             again, _ = await self._ask(part.chunk, replace(self._manner, language=language))
-            if again.recognition.text and again.recognition.finished:
+            if again.recognition.text and again.recognition.finished and not self._is_weak(again):
                 return _with([again], SILENT)
         if part.chunk.duration_s >= _SHORTEST_SPLIT_S:
             pieces = await self._halves(part.chunk, self._manner)
@@ -181,6 +203,8 @@ class Hearing:
             at_once_s=self._instance.recognizer.at_once_s,
             owner=self._account,
         )
+        if not fold(recognition.text):  # marks alone are nothing that was said
+            return replace(recognition, text="", language=None, tokens=())
         return recognition
 
 
@@ -205,15 +229,6 @@ def _settled(heard: Heard) -> Heard:
     tokens = tuple(token._replace(end=min(token.end, len(text))) for token in kept)
     shown = replace(heard, recognition=replace(recognition, text=text, tokens=tokens))
     return _with([shown], COLLAPSED if text != recognition.text else CUT)[0]
-
-
-def _longer(first: Heard, again: list[Heard]) -> list[Heard]:
-    """The hearing with more text; the second, if it has as much, because it ended.
-
-    Of a loop half is enough: its phrase, and what led into it, may be of the model's own making.
-    """
-    least = _letters([first]) / (2 if first.recognition.looped else 1)
-    return again if again and _letters(again) >= least else [first]
 
 
 def _letters(heard: Iterable[Heard]) -> int:

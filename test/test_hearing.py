@@ -117,6 +117,44 @@ async def test_an_unfinished_text_is_kept_where_its_halves_have_less(transcribe,
     assert set(transcript.warnings) == {times(1, hearing.UNFINISHED), times(1, hearing.CUT)}
 
 
+@pytest.mark.parametrize(
+    ("vad", "second", "kept"),
+    [
+        (True, "Yes.", False),
+        (False, "Yes.", False),
+        (True, "", True),
+        (False, "", True),
+        (True, "Yes, so", True),
+    ],
+)
+async def test_an_answer_that_rambled_on_gives_way_to_halves_that_ended(
+    transcribe, loader, bursts, vad, second, kept
+) -> None:
+    """Unless somebody speaks in a half that says nothing, or a half did not end either."""
+    ramble = "one hundred and one, one hundred and two, one hundred and three"
+    halves: list[str] = []
+
+    def answer(utterance: Utterance) -> Recognition:
+        if seconds(utterance) > 3:
+            return said(ramble, finished=False)
+        halves.append("Yes." if not halves else second)
+        return said(halves[-1], finished=halves[-1] in ("Yes.", ""))
+
+    loader.recognizer.answer = answer
+    transcript = await transcribe(bursts(3.5), PLAIN, vad=vad)
+    assert transcript.text == (ramble if kept else "Yes. Yes.")
+
+
+@pytest.mark.parametrize("marks", [".", "♪", "…", "~"])
+async def test_marks_alone_are_no_text(transcribe, loader, bursts, marks) -> None:
+    loader.recognizer.answer = lambda u: said(marks if seconds(u) > 5 else "Now I hear it.")
+    transcript = await transcribe(bursts(8), PLAIN, vad=True)
+    assert transcript.text == "Now I hear it. Now I hear it."
+    loader.recognizer.answer = lambda _: said(marks, language="ja")
+    transcript = await transcribe(bursts(8), PLAIN, vad=False)
+    assert (transcript.text, transcript.language, transcript.segments) == ("", "", ())
+
+
 @pytest.mark.parametrize("text", ["It cost 1000", "I think that...", "www", "call 0800 000 000"])
 async def test_what_is_cut_and_no_loop_is_not_collapsed(transcribe, loader, bursts, text: str) -> None:
     loader.recognizer.answer = lambda _: said(text, finished=False)
@@ -163,10 +201,10 @@ async def test_a_hearing_without_the_prompt_keeps_its_language(transcribe, loade
             return said("Ein Satz, der lang genug ist.", language="de")
         if utterance.language is None:
             return said("", language=None)
-        return said(NAMES if utterance.prompt else "Ja, das stimmt so.", language="de")
+        return said(f"{NAMES} {NAMES}" if utterance.prompt else "Ja, das stimmt so.", language="de")
 
     loader.recognizer.answer = answer
-    samples = np.concatenate([bursts(8), np.zeros(RATE, np.float32), bursts(3, level=0.02)])
+    samples = np.concatenate([bursts(8), np.zeros(RATE, np.float32), bursts(0.65)])
     transcript = await transcribe(samples, TranscribeOptions(prompt=NAMES), vad=True, max_chunk_s=9.5)
     assert transcript.text == "Ein Satz, der lang genug ist. Ja, das stimmt so."
     assert [(u.language, u.prompt) for u in loader.recognizer.utterances][2:] == [("de", NAMES), ("de", "")]
@@ -210,6 +248,25 @@ async def test_speech_without_text_is_heard_again_in_the_recordings_language(tra
     assert transcript.text == "Ein Satz, der lang genug ist. Noch einer."
     assert transcript.warnings == (times(1, hearing.SILENT),)
     assert [u.language for u in loader.recognizer.utterances] == [None, None, "de"]
+
+
+@pytest.mark.parametrize(("level", "text"), [(0.02, "Noch einer."), (0.5, "so " * 40)])
+async def test_what_may_be_noise_is_not_asked_for_in_the_recordings_language(
+    transcribe, loader, bursts, level, text
+) -> None:
+    """Where the detector is in doubt, and where more is answered than anybody could have said."""
+
+    def answer(utterance: Utterance) -> Recognition:
+        if seconds(utterance) > 7:
+            return said("Ein Satz, der lang genug ist.", language="de")
+        return said(text if utterance.language == "de" else "", language="de")
+
+    loader.recognizer.answer = answer
+    samples = np.concatenate([bursts(8), np.zeros(RATE, np.float32), bursts(3, level=level)])
+    transcript = await transcribe(samples, PLAIN, vad=True, max_chunk_s=9.5)
+    assert transcript.text == "Ein Satz, der lang genug ist."
+    assert times(1, hearing.UNHEARD) in transcript.warnings
+    assert ("de" in {u.language for u in loader.recognizer.utterances}) == (level > 0.1)
 
 
 async def test_a_loop_in_the_recordings_language_is_no_text(transcribe, loader, bursts) -> None:
@@ -264,6 +321,7 @@ NAMES = "Zoë Kravitz, Nguyễn Văn An, Bärbel"
         ("Bärbel Zoë Văn Kravitz An", 0.02, False),  # not in its order
         ("Bärbel.", 0.02, False),  # an answer
         ("We met Zoë Kravitz and Bärbel at the lake yesterday.", 0.02, False),
+        (f"{'Zoë Kravitz, Nguyễn Văn An, Bärbel'} {'Zoë Kravitz, Nguyễn Văn An, Bärbel.'}", 0.02, True),
     ],
 )
 async def test_a_recited_prompt_is_heard_again_without_it(transcribe, loader, bursts, text, level, again) -> None:
@@ -272,6 +330,13 @@ async def test_a_recited_prompt_is_heard_again_without_it(transcribe, loader, bu
     assert transcript.text == ("Hm." if again else text)
     assert [u.prompt for u in loader.recognizer.utterances] == [NAMES, ""][: 1 + again]
     assert transcript.warnings == ((times(1, hearing.LEAKED),) if again else ())
+
+
+@pytest.mark.parametrize(("level", "again"), [(0.02, True), (0.5, False)])
+async def test_a_prompt_of_one_word_may_be_recited_too(transcribe, loader, bursts, level, again) -> None:
+    loader.recognizer.answer = lambda u: said("Kubernetes." if u.prompt else "Hm.")
+    transcript = await transcribe(bursts(3, level=level), TranscribeOptions(prompt="Kubernetes"), vad=True)
+    assert transcript.text == ("Hm." if again else "Kubernetes.")
 
 
 async def test_a_prompt_recited_faster_than_anybody_speaks_is_heard_again(transcribe, loader, bursts) -> None:

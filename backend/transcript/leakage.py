@@ -7,19 +7,24 @@ Given names and terms as context and little to hear, the model recites them (Qwe
 from __future__ import annotations
 
 from difflib import SequenceMatcher
+from math import ceil
 
 from backend.transcript.matching import fold
 from backend.transcript.scripts import pieces
 
-LEAST_WORDS = 2  # one word of the prompt is an answer, not a recitation
+LEAST_WORDS = 2  # one word of the prompt is an answer, not a recitation, unless it is all of the prompt
 MOSTLY = 0.8  # of the text's words
 
 
 def recites(text: str, prompt: str) -> bool:
-    """True if most words of `text` stand in `prompt`, in the same order."""
+    """True if most words of `text` stand in `prompt`, in the same order, once or over and over.
+
+    Takes tens of milliseconds for a long prompt.
+    """
     said, given = _words(text), _words(prompt)
-    if len(said) < LEAST_WORDS or not given:
+    if not given or (len(said) < LEAST_WORDS and said != given):
         return False
+    given *= ceil(len(said) / len(given))
     blocks = SequenceMatcher(None, said, given, autojunk=False).get_matching_blocks()
     return sum(block.size for block in blocks) >= MOSTLY * len(said)
 
