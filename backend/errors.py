@@ -95,6 +95,11 @@ class DeviceUnavailable(LoadRefused):
         )
 
 
+class DeviceLost(LoadRefused):
+    def __init__(self) -> None:
+        super().__init__("the device was lost while a model was loaded; the backend ends and has to be started again")
+
+
 class ModelNotLoaded(AsrError):
     def __init__(self) -> None:
         super().__init__("qwen-asr: model not loaded")

@@ -23,7 +23,7 @@ from backend.address import parse, why_not
 from backend.audio.guard import Guard
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.engine.resident import Resident
-from backend.engine.scheduler import Scheduler
+from backend.engine.scheduler import LOST, Scheduler
 from backend.errors import EngineDead, Fatal, StallSecondsRefused
 from backend.options import LoadOptions
 from backend.wire.accounting import Accounting
@@ -125,7 +125,7 @@ async def start(
         readiness.set(loaded)
         scheduler.forget_speed()
 
-    resident = Resident(loader, tell=tell)
+    resident = Resident(loader, tell=tell, lost=lambda: scheduler.fail(LOST))
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
         BackendServicer(resident, scheduler, guard), server
     )

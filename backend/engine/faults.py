@@ -5,13 +5,16 @@ Told by name and text: torch is not imported here, and half of these have no cla
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
-from backend.errors import AsrError, EngineFailure, OutOfMemory
+from backend.errors import AsrError, DeviceLost, EngineFailure, LoadRefused, OutOfMemory
 
 E = TypeVar("E", bound=Exception)
 
 _NO_MEMORY = ("allocate memory", "out of memory", "BLAS_STATUS_ALLOC_FAILED")
+# The last two: torch was built without this GPU's kernels, which a load finds out.
+_REFUSED_ONCE = ("BLAS_STATUS_", "no kernel image", "invalid device function")
 
 
 def cause_of(error: Exception) -> AsrError:
@@ -26,11 +29,29 @@ def cause_of(error: Exception) -> AsrError:
 def is_lost_device(error: Exception) -> bool:
     """Whether the driver gave the device up: whatever is asked of it from then on fails with the same error.
 
-    A library's refusal is none, nor is want of memory, though torch calls both CUDA's errors.
+    A library's refusal is none, nor is want of memory or of a kernel, though torch calls all of them CUDA's errors.
     """
-    if isinstance(cause_of(error), OutOfMemory) or "BLAS_STATUS_" in str(error):
+    if isinstance(cause_of(error), OutOfMemory) or any(text in str(error) for text in _REFUSED_ONCE):
         return False
     return type(error).__name__ == "AcceleratorError" or str(error).startswith(("CUDA error", "HIP error"))
+
+
+def refusal_of(error: Exception) -> AsrError:
+    """What a load says that ended with the error. What led to it counts: transformers and our own code wrap it."""
+    if any(is_lost_device(part) for part in _chain(error)):
+        return DeviceLost()
+    if isinstance(error, AsrError):
+        return error
+    return LoadRefused(f"loading failed ({type(error).__name__}); the backend's log has the cause")
+
+
+def _chain(error: Exception) -> Iterator[Exception]:
+    seen: set[int] = set()
+    part: BaseException | None = error
+    while isinstance(part, Exception) and id(part) not in seen:
+        seen.add(id(part))
+        yield part
+        part = part.__cause__ or part.__context__
 
 
 def untraced(error: E) -> E:

@@ -18,9 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from backend.engine.faults import untraced
+from backend.engine.faults import refusal_of, untraced
 from backend.engine.recognizer import Aligner, Loader, Recognizer
-from backend.errors import AlignerUnavailable, AsrError, LoadRefused, ModelNotLoaded
+from backend.errors import AlignerUnavailable, AsrError, DeviceLost, LoadRefused, ModelNotLoaded
 from backend.options import LoadOptions
 
 _log = logging.getLogger(__name__)
@@ -53,11 +53,13 @@ class Resident:
         loader: Loader,
         clock: Callable[[], float] = time.monotonic,
         tell: Callable[[bool], None] = lambda loaded: None,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """`tell` is called whenever there may be a model or none from then on."""
+        """`tell` is called whenever there may be a model or none from then on, `lost` when a load lost the device."""
         self._loader = loader
         self._clock = clock
         self._tell = tell
+        self._lost = lost
         self._thread = ThreadPoolExecutor(1, "loader")  # not the loop's pool: recordings of hours are decoded there
         self._lock = asyncio.Lock()  # held by whoever loads
         self._instance: Lean | None = None
@@ -122,6 +124,8 @@ class Resident:
             failure = await self._failure_of(self._install(options, freed))
             if failure is None:
                 return
+            if isinstance(failure, DeviceLost):  # nothing can be loaded there again
+                raise failure
             await self._do(self._loader.reclaim)
             if old is not None and freed == self._freed:
                 await self._restore(old, freed)
@@ -149,16 +153,20 @@ class Resident:
         return await asyncio.shield(self._equipping[1])
 
     async def _do(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """`work` in the loader's thread. What is not an AsrError goes to the log and becomes a LoadRefused."""
+        """`work` in the loader's thread. What is not an AsrError goes to the log; what it raises, see refusal_of."""
         try:
             return await asyncio.get_running_loop().run_in_executor(
                 self._thread, _in_passing, lambda: work(*arguments, **named)
             )
-        except AsrError:
-            raise
         except Exception as error:  # foreign code: checkpoints, drivers and the file system fail in their own ways
-            _log.exception("loading failed")
-            raise LoadRefused(f"loading failed ({type(error).__name__}); the backend's log has the cause") from error
+            refusal = refusal_of(error)
+            if not isinstance(error, AsrError):
+                _log.exception("loading failed")
+            if isinstance(refusal, DeviceLost):
+                self._lost()
+            if refusal is error:
+                raise
+            raise refusal from error
 
     def _hold(self, instance: Lean | None) -> None:
         self._instance = instance

@@ -30,6 +30,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work = Callable[[Sequence[Item]], Sequence[Result]]
 
+LOST = "the device was lost"
+
 _LONGEST_QUEUE_S = 24 * 3600.0  # four of the longest recordings that are accepted by default
 _MOST_REQUESTS = 1000  # that wait; each holds its sound in memory
 _LEAST_TOGETHER_S = 30.0  # of audio that may run together, however often the memory ran out
@@ -273,7 +275,7 @@ class Scheduler:
                 requests = ", ".join(sorted({job.owner.request for job in jobs}))
                 _log.error("the model failed [request %s]", requests, exc_info=error)
             if is_lost_device(error):
-                self.dead = "the device was lost"
+                self.dead = LOST
             return cause
         return None
 

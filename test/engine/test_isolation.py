@@ -157,7 +157,7 @@ async def test_who_was_put_back_and_whose_client_leaves_is_forgotten(scheduler: 
     "fault",
     [
         type("AcceleratorError", (RuntimeError,), {})("CUDA error: an illegal memory access was encountered"),
-        RuntimeError("HIP error: invalid device function"),
+        RuntimeError("HIP error: unspecified launch failure"),
     ],
 )
 async def test_a_lost_device_is_the_end_of_the_engine(scheduler: Scheduler, fault: Exception) -> None:
@@ -175,6 +175,7 @@ async def test_a_lost_device_is_the_end_of_the_engine(scheduler: Scheduler, faul
     "fault",
     [
         RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmul`"),
+        RuntimeError("HIP error: invalid device function"),
         type("AcceleratorError", (RuntimeError,), {})("CUDA error: out of memory"),
     ],
 )

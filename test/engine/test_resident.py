@@ -10,10 +10,11 @@ import weakref
 import pytest
 
 from backend.engine.resident import Equipped, Lean, Resident
-from backend.errors import AlignerUnavailable, CheckpointRefused, LoadRefused, ModelNotLoaded
+from backend.errors import AlignerUnavailable, CheckpointRefused, DeviceLost, LoadRefused, ModelNotLoaded
 from backend.options import LoadOptions
 
 OPTIONS = LoadOptions(model="a", forced_aligner="al")
+LOST = type("AcceleratorError", (RuntimeError,), {})("CUDA error: an illegal memory access was encountered")
 
 
 async def loaded(loader, clock=lambda: 0.0) -> Resident:
@@ -239,6 +240,46 @@ async def test_a_load_that_fails_in_a_way_of_its_own_is_refused_without_its_deta
         await resident.load(LoadOptions(model="b"))
     assert "secret" not in str(caught.value)
     assert resident.identity == "a"
+
+
+def led_to(cause: Exception) -> CheckpointRefused:
+    """As engine/qwen.py wraps what a library raised, and the library what the driver said."""
+    library, refusal = ValueError(), CheckpointRefused("could not be loaded")
+    library.__context__, refusal.__cause__ = cause, library
+    return refusal
+
+
+@pytest.mark.parametrize("failure", [LOST, led_to(LOST)])
+async def test_a_device_that_a_load_lost_is_told_of_and_nothing_is_loaded_there_again(loader, failure) -> None:
+    told: list[str] = []
+    resident = Resident(loader, lost=lambda: told.append("lost"))
+    await resident.load(OPTIONS)
+    loader.refusals["b"] = failure
+    with pytest.raises(DeviceLost):
+        await resident.load(LoadOptions(model="b"))
+    assert told == ["lost"]
+    assert loader.events.count("load a") == 1
+    with pytest.raises(ModelNotLoaded):
+        resident.current()
+
+
+async def test_a_device_that_the_aligners_load_lost_is_told_of(loader) -> None:
+    told: list[str] = []
+    resident = Resident(loader, lost=lambda: told.append("lost"))
+    await resident.load(OPTIONS)
+    loader.refusals["aligner"] = led_to(LOST)
+    with pytest.raises(AlignerUnavailable):
+        await resident.equipped(resident.current())
+    assert told == ["lost"]
+
+
+async def test_a_device_that_torch_has_no_kernels_for_is_not_lost(loader) -> None:
+    told: list[str] = []
+    resident = Resident(loader, lost=lambda: told.append("lost"))
+    loader.refusals["a"] = type(LOST)("CUDA error: no kernel image is available for execution on the device")
+    with pytest.raises(LoadRefused, match="loading failed"):
+        await resident.load(OPTIONS)
+    assert told == []
 
 
 async def test_a_new_model_is_not_equipped_with_the_old_ones_aligner(loader) -> None:

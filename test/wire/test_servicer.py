@@ -55,6 +55,17 @@ async def test_a_checkpoint_that_is_refused_is_a_failed_load(service, loader) ->
     assert await service.load() == pb.Result(success=False, message="of the type 'whisper'")
 
 
+async def test_health_is_not_ok_once_a_load_lost_the_device(service, loader) -> None:
+    loader.refusals["demo"] = type("AcceleratorError", (RuntimeError,), {})("CUDA error: unspecified launch failure")
+    result = await service.load()
+    assert not result.success
+    assert "the device was lost" in result.message
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub.Health(pb.HealthMessage())
+    assert caught.value.code() == Code.INTERNAL
+    assert service.serving.scheduler.dead == "the device was lost"
+
+
 async def test_the_gateways_own_defaults_carry_no_intent(service) -> None:
     result = await service.load(
         ContextSize=4096, Seed=12345, NBatch=512, NGPULayers=99999999, Threads=2, FlashAttention="auto", DType=""
