@@ -41,7 +41,8 @@ _log = logging.getLogger(__name__)
 _MESSAGE_BYTES = 50 * 1024 * 1024  # the gateway's own limit, both ways
 _GRACE_S = 10.0  # of the 15 s between the gateway's SIGTERM and its SIGKILL
 _CLOSE_S = 0.5  # for connections to be closed; nothing is served on them any more
-_LAST_S = 12.5  # after the signal the process has gone, whatever hangs
+_LAST_S = 12.5  # after the signal, or the engine's end, the process has gone, whatever hangs
+_LAST_WORDS_S = 0.5  # of these for the cause to be written: nobody may be reading the log any more
 _DYING_S = 1.0  # for the replies to those whom a dead engine leaves
 _STALL_S, _LEAST_STALL_S = 300.0, 5.0  # a step of a large model on a small CPU may read minutes of sound
 _WATCHED_EVERY_S = 0.5
@@ -189,17 +190,27 @@ async def serve(
     dead = asyncio.create_task(_death(serving.scheduler, stall_s))
     await asyncio.wait({dead, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if dead.done():
+        cause = EngineDead(dead.result())
+        _leave_at_last(1, cause)
         serving.scheduler.fail(dead.result())
         await serving.stop(_DYING_S)
         guard.close()
-        raise EngineDead(dead.result())
-    last = threading.Timer(_LAST_S, os._exit, (0,))
-    last.daemon = True
-    last.start()
+        raise cause
+    _leave_at_last(0)
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
     await serving.stop(_GRACE_S)
     guard.close()
     _log.info("stopped")
+
+
+def _leave_at_last(code: int, cause: EngineDead | None = None) -> None:
+    """The process goes when it had time enough: a thread may hang in the kernel, at a mount whose server has gone."""
+    timers = [threading.Timer(_LAST_S, os._exit, (code,))]
+    if cause is not None:
+        timers.append(threading.Timer(_LAST_S - _LAST_WORDS_S, _log.error, ("%s", cause)))
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
 
 
 async def _death(scheduler: Scheduler, stall_s: float) -> str:

@@ -22,6 +22,9 @@ import pytest
 
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
+from trials.child import Child as Victim
+from trials.child import Failed
+from trials.plan import Fault, Plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -214,6 +217,34 @@ def test_its_log_is_sentences_and_json_and_its_metrics_end_with_it(tmp_path: Pat
     assert log.splitlines()[-1].endswith("stopped")
     with socket.socket() as gone:
         assert gone.connect_ex(("127.0.0.1", metrics)) != 0
+
+
+# A file on a mount whose server has gone: whoever opens it sleeps in the kernel.
+HUNG = """
+import os, threading
+from backend import server
+from backend.audio import guard
+from trials import victim
+def opened(path):
+    print("opening", file=open(os.environ["SAYS"], "w"), flush=True)
+    threading.Event().wait()
+guard.opened, server._LAST_S = opened, 2.0
+os._exit(victim.main())
+"""
+
+
+def test_a_dead_engine_ends_the_process_even_if_a_thread_hangs(tmp_path: Path) -> None:
+    says = tmp_path / "says"
+    os.mkfifo(says)
+    with Victim((sys.executable, "-c", HUNG), environment={"SAYS": str(says)}) as victim:
+        victim.load_plan(Plan())
+        hanging = victim.stub.AudioTranscription.future(pb.TranscriptRequest(dst="/mnt/gone.wav"))
+        assert says.read_text() == "opening\n"
+        with pytest.raises(Failed):
+            victim.load_plan(Plan(faults=(Fault("load recognizer", "lost device", at=1),)))
+        assert victim.ended(30) == 1
+        assert "the engine cannot go on: the device was lost" in victim.last_words()
+        assert hanging.exception(30)  # whatever it was told
 
 
 def test_full_devices_change_no_exit_code(tmp_path: Path) -> None:
