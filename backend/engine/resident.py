@@ -61,6 +61,7 @@ class Resident:
         self._tell = tell
         self._lost = lost
         self._thread = ThreadPoolExecutor(1, "loader")  # not the loop's pool: recordings of hours are decoded there
+        self._turn = asyncio.Lock()  # held by who makes other options resident; one who need not, waits for no aligner
         self._lock = asyncio.Lock()  # held by whoever loads
         self._instance: Lean | None = None
         self._freed = 0  # how often: a load that was overtaken by Free must not bring its model back
@@ -113,23 +114,11 @@ class Resident:
         old model is loaded again, so that a bad load costs time and nothing else. Raises LoadRefused.
         """
         freed = self._freed
-        async with self._lock:
-            old = self._instance.options if self._instance else None
-            if options == old:
+        async with self._turn:
+            if self._instance is not None and self._instance.options == options:
                 return
-            await self._do(self._loader.inspect, options)
-            self._refuse_if_freed_since(freed)
-            self._hold(None)
-            await self._do(self._loader.reclaim)
-            failure = await self._failure_of(self._install(options, freed))
-            if failure is None:
-                return
-            if isinstance(failure, DeviceLost):  # nothing can be loaded there again
-                raise failure
-            await self._do(self._loader.reclaim)
-            if old is not None and freed == self._freed:
-                await self._restore(old, freed)
-            raise failure
+            async with self._lock:
+                await self._replace(options, freed)
 
     async def free(self) -> None:
         """Drop the model and its memory; waits for nothing, not even for a load that runs: that one is refused.
@@ -167,6 +156,22 @@ class Resident:
             if refusal is error:
                 raise
             raise refusal from error
+
+    async def _replace(self, options: LoadOptions, freed: int) -> None:
+        old = self._instance.options if self._instance else None
+        await self._do(self._loader.inspect, options)
+        self._refuse_if_freed_since(freed)
+        self._hold(None)
+        await self._do(self._loader.reclaim)
+        failure = await self._failure_of(self._install(options, freed))
+        if failure is None:
+            return
+        if isinstance(failure, DeviceLost):  # nothing can be loaded there again
+            raise failure
+        await self._do(self._loader.reclaim)
+        if old is not None and freed == self._freed:
+            await self._restore(old, freed)
+        raise failure
 
     def _hold(self, instance: Lean | None) -> None:
         self._instance = instance

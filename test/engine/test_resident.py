@@ -119,6 +119,50 @@ async def test_the_same_options_again_load_nothing(loader) -> None:
     assert loader.events.count("load a") == 1
 
 
+async def aligner_loads(resident: Resident, loader) -> asyncio.Future[Equipped]:
+    """The aligner's load has begun, and waits for the loader's gate."""
+    loader.gate = threading.Event()
+    equipping = asyncio.ensure_future(resident.equipped(resident.current()))
+    while "align al" not in loader.events:
+        await asyncio.sleep(0)
+    return equipping
+
+
+async def test_the_same_options_again_do_not_wait_for_the_aligner(loader) -> None:
+    resident = await loaded(loader)
+    equipping = await aligner_loads(resident, loader)
+    await asyncio.wait_for(resident.load(OPTIONS), 20)
+    assert not equipping.done()
+    loader.gate.set()
+    assert await equipping is resident.current()
+    assert loader.events.count("load a") == 1
+
+
+async def test_the_same_options_again_are_resident_in_the_end_if_others_waited_for_the_aligner_first(loader) -> None:
+    resident = await loaded(loader)
+    equipping = await aligner_loads(resident, loader)
+    other = asyncio.ensure_future(resident.load(LoadOptions(model="b")))
+    await asyncio.sleep(0)
+    same = asyncio.ensure_future(resident.load(OPTIONS))
+    await asyncio.sleep(0)
+    loader.gate.set()
+    await asyncio.gather(equipping, other, same)
+    assert [event for event in loader.events if event.startswith("load")] == ["load a", "load b", "load a"]
+    assert resident.identity == "a"
+
+
+async def test_the_same_options_again_after_a_free_load_the_model_once_the_aligners_load_has_ended(loader) -> None:
+    resident = await loaded(loader)
+    equipping = await aligner_loads(resident, loader)
+    await resident.free()
+    again = asyncio.ensure_future(resident.load(OPTIONS))
+    await asyncio.sleep(0)
+    loader.gate.set()
+    await asyncio.gather(equipping, again)
+    assert loader.events.count("load a") == 2
+    assert resident.identity == "a"
+
+
 async def test_two_loads_at_once_are_one(loader) -> None:
     resident = Resident(loader)
     await asyncio.gather(*(resident.load(OPTIONS) for _ in range(5)))
