@@ -95,6 +95,14 @@ class DeviceUnavailable(LoadRefused):
         )
 
 
+class TooLittleMemory(LoadRefused):
+    def __init__(self) -> None:
+        super().__init__(
+            "the device has too little memory for this model; choose a smaller one, another GPU (MainGPU), "
+            "Quantization int8, or torch_dtype:bf16 or fp16"
+        )
+
+
 class DeviceLost(LoadRefused):
     def __init__(self) -> None:
         super().__init__("the device was lost while a model was loaded; the backend ends and has to be started again")

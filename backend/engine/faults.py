@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
-from backend.errors import AsrError, DeviceLost, EngineFailure, LoadRefused, OutOfMemory
+from backend.errors import AsrError, DeviceLost, EngineFailure, LoadRefused, OutOfMemory, TooLittleMemory
 
 E = TypeVar("E", bound=Exception)
 
@@ -40,6 +40,8 @@ def refusal_of(error: Exception) -> AsrError:
     """What a load says that ended with the error. What led to it counts: transformers and our own code wrap it."""
     if any(is_lost_device(part) for part in _chain(error)):
         return DeviceLost()
+    if any(isinstance(cause_of(part), OutOfMemory) for part in _chain(error)):
+        return TooLittleMemory()
     if isinstance(error, AsrError):
         return error
     return LoadRefused(f"loading failed ({type(error).__name__}); the backend's log has the cause")

@@ -20,13 +20,15 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from backend.engine.faults import refusal_of, untraced
 from backend.engine.recognizer import Aligner, Loader, Recognizer
-from backend.errors import AlignerUnavailable, AsrError, DeviceLost, LoadRefused, ModelNotLoaded
+from backend.errors import AlignerUnavailable, AsrError, DeviceLost, LoadRefused, ModelNotLoaded, TooLittleMemory
 from backend.options import LoadOptions
 
 _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_TOO_LARGE = "the device has too little memory for the aligner"
+
 AlignerState = Literal["none", "waiting", "loaded", "failed"]  # waiting: nobody has asked for times yet
 
 
@@ -217,7 +219,8 @@ class Resident:
                 if self._instance is asked:
                     self._retry_at = self._clock() + asked.options.aligner_retry_s
                 _log.warning("the aligner cannot be loaded: %s; next try in %g s", error, asked.options.aligner_retry_s)
-                raise AlignerUnavailable("the aligner cannot be loaded") from error
+                cause = _TOO_LARGE if isinstance(error, TooLittleMemory) else "the aligner cannot be loaded"
+                raise AlignerUnavailable(cause) from error
             self._reclaim_after(aligner)
             equipped = Equipped(asked.options, asked.recognizer, aligner)
             if self._instance is asked:  # else it was freed or replaced meanwhile: only this request is equipped

@@ -10,7 +10,14 @@ import weakref
 import pytest
 
 from backend.engine.resident import Equipped, Lean, Resident
-from backend.errors import AlignerUnavailable, CheckpointRefused, DeviceLost, LoadRefused, ModelNotLoaded
+from backend.errors import (
+    AlignerUnavailable,
+    CheckpointRefused,
+    DeviceLost,
+    LoadRefused,
+    ModelNotLoaded,
+    TooLittleMemory,
+)
 from backend.options import LoadOptions
 
 OPTIONS = LoadOptions(model="a", forced_aligner="al")
@@ -315,6 +322,26 @@ async def test_a_device_that_the_aligners_load_lost_is_told_of(loader) -> None:
     with pytest.raises(AlignerUnavailable):
         await resident.equipped(resident.current())
     assert told == ["lost"]
+
+
+NO_MEMORY = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize("failure", [NO_MEMORY, led_to(NO_MEMORY), MemoryError()])
+async def test_a_model_that_is_too_large_for_the_device_is_refused_with_what_to_do(loader, failure) -> None:
+    resident = await loaded(loader)
+    loader.refusals["b"] = failure
+    with pytest.raises(TooLittleMemory, match=r"too little memory .* choose a smaller one"):
+        await resident.load(LoadOptions(model="b"))
+    assert resident.identity == "a"  # which fits
+
+
+async def test_an_aligner_that_is_too_large_for_the_device_is_said_to_be_that(loader, caplog) -> None:
+    resident = await loaded(loader)
+    loader.refusals["aligner"] = led_to(NO_MEMORY)
+    with pytest.raises(AlignerUnavailable, match="too little memory for the aligner"):
+        await resident.equipped(resident.current())
+    assert "choose a smaller one" in caplog.text
 
 
 async def test_a_device_that_torch_has_no_kernels_for_is_not_lost(loader) -> None:
