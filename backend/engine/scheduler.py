@@ -254,11 +254,13 @@ class Scheduler:
             self.tally.splits += 1
             self._most_s = max(sum(job.seconds for job in held) / 2, _LEAST_TOGETHER_S)
         again = [job for job in jobs if not (job.alone or job.gone or self.dead)]
+        together = len(held) > 1
         if again:
-            _log.warning("%d that ran together failed (%s); running each alone", len(jobs), type(failure).__name__)
+            failed = f"{len(jobs)} of {len(held)} that ran together" if together else "one that ran alone"
+            _log.warning("%s failed (%s); once more, each alone", failed, type(failure).__name__)
         with self._changed:
             self._taken.difference_update(jobs)
-            self.tally.retries += len(again)
+            self.tally.retries += len(again) if together else 0
             for job in again:
                 job.alone = True
                 self._waiting.put_back(job)

@@ -120,13 +120,16 @@ async def test_who_has_no_memory_beside_others_runs_alone_when_they_have_ended(
     assert await asyncio.gather(*waiting) == [-1, *(-item for item in others)]
     assert model.together == [[item] for item in (1, *others) for _ in range(2)]
     assert scheduler.tally.splits == 1
+    assert scheduler.tally.retries == len(others)
 
 
-async def test_memory_that_is_there_a_moment_later_is_enough(scheduler: Scheduler) -> None:
+async def test_memory_that_is_there_a_moment_later_is_enough(scheduler: Scheduler, caplog) -> None:
     model = Model({"step 1": OUT_OF_MEMORY})
     model.let_pass()
     assert await joined(scheduler, model, 1) == -1
     assert scheduler.tally.splits == 0  # one alone cannot be split
+    assert scheduler.tally.retries == 0
+    assert "one that ran alone failed" in caplog.text
 
 
 async def test_who_has_no_memory_even_alone_is_told_so(scheduler: Scheduler) -> None:
