@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 _DEFAULT_INTERVAL_S = 2.0
 _SHORTEST_INTERVAL_S = 0.05  # a watch must not become a load
+_LONGEST_INTERVAL_S = 3600.0  # more than a clock can hold would end the watch
 _LONGEST_FAREWELL_S = 0.5
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
@@ -32,7 +33,7 @@ def interval_s(environment: Mapping[str, str]) -> float | None:
     if seconds is None or seconds <= 0:
         _log.warning("LOCALAI_BACKEND_PARENT_WATCH_INTERVAL is not a duration such as 500ms or 2s; using 2s")
         return _DEFAULT_INTERVAL_S
-    return max(seconds, _SHORTEST_INTERVAL_S)
+    return min(max(seconds, _SHORTEST_INTERVAL_S), _LONGEST_INTERVAL_S)
 
 
 def _seconds(duration: str) -> float | None:

@@ -14,7 +14,8 @@ from backend import parent
 @pytest.mark.parametrize(
     ("interval", "seconds"),
     [("", 2.0), ("500ms", 0.5), ("2s", 2.0), ("1m30s", 90.0), ("1.5s", 1.5), ("3", 3.0), ("0.25", 0.25), ("1us", 0.05),
-     ("100000μs", 0.1), ("soon", 2.0), ("-1s", 2.0), ("0", 2.0), ("2s!", 2.0)],
+     ("100000μs", 0.1), ("soon", 2.0), ("-1s", 2.0), ("0", 2.0), ("2s!", 2.0), ("3000000h", 3600.0),
+     ("9" * 400, 3600.0)],
 )  # fmt: skip
 def test_the_interval_is_a_go_duration_or_seconds(interval: str, seconds: float) -> None:
     assert parent.interval_s({"LOCALAI_BACKEND_PARENT_WATCH_INTERVAL": interval}) == pytest.approx(seconds)
