@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 from collections.abc import Mapping
 
@@ -27,6 +28,7 @@ from backend.wire import backend_pb2 as pb
 _log = logging.getLogger(__name__)
 
 _NS = 1_000_000_000
+_MOST_THREADS = 4 * (os.cpu_count() or 1)  # more slow each other down, and thousands end the process
 _MOST_GRANULARITIES = 100  # two mean something; unknown ones are passed over
 
 
@@ -44,13 +46,19 @@ def load_options(request: pb.ModelOptions) -> LoadOptions:
         model_path=request.ModelPath,
         cuda=request.CUDA,
         main_gpu=_gpu_index(request.MainGPU),
-        threads=request.Threads if request.Threads > 0 else None,
+        threads=_threads(request.Threads),
         dtype=dtype_of(request.DType),
         attention=attention_of(request.FlashAttention),
         quantization=quantization_of(request.Quantization),
         batch_max_size=2 if request.LowVRAM else LoadOptions.batch_max_size,
     )
     return with_knobs(options, request.Options, request.EngineArgs)
+
+
+def _threads(asked: int) -> int | None:
+    if asked > _MOST_THREADS:
+        _log.warning("Threads: %d are more than this machine has a use for; %d are used", asked, _MOST_THREADS)
+    return min(asked, _MOST_THREADS) if asked > 0 else None
 
 
 def _gpu_index(main_gpu: str) -> int | None:

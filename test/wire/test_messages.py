@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
@@ -56,6 +57,15 @@ def test_a_gpu_is_named_by_its_index(written: str, index: int | None) -> None:
 def test_a_gpu_that_is_no_index_is_refused(written: str) -> None:
     with pytest.raises(LoadRefused, match="MainGPU"):
         messages.load_options(pb.ModelOptions(Model="m", MainGPU=written))
+
+
+def test_threads_are_bounded_by_the_machine_and_the_log_says_so(caplog) -> None:
+    assert messages.load_options(pb.ModelOptions(Model="m", Threads=1)).threads == 1
+    assert messages.load_options(pb.ModelOptions(Model="m", Threads=-1)).threads is None
+    assert not caplog.text
+    threads = messages.load_options(pb.ModelOptions(Model="m", Threads=2**31 - 1)).threads
+    assert os.cpu_count() <= threads <= 8 * os.cpu_count()
+    assert f"Threads: 2147483647 are more than this machine has a use for; {threads} are used" in caplog.text
 
 
 def test_low_vram_means_smaller_batches_unless_they_are_set() -> None:
