@@ -38,6 +38,9 @@ def load_options(request: pb.ModelOptions) -> LoadOptions:
         raise LoadRefused("LoRA adapters are not supported; merge them into the checkpoint")
     if request.TrustRemoteCode:  # a permission, not a demand
         _log.info("TrustRemoteCode is not needed: no checkpoint's code is ever run here")
+    for field in ("SwapSpace", "GPUMemoryUtilization"):
+        if getattr(request, field):
+            _log.info("%s is another engine's; it changes nothing here", field)
     if request.TensorParallelSize > 1:
         raise LoadRefused("TensorParallelSize is not supported; run one backend for each GPU")
     options = LoadOptions(
@@ -51,6 +54,7 @@ def load_options(request: pb.ModelOptions) -> LoadOptions:
         attention=attention_of(request.FlashAttention),
         quantization=quantization_of(request.Quantization),
         batch_max_size=2 if request.LowVRAM else LoadOptions.batch_max_size,
+        cuda_graphs=not request.EnforceEager,
     )
     return with_knobs(options, request.Options, request.EngineArgs)
 

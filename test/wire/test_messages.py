@@ -68,6 +68,23 @@ def test_threads_are_bounded_by_the_machine_and_the_log_says_so(caplog) -> None:
     assert f"Threads: 2147483647 are more than this machine has a use for; {threads} are used" in caplog.text
 
 
+def test_an_engine_that_is_to_be_eager_records_no_graphs_unless_they_are_set() -> None:
+    assert messages.load_options(pb.ModelOptions(Model="m")).cuda_graphs
+    assert not messages.load_options(pb.ModelOptions(Model="m", EnforceEager=True)).cuda_graphs
+    told = pb.ModelOptions(Model="m", EnforceEager=True, Options=["cuda_graphs:on"])
+    assert messages.load_options(told).cuda_graphs
+
+
+def test_what_another_engine_would_know_changes_nothing_and_is_logged(caplog) -> None:
+    caplog.set_level("INFO")
+    usual = messages.load_options(pb.ModelOptions(Model="m"))
+    assert not caplog.text
+    asked = pb.ModelOptions(Model="m", SwapSpace=4, GPUMemoryUtilization=0.9, TensorParallelSize=1)
+    assert messages.load_options(asked) == usual
+    for field in ("SwapSpace", "GPUMemoryUtilization"):
+        assert f"{field} is another engine's" in caplog.text
+
+
 def test_low_vram_means_smaller_batches_unless_they_are_set() -> None:
     usual = messages.load_options(pb.ModelOptions(Model="m"))
     low = messages.load_options(pb.ModelOptions(Model="m", LowVRAM=True))
