@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from backend.engine.faults import refusal_of, untraced
 from backend.engine.recognizer import Aligner, Loader, Recognizer
@@ -66,6 +67,10 @@ class Resident:
         self._turn = asyncio.Lock()  # held by who makes other options resident; one who need not, waits for no aligner
         self._lock = asyncio.Lock()  # held by whoever loads
         self._instance: Lean | None = None
+        self._held: dict[str, WeakValueDictionary[int, Recognizer | Aligner]] = {  # by id, whoever holds them
+            "recognizer": WeakValueDictionary(),
+            "aligner": WeakValueDictionary(),
+        }
         self._freed = 0  # how often: a load that was overtaken by Free must not bring its model back
         self._equipping: tuple[Recognizer, asyncio.Task[Equipped]] | None = None
         self._retry_at = 0.0
@@ -88,10 +93,10 @@ class Resident:
 
     @property
     def weight_bytes(self) -> dict[str, int]:
-        instance = self._instance
+        """Of all that is in memory still, also where only a request in flight holds it. From any thread."""
         return {
-            "recognizer": instance.recognizer.weight_bytes if instance else 0,
-            "aligner": instance.aligner.weight_bytes if isinstance(instance, Equipped) else 0,
+            kind: sum(model.weight_bytes for ref in held.valuerefs() if (model := ref()) is not None)
+            for kind, held in self._held.items()
         }
 
     @property
@@ -182,7 +187,7 @@ class Resident:
     async def _install(self, options: LoadOptions, freed: int) -> None:
         recognizer = await self._do(self._loader.load_recognizer, options)
         self._refuse_if_freed_since(freed)
-        self._reclaim_after(recognizer)
+        self._watch("recognizer", recognizer)
         self._hold(Lean(options, recognizer))
         self._retry_at = 0.0
 
@@ -221,7 +226,7 @@ class Resident:
                 _log.warning("the aligner cannot be loaded: %s; next try in %g s", error, asked.options.aligner_retry_s)
                 cause = _TOO_LARGE if isinstance(error, TooLittleMemory) else "the aligner cannot be loaded"
                 raise AlignerUnavailable(cause) from error
-            self._reclaim_after(aligner)
+            self._watch("aligner", aligner)
             equipped = Equipped(asked.options, asked.recognizer, aligner)
             if self._instance is asked:  # else it was freed or replaced meanwhile: only this request is equipped
                 self._instance = equipped
@@ -233,12 +238,13 @@ class Resident:
         if not task.cancelled():
             task.exception()  # everyone who waited has seen it; with nobody left, asyncio would complain
 
-    def _reclaim_after(self, model: Recognizer | Aligner) -> None:
-        """Reclaim when the model is really gone: requests in flight may keep it long after it was released.
+    def _watch(self, kind: str, model: Recognizer | Aligner) -> None:
+        """Count it until it is really gone, and reclaim then: requests may keep it long after it was released.
 
         The garbage collector says so, in any thread and in the middle of anything, also of an executor's `submit` that
         holds its lock: the event loop is told, which takes none.
         """
+        self._held[kind][id(model)] = model
         loop = asyncio.get_running_loop()
         weakref.finalize(model, _tell, loop, self._thread.submit, self._loader.reclaim).atexit = False
 

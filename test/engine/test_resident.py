@@ -241,7 +241,6 @@ async def test_free_drops_the_model_and_a_request_in_flight_keeps_its_own(loader
     with pytest.raises(ModelNotLoaded):
         resident.current()
     assert mine.recognizer is loader.recognizer
-    assert resident.weight_bytes == {"recognizer": 0, "aligner": 0}
     await resident.load(OPTIONS)
     assert resident.identity == "a"
 
@@ -363,6 +362,19 @@ async def test_a_new_model_is_not_equipped_with_the_old_ones_aligner(loader) -> 
     assert second is resident.current()
     assert second.options.forced_aligner == "other"
     assert {"align al", "align other"} <= set(loader.events)
+
+
+async def test_the_weights_are_counted_until_the_last_request_lets_go_of_them(loader) -> None:
+    resident = await loaded(loader)
+    mine = await resident.equipped(resident.current())
+    await resident.free()
+    assert resident.weight_bytes == {"recognizer": 1000, "aligner": 300}
+    loader.recognizer, loader.aligner = type(loader.recognizer)(), type(loader.aligner)()
+    await resident.load(OPTIONS)
+    assert resident.weight_bytes == {"recognizer": 2000, "aligner": 300}  # the new one's and the request's
+    del mine
+    gc.collect()
+    assert resident.weight_bytes == {"recognizer": 1000, "aligner": 0}
 
 
 async def test_memory_is_reclaimed_when_the_last_request_lets_go_of_a_freed_model(loader) -> None:
