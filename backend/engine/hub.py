@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from backend.errors import HubFailure
 
@@ -45,13 +46,24 @@ def fetch_config(repository: str, patience_s: float = _PATIENCE_S) -> Path:
 
 
 def fetch(repository: str) -> Path:
-    """The folder with the repository's files. Takes as long as gigabytes take. Raises HubFailure."""
-    from huggingface_hub import snapshot_download
+    """The folder with the repository's files. Takes as long as gigabytes take, while they come. Raises HubFailure."""
+    from huggingface_hub import configure_http_backend, snapshot_download
 
+    configure_http_backend(_bounded_session)
     try:
         return Path(snapshot_download(repository, allow_patterns=_FILES, etag_timeout=_ANSWER_S))
     except Exception as error:  # the hub's library raises whatever it likes
         raise _failure(repository, error) from error
+
+
+def _bounded_session() -> Any:
+    """The library's own, with a bound on every answer: it would wait for the list of the files for ever."""
+    from huggingface_hub.utils._http import _default_backend_factory
+
+    session: Any = _default_backend_factory()
+    send = session.send
+    session.send = lambda request, **named: send(request, **{**named, "timeout": named.get("timeout") or _ANSWER_S})
+    return session
 
 
 def _failure(repository: str, error: Exception) -> HubFailure:

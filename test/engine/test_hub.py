@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+CONFIG = 'hub.fetch_config("Qwen/Qwen3-ASR-0.6B", patience_s=1)'
+FILES = 'hub._ANSWER_S = 1; hub.fetch("Qwen/Qwen3-ASR-0.6B")'
 ASK = """
 import os, time
 from backend.engine import hub
 from backend.errors import HubFailure
 began = time.monotonic()
 try:
-    hub.fetch_config("Qwen/Qwen3-ASR-0.6B", patience_s=1)
+    {call}
 except HubFailure as failure:
     print(failure)
 print(time.monotonic() - began, flush=True)
@@ -41,6 +43,9 @@ class Hub(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def do_GET(self) -> None:
+        self.do_HEAD()
+
     def log_message(self, *_: object) -> None: ...
 
 
@@ -56,10 +61,10 @@ def hub() -> Iterator[ThreadingHTTPServer]:
         thread.join()
 
 
-def asked(port: int, home: Path) -> tuple[str, float, str]:
+def asked(port: int, home: Path, call: str = CONFIG) -> tuple[str, float, str]:
     """What the failure says, how long it took, and everything that the process wrote."""
     process = subprocess.run(
-        [sys.executable, "-c", ASK],
+        [sys.executable, "-c", ASK.replace("{call}", call)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -92,11 +97,24 @@ def test_what_the_hub_says_no_with_has_a_remedy(hub, tmp_path: Path, monkeypatch
     assert "geheim" not in everything
 
 
-def test_a_hub_that_is_not_there_is_given_up(hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [("RepoNotFound", "does not exist, or is private"), ("GatedRepo", "is gated"), ("", "could not be fetched")],
+)
+def test_files_that_the_hub_does_not_give_are_given_up(hub, tmp_path: Path, monkeypatch, error: str, said: str) -> None:
+    monkeypatch.setattr(Hub, "error", error)
+    failure, seconds, everything = asked(hub.server_port, tmp_path, FILES)
+    assert said in failure
+    assert seconds < 10
+    assert "geheim" not in everything
+
+
+@pytest.mark.parametrize("call", [CONFIG, FILES])
+def test_a_hub_that_is_not_there_is_given_up(hub, tmp_path: Path, call: str) -> None:
     port = hub.server_port
     hub.shutdown()
     hub.server_close()
-    failure, seconds, everything = asked(port, tmp_path)
+    failure, seconds, everything = asked(port, tmp_path, call)
     assert "could not be fetched; check the name and the network" in failure
     assert "efused" not in failure
     assert seconds < 10
