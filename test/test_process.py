@@ -24,7 +24,7 @@ from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 from trials.child import Child as Victim
 from trials.child import Failed
-from trials.plan import Fault, Plan
+from trials.plan import Fault, Plan, taking
 
 ROOT = Path(__file__).parent.parent
 
@@ -217,6 +217,41 @@ def test_its_log_is_sentences_and_json_and_its_metrics_end_with_it(tmp_path: Pat
     assert log.splitlines()[-1].endswith("stopped")
     with socket.socket() as gone:
         assert gone.connect_ex(("127.0.0.1", metrics)) != 0
+
+
+def test_the_gateways_number_of_workers_bounds_no_calls() -> None:
+    with Victim(environment={"PYTHON_GRPC_MAX_WORKERS": "1"}) as victim:
+        victim.load_plan(Plan(step_s=0.01))
+        dst = str(ROOT / "test/audio/demo.wav")
+        endless = [
+            victim.stub.AudioTranscription.future(pb.TranscriptRequest(dst=dst, prompt=taking(1_000_000, number)))
+            for number in range(3)
+        ]
+        brief = victim.stub.AudioTranscription(pb.TranscriptRequest(dst=dst, prompt=taking(2)), timeout=30)
+        assert brief.text
+        assert victim.stub.Health(pb.HealthMessage(), timeout=30).message == b"OK"
+        assert victim.stub.Status(pb.HealthMessage(), timeout=30).state == pb.StatusResponse.BUSY
+        assert not any(call.done() for call in endless)
+
+
+def test_a_transcription_leaves_no_file_behind(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("beside", "temporary", "home")]
+    beside, temporary, home = folders
+    for folder in folders:
+        folder.mkdir()
+    names = {"demo.wav", "long.flac", "words.wav"}
+    for name in names:
+        audio = ROOT / "test/audio" / name
+        (beside / name).write_bytes(audio.read_bytes() if audio.exists() else b"These are words, not sound.")
+    with Victim(environment={"TMPDIR": str(temporary), "HOME": str(home)}) as victim:
+        victim.load_plan(Plan())
+        for name in names - {"words.wav"}:
+            request = pb.TranscriptRequest(dst=str(beside / name), timestamp_granularities=["word"])
+            assert victim.stub.AudioTranscription(request, timeout=60).text
+        with pytest.raises(grpc.RpcError):
+            victim.stub.AudioTranscription(pb.TranscriptRequest(dst=str(beside / "words.wav")), timeout=60)
+    assert {path.name for path in beside.iterdir()} == names
+    assert not [*temporary.iterdir(), *home.iterdir()]
 
 
 # A file on a mount whose server has gone: whoever opens it sleeps in the kernel.

@@ -48,6 +48,12 @@ def test_words_stay_out_unless_the_transcript_has_them() -> None:
     assert not any(s.words for s in reply.segments)
 
 
+def test_what_has_no_meaning_for_this_model_changes_no_transcription() -> None:
+    usual = messages.transcribe_options(pb.TranscriptRequest(language="de", prompt="names"))
+    asked = pb.TranscriptRequest(language="de", prompt="names", temperature=0.9, threads=64, diarize=True)
+    assert messages.transcribe_options(asked) == usual
+
+
 @pytest.mark.parametrize(("written", "index"), [("", None), ("1", 1), ("cuda:2", 2)])
 def test_a_gpu_is_named_by_its_index(written: str, index: int | None) -> None:
     assert messages.load_options(pb.ModelOptions(Model="m", MainGPU=written)).main_gpu == index
