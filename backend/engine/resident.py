@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_TOO_LARGE = "the device has too little memory for the aligner"
-
 AlignerState = Literal["none", "waiting", "loaded", "failed"]  # waiting: nobody has asked for times yet
+
+_TOO_LARGE = "the device has too little memory for the aligner"
 
 
 @dataclass(frozen=True)
