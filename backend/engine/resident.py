@@ -224,6 +224,9 @@ class Resident:
                 if self._instance is asked:
                     self._retry_at = self._clock() + asked.options.aligner_retry_s
                 _log.warning("the aligner cannot be loaded: %s; next try in %g s", error, asked.options.aligner_retry_s)
+                untraced(error)  # it would hold what had been loaded so far
+                if not isinstance(error, DeviceLost):
+                    await self._do(self._loader.reclaim)
                 cause = _TOO_LARGE if isinstance(error, TooLittleMemory) else "the aligner cannot be loaded"
                 raise AlignerUnavailable(cause) from error
             self._watch("aligner", aligner)

@@ -377,6 +377,24 @@ async def test_the_weights_are_counted_until_the_last_request_lets_go_of_them(lo
     assert resident.weight_bytes == {"recognizer": 1000, "aligner": 0}
 
 
+async def test_what_was_loaded_of_an_aligner_that_failed_is_reclaimed_at_once(loader) -> None:
+    alive: list[bool] = []
+    parts: list[weakref.ref] = []
+
+    def load_half(options: LoadOptions):
+        part = type(loader.aligner)()
+        parts.append(weakref.ref(part))
+        raise CheckpointRefused("truncated")
+
+    loader.load_aligner = load_half
+    loader.reclaim = lambda: (gc.collect(), alive.extend(ref() is not None for ref in parts))
+    resident = Resident(loader)
+    await resident.load(LoadOptions("a", forced_aligner="al"))
+    with pytest.raises(AlignerUnavailable):
+        await resident.equipped(resident.current())
+    assert alive == [False]
+
+
 async def test_memory_is_reclaimed_when_the_last_request_lets_go_of_a_freed_model(loader) -> None:
     resident = await loaded(loader)
     mine = resident.current()
