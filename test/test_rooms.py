@@ -64,6 +64,7 @@ TORCHLESS = {
     "engine.batches",
     "engine.waiting",
     "engine.pace",
+    "engine.held",
     "engine.faults",
 }
 

@@ -11,15 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
-from weakref import WeakValueDictionary
 
 from backend.engine.faults import refusal_of, untraced
+from backend.engine.held import Held
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.errors import AlignerUnavailable, AsrError, DeviceLost, LoadRefused, ModelNotLoaded, TooLittleMemory
 from backend.options import LoadOptions
@@ -67,10 +65,7 @@ class Resident:
         self._turn = asyncio.Lock()  # held by who makes other options resident; one who need not, waits for no aligner
         self._lock = asyncio.Lock()  # held by whoever loads
         self._instance: Lean | None = None
-        self._held: dict[str, WeakValueDictionary[int, Recognizer | Aligner]] = {  # by id, whoever holds them
-            "recognizer": WeakValueDictionary(),
-            "aligner": WeakValueDictionary(),
-        }
+        self._held = Held(lambda: self._thread.submit(loader.reclaim))
         self._freed = 0  # how often: a load that was overtaken by Free must not bring its model back
         self._equipping: tuple[Recognizer, asyncio.Task[Equipped]] | None = None
         self._retry_at = 0.0
@@ -94,10 +89,7 @@ class Resident:
     @property
     def weight_bytes(self) -> dict[str, int]:
         """Of all that is in memory still, also where only a request in flight holds it. From any thread."""
-        return {
-            kind: sum(model.weight_bytes for ref in held.valuerefs() if (model := ref()) is not None)
-            for kind, held in self._held.items()
-        }
+        return self._held.weight_bytes
 
     @property
     def aligner_state(self) -> AlignerState:
@@ -187,7 +179,7 @@ class Resident:
     async def _install(self, options: LoadOptions, freed: int) -> None:
         recognizer = await self._do(self._loader.load_recognizer, options)
         self._refuse_if_freed_since(freed)
-        self._watch("recognizer", recognizer)
+        self._held.watch("recognizer", recognizer)
         self._hold(Lean(options, recognizer))
         self._retry_at = 0.0
 
@@ -229,7 +221,7 @@ class Resident:
                     await self._do(self._loader.reclaim)
                 cause = _TOO_LARGE if isinstance(error, TooLittleMemory) else "the aligner cannot be loaded"
                 raise AlignerUnavailable(cause) from error
-            self._watch("aligner", aligner)
+            self._held.watch("aligner", aligner)
             equipped = Equipped(asked.options, asked.recognizer, aligner)
             if self._instance is asked:  # else it was freed or replaced meanwhile: only this request is equipped
                 self._instance = equipped
@@ -241,16 +233,6 @@ class Resident:
         if not task.cancelled():
             task.exception()  # everyone who waited has seen it; with nobody left, asyncio would complain
 
-    def _watch(self, kind: str, model: Recognizer | Aligner) -> None:
-        """Count it until it is really gone, and reclaim then: requests may keep it long after it was released.
-
-        The garbage collector says so, in any thread and in the middle of anything, also of an executor's `submit` that
-        holds its lock: the event loop is told, which takes none.
-        """
-        self._held[kind][id(model)] = model
-        loop = asyncio.get_running_loop()
-        weakref.finalize(model, _tell, loop, self._thread.submit, self._loader.reclaim).atexit = False
-
 
 def _in_passing(work: Callable[[], T]) -> T:
     """`work` in a thread that ends with it.
@@ -260,8 +242,3 @@ def _in_passing(work: Callable[[], T]) -> T:
     """
     with ThreadPoolExecutor(1, "loading") as thread:
         return thread.submit(work).result()
-
-
-def _tell(loop: asyncio.AbstractEventLoop, do: Callable[..., object], *arguments: object) -> None:
-    with suppress(RuntimeError):  # the loop has ended, and with it whatever wants the memory back
-        loop.call_soon_threadsafe(do, *arguments)
