@@ -19,7 +19,7 @@ from backend.audio.waveform import SAMPLE_RATE, Chunk
 from backend.engine.recognizer import AlignedUnit, Passage
 from backend.engine.resident import Equipped, Lean, Resident
 from backend.engine.scheduler import Scheduler
-from backend.errors import AlignerUnavailable, EngineFailure, OutOfMemory, Overloaded
+from backend.errors import AlignerUnavailable, EngineFailure, OutOfMemory
 from backend.hearing import Heard, together
 from backend.languages import ALIGNABLE
 from backend.transcript.crowds import crowds
@@ -29,7 +29,7 @@ UNKNOWN_TO_ALIGNER = "the aligner does not know the language"
 REALIGNED = "had words piled up or out of place and was aligned again"
 SPREAD = "could not be aligned; its words are spread over its speech"
 
-_TROUBLE = (EngineFailure, OutOfMemory, Overloaded)
+_TROUBLE = (EngineFailure, OutOfMemory)
 _APART = 2  # good units between two lost ones are drawn in
 _MOST_PIECES = 4  # of a passage that are aligned again
 _ROOM_S = 0.25  # for each unit of a piece: with less, its neighbours are drawn in and aligned again as well

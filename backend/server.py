@@ -20,6 +20,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from backend.account import Ledger
 from backend.address import parse, why_not
+from backend.admission import Admission
 from backend.audio.guard import Guard
 from backend.engine.recognizer import Aligner, Loader, Recognizer
 from backend.engine.resident import Resident
@@ -107,7 +108,7 @@ async def start(
     guard: Guard,
     token: str = "",
     metrics: str = "",
-    scheduler: Scheduler | None = None,
+    admission: Admission | None = None,
 ) -> Serving:
     """Serve on `address`, and metrics on theirs if there is one. Raises Fatal, before any call is answered."""
     parse(address)
@@ -120,7 +121,7 @@ async def start(
             ("grpc.max_receive_message_length", _MESSAGE_BYTES),
         ],
     )
-    scheduler, readiness = scheduler or Scheduler(), Readiness()
+    scheduler, readiness = Scheduler(), Readiness()
 
     def tell(loaded: bool) -> None:
         readiness.set(loaded)
@@ -128,7 +129,7 @@ async def start(
 
     resident = Resident(loader, tell=tell, lost=lambda: scheduler.fail(LOST))
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
-        BackendServicer(resident, scheduler, guard), server
+        BackendServicer(resident, scheduler, guard, admission or Admission()), server
     )
     add_HealthServicer_to_server(readiness, server)
     try:
@@ -149,12 +150,12 @@ def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Reside
 
 
 def run(
-    address: str, environment: Mapping[str, str], loader: Loader | None = None, scheduler: Scheduler | None = None
+    address: str, environment: Mapping[str, str], loader: Loader | None = None, admission: Admission | None = None
 ) -> int:
     """`serve` to its end. The exit code; of what ends it, the cause is the last line of the log."""
     try:
         # not asyncio.run: at its end it would wait for a load that still runs in a thread
-        asyncio.new_event_loop().run_until_complete(serve(address, environment, loader, scheduler))
+        asyncio.new_event_loop().run_until_complete(serve(address, environment, loader, admission))
     except Fatal as error:
         _log.error("%s", error)
         return 1
@@ -162,13 +163,13 @@ def run(
 
 
 async def serve(
-    address: str, environment: Mapping[str, str], loader: Loader | None = None, scheduler: Scheduler | None = None
+    address: str, environment: Mapping[str, str], loader: Loader | None = None, admission: Admission | None = None
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let what runs end within the grace and break off the rest.
 
     The same signal once more changes nothing, since the gateway may send it to the process and to its group; but who
-    presses Ctrl-C twice does not want to wait. `loader` and `scheduler` are for trials: other models behind the very
-    same server.
+    presses Ctrl-C twice does not want to wait. `loader` and `admission` are for trials: other models and bounds, the
+    very same server.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -176,7 +177,7 @@ async def serve(
     metrics = environment.get("QWEN_ASR_METRICS", "").strip()
     stall_s = _stall_s(environment.get("QWEN_ASR_STALL_SECONDS", ""))
     guard = Guard()
-    serving = await start(address, loader or LazyLoader(guard), guard, token, metrics, scheduler)
+    serving = await start(address, loader or LazyLoader(guard), guard, token, metrics, admission)
 
     def interrupted() -> None:
         if stop.is_set():

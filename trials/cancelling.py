@@ -28,7 +28,7 @@ from trials.plan import Plan, taking
 from trials.sounds import long_sound
 
 _FREE_S = 1.0
-_BOUND = 8
+_BOUND = 16  # requests at once
 _LONG = 100_000  # steps: longer than any trial
 _PROBE_S = 15.0
 _HOPELESS = 3  # times in a row ten times too late: what comes after says nothing new
@@ -52,11 +52,11 @@ def _recognised(folder: Path) -> list[Wanted]:
 
 
 def _queued(folder: Path) -> list[Wanted]:
-    """As many as fit, behind those that run."""
-    return [own_sound(folder, number, 2.0, taking(_LONG, number)) for number in range(_BOUND + 2)]
+    """As many as fit: two run, the others wait."""
+    return [own_sound(folder, number, 2.0, taking(_LONG, number)) for number in range(_BOUND)]
 
 
-def _decoded(folder: Path, copies: int = 16) -> list[Wanted]:
+def _decoded(folder: Path, copies: int = _BOUND) -> list[Wanted]:
     """FLAC goes through the slower decoder; as many as fill every thread or process that decodes."""
     path = long_sound(folder / "long.flac", _DECODED_S, level=0.3)
     return [Wanted(path, "", prompt=taking(_LONG, number)) for number in range(copies)]

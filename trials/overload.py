@@ -17,7 +17,7 @@ from trials.lines import Line, at_most, none_of, quantile, told
 from trials.plan import Plan, taking
 
 _TIMES = 4
-_BOUND = 8  # requests that may wait
+_BOUND = 12  # requests at once
 _ROWS = 4  # that run together
 _STEPS, _STEP_S = 40, 0.005  # 0.2 s for a request, 20 a second in all: few enough for the client not to be the limit
 _REFUSED_S, _HEALTH_S = 0.05, 0.1

@@ -18,23 +18,18 @@ from concurrent.futures import ThreadPoolExecutor
 from backend.audio.opening import opened
 from backend.audio.sandbox import COMMAND, LOOK_S, IsGone, Sandbox
 from backend.audio.waveform import Decoded
-from backend.errors import AsrError, Cancelled, Overloaded
+from backend.errors import AsrError, Cancelled
 
 _MOST_CHILDREN = 4  # also on one core: a command of three seconds must not wait behind one recording of hours
-_MOST_ASKED = 1000  # recordings, whether they are decoded or wait for it
 _MOST_OPEN = 16  # files that are open at once: those that are decoded, and those that wait for it
 
 
 class Guard:
     """Decodes recordings. Starts nothing before it is asked or told to expect work."""
 
-    def __init__(
-        self, command: Sequence[str] = COMMAND, most: int = _MOST_CHILDREN, most_asked: int = _MOST_ASKED
-    ) -> None:
+    def __init__(self, command: Sequence[str] = COMMAND, most: int = _MOST_CHILDREN) -> None:
         self._command = command
         self._most = most
-        self._most_asked = most_asked
-        self._asked = 0  # recordings, now; the event loop's own
         self._threads = ThreadPoolExecutor(_MOST_OPEN, "decode")  # children end with the thread that started them
         self._idle: list[Sandbox] = []  # the last one back is the first one out: the others' memory may be swapped
         self._count = 0  # of all children: idle, at work, being started
@@ -52,19 +47,15 @@ class Guard:
         """The recording in the file `path`.
 
         Raises UndecodableAudio if there is none, or one of more than `max_seconds`; OutOfMemory if the machine has no
-        memory for it; Overloaded at once if too many wait; EngineFailure if it is not the file's fault.
+        memory for it; EngineFailure if it is not the file's fault.
         """
-        if self._asked >= self._most_asked:
-            raise Overloaded
         gone = threading.Event()
         work = asyncio.get_running_loop().run_in_executor(
             self._threads, self._decode, path, max_seconds, lambda: gone.is_set() or self._closed
         )
-        self._asked += 1
         try:
             return await work
         finally:
-            self._asked -= 1
             gone.set()
 
     def close(self) -> None:

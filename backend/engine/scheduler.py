@@ -32,16 +32,14 @@ Work = Callable[[Sequence[Item]], Sequence[Result]]
 
 LOST = "the device was lost"
 
-_LONGEST_QUEUE_S = 24 * 3600.0  # four of the longest recordings that are accepted by default
-_MOST_REQUESTS = 1000  # that wait; each holds its sound in memory
 _LEAST_TOGETHER_S = 30.0  # of audio that may run together, however often the memory ran out
 
 
 class Scheduler:
     """Owns the model thread. `submit` and `join` are for the event loop's thread."""
 
-    def __init__(self, longest_queue_s: float = _LONGEST_QUEUE_S, most_requests: int = _MOST_REQUESTS) -> None:
-        self._waiting = Waiting(longest_queue_s, most_requests)
+    def __init__(self) -> None:
+        self._waiting = Waiting()
         self._running: dict[Callable[[], Together], Running] = {}
         self._taken: set[Job] = set()  # and not answered yet
         self._most_s = inf  # of audio together; finite once the memory ran out
@@ -71,11 +69,6 @@ class Scheduler:
         since = self._working_since
         return 0.0 if since is None else time.monotonic() - since
 
-    def refuse_if_full(self, owner: Account) -> None:
-        """Raises Overloaded if a request would be refused that came to its turn now: its file need not be read."""
-        with self._changed:
-            self._waiting.refuse_if_full(owner)
-
     def at_least_s(self, seconds: float) -> float:
         """How long so many seconds of audio take at the very least; 0 if that is not known yet."""
         return self._pace.at_least_s(seconds)
@@ -97,8 +90,8 @@ class Scheduler:
     ) -> Result:
         """`work([..., item, ...])`'s result for `item`, done with at most `most - 1` others.
 
-        `seconds` is the item's length of audio, `owner` the account of the request that it is for. Raises Overloaded
-        at once when too much waits, OutOfMemory, EngineFailure, or the AsrError that `work` raised.
+        `seconds` is the item's length of audio, `owner` the account of the request that it is for. Raises OutOfMemory,
+        EngineFailure, or the AsrError that `work` raised.
         """
         result: Result = await self.join(
             BatchOf(work), item, seconds=seconds, most=most, owner=owner, at_once_s=at_once_s

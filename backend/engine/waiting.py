@@ -1,4 +1,4 @@
-"""What waits for the model: bounded, and in a fair order.
+"""What waits for the model, in a fair order.
 
 Rules: fair queueing over seconds of audio, self-clocked (Golestani 1994): a job's turn is the clock, or its request's
 last turn, plus its own length. A short command goes before the next chunk of a long recording, and no stream of
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, insort
-from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from weakref import WeakKeyDictionary
 
 from backend.account import Account
 from backend.engine.batches import Together
-from backend.errors import Overloaded
 
 _LIKE_LENGTH = 2.0  # prompts that are read together cost the longest: none is padded to more than twice its own length
 
@@ -60,13 +58,10 @@ class Running:
 
 
 class Waiting:
-    """`longest_s` of audio, and `most_requests`, that may wait."""
+    """Unbounded: how much there can be is decided at the door, see admission.py."""
 
-    def __init__(self, longest_s: float, most_requests: int) -> None:
-        self._longest_s = longest_s
-        self._most_requests = most_requests
+    def __init__(self) -> None:
         self._jobs: list[Job] = []  # by turn
-        self._owners: Counter[Account] = Counter()  # how many of them each has
         self._seconds = 0.0
         self._clock = 0.0  # the turn of what was taken last
         self._turns: WeakKeyDictionary[Account, float] = WeakKeyDictionary()  # the last turn of every owner
@@ -84,18 +79,9 @@ class Waiting:
         return self._jobs[0]
 
     def put(self, job: Job) -> None:
-        """Raises Overloaded; what comes while nothing waits is taken, however long it is."""
-        if self._jobs and self.seconds + job.seconds > self._longest_s:
-            raise Overloaded
-        self.refuse_if_full(job.owner)
         job.turn = max(self._clock, self._turns.get(job.owner, 0.0)) + job.seconds
         self._turns[job.owner] = job.turn
         self._insert(job)
-
-    def refuse_if_full(self, owner: Account) -> None:
-        """Raises Overloaded where too many others wait for the owner to wait, too."""
-        if len(self._owners) >= self._most_requests and owner not in self._owners:
-            raise Overloaded
 
     def put_back(self, job: Job) -> None:
         """It was taken, and could not enter; it keeps its turn."""
@@ -148,20 +134,15 @@ class Waiting:
 
     def _insert(self, job: Job) -> None:
         insort(self._jobs, job, key=_turn)
-        self._owners[job.owner] += 1
         self._seconds += job.seconds
 
     def _delete(self, at: int) -> None:
         job = self._jobs.pop(at)
-        self._owners[job.owner] -= 1
-        if not self._owners[job.owner]:
-            del self._owners[job.owner]
         self._seconds = self._seconds - job.seconds if self._jobs else 0.0  # or rounding would add up
 
     def _keep(self, jobs: list[Job]) -> None:
         """These, and no others. Summed anew, so that no rounding adds up."""
         self._jobs = jobs
-        self._owners = Counter(job.owner for job in jobs)
         self._seconds = sum(job.seconds for job in jobs)
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 
 from backend.account import Account, current
+from backend.admission import Admission
 from backend.audio.guard import Guard
 from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
@@ -64,10 +65,10 @@ async def _statuses(method: str, context: Context) -> AsyncIterator[None]:
 class BackendServicer(rpc.BackendServicer):
     """LocalAI's backend contract over one resident model."""
 
-    def __init__(self, resident: Resident, scheduler: Scheduler, guard: Guard) -> None:
+    def __init__(self, resident: Resident, scheduler: Scheduler, guard: Guard, admission: Admission) -> None:
         self._resident = resident
         self._scheduler = scheduler
-        self._transcriber = Transcriber(resident, scheduler, guard)
+        self._transcriber = Transcriber(resident, scheduler, guard, admission=admission)
         self._background: set[asyncio.Task[Any]] = set()
 
     async def Health(self, request: pb.HealthMessage, context: Context) -> pb.Reply:  # noqa: N802 - the wire's name

@@ -22,8 +22,7 @@ from backend.audio.decode import decode
 from backend.audio.guard import Guard
 from backend.audio.handover import longest_store
 from backend.audio.sandbox import COMMAND
-from backend.audio.waveform import Decoded
-from backend.errors import AsrError, EngineFailure, OutOfMemory, Overloaded, UndecodableAudio
+from backend.errors import AsrError, EngineFailure, OutOfMemory, UndecodableAudio
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = (sys.executable, str(Path(__file__).with_name("hostile.py")))
@@ -306,16 +305,6 @@ async def test_a_client_that_goes_frees_its_place(make, evil, golden, deed) -> N
     await until(lambda: has_ended(pid), 1)
     await assert_serves(guard, golden)
     await until(lambda: len(open_files()) == ours)
-
-
-@linux
-async def test_more_than_may_wait_are_refused_at_once(make, golden) -> None:
-    guard = make(most_asked=2)
-    answers = await asyncio.gather(
-        *(guard.decode(str(golden), max_seconds=60) for _ in range(3)), return_exceptions=True
-    )
-    assert [type(answer) for answer in answers] == [Decoded, Decoded, Overloaded]
-    await assert_serves(guard, golden)
 
 
 async def test_closing_leaves_nobody(make, evil, golden) -> None:

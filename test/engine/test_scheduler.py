@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from backend.engine.scheduler import Scheduler
-from backend.errors import EngineFailure, InvalidRequest, OutOfMemory, Overloaded
+from backend.errors import EngineFailure, InvalidRequest, OutOfMemory
 
 
 class Model:
@@ -125,21 +125,6 @@ async def test_a_cancelled_job_leaves_the_queue(scheduler: Scheduler) -> None:
     model.gate.set()  # type: ignore[union-attr]
     assert (await first, await kept) == (0, 4)
     assert model.batches == [[0], [2]]
-
-
-async def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty() -> None:
-    scheduler, model = Scheduler(longest_queue_s=10), Model(threading.Event())
-    running = asyncio.ensure_future(scheduler.submit(model.double, 0, seconds=100, most=1))
-    await asyncio.to_thread(model.entered.wait, 20)
-    waiting = asyncio.ensure_future(scheduler.submit(model.double, 1, seconds=8, most=1))
-    await asyncio.sleep(0)
-    with pytest.raises(Overloaded):
-        await scheduler.submit(model.double, 2, seconds=3, most=1)
-    assert scheduler.busy
-    model.gate.set()  # type: ignore[union-attr]
-    assert await asyncio.gather(running, waiting) == [0, 2]
-    assert await scheduler.submit(model.double, 2, seconds=3, most=1) == 4
-    scheduler.stop()
 
 
 async def test_stopping_cancels_what_waits() -> None:

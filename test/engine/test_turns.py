@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from backend.account import Account
 from backend.engine.scheduler import Scheduler
-from backend.errors import EngineFailure, OutOfMemory, Overloaded
+from backend.errors import EngineFailure, OutOfMemory
 
 
 @dataclass
@@ -192,16 +192,3 @@ async def test_after_memory_ran_out_less_runs_together(scheduler: Scheduler) -> 
     first = await held(scheduler, model)
     await released(model, first, *(joining(scheduler, model, item, seconds=40.0) for item in (502, 602, 702, 802)))
     assert model.steps == [[1], *[[502, 602]] * 2, *[[702, 802]] * 2]  # 80 s of the 160 s that were too much
-
-
-async def test_too_many_waiting_requests_are_refused_at_once() -> None:
-    scheduler, model = Scheduler(most_requests=2), Counting()
-    first = await held(scheduler, model, most=1)
-    owners = [Account() for _ in range(3)]
-    waiting = [joining(scheduler, model, 101 + 100 * n, most=1, owner=owners[n]) for n in range(2)]
-    await asyncio.sleep(0)
-    with pytest.raises(Overloaded):
-        await scheduler.join(model.session, 901, seconds=1.0, most=1, owner=owners[2])
-    more: Callable[[], asyncio.Future[int]] = lambda: joining(scheduler, model, 801, most=1, owner=owners[0])  # noqa: E731
-    assert await released(model, first, *waiting, more()) == [-1, -101, -201, -801]
-    scheduler.stop()
