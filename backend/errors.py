@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 _LONGEST_NAMED = 200  # characters; a status travels in HTTP/2 headers, of which there may be 16 KiB
 # On these the gateway drops the model or the replica; the last two are for the classes that mean them.
@@ -62,8 +63,8 @@ class TranslationUnsupported(InvalidRequest):
 
 
 class PromptTooLong(InvalidRequest):
-    def __init__(self, longest: int) -> None:
-        super().__init__(f"qwen-asr: the prompt is longer than {longest} characters; shorten it")
+    def __init__(self, length: int, longest: int, unit: Literal["characters", "tokens"]) -> None:
+        super().__init__(f"qwen-asr: the prompt is longer than {longest} {unit}: it has {length}; shorten it")
 
 
 class LoadRefused(AsrError):

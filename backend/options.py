@@ -220,7 +220,7 @@ def quantization_of(value: str) -> Quantization:
 _CONTROL_TOKEN = re.compile(r"<\|[^<>]*?\|>|<asr_text>|<timestamp>", re.IGNORECASE)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DEEPEST_NEST = 8  # thousands would take a quarter of a second, in which Health waits
-_LONGEST_PROMPT = 8192  # characters; more than that is a document, and every chunk would pay for it
+_LONGEST_PROMPT = 8192  # characters; more is a document, for which every chunk would pay; transcriber.py counts tokens
 
 
 def sanitized_prompt(prompt: str) -> str:
@@ -230,7 +230,7 @@ def sanitized_prompt(prompt: str) -> str:
     do so again and again loses every `<`. Raises PromptTooLong.
     """
     if len(prompt) > _LONGEST_PROMPT:
-        raise PromptTooLong(_LONGEST_PROMPT)
+        raise PromptTooLong(len(prompt), _LONGEST_PROMPT, "characters")
     prompt = _CONTROL_CHARACTER.sub(" ", prompt)
     for _ in range(_DEEPEST_NEST):
         cleaner = _CONTROL_TOKEN.sub("", prompt)

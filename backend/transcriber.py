@@ -25,10 +25,10 @@ from backend.audio.chunks import split
 from backend.audio.guard import Guard
 from backend.audio.speech import Speech, SpeechRules, detect, unknown
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
-from backend.engine.recognizer import Token
+from backend.engine.recognizer import Recognizer, Token
 from backend.engine.resident import Lean, Resident
 from backend.engine.scheduler import Scheduler
-from backend.errors import DeadlineTooShort
+from backend.errors import DeadlineTooShort, PromptTooLong
 from backend.hearing import Heard, Hearing, main_language
 from backend.options import LoadOptions, TranscribeOptions
 from backend.transcript.joining import join
@@ -40,6 +40,9 @@ T = TypeVar("T")
 Detect: TypeAlias = Callable[[Samples, SpeechRules, threading.Event], Speech]
 
 _LONGEST_ALIGNED_S = 60.0  # where the aligner is at its best; it is unreliable beyond 270 s
+
+_MOST_PROMPT_TOKENS = 2048  # every row of a batch keeps 112 KiB for each: 224 MiB
+_TOKENS_OF_A_BYTE = 3  # at most, see Recognizer.count_tokens
 
 _SHORT_S = 60.0
 
@@ -98,6 +101,7 @@ class Transcriber:
         self, path: str, instance: Lean, options: TranscribeOptions, account: Account, until_s: float
     ) -> Transcript:
         load = instance.options
+        await _refuse_too_long(options.prompt, instance.recognizer)
         with account.spending("decode"):
             recording = await self._guard.decode(path, max_seconds=load.max_audio_s)
         self._admission.hold(account, recording.samples.size / SAMPLE_RATE)
@@ -129,6 +133,15 @@ class Transcriber:
             return await asyncio.to_thread(self._detect, samples, rules, stop)
         finally:
             stop.set()  # if the client has gone, others need the detector
+
+
+async def _refuse_too_long(prompt: str, recognizer: Recognizer) -> None:
+    """Raises PromptTooLong. Rare characters are up to four tokens each; what cannot be too many is not counted."""
+    if len(prompt.encode()) * _TOKENS_OF_A_BYTE <= _MOST_PROMPT_TOKENS:
+        return
+    count = await asyncio.to_thread(recognizer.count_tokens, prompt)
+    if count > _MOST_PROMPT_TOKENS:
+        raise PromptTooLong(count, _MOST_PROMPT_TOKENS, "tokens")
 
 
 async def aside(duration_s: float, work: Callable[[], T]) -> T:

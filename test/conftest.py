@@ -57,6 +57,10 @@ class FakeRecognizer:
     def session(self) -> FakeSession:
         return FakeSession(self)
 
+    def count_tokens(self, text: str) -> int:
+        """One for each byte, as in a vocabulary that knows none of its words."""
+        return len(text.encode())
+
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         self.batches.append(len(utterances))
         self.utterances += utterances

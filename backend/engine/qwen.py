@@ -159,6 +159,7 @@ class QwenRecognizer:
     ) -> None:
         """`graphs`: steps are recorded where that can be done; for so many rows of so many seconds, usually."""
         self._threads = threads
+        self._tokenizing = threading.Lock()  # who pads or does not, changes the tokenizer, and fails if another uses it
         self.model = model = loaded.model
         self.processor = loaded.processor
         self.eos_ids = _eos_ids(loaded)
@@ -177,6 +178,12 @@ class QwenRecognizer:
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         return recognize(self, utterances)
+
+    def count_tokens(self, text: str) -> int:
+        """At most one for each byte, of which its normal form may have three times as many."""
+        with self._tokenizing:
+            encoded = self.processor.tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        return len(encoded[0].ids)  # `fast` is without offsets; one text alone is padded to its own length
 
     def warm_up(self) -> None:
         """One transcription of noise, of which nothing is kept: the first user does not pay for what comes once.
@@ -202,7 +209,7 @@ class QwenRecognizer:
 
     def _encoded(self, utterances: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
         """The prompts with their sound, (rows, longest, hidden), and their lengths (rows,)."""
-        with default_dtype:  # the mel filter bank is computed in it
+        with default_dtype, self._tokenizing:  # the mel filter bank is computed in the former
             inputs = self.processor(
                 text=[self._prompt(u) for u in utterances],
                 audio=[padded(u.samples) for u in utterances],
@@ -237,6 +244,7 @@ class QwenRecognizer:
 
     def _tokens(self, text: str) -> tuple[Token, ...]:
         """The tokens of the final text with the slices they write, for the reply's `tokens`."""
-        encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        with self._tokenizing:
+            encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return tuple(Token(token, begin, end) for token, (begin, end) in spans)

@@ -108,6 +108,10 @@ class Recognizer(Protocol):
         """A session without utterances."""
         ...
 
+    def count_tokens(self, text: str) -> int:
+        """How many of the model's tokens write the text: three for each byte of its UTF-8 at most. From any thread."""
+        ...
+
 
 def recognize(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[Recognition]:
     """One Recognition for each utterance, in order; all of them in one session."""

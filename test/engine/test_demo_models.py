@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -60,6 +61,22 @@ def test_a_prompt_does_not_spoil_the_text(recognizer, demo) -> None:
     samples, truth = demo
     (heard,) = recognizer.recognize([utterance(samples, prompt="fox music seven")])
     assert heard.text == truth["text"]
+
+
+@pytest.mark.parametrize("text", ["", "fox music seven", "Zoë 你好 🫨 " * 50, "\U0010fffd" * 8192])
+def test_a_prompt_is_counted_as_the_model_reads_it(recognizer, text: str) -> None:
+    assert recognizer.count_tokens(text) == len(recognizer.processor.tokenizer.encode(text, add_special_tokens=False))
+
+
+def test_prompts_are_counted_while_others_are_read(recognizer, demo) -> None:
+    """The tokenizer cannot be told to pad while it counts."""
+    clip = utterance(demo[0][:8000])
+    expected = recognizer.recognize([clip])
+    with ThreadPoolExecutor(1) as aside:
+        counts = [aside.submit(recognizer.count_tokens, "\U0010fffd" * 8192) for _ in range(20)]
+        while not counts[-1].done():
+            assert recognizer.recognize([clip]) == expected
+    assert {count.result() for count in counts} == {4 * 8192}
 
 
 def test_a_budget_that_is_too_small_is_reported(recognizer, demo) -> None:

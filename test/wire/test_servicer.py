@@ -193,7 +193,8 @@ async def test_a_plain_request_carries_no_warning(service, wav) -> None:
     [
         ({"language": "tlhIngan"}, "unknown language"),
         ({"translate": True}, "does not translate"),
-        ({"prompt": "secret" * 2000}, "prompt is longer"),
+        ({"prompt": "secret" * 2000}, "prompt is longer than 8192 characters: it has 12000;"),
+        ({"prompt": "\U0010fffd" * 600}, "prompt is longer than 2048 tokens: it has 2400;"),
     ],
 )
 async def test_a_request_that_cannot_be_served_says_why_and_repeats_nothing(service, wav, fields, said) -> None:
