@@ -135,7 +135,7 @@ class Tally:
 
     steps: Counter[int] = field(default_factory=Counter)  # by how many rows each was for
     compute_s: float = 0.0  # in which there was something to do
-    splits: int = 0  # the memory ran out: at most half as much runs together from then on
+    splits: int = 0  # the memory ran out: at most half as much runs together for a while
     retries: int = 0  # passages that failed together with others, and were run again alone
 
 

@@ -125,7 +125,7 @@ async def start(
 
     def tell(loaded: bool) -> None:
         readiness.set(loaded)
-        scheduler.forget_speed()
+        scheduler.forget_model()
 
     resident = Resident(loader, tell=tell, lost=lambda: scheduler.fail(LOST))
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]

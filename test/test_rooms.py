@@ -75,6 +75,7 @@ TORCHLESS = {
     "engine.loops",
     "engine.batches",
     "engine.waiting",
+    "engine.headroom",
     "engine.pace",
     "engine.held",
     "engine.faults",

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from backend.account import Account, Tally
 from backend.engine.batches import BatchOf, Together
 from backend.engine.faults import cause_of, is_lost_device
+from backend.engine.headroom import Headroom
 from backend.engine.pace import Pace
 from backend.engine.waiting import Job, Running, Waiting
 from backend.errors import AsrError, EngineFailure, OutOfMemory
@@ -32,8 +33,6 @@ Work = Callable[[Sequence[Item]], Sequence[Result]]
 
 LOST = "the device was lost"
 
-_LEAST_TOGETHER_S = 30.0  # of audio that may run together, however often the memory ran out
-
 
 class Scheduler:
     """Owns the model thread. `submit` and `join` are for the event loop's thread."""
@@ -42,7 +41,7 @@ class Scheduler:
         self._waiting = Waiting()
         self._running: dict[Callable[[], Together], Running] = {}
         self._taken: set[Job] = set()  # and not answered yet
-        self._most_s = inf  # of audio together; finite once the memory ran out
+        self._headroom = Headroom()
         self.tally = Tally()
         self.dead = ""  # why the engine will never answer again
         self._working_since: float | None = None  # the model thread, on what it does now
@@ -73,10 +72,11 @@ class Scheduler:
         """How long so many seconds of audio take at the very least; 0 if that is not known yet."""
         return self._pace.at_least_s(seconds)
 
-    def forget_speed(self) -> None:
-        """There is another model. From any thread."""
+    def forget_model(self) -> None:
+        """There is another one: neither its speed nor what of it fits into memory is known. From any thread."""
         with self._changed:
             self._pace.forget()
+            self._headroom.forget()
 
     async def submit(
         self,
@@ -187,7 +187,7 @@ class Scheduler:
         A function of its own: while the thread waits, none of its variables may hold a model or sound.
         """
         with self._changed:
-            jobs = self._waiting.take(self._running, self._most_s)
+            jobs = self._waiting.take(self._running, self._headroom.most_s)
             self._taken.update(jobs)
         self._enter(jobs)
         fullness = max((len(held.jobs) / held.jobs[0].most for held in self._running.values()), default=1.0)
@@ -228,6 +228,7 @@ class Scheduler:
                 self._leave(running, job)
                 _answer(job, results[id(job.item)])
                 self._pace.heard(job.seconds)
+                self._headroom.answered(job.seconds)
 
         failure = self._attempt(running.jobs, step)
         if failure is not None:
@@ -245,7 +246,7 @@ class Scheduler:
         held = [*jobs, *(job for running in self._running.values() for job in running.jobs)]
         if isinstance(failure, OutOfMemory) and len(held) > 1:
             self.tally.splits += 1
-            self._most_s = max(sum(job.seconds for job in held) / 2, _LEAST_TOGETHER_S)
+            self._headroom.ran_out(sum(job.seconds for job in held))
         again = [job for job in jobs if not (job.alone or job.gone or self.dead)]
         together = len(held) > 1
         if again:

@@ -108,10 +108,12 @@ class Waiting:
     def take(self, running: Mapping[Callable[[], Together], Running], most_s: float) -> list[Job]:
         """The jobs that enter a session now: the next whose session has room, and others of its kind and length.
 
-        `most_s`: of audio, in one session.
+        `most_s`: of audio, in one session. Who is too long for what is left of that keeps it: what is shorter and comes
+        later would take it for ever.
         """
         room = {begin: (len(held.jobs), held.seconds) for begin, held in running.items()}
         taken: list[Job] = []
+        kept: set[Callable[[], Together]] = set()  # the sessions whose room is
         for job in self._jobs:
             if job.alone and (running or taken):
                 break  # what comes after it would never let it be alone
@@ -120,7 +122,9 @@ class Waiting:
             if taken and sum(other.seconds for other in taken) + job.seconds > job.at_once_s:
                 break
             rows, seconds = room.get(job.begin, (0, 0.0))
-            if rows >= job.most or (rows and seconds + job.seconds > most_s):
+            if rows and seconds + job.seconds > most_s:
+                kept.add(job.begin)
+            if rows >= job.most or job.begin in kept:
                 continue
             taken.append(job)
             room[job.begin] = rows + 1, seconds + job.seconds

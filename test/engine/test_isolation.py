@@ -227,7 +227,7 @@ async def test_what_was_heard_alone_is_no_bound_for_eight_at_once(scheduler: Sch
     while scheduler.busy:
         await asyncio.sleep(0.001)
     assert 0 < scheduler.at_least_s(5) <= (time.monotonic() - began) / 8 / 2
-    scheduler.forget_speed()
+    scheduler.forget_model()
     assert scheduler.at_least_s(5) == 0
 
 

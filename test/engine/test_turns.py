@@ -182,13 +182,57 @@ async def test_what_fails_together_is_run_again_alone(scheduler: Scheduler, faul
     assert [203] in model.steps
 
 
-async def test_after_memory_ran_out_less_runs_together(scheduler: Scheduler) -> None:
-    model = Counting(faults={203: MemoryError()})
-    first = await held(scheduler, model)
-    await released(model, first, *(joining(scheduler, model, item, seconds=40.0) for item in (103, 203, 303, 403)))
-    model.faults.clear()
+async def together(scheduler: Scheduler, model: Counting, *items: int, seconds: float = 40.0) -> list[list[int]]:
+    """The rows of every step that it takes to answer these, which have waited together."""
     model.entered.clear()
-    model.steps.clear()
     first = await held(scheduler, model)
-    await released(model, first, *(joining(scheduler, model, item, seconds=40.0) for item in (502, 602, 702, 802)))
-    assert model.steps == [[1], *[[502, 602]] * 2, *[[702, 802]] * 2]  # 80 s of the 160 s that were too much
+    model.steps.clear()
+    await released(model, first, *(joining(scheduler, model, item, seconds=seconds) for item in items))
+    return model.steps[1:]
+
+
+async def out_of_memory(scheduler: Scheduler, seconds: float = 40.0) -> Counting:
+    """A model that had too little of it for four together."""
+    model = Counting(faults={203: MemoryError()})
+    await together(scheduler, model, 103, 203, 303, 403, seconds=seconds)
+    model.faults.clear()
+    return model
+
+
+async def test_after_memory_ran_out_less_runs_together(scheduler: Scheduler) -> None:
+    model = await out_of_memory(scheduler)
+    steps = await together(scheduler, model, 502, 602, 702, 802)
+    assert steps == [*[[502, 602]] * 2, *[[702, 802]] * 2]  # 80 s of the 160 s that were too much
+
+
+async def test_what_went_well_for_an_hour_of_sound_may_be_twice_as_much_until_anything_may(
+    scheduler: Scheduler,
+) -> None:
+    model = await out_of_memory(scheduler)
+    await joining(scheduler, model, 901, seconds=3600.0)
+    assert await together(scheduler, model, 501, 601, 701, 801, 901) == [[501, 601, 701, 801], [901]]
+    await joining(scheduler, model, 901, seconds=3600.0)
+    assert await together(scheduler, model, 501, 601, 701, 801, 901) == [[501, 601, 701, 801, 901]]
+
+
+async def test_another_model_may_have_room_for_more(scheduler: Scheduler) -> None:
+    model = await out_of_memory(scheduler)
+    scheduler.forget_model()
+    assert await together(scheduler, model, 501, 601, 701, 801) == [[501, 601, 701, 801]]
+
+
+async def test_a_chunk_that_is_too_long_for_the_room_left_gets_it_before_those_that_come_later(
+    scheduler: Scheduler,
+) -> None:
+    """Commands of one request, each of which would fit when another ends; the chunk's turn is the sixth."""
+    model, commands = await out_of_memory(scheduler, seconds=15.0), Account()
+    model.entered.clear()
+    first = await held(scheduler, model)
+    model.log.clear()
+    every = [100 * number + 2 + number % 7 for number in range(10, 40)]
+    waiting = [joining(scheduler, model, item, seconds=3.0, owner=commands) for item in every[:5]]
+    waiting += [joining(scheduler, model, 9903, seconds=15.0)]
+    waiting += [joining(scheduler, model, item, seconds=3.0, owner=commands) for item in every[5:]]
+    await released(model, first, *waiting)
+    assert model.log[:2] == [every[:8], [9903]]  # eight entered at once, as they are of one length; no ninth
+    assert sorted(item for items in model.log[2:] for item in items) == every[8:]
