@@ -9,11 +9,10 @@ wants them (alignment.py); what the aligner cannot give is spread over the speec
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias, TypeVar
@@ -37,7 +36,7 @@ from backend.transcript.segments import Segment, SegmentRules, merge
 from backend.transcript.words import Word, place, spread
 
 T = TypeVar("T")
-Detect: TypeAlias = Callable[[Samples, SpeechRules, threading.Event], Speech]
+Detect: TypeAlias = Callable[[Samples, SpeechRules], Awaitable[Speech]]
 
 _LONGEST_ALIGNED_S = 60.0  # where the aligner is at its best; it is unreliable beyond 270 s
 
@@ -127,12 +126,9 @@ class Transcriber:
     async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
         if not load.vad:
             return unknown(samples)
-        rules = SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
-        stop = threading.Event()
-        try:
-            return await asyncio.to_thread(self._detect, samples, rules, stop)
-        finally:
-            stop.set()  # if the client has gone, others need the detector
+        return await self._detect(
+            samples, SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
+        )
 
 
 async def _refuse_too_long(prompt: str, recognizer: Recognizer) -> None:

@@ -187,7 +187,7 @@ def loader() -> FakeLoader:
     return FakeLoader()
 
 
-def speech_by_level(samples: np.ndarray, rules: SpeechRules, stop: threading.Event) -> Speech:
+async def speech_by_level(samples: np.ndarray, rules: SpeechRules) -> Speech:
     """A detector for sound that is made of bursts: speech is what is not silent for a frame; loud speech is sure."""
     frames = np.abs(np.pad(samples, (0, -samples.size % 512))).reshape(-1, 512).max(axis=1)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], frames > 0.001, [False]])))

@@ -4,11 +4,13 @@
   and loud music does not. (Of 286 demo words at 1 % amplitude 8 to 14 % were missed as they were, none levelled.)
   A level is what lasts: a click beside quiet speech, or a microphone's offset, must not hide it.
 - Spans are in samples, sorted, apart, and raw: who needs a margin around speech adds it.
-- Pieces of a minute run side by side, each in a session of its own; the native code holds no lock of Python's.
+- Pieces of a minute run side by side, each in a session of its own; the native code holds no lock of Python's. No
+  recording asks for more than a handful at a time, so that all get on; what is one piece has threads of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from bisect import bisect_left, bisect_right
@@ -62,7 +64,7 @@ class Speech:
         """The parts of the spans that lie in [begin, end)."""
         first = bisect_right(self._ends, begin)
         last = bisect_left(self.spans, (end, end))
-        return [(max(start, begin), min(stop, end)) for start, stop in self.spans[first:last]]
+        return [(max(start, begin), min(stop, end)) for start, stop in self.spans[first:last] if begin < end]
 
     def within_s(self, begin: int, end: int) -> list[tuple[float, float]]:
         """The same in seconds of the recording."""
@@ -84,24 +86,28 @@ def unknown(samples: Samples) -> Speech:
     return Speech(spans, np.ones(-(-samples.size // _FRAME), np.float32), measured=False)
 
 
-def detect(samples: Samples, rules: SpeechRules, stop: threading.Event | None = None) -> Speech:
-    """Where somebody speaks in the recording, shape (n,). Nothing, once `stop` is set: nobody waits for it then."""
-    likelihood = _likelihood(samples, stop or threading.Event())
-    return Speech(tuple(_spans(likelihood, rules, samples.size)), likelihood)
-
-
-def _likelihood(samples: Samples, stop: threading.Event) -> NDArray[np.float32]:
-    """(frames,) likelihoods of speech, 0 to 1."""
-    offset = float(samples.mean()) if samples.size else 0.0
-    gain = _gains(samples, offset)
+async def detect(samples: Samples, rules: SpeechRules) -> Speech:
+    """Where somebody speaks in the recording, shape (n,). If the caller is cancelled, no further piece is begun."""
+    loop = asyncio.get_running_loop()
+    pool = _pool if samples.size > _PIECE * _FRAME else _short
+    offset, gain = await loop.run_in_executor(pool, _levels, samples)
     found = [np.zeros(0, np.float32)]
-    # a handful at a time: a short recording does not wait for all pieces of a long one
     for first in range(0, gain.size, _PIECE * _SESSIONS):
-        if stop.is_set():
-            break
         pieces = range(first, min(first + _PIECE * _SESSIONS, gain.size), _PIECE)
-        found += _pool.map(lambda at: _heard(samples, offset, gain, at), pieces)
-    return np.concatenate(found)
+        found += await asyncio.gather(
+            *(loop.run_in_executor(pool, _heard, samples, offset, gain, piece) for piece in pieces)
+        )
+    return await loop.run_in_executor(pool, _speech, np.concatenate(found), rules, samples.size)
+
+
+def _speech(likelihood: NDArray[np.float32], rules: SpeechRules, size: int) -> Speech:
+    return Speech(tuple(_spans(likelihood, rules, size)), likelihood)
+
+
+def _levels(samples: Samples) -> tuple[float, NDArray[np.float32]]:
+    """The samples' mean, and what `_gains` says of them."""
+    offset = float(samples.mean()) if samples.size else 0.0
+    return offset, _gains(samples, offset)
 
 
 def _gains(samples: Samples, offset: float) -> NDArray[np.float32]:
@@ -149,6 +155,7 @@ class _Detectors(threading.local):
 
 _detectors = _Detectors()
 _pool = ThreadPoolExecutor(_SESSIONS, "speech")
+_short = ThreadPoolExecutor(_SESSIONS, "speech-short")  # a command waits for no recording's minutes
 
 
 def _spans(likelihood: NDArray[np.float32], rules: SpeechRules, size: int) -> Iterator[tuple[int, int]]:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import threading
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backend.audio.speech import Speech, SpeechRules, detect, unknown
+from backend.audio import speech as detector
+from backend.audio.speech import Speech, SpeechRules, unknown
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from eval.nonspeech import KINDS, sound
 
 RULES = SpeechRules()
+
+
+def detect(samples: Samples, rules: SpeechRules) -> Speech:
+    return asyncio.run(detector.detect(samples, rules))
 
 
 def recording(path: Path) -> tuple[Samples, list[tuple[str, float, float]]]:
@@ -84,11 +92,56 @@ def test_neither_clicks_nor_an_offset_hide_quiet_speech(recordings: Path) -> Non
         assert sum(covered(speech, start, end) > 0.3 for _, start, end in words) == len(words)
 
 
-def test_what_nobody_waits_for_is_not_judged(recordings: Path) -> None:
-    samples, _ = recording(recordings / "long.flac")
-    stop = threading.Event()
-    stop.set()
-    assert detect(samples, RULES, stop).spans == ()
+class Watched(np.ndarray):
+    """Sound that says when a part of it is taken, and may have that wait."""
+
+    taken = 0
+    gate = threading.Event()
+
+    def __getitem__(self, part):
+        Watched.taken += 1
+        assert Watched.gate.wait(20)
+        return np.asarray(self)[part]
+
+
+@pytest.fixture
+def hour() -> Iterator[Watched]:
+    """Of silence."""
+    Watched.taken = 0
+    Watched.gate.clear()
+    yield np.zeros(3600 * SAMPLE_RATE, np.float32).view(Watched)
+    Watched.gate.set()
+
+
+async def test_what_nobody_waits_for_is_not_judged(hour: Watched) -> None:
+    Watched.gate.set()
+    judging = asyncio.create_task(detector.detect(hour, RULES))
+    while Watched.taken < 2:  # the levels, and the first of 60 pieces
+        await asyncio.sleep(0.001)
+    judging.cancel()
+    await asyncio.wait([judging])
+    for _ in range(2):  # behind whatever has been begun
+        await detector.detect(np.zeros(90 * SAMPLE_RATE, np.float32), RULES)
+    assert Watched.taken <= 1 + min(8, os.cpu_count() or 1)  # a handful
+
+
+async def test_a_command_does_not_wait_for_the_hours_of_others(hour: Watched) -> None:
+    hours = [asyncio.create_task(detector.detect(hour, RULES)) for _ in range(40)]
+    await asyncio.sleep(0)
+    await asyncio.wait_for(detector.detect(np.zeros(3 * SAMPLE_RATE, np.float32), RULES), 10)
+    for task in hours:
+        assert task.cancel()
+    await asyncio.wait(hours)
+
+
+async def test_recordings_that_take_turns_are_judged_as_if_alone(recordings: Path) -> None:
+    long, _ = recording(recordings / "long.flac")
+    short, _ = recording(recordings / "demo.wav")
+    sounds = [long, short, long[SAMPLE_RATE:], long * np.float32(0.01)]
+    alone = [await detector.detect(samples, RULES) for samples in sounds]
+    for one, other in zip(alone, await asyncio.gather(*(detector.detect(s, RULES) for s in sounds)), strict=True):
+        assert one.spans == other.spans
+        np.testing.assert_array_equal(one.likelihood, other.likelihood)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -126,6 +179,7 @@ def test_where_nobody_listened_all_counts_as_speech() -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(st.lists(st.integers(0, 5000), max_size=20, unique=True), st.integers(0, 5000), st.integers(0, 5000))
+@example([0, 2], 1, 0)
 def test_what_is_within_is_what_overlaps(marks: list[int], begin: int, length: int) -> None:
     marks.sort()
     spans = tuple(zip(marks[::2], marks[1::2], strict=False))
