@@ -8,6 +8,7 @@ from __future__ import annotations
 
 MISSING = "there is no such file"
 UNREADABLE = "the file cannot be opened; check its permissions"
+UNREACHABLE = "the file does not open in time; check the disk or the network share that it is on"
 NOT_A_FILE = "it is not a regular file; folders, links, pipes and devices are not read"
 EMPTY_FILE = "the file is empty"
 TOO_LARGE = "the file is larger than 4 GiB; send it in parts or compressed"
@@ -26,5 +27,5 @@ TOO_HUNGRY = "decoding it takes more memory than a recording needs; export it ag
 
 CAUSES = (
     MISSING, UNREADABLE, NOT_A_FILE, EMPTY_FILE, TOO_LARGE, UNKNOWN_FORMAT, UNKNOWN_CODEC, NO_SOUND_TRACK, NO_SAMPLES,
-    DAMAGED, BAD_RATE, TOO_MANY_CHANNELS, NOT_FINITE, TOO_LONG, CRASHED, TOO_SLOW, TOO_HUNGRY,
+    DAMAGED, BAD_RATE, TOO_MANY_CHANNELS, NOT_FINITE, TOO_LONG, CRASHED, TOO_SLOW, TOO_HUNGRY, UNREACHABLE,
 )  # fmt: skip

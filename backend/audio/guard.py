@@ -1,7 +1,9 @@
 """The one way in for audio: a path goes in, its samples come out, and what a decoder does on the way costs one request.
 
-- The file is opened here (audio/opening), at once; a bad path does not wait until others are decoded. What is in it is
-  touched by a child only (audio/sandbox), which gets the descriptor.
+- The file is opened here (audio/opening), first by threads that do nothing else: a bad path does not wait until others
+  are decoded, and a share that does not answer costs one of them and one request, but nobody who decodes. Where all of
+  them hang, what comes is refused as too much. What is in the file is touched by a child only (audio/sandbox), which
+  gets the descriptor.
 - There are as many children as there was work for at once, up to a few; one is kept warm. A child that fails is ended
   and replaced in the background; if none can be started, the request fails and the next one tries again.
 - A client that goes is noticed within a tenth of a second, whatever the child is doing.
@@ -12,25 +14,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from backend.audio.opening import opened
+from backend.audio.causes import UNREACHABLE
+from backend.audio.opening import check, opened
 from backend.audio.sandbox import COMMAND, LOOK_S, IsGone, Sandbox
 from backend.audio.waveform import Decoded
-from backend.errors import AsrError, Cancelled
+from backend.errors import AsrError, Cancelled, Overloaded, UndecodableAudio
 
 _MOST_CHILDREN = 4  # also on one core: a command of three seconds must not wait behind one recording of hours
 _MOST_OPEN = 16  # files that are open at once: those that are decoded, and those that wait for it
+_MOST_CHECKED = 16  # files that are looked at; so many may hang before nobody can be served
+_PATIENCE_S = 5.0  # a disk that slept may take as long
 
 
 class Guard:
     """Decodes recordings. Starts nothing before it is asked or told to expect work."""
 
-    def __init__(self, command: Sequence[str] = COMMAND, most: int = _MOST_CHILDREN) -> None:
+    def __init__(
+        self,
+        command: Sequence[str] = COMMAND,
+        most: int = _MOST_CHILDREN,
+        check: Callable[[str], None] = check,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
         self._command = command
         self._most = most
         self._threads = ThreadPoolExecutor(_MOST_OPEN, "decode")  # children end with the thread that started them
+        self._check = check
+        self._patience_s = patience_s
+        self._checking = ThreadPoolExecutor(_MOST_CHECKED, "open")
         self._idle: list[Sandbox] = []  # the last one back is the first one out: the others' memory may be swapped
         self._count = 0  # of all children: idle, at work, being started
         self._is_refilling = False
@@ -47,8 +61,9 @@ class Guard:
         """The recording in the file `path`.
 
         Raises UndecodableAudio if there is none, or one of more than `max_seconds`; OutOfMemory if the machine has no
-        memory for it; EngineFailure if it is not the file's fault.
+        memory for it; Overloaded if files hang; EngineFailure if it is not the file's fault.
         """
+        await self._refuse_bad(path)
         gone = threading.Event()
         work = asyncio.get_running_loop().run_in_executor(
             self._threads, self._decode, path, max_seconds, lambda: gone.is_set() or self._closed
@@ -58,6 +73,25 @@ class Guard:
         finally:
             gone.set()
 
+    async def _refuse_bad(self, path: str) -> None:
+        """Raises UndecodableAudio if there is nothing to decode at the path."""
+        checking = self._checking.submit(self._fault, path)
+        try:  # not wait_for, which may take a cancellation for an answer
+            done, _ = await asyncio.wait({asyncio.wrap_future(checking)}, timeout=self._patience_s)
+        finally:
+            never_began = checking.cancel()
+        fault = done.pop().result() if done else Overloaded() if never_began else UndecodableAudio(UNREACHABLE)
+        if fault is not None:
+            raise fault
+
+    def _fault(self, path: str) -> Exception | None:
+        """What is wrong with the file, told and not raised: perhaps nobody waits for it any more."""
+        try:
+            self._check(path)
+        except (UndecodableAudio, OSError) as error:
+            return error
+        return None
+
     def close(self) -> None:
         """End all children; who still waits for one is told Cancelled."""
         with self._changed:
@@ -66,6 +100,7 @@ class Guard:
             self._changed.notify_all()
         for child in idle:
             child.end()
+        self._checking.shutdown(wait=False, cancel_futures=True)
         self._threads.shutdown(cancel_futures=True)
 
     def _decode(self, path: str, max_seconds: float, is_gone: IsGone) -> Decoded:

@@ -1,6 +1,7 @@
 """A path becomes the descriptor of a regular file of bounded size, or UndecodableAudio. The only place that opens one.
 
-It is opened once, and everything after that works on the descriptor: the gateway may delete the file meanwhile.
+What is decoded is opened once, and all work is on the descriptor: the gateway may delete the file meanwhile. It is
+checked in the same way before its turn comes, so that no descriptor is kept by who waits.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ _CAUSE_OF = {  # what os.open says; anything else (no descriptors left, say) is 
     errno.ENODEV: NOT_A_FILE,
 }
 _LARGEST_FILE = 1 << 32  # bytes: 6 h of 48 kHz 16 bit stereo, and as much as a WAV header can state
+
+
+def check(path: str) -> None:
+    """Raises UndecodableAudio where `opened` would. Waits for nothing but the file system, which may be for ever."""
+    with opened(path):
+        pass
 
 
 @contextlib.contextmanager

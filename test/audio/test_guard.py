@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +22,9 @@ from backend.audio import causes
 from backend.audio.decode import decode
 from backend.audio.guard import Guard
 from backend.audio.handover import longest_store
+from backend.audio.opening import check
 from backend.audio.sandbox import COMMAND
-from backend.errors import AsrError, EngineFailure, OutOfMemory, UndecodableAudio
+from backend.errors import AsrError, EngineFailure, OutOfMemory, Overloaded, UndecodableAudio
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = (sys.executable, str(Path(__file__).with_name("hostile.py")))
@@ -258,6 +260,57 @@ async def test_our_own_fault_is_told_without_a_word_of_the_file(make, evil, capf
     assert said.startswith("a decoder failed: KeyError at hostile.py:")
     assert "words of the file" not in said
     assert said.count("\n") == 1
+
+
+@linux
+async def test_a_bad_path_does_not_wait_for_what_others_decode(make, evil, golden, tmp_path) -> None:
+    guard = make(HOSTILE)
+    await assert_serves(guard, golden)
+    path = evil("sleep")
+    hanging = [asyncio.create_task(guard.decode(path, max_seconds=60)) for _ in range(20)]
+    await until(lambda: open_files().count(path) == 16)
+    with pytest.raises(UndecodableAudio, match=causes.MISSING):
+        await guard.decode(str(tmp_path / "missing.wav"), max_seconds=60)
+    assert not any(task.done() for task in hanging)
+    for task in hanging:
+        task.cancel()
+    await asyncio.wait(hanging)
+
+
+async def test_who_leaves_while_the_file_is_looked_at_has_left(make, evil, golden) -> None:
+    guard = make(HOSTILE)
+    await assert_serves(guard, golden)
+    leaving = [asyncio.create_task(guard.decode(evil("sleep"), max_seconds=60)) for _ in range(50)]
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    await asyncio.wait(leaving)
+    assert all(task.cancelled() for task in leaving)
+
+
+async def test_a_share_that_does_not_answer_costs_its_own_requests_until_all_hang(make, golden) -> None:
+    answers = threading.Event()
+
+    def look(path: str) -> None:
+        if path == "on a dead share":
+            assert answers.wait(60)
+        check(path)
+
+    guard = make(check=look, patience_s=1.0)
+    await assert_serves(guard, golden)
+    hanging = [asyncio.create_task(guard.decode("on a dead share", max_seconds=60)) for _ in range(15)]
+    for task in hanging:
+        with pytest.raises(UndecodableAudio, match=causes.UNREACHABLE):
+            await task
+    await assert_serves(guard, golden)
+    last = asyncio.create_task(guard.decode("on a dead share", max_seconds=60))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await guard.decode(str(golden), max_seconds=60)
+    with pytest.raises(UndecodableAudio, match=causes.UNREACHABLE):
+        await last
+    answers.set()
+    await assert_serves(guard, golden)
 
 
 @linux
