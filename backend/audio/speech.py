@@ -89,15 +89,21 @@ def unknown(samples: Samples) -> Speech:
 async def detect(samples: Samples, rules: SpeechRules) -> Speech:
     """Where somebody speaks in the recording, shape (n,). If the caller is cancelled, no further piece is begun."""
     loop = asyncio.get_running_loop()
-    pool = _pool if samples.size > _PIECE * _FRAME else _short
-    offset, gain = await loop.run_in_executor(pool, _levels, samples)
-    found = [np.zeros(0, np.float32)]
+    if samples.size <= _PIECE * _FRAME:
+        return await loop.run_in_executor(_short, _detect, samples, rules)
+    offset, gain = await loop.run_in_executor(_pool, _levels, samples)
+    found: list[NDArray[np.float32]] = []
     for first in range(0, gain.size, _PIECE * _SESSIONS):
         pieces = range(first, min(first + _PIECE * _SESSIONS, gain.size), _PIECE)
         found += await asyncio.gather(
-            *(loop.run_in_executor(pool, _heard, samples, offset, gain, piece) for piece in pieces)
+            *(loop.run_in_executor(_pool, _heard, samples, offset, gain, piece) for piece in pieces)
         )
-    return await loop.run_in_executor(pool, _speech, np.concatenate(found), rules, samples.size)
+    return await loop.run_in_executor(_pool, _speech, np.concatenate(found), rules, samples.size)
+
+
+def _detect(samples: Samples, rules: SpeechRules) -> Speech:
+    """A recording that is one piece: going to threads and back takes longer than some of its parts."""
+    return _speech(_heard(samples, *_levels(samples), 0), rules, samples.size)
 
 
 def _speech(likelihood: NDArray[np.float32], rules: SpeechRules, size: int) -> Speech:
