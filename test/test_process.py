@@ -273,7 +273,7 @@ def test_a_dead_engine_ends_the_process_even_if_a_thread_hangs(tmp_path: Path) -
     os.mkfifo(says)
     with Victim((sys.executable, "-c", HUNG), environment={"SAYS": str(says)}) as victim:
         victim.load_plan(Plan())
-        hanging = victim.stub.AudioTranscription.future(pb.TranscriptRequest(dst="/mnt/gone.wav"))
+        hanging = victim.stub.AudioTranscription.future(pb.TranscriptRequest(dst=str(ROOT / "test/audio/demo.wav")))
         assert says.read_text() == "opening\n"
         with pytest.raises(Failed):
             victim.load_plan(Plan(faults=(Fault("load recognizer", "lost device", at=1),)))
