@@ -1,7 +1,8 @@
 """Who comes in: so many requests at once, and so much sound of theirs in memory.
 
-Rules: too much is refused here, at once, and nowhere further in: whoever has come in is heard to the end, whatever
-comes after it. What is held is given back however the request ends. For the event loop's thread.
+Rules: too much is refused here, before the file is read or once its length is known, and nowhere further in: whoever
+has come in is heard to the end, whatever comes after it. A command always finds room beside long recordings. What is
+held is given back however the request ends. For the event loop's thread.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from backend.account import Account
 from backend.errors import Overloaded
 
 _LONGEST_S = 24 * 3600.0  # 5 GiB of samples; four of the longest recordings that are accepted by default
+_SHORT_S = 60.0  # are always held: a thousand of them are 17 h
 _MOST_REQUESTS = 1000
 
 
@@ -31,7 +33,7 @@ class Admission:
     @contextmanager
     def admitted(self, request: Account) -> Iterator[None]:
         """The request is in the house inside. Raises Overloaded, before its file is read."""
-        if len(self._held) >= self._most_requests or self.held_s >= self._longest_s:
+        if len(self._held) >= self._most_requests:
             raise Overloaded
         self._held[request] = 0.0
         try:
@@ -42,6 +44,6 @@ class Admission:
     def hold(self, request: Account, seconds: float) -> None:
         """The request, which was admitted, has so much sound in memory until it ends. Raises Overloaded."""
         held_s = self.held_s
-        if held_s and held_s + seconds > self._longest_s:
+        if seconds > _SHORT_S and held_s and held_s + seconds > self._longest_s:
             raise Overloaded
         self._held[request] = seconds

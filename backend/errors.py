@@ -133,7 +133,9 @@ class CapabilityMissing(AsrError):
 
 class Overloaded(AsrError):
     def __init__(self) -> None:
-        super().__init__("qwen-asr: too much audio is waiting; send the request again later")
+        super().__init__(
+            "qwen-asr: too many requests, or too much audio, are being transcribed; send the request again later"
+        )
 
 
 class Stopping(AsrError):

@@ -127,10 +127,11 @@ class Hearing:
         Of a loop half is enough: its phrase, and what led into it, may be of the model's own making.
         """
         heard = first.recognition
-        said = all(_letters([part]) or self._is_silent(part.chunk) for part in again)
-        if not (heard.finished or heard.looped) and said and all(part.recognition.finished for part in again):
-            return again or [first]
-        return again if again and _letters(again) >= _letters([first]) / (2 if heard.looped else 1) else [first]
+        halves_ended = all(part.recognition.finished for part in again)
+        halves_said = all(_letters([part]) or self._is_silent(part.chunk) for part in again)
+        rambled = not (heard.finished or heard.looped) and halves_ended and halves_said
+        least = 1 if rambled else _letters([first]) / (2 if heard.looped else 1)
+        return again if again and _letters(again) >= least else [first]
 
     async def _halves(self, chunk: Chunk, manner: _Manner) -> list[Heard]:
         return await _flat(self._hear(half, manner) for half in halves(chunk, self._speech))

@@ -151,7 +151,7 @@ KNOBS: dict[str, _Knob] = {
     "cuda_graphs": _Knob("cuda_graphs", _one_of(_SWITCH)),
     "max_new_tokens": _Knob("max_new_tokens", _integer(1, 8192)),
     "max_chunk_seconds": _Knob("max_chunk_s", _number(2, 180)),
-    "max_audio_seconds": _Knob("max_audio_s", _number(1, 24 * 3600)),  # as much as may wait (engine/scheduler.py)
+    "max_audio_seconds": _Knob("max_audio_s", _number(1, 24 * 3600)),  # as much as is held (admission.py)
     "aligner_retry_seconds": _Knob("aligner_retry_s", _number(0, 24 * 3600)),
     "segment_gap_threshold": _Knob("segment_gap_s", _number(0.01, 3600)),
     "max_segment_seconds": _Knob("max_segment_s", _number(0.5, 3600)),

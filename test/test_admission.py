@@ -41,19 +41,26 @@ def test_too_many_requests_are_refused_until_one_has_ended_however_it_ends(end: 
 
 
 def test_more_sound_than_may_be_held_is_refused_unless_it_is_all_there_is() -> None:
-    admission, long, short, late = Admission(longest_s=100), Account(), Account(), Account()
-    with admission.admitted(short), admission.admitted(late):
-        with admission.admitted(long):
-            admission.hold(long, 99)
+    admission, first, second, third = Admission(longest_s=1000), Account(), Account(), Account()
+    with admission.admitted(second), admission.admitted(third):
+        with admission.admitted(first):
+            admission.hold(first, 900)
             with pytest.raises(Overloaded):
-                admission.hold(short, 2)
-            admission.hold(short, 1)
-            with pytest.raises(Overloaded), admission.admitted(Account()):  # whatever it brings
-                pass
+                admission.hold(second, 101)
+            admission.hold(second, 100)
         with pytest.raises(Overloaded):
-            admission.hold(late, 100)
-    with admission.admitted(long):
-        admission.hold(long, 1000)
+            admission.hold(third, 1000)
+    with admission.admitted(first):
+        admission.hold(first, 10_000)
+
+
+def test_a_command_has_room_beside_any_recordings() -> None:
+    admission, recording, command = Admission(longest_s=1000), Account(), Account()
+    with admission.admitted(recording):
+        admission.hold(recording, 5000)
+        with admission.admitted(command):
+            admission.hold(command, 60)
+            assert admission.held_s == 5060
 
 
 @pytest.fixture
@@ -102,14 +109,14 @@ async def test_who_has_come_in_is_heard_again_and_aligned_while_others_are_refus
 
 
 async def test_the_sound_of_who_leaves_or_fails_is_given_back(house, loader) -> None:
-    admission = Admission(longest_s=20)
+    admission = Admission(longest_s=200)
     transcribe = house(admission)
     loader.recognizer.gate = threading.Event()
-    gone = transcribe(15)
+    gone = transcribe(135)
     await asyncio.to_thread(loader.recognizer.entered.wait, 20)
     with pytest.raises(Overloaded):
-        await transcribe(6)
-    assert admission.held_s == 15
+        await transcribe(66)
+    assert admission.held_s == 135
     gone.cancel()
     await asyncio.wait([gone])
     loader.recognizer.gate.set()

@@ -145,6 +145,15 @@ async def test_an_answer_that_rambled_on_gives_way_to_halves_that_ended(
     assert transcript.text == (ramble if kept else "Yes. Yes.")
 
 
+async def test_halves_that_ended_with_nothing_take_no_text_away_however_little_was_heard(
+    transcribe, loader, bursts
+) -> None:
+    loader.recognizer.answer = lambda u: said("One two three four.", finished=False) if seconds(u) > 3 else said("")
+    transcript = await transcribe(bursts(0.3, 0.3, pause_s=2.6), PLAIN, vad=True)
+    assert len(loader.recognizer.utterances) == 3
+    assert transcript.text == "One two three four."
+
+
 @pytest.mark.parametrize("marks", [".", "♪", "…", "~"])
 async def test_marks_alone_are_no_text(transcribe, loader, bursts, marks) -> None:
     loader.recognizer.answer = lambda u: said(marks if seconds(u) > 5 else "Now I hear it.")

@@ -1,9 +1,8 @@
 """The one way in for audio: a path goes in, its samples come out, and what a decoder does on the way costs one request.
 
 - The file is opened here (audio/opening), first by threads that do nothing else: a bad path does not wait until others
-  are decoded, and a share that does not answer costs one of them and one request, but nobody who decodes. Where all of
-  them hang, what comes is refused as too much. What is in the file is touched by a child only (audio/sandbox), which
-  gets the descriptor.
+  are decoded, and a share that does not answer costs one of them and one request, but nobody who decodes. What is in
+  the file is touched by a child only (audio/sandbox), which gets the descriptor.
 - There are as many children as there was work for at once, up to a few; one is kept warm. A child that fails is ended
   and replaced in the background; if none can be started, the request fails and the next one tries again.
 - A client that goes is noticed within a tenth of a second, whatever the child is doing.
@@ -21,7 +20,7 @@ from backend.audio.causes import UNREACHABLE
 from backend.audio.opening import check, opened
 from backend.audio.sandbox import COMMAND, LOOK_S, IsGone, Sandbox
 from backend.audio.waveform import Decoded
-from backend.errors import AsrError, Cancelled, Overloaded, UndecodableAudio
+from backend.errors import AsrError, Cancelled, UndecodableAudio
 
 _MOST_CHILDREN = 4  # also on one core: a command of three seconds must not wait behind one recording of hours
 _MOST_OPEN = 16  # files that are open at once: those that are decoded, and those that wait for it
@@ -45,6 +44,7 @@ class Guard:
         self._check = check
         self._patience_s = patience_s
         self._checking = ThreadPoolExecutor(_MOST_CHECKED, "open")
+        self._free = asyncio.Semaphore(_MOST_CHECKED)  # its threads
         self._idle: list[Sandbox] = []  # the last one back is the first one out: the others' memory may be swapped
         self._count = 0  # of all children: idle, at work, being started
         self._is_refilling = False
@@ -61,7 +61,7 @@ class Guard:
         """The recording in the file `path`.
 
         Raises UndecodableAudio if there is none, or one of more than `max_seconds`; OutOfMemory if the machine has no
-        memory for it; Overloaded if files hang; EngineFailure if it is not the file's fault.
+        memory for it; EngineFailure if it is not the file's fault.
         """
         await self._refuse_bad(path)
         gone = threading.Event()
@@ -75,14 +75,20 @@ class Guard:
 
     async def _refuse_bad(self, path: str) -> None:
         """Raises UndecodableAudio if there is nothing to decode at the path."""
-        checking = self._checking.submit(self._fault, path)
+        looking = asyncio.ensure_future(self._look(path))
         try:  # not wait_for, which may take a cancellation for an answer
-            done, _ = await asyncio.wait({asyncio.wrap_future(checking)}, timeout=self._patience_s)
+            done, _ = await asyncio.wait({looking}, timeout=self._patience_s)
         finally:
-            never_began = checking.cancel()
-        fault = done.pop().result() if done else Overloaded() if never_began else UndecodableAudio(UNREACHABLE)
+            looking.cancel()
+        fault = looking.result() if done else UndecodableAudio(UNREACHABLE)
         if fault is not None:
             raise fault
+
+    async def _look(self, path: str) -> Exception | None:
+        await self._free.acquire()  # rather than in the threads' queue, where who has given up would still wait
+        looked = asyncio.get_running_loop().run_in_executor(self._checking, self._fault, path)
+        looked.add_done_callback(lambda _: self._free.release())
+        return await asyncio.shield(looked)
 
     def _fault(self, path: str) -> Exception | None:
         """What is wrong with the file, told and not raised: perhaps nobody waits for it any more."""

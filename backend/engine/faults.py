@@ -13,8 +13,11 @@ from backend.errors import AsrError, DeviceLost, EngineFailure, LoadRefused, Out
 E = TypeVar("E", bound=Exception)
 
 _NO_MEMORY = ("allocate memory", "out of memory", "BLAS_STATUS_ALLOC_FAILED")
-# The last two: torch was built without this GPU's kernels, which a load finds out.
-_REFUSED_ONCE = ("BLAS_STATUS_", "no kernel image", "invalid device function")
+# What a library, or a driver at a load, refuses: torch has no kernels for this GPU, another process has it to itself, …
+_REFUSED_ONCE = (
+    "BLAS_STATUS_", "kernel image", "invalid device function", "invalid device ordinal", "busy or unavailable",
+    "unsupported toolchain", "not supported",
+)  # fmt: skip
 
 
 def cause_of(error: Exception) -> AsrError:

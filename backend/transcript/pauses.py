@@ -21,8 +21,8 @@ TRUST_S = 0.2
 
 _FASTEST_S = 0.04  # for a letter: 25 letters a second are twice as fast as anybody reads aloud
 
-# A number of five digits or more is said digit by digit, or in groups with pauses between them: its word may have
-# pauses inside. Other words have not; one that spans a pause was dragged there by the aligner.
+# A long number is said digit by digit, or in groups with pauses between them: its word may have pauses inside. Other
+# words have not, and neither has a round number; one that spans a pause was dragged there by the aligner.
 _GROUPED_FROM, _DIGIT_S = 5, 0.2
 
 
@@ -59,7 +59,7 @@ def cut_back(text: str, words: Iterable[TimedT], spoken: Sequence[Times]) -> lis
 def _said(word: str, parts: Sequence[Times]) -> Times:
     """Where a word is said that touches these parts of speech: in the longest, or from the first to the last."""
     longest = max(parts, key=_length_s)
-    digits = sum(map(str.isdigit, word))
+    digits = len("".join(filter(str.isdigit, word)).rstrip("0"))
     if digits < _GROUPED_FROM or _length_s(longest) >= digits * _DIGIT_S:
         return longest
     spoken = [part for part in parts if _length_s(part) > TRUST_S] or [longest]

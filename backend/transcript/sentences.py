@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from backend.transcript.scripts import clusters, is_closing, is_continuous, is_letter, is_opening, is_spoken
+from backend.transcript.scripts import is_closing, is_continuous, is_letter, is_opening, is_spoken
 
 TERMINAL = frozenset(".?!…。｡．？！‼⁇⁈⁉‽؟۔।॥։።።။។៕\u037e")  # U+037E is the Greek question mark
 CLAUSE = frozenset(",;:،؛、､，；：—–―၊")
@@ -26,7 +26,7 @@ _NEVER_END_BY_LANGUAGE = {
     "Spanish and Portuguese": "sr sra srta sres dra exmo ee",
     "Italian": "sig sig.ra dott ing avv d.ssa",
     "Russian": "т.е т.к т.н ул гр см",
-    "others": "np tzw dhr mevr bijv örn डॉ",
+    "others": "np tzw dhr mevr bijv örn डॉ पी जे बी सी डी",  # the last are the letters P, J, B, C and D
 }
 # These close a list or a phrase as often as not: the next word's first letter decides.
 _END_BEFORE_CAPITAL_BY_LANGUAGE = {
@@ -44,12 +44,15 @@ _BEFORE_NUMBER_BY_LANGUAGE = {
 # German writes ordinals as "3." and the nouns after them with a capital: what stands around them decides. The other
 # languages that write ordinals so (Danish, Finnish, Czech, Polish, Hungarian, Turkish …) go on with a small letter,
 # which needs no table.
-_BEFORE_ORDINAL = frozenset("am im zum zur vom beim der die das den dem des jeder jeden jede jedes".split())
+_BEFORE_ORDINAL = frozenset("am im zum zur vom beim der die den dem jeder jeden jede jedes".split())
 _AFTER_ORDINAL_BY_KIND = {
     "months": "januar jänner februar märz april mai juni juli august september oktober november dezember",
     "times": "jahrhundert jahrhunderts jahrtausend weltkrieg weltkriegs geburtstag",
     "places": "auflage klasse stock etage platz kapitel",
 }
+
+
+_LONGEST_SHORT = 4  # letters of an abbreviation that is in no table
 
 
 def _names(table: Mapping[str, str]) -> frozenset[str]:
@@ -75,9 +78,9 @@ def ends_sentence(text: str, begin: int, end: int, following: int, *, opens: boo
         return last - 2 >= begin and "\u0370" <= text[last - 2] <= "\u03ff"  # a question, in Greek
     if mark not in TERMINAL:
         return False
-    trails = mark == "…" or text[begin:last].endswith("..")
-    if trails:
-        return _first_letter(text, following).isupper()  # not "Well... maybe", and where there is no case nobody knows
+    if mark == "…" or text[begin:last].endswith(".."):
+        # "Well... maybe" goes on; where there are no capitals nobody knows
+        return not (goes_on(text, following) or unicodedata.category(_first_letter(text, following) or "-") == "Lo")
     if last < end:
         return not goes_on(text, following)  # '"Really?" she said'
     return mark != "." or _full_stop_ends(text, begin, last - 1, following, opens=opens)
@@ -87,8 +90,8 @@ def _full_stop_ends(text: str, begin: int, stop: int, following: int, *, opens: 
     """Whether the full stop at `stop`, the last character of its word, ends a sentence."""
     if following == stop + 1 and not (is_continuous(text[stop - 1]) and is_continuous(text[following])):
         return False  # no space after it: a host name or a number beside Han or Thai
-    while begin < stop and not is_spoken(text[begin]):
-        begin += 1
+    while begin < stop and not is_spoken(text[begin]) and unicodedata.category(text[begin])[0] in "PZC":
+        begin += 1  # not ° and №, which are said
     bare = text[begin:stop].rstrip()
     name = bare.casefold()
     if name in _NEVER_END:
@@ -101,21 +104,21 @@ def _full_stop_ends(text: str, begin: int, stop: int, following: int, *, opens: 
         # An ordinal ("3. Mai"), or the number of a list item. Otherwise a number ends a sentence like any word.
         counted = len(bare) <= 2 and (opens or _word_before(text, begin) in _BEFORE_ORDINAL)
         return not (counted or _word_at(text, following) in _AFTER_ORDINAL or goes_on(text, following))
-    if bare.isupper() and all(len(letter) == 1 for letter in bare.split(".")):
-        # J. R. Tolkien, the U.S. Army: capitals go on, at the price of "Plan B. Then". "I." and "Я." are pronouns.
-        return name in {"i", "я"}
-    return not (_is_abbreviated(bare) or goes_on(text, following))
-
-
-def _is_abbreviated(bare: str) -> bool:
-    """Where a script has no capitals to tell: Thai, which has no full stop, and single letters (د. أحمد, ए. पी. जे.).
-
-    A single Chinese character or Korean syllable is a word.
-    """
     if "\u0e00" <= bare[-1] <= "\u0e7f":
-        return True
-    is_caseless = bare.lower() == bare.upper() and not is_continuous(bare[-1]) and not "\uac00" <= bare[0] <= "\ud7a3"
-    return is_caseless and len(list(clusters(bare, 0, len(bare)))) == 1
+        return False  # Thai abbreviates with it and ends nothing
+    if all(len(letter) == 1 for letter in bare.split(".")):
+        return _initials_end(text, bare, following)
+    is_short = bare[0].isupper() and len(bare) <= _LONGEST_SHORT
+    return not (is_short and goes_on(text, following))  # "Dept. of"; "Good. then" is rarer
+
+
+def _initials_end(text: str, bare: str, following: int) -> bool:
+    """Whether a sentence ends with single letters: J. R. Tolkien, the U.S. Army, и т. п., د. أحمد, ए. आर. रहमान."""
+    if bare.isupper():
+        return bare in {"I", "Я"}  # which are pronouns; other capitals go on, at the price of "Plan B. Then"
+    if unicodedata.category(bare[0]) == "Lo":  # no capital will tell; a Chinese character, a Korean syllable are words
+        return is_continuous(bare[0]) or "\uac00" <= bare[0] <= "\ud7a3"
+    return not goes_on(text, following)
 
 
 def ends_clause(text: str, begin: int, end: int) -> bool:
@@ -146,12 +149,12 @@ def goes_on(text: str, following: int) -> bool:
 
 
 def _first_letter(text: str, begin: int) -> str:
-    """Past a quote or a dash and its space; "" if there is none."""
-    return next((char for char in text[begin : begin + 4] if is_letter(char)), "")
+    """Past quotes, dashes and their spaces; "" if there is none."""
+    return next((char for char in text[begin : begin + 16] if is_letter(char)), "")
 
 
 def _word_before(text: str, end: int) -> str:
-    found = re.search(r"\b(\w+)\s+$", text[max(0, end - 16) : end])
+    found = re.search(r"(?<!\bI )\b(\w+)\s+$", text[max(0, end - 16) : end])  # "I am 12." is English
     return found[1].casefold() if found else ""
 
 

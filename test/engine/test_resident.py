@@ -343,10 +343,21 @@ async def test_an_aligner_that_is_too_large_for_the_device_is_said_to_be_that(lo
     assert "choose a smaller one" in caplog.text
 
 
-async def test_a_device_that_torch_has_no_kernels_for_is_not_lost(loader) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "no kernel image is available for execution on the device",
+        "device kernel image is invalid",
+        "CUDA-capable device(s) is/are busy or unavailable",
+        "invalid device ordinal",
+        "operation not supported",
+        "the provided PTX was compiled with an unsupported toolchain.",
+    ],
+)
+async def test_a_device_that_refuses_a_load_is_not_lost(loader, refusal) -> None:
     told: list[str] = []
     resident = Resident(loader, lost=lambda: told.append("lost"))
-    loader.refusals["a"] = type(LOST)("CUDA error: no kernel image is available for execution on the device")
+    loader.refusals["a"] = type(LOST)(f"CUDA error: {refusal}")
     with pytest.raises(LoadRefused, match="loading failed"):
         await resident.load(OPTIONS)
     assert told == []

@@ -42,7 +42,7 @@ def test_a_long_number_may_have_pauses_inside(number) -> None:
     assert cut((2.1, 4.9), *GROUPS, text=number) == (2.6 - TRUST_S, 4.9)  # the first group is another word's
 
 
-@pytest.mark.parametrize("word", ["1984", "number"])
+@pytest.mark.parametrize("word", ["1984", "number", "10,000", "1.500.000"])
 def test_no_other_word_has(word) -> None:
     assert cut((1.5, 4.9), *GROUPS, text=word) == (2.6 - TRUST_S, 3.5 + TRUST_S)
 

@@ -139,6 +139,12 @@ def test_a_sentence_ends_with_its_mark_and_what_closes_after_it(parts) -> None:
         ["قال د. أحمد نعم.", "ثم ذهب."],
         ["श्री ए. पी. जे. अब्दुल आए।", "वह गया।"],
         ["음... 그래서 왔어요.", "네.", "알겠습니다."],
+        ["यह अच्छा है.", "मैं जाता हूँ.", "जी.", "तुम कौन हो?"],
+        ["Das sind 5 %.", "Wir zahlen 20 €.", "Es sind 20 °C.", "Gut.", "See № 5."],
+        ["I am 12.", "My sister is 10.", "Abro das 8.", "Depois fecho."],
+        ["Uh...", "2 of them.", "Il dit...", "— « Oui. »"],
+        ["well, okay.", "right.", "so we go."],
+        ["ok.", "iPhone sales are up."],
         ["يعني... لا أعرف.", "نعم أعرف."],
     ],
 )
