@@ -3,12 +3,16 @@ import pytest
 from backend.engine.pace import Pace
 
 
+def answer_a_minute(pace: Pace, worked_s: float, fullness: float = 1.0) -> None:
+    pace.worked(worked_s, fullness)
+    pace.heard(60)
+
+
 @pytest.fixture
 def pace() -> Pace:
-    """Of which 60 s of audio took 2 s, with all places taken."""
+    """Of which a minute of audio took 2 s, with all places taken."""
     pace = Pace()
-    pace.worked(2, fullness=1)
-    pace.heard(60)
+    answer_a_minute(pace, 2)
     pace.rests()
     return pace
 
@@ -21,44 +25,28 @@ def test_nothing_is_known_before_something_was_heard() -> None:
     assert pace.at_least_s(60) == 0
 
 
-def test_it_may_take_half_of_what_it_took(pace: Pace) -> None:
-    assert pace.at_least_s(60) == 1
-
-
-def test_what_runs_says_nothing_before_all_of_it_was_answered(pace: Pace) -> None:
-    pace.worked(1, fullness=1)
-    pace.heard(60)
-    assert pace.at_least_s(60) == 1
+@pytest.mark.parametrize(
+    ("worked_s", "fullness", "least_s"),
+    [(2, 1, 1), (1, 1, 0.5), (6, 1, 1), (2, 0.25, 0.25)],
+    ids=["half of what it took", "the best speed counts", "whenever it was", "free places might have been taken"],
+)
+def test_it_takes_half_of_what_it_took_at_best(pace: Pace, worked_s: float, fullness: float, least_s: float) -> None:
+    answer_a_minute(pace, worked_s, fullness)
+    assert pace.at_least_s(60) == 1  # not before all that the work was for has been answered
     pace.rests()
-    assert pace.at_least_s(60) == 0.5
-
-
-def test_the_best_speed_counts(pace: Pace) -> None:
-    pace.worked(6, fullness=1)
-    pace.heard(60)
-    pace.rests()
-    assert pace.at_least_s(60) == 1
+    assert pace.at_least_s(60) == least_s
 
 
 def test_work_for_nothing_is_not_held_against_what_comes_after_it(pace: Pace) -> None:
     pace.worked(100, fullness=1)  # all had left
     pace.rests()
-    pace.worked(1, fullness=1)
-    pace.heard(60)
+    answer_a_minute(pace, 1)
     pace.rests()
     assert pace.at_least_s(60) == 0.5
 
 
-def test_free_places_might_have_been_taken_for_nothing(pace: Pace) -> None:
-    pace.worked(2, fullness=0.25)
-    pace.heard(60)
-    pace.rests()
-    assert pace.at_least_s(60) == 0.25
-
-
 def test_another_model_has_its_own_speed(pace: Pace) -> None:
-    pace.worked(1, fullness=1)
-    pace.heard(60)
+    answer_a_minute(pace, 1)
     pace.forget()
     pace.rests()
     assert pace.at_least_s(60) == 0
