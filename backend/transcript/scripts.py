@@ -85,13 +85,18 @@ def is_full_width_punctuation(char: str) -> bool:
     return block and unicodedata.category(char)[0] == "P"
 
 
+def is_parting(char: str) -> bool:
+    """Stands instead of a mark and a space: what is on both sides of it is not one word."""
+    return char in _PARTING
+
+
 @lru_cache(maxsize=1 << 14)
 def _extends(char: str) -> bool:
     return unicodedata.category(char) in {"Mn", "Mc", "Me", "Cf"} or char in _CLINGING_LETTERS
 
 
 def clusters(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """The grapheme clusters of text[begin:end], which holds no whitespace: as much of UAX #29 as words need.
+    """The grapheme clusters of text[begin:end]: as much of UAX #29 as words need.
 
     Flags and joined emoji come in parts: no word begins inside a token at what is neither letter nor opening mark.
     """
@@ -134,5 +139,5 @@ def _token_pieces(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
             opener = at if opener is None and core is not None else opener
         elif is_closing(char):
             opener = None
-        parted = parted or char in _PARTING
+        parted = parted or is_parting(char)
     yield start, end

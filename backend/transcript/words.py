@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from backend.transcript.matching import Track, find, lay
 from backend.transcript.pauses import SpeechClock
-from backend.transcript.scripts import is_full_width_punctuation, is_opening, is_spoken, pieces
+from backend.transcript.scripts import clusters, is_opening, is_parting, is_spoken, pieces
 from backend.transcript.sentences import DASHES, ends_clause, ends_sentence
 from backend.transcript.timing import Times, credible, fill, settle
 
@@ -118,7 +118,7 @@ def _by_token(
 
 
 def _are_apart(text: str, before: Slice, after: Slice) -> bool:
-    return before[1] != after[0] or is_full_width_punctuation(text[after[0] - 1])
+    return before[1] != after[0] or is_parting(text[after[0] - 1])
 
 
 def _with_gaps(spans: Iterable[_Span], count: int) -> Iterator[_Span]:
@@ -179,7 +179,7 @@ def _opens(text: str, begin: int, end: int, before: Slice) -> bool:
 
 def _weight(text: str, begin: int, end: int, following: int | None) -> float:
     """How long a word takes to say, in characters; 0 for bare punctuation. `following`: where the next word begins."""
-    spoken = sum(map(is_spoken, text[begin:end]))
+    spoken = sum(is_spoken(text[at]) for at, _ in clusters(text, begin, end))
     if not spoken or following is None:
         return spoken
     if ends_sentence(text, begin, end, following):

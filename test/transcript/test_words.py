@@ -410,6 +410,11 @@ def test_spreading_gives_longer_words_more_time_and_sentences_a_pause() -> None:
     assert third.end_s == 11
 
 
+def test_what_clings_to_a_letter_takes_no_time_of_its_own() -> None:
+    first, second = spread("น้ำก", [(0, 2)])
+    assert (first.end_s, second.end_s) == (pytest.approx(1), 2)
+
+
 def test_a_shifted_word_moves_in_the_text_and_not_in_time() -> None:
     assert Word(1, 3, 0.5, 0.9).shifted(10) == Word(11, 13, 0.5, 0.9)
 
