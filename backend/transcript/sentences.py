@@ -80,9 +80,9 @@ def ends_sentence(text: str, begin: int, end: int, following: int, *, opens: boo
         return False
     if mark == "…" or text[begin:last].endswith(".."):
         # "Well... maybe" goes on; where there are no capitals nobody knows
-        return not (goes_on(text, following) or unicodedata.category(_first_letter(text, following) or "-") == "Lo")
+        return not (_goes_on(text, following) or unicodedata.category(_first_letter(text, following) or "-") == "Lo")
     if last < end:
-        return not goes_on(text, following)  # '"Really?" she said'
+        return not _goes_on(text, following)  # '"Really?" she said'
     return mark != "." or _full_stop_ends(text, begin, last - 1, following, opens=opens)
 
 
@@ -97,19 +97,19 @@ def _full_stop_ends(text: str, begin: int, stop: int, following: int, *, opens: 
     if name in _NEVER_END:
         return False
     if name in _END_BEFORE_CAPITAL:
-        return not goes_on(text, following)
+        return not _goes_on(text, following)
     if name in _BEFORE_NUMBER:
         return not text[following].isdigit()
     if re.fullmatch(r"\d+|[IVXLC]{2,}", bare):
         # An ordinal ("3. Mai"), or the number of a list item. Otherwise a number ends a sentence like any word.
         counted = len(bare) <= 2 and (opens or _word_before(text, begin) in _BEFORE_ORDINAL)
-        return not (counted or _word_at(text, following) in _AFTER_ORDINAL or goes_on(text, following))
+        return not (counted or _word_at(text, following) in _AFTER_ORDINAL or _goes_on(text, following))
     if "\u0e00" <= bare[-1] <= "\u0e7f":
         return False  # Thai abbreviates with it and ends nothing
     if all(len(letter) == 1 for letter in bare.split(".")):
         return _initials_end(text, bare, following)
     is_short = bare[0].isupper() and len(bare) <= _LONGEST_SHORT
-    return not (is_short and goes_on(text, following))  # "Dept. of"; "Good. then" is rarer
+    return not (is_short and _goes_on(text, following))  # "Dept. of"; "Good. then" is rarer
 
 
 def _initials_end(text: str, bare: str, following: int) -> bool:
@@ -118,7 +118,7 @@ def _initials_end(text: str, bare: str, following: int) -> bool:
         return bare in {"I", "Я"}  # which are pronouns; other capitals go on, at the price of "Plan B. Then"
     if unicodedata.category(bare[0]) == "Lo":  # no capital will tell; a Chinese character, a Korean syllable are words
         return is_continuous(bare[0]) or "\uac00" <= bare[0] <= "\ud7a3"
-    return not goes_on(text, following)
+    return not _goes_on(text, following)
 
 
 def ends_clause(text: str, begin: int, end: int) -> bool:
@@ -143,7 +143,7 @@ def _is_beside(char: str) -> bool:
     return char.isspace() or unicodedata.category(char) in {"So", "Sk"}
 
 
-def goes_on(text: str, following: int) -> bool:
+def _goes_on(text: str, following: int) -> bool:
     """Whether the word at `following` begins with a small letter."""
     return _first_letter(text, following).islower()
 
