@@ -98,7 +98,7 @@ compile_one() { # a source of that name, which will know the digest of all of th
 
 compile_kernels() { # 1 where that cannot be done; the backend then computes the same by torch
   local library="$csrc/libkernels.so" openmp digest without
-  without="so a CPU computes up to a fifth slower; gcc 9 or later and libc6-dev are needed (apt-get install gcc libc6-dev)"
+  without="so a CPU computes up to a third slower; gcc 9 or later and libc6-dev are needed (apt-get install gcc libc6-dev)"
   rm -f "$library" "$csrc"/*.o
   if ! command -v "${cc[0]}" >/dev/null; then
     say "no C compiler here, $without"
@@ -109,13 +109,13 @@ compile_kernels() { # 1 where that cannot be done; the backend then computes the
 import importlib.util, pathlib
 torch = pathlib.Path(importlib.util.find_spec("torch").submodule_search_locations[0])
 print(next(path for place in ("torch/lib", "torch.libs") for path in torch.parent.glob(place + "/libgomp*")))' 2>/dev/null)" || {
-    say "this torch has no GNU OpenMP, so a CPU computes up to a fifth slower"
+    say "this torch has no GNU OpenMP, so a CPU computes up to a third slower"
     return 1
   }
   digest="$("$venv/bin/python" -c 'from backend.engine.compiled import digest; print(digest())')" || die "torch cannot be imported"
   # Not in one step, which would link the compiler's own OpenMP as well.
-  if compile_one attention "$digest" && compile_one rowwise "$digest" &&
-    "${cc[@]}" -shared -o "$library.new" "$csrc/attention.o" "$csrc/rowwise.o" "$openmp" && mv -f "$library.new" "$library" &&
+  if compile_one attention "$digest" && compile_one products "$digest" && compile_one rowwise "$digest" &&
+    "${cc[@]}" -shared -o "$library.new" "$csrc"/{attention,products,rowwise}.o "$openmp" && mv -f "$library.new" "$library" &&
     "$venv/bin/python" -c 'import sys; from backend.engine import compiled; sys.exit(compiled.library is None)'; then
     rm -f "$csrc"/*.o
     return 0

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from backend.engine.device import at_once_s, mel_device
+from backend.engine.linear import packed
 from backend.engine.monotone import best_times, refined
 from backend.engine.qwen import Loaded, default_dtype, padded, take_over, weight_bytes, with_sound
 from backend.engine.recognizer import AlignedUnit, Passage
@@ -32,7 +33,7 @@ class QwenAligner:
     def __init__(self, loaded: Loaded) -> None:
         self.model = model = loaded.model
         self.processor = loaded.processor
-        self.decoder = take_over(loaded)
+        self.decoder = take_over(loaded, packed)  # it has no steps
         self.at_once_s = at_once_s(model.device)
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000

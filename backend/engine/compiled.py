@@ -1,6 +1,7 @@
-"""What a decoder computes between its linear layers, in C (csrc/), on CPUs where install.sh found a compiler.
+"""What a decoder computes between its linear layers, in C (csrc/), on CPUs where install.sh found a compiler; and the
+layers themselves for a few rows.
 
-In torch it is fifty small operations a layer, and each passes over memory once more.
+In torch the former is fifty small operations a layer, and each passes over memory once more.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _CSRC = Path(__file__).with_name("csrc")
 _LIBRARY = _CSRC / "libkernels.so"
 _MOST_SHARING, _MOST_SIZE, _LANES = 16, 256, 8  # as in attention.c
 _DTYPES = {torch.float32, torch.bfloat16}
+_SUMS, _LINE = 16, 64  # as in products.c
 _MOST_SCORES = 1 << 24  # twice 32 MB, which the heap keeps (engine/heap.py); beyond, torch's way holds but a block
 
 _POINTER, _COUNT, _FLOAT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
@@ -32,6 +34,10 @@ _ARGUMENTS = {
     "gate": (_POINTER, _POINTER, _COUNT, _COUNT, _FLAG),
     "scale": (_POINTER, _POINTER, _POINTER, _COUNT, _COUNT),
     "rescale": (_POINTER, _POINTER, _COUNT, _COUNT),
+    "quantize": (_POINTER, _POINTER, _POINTER, _COUNT, _COUNT),
+    "dequantize": (_POINTER, _POINTER, _POINTER, _POINTER, _COUNT, _COUNT),
+    "multiply_halves": (_POINTER,),
+    "multiply_bytes": (_POINTER,),
     "weigh": (_POINTER, _POINTER, _POINTER, _COUNT, _COUNT, _COUNT, _COUNT, _FLOAT),
     "turn": (_POINTER,),
     "attend": (_POINTER,),
@@ -63,6 +69,15 @@ class _Call(ctypes.Structure):
         self.norm = heads.norm_as_float.data_ptr()
         self.keys = held.data_ptr()
         self.values = self.keys + held.stride(0) * held.itemsize
+
+
+class _Product(ctypes.Structure):
+    """`Product` of products.c, where each field is explained."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("rows", "weight", "largest", "scales", "shift", "out")),
+        *((name, _COUNT) for name in ("count", "outputs", "inputs")),
+    )
 
 
 class _Compiled:
@@ -183,10 +198,65 @@ def rescale_(rows: torch.Tensor, largest: torch.Tensor) -> None:
         library.rescale(rows.data_ptr(), largest.data_ptr(), *rows.shape)
 
 
+def quantized(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (rows, size) in float32 as bytes from -127 to 127, and what 127 stands for in each, (rows, 1)."""
+    rows = rows.contiguous()
+    out, largest = torch.empty_like(rows, dtype=torch.int8), rows.new_empty(len(rows), 1)
+    library.quantize(rows.data_ptr(), out.data_ptr(), largest.data_ptr(), *rows.shape)
+    return out, largest
+
+
+def dequantized(sums: torch.Tensor, largest: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """What sums of products of bytes stand for, in their place: (rows, outputs), in float32 where they were int32."""
+    out = sums.view(torch.float32)
+    library.dequantize(sums.data_ptr(), out.data_ptr(), largest.data_ptr(), scales.data_ptr(), *sums.shape)
+    return out
+
+
+def can_multiply(weight: torch.Tensor) -> bool:
+    """Whether `product` and `product_of_bytes` take such weights (outputs, inputs): of bf16, and of int8."""
+    if library is None or weight.device.type != "cpu" or not weight.is_contiguous():
+        return False
+    if len(weight) % _SUMS or weight.shape[1] * weight.itemsize % _LINE:
+        return False
+    multiplies = {torch.bfloat16: library.multiplies_halves, torch.int8: library.multiplies_bytes}
+    return weight.dtype in multiplies and bool(multiplies[weight.dtype]())
+
+
+def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x Wᵀ of a few rows (…, inputs) in bf16, (…, outputs)."""
+    rows = rows.contiguous()
+    out = rows.new_empty(*rows.shape[:-1], len(weight))
+    count = rows.numel() // rows.shape[-1]
+    _call(library.multiply_halves, rows=rows, weight=weight, out=out, count=count)
+    return out
+
+
+def product_of_bytes(
+    rows: torch.Tensor, largest: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, shift: torch.Tensor
+) -> torch.Tensor:
+    """What `dequantized` gives of the sums of x Wᵀ, for a few rows as `quantized` gives them.
+
+    `scales` (outputs,); `shift` (outputs,): the sums of an output's weights times 128, in int32.
+    """
+    out = largest.new_empty(len(rows), len(weight))
+    _call(
+        library.multiply_bytes,
+        rows=rows, weight=weight, largest=largest, scales=scales, shift=shift, out=out, count=len(rows),
+    )  # fmt: skip
+    return out
+
+
+def _call(multiply: Any, *, weight: torch.Tensor, count: int, **tensors: torch.Tensor) -> None:
+    pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    outputs, inputs = weight.shape
+    multiply(ctypes.byref(_Product(weight=weight.data_ptr(), count=count, outputs=outputs, inputs=inputs, **pointers)))
+
+
 def kernels_for(heads: Heads, kept: torch.Tensor) -> Kernels:
     """The faster ones that can be had for keys and values of the device and the dtype of `kept`."""
     if library is None and kept.device.type == "cpu":
-        _log.info("kernels are not compiled; where install.sh finds gcc, a CPU computes up to a quarter faster")
+        _log.info("kernels are not compiled; where install.sh finds gcc, a CPU computes up to a third faster")
     return COMPILED if can_compile(heads, kept) else TORCH
 
 
@@ -213,6 +283,8 @@ def _loaded(path: Path, sources: Path = _CSRC) -> Any:
             for name, arguments in _ARGUMENTS.items():
                 getattr(loaded, name).argtypes = arguments
                 getattr(loaded, name).restype = None
+            for name in ("multiplies_halves", "multiplies_bytes"):
+                getattr(loaded, name).argtypes = ()  # and an int is what it gives
             return loaded
         cause = "it is not of this version"
     except (OSError, ValueError, AttributeError) as error:  # of another kind of machine; without what we ask for

@@ -85,8 +85,8 @@ class Decoder:
         if cache is None:
             heads = self.layers[0].heads
             cache = Cache(len(self.layers), heads.keys, heads.size, self._embedding.weight)
-        hidden = self._read(embedded, cache.guests(rows, longest))
-        logits = self._logits(hidden[torch.arange(rows, device=embedded.device), lengths - 1], self._kernels)
+        last = torch.arange(rows, device=embedded.device), lengths - 1
+        logits = self._logits(self._read(embedded, cache.guests(rows, longest), last), self._kernels)
         cache.enter(lengths, [longest] * rows)
         return logits, cache
 
@@ -95,8 +95,7 @@ class Decoder:
         rows, longest, _ = embedded.shape
         heads = self.layers[0].heads
         held = self._embedding.weight.new_empty(2, rows, heads.keys, longest, heads.size)  # one for all layers
-        hidden = self._read(embedded, [held] * len(self.layers))
-        return self._logits(hidden[places], self._kernels)
+        return self._logits(self._read(embedded, [held] * len(self.layers), (places,)), self._kernels)
 
     def step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
         """One more token for each row, (rows,) -> logits (rows, vocabulary) of what follows it."""
@@ -127,18 +126,32 @@ class Decoder:
             self._angles = torch.stack(self._rotary(self.norm, every))[:, 0]
         return self._angles
 
-    def _read(self, embedded: torch.Tensor, cache: Iterable[torch.Tensor]) -> torch.Tensor:
-        """What all layers make of prompts, (rows, longest, hidden)."""
+    def _read(
+        self, embedded: torch.Tensor, cache: Iterable[torch.Tensor], places: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        """What all layers make of some places of prompts, (places, hidden)."""
         longest = embedded.shape[1]
-        return self._through(embedded, cache, self._kernels.prompts(self.angles(longest)[:, :longest]), self._kernels)
+        attend = self._kernels.prompts(self.angles(longest)[:, :longest])
+        return self._through(embedded, cache, attend, self._kernels, places)
 
     def _through(
-        self, hidden: torch.Tensor, cache: Iterable[torch.Tensor], attend: Attend, kernels: Kernels
+        self,
+        hidden: torch.Tensor,
+        cache: Iterable[torch.Tensor],
+        attend: Attend,
+        kernels: Kernels,
+        places: tuple[torch.Tensor, ...] = (),
     ) -> torch.Tensor:
-        """What all layers make of (rows, positions, hidden). Keys and values are written to `cache`."""
+        """What all layers make of (rows, positions, hidden), or of the `places` there, as an index of the first two.
+
+        Keys and values are written to `cache`.
+        """
         for layer, held in zip(self.layers, cache, strict=True):
             projected = layer.qkv(kernels.normed(hidden, layer.before_attention, self.epsilon))
-            hidden = hidden + layer.out(attend(layer.heads, projected, held))
+            attended = attend(layer.heads, projected, held)
+            if places and layer is self.layers[-1]:  # of the others nothing more is asked
+                hidden, attended = hidden[places], attended[places]
+            hidden = hidden + layer.out(attended)
             gate_up = layer.gate_up(kernels.normed(hidden, layer.before_mlp, self.epsilon))
             hidden = hidden + layer.down(kernels.gated(gate_up))
         return hidden

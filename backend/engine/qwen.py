@@ -28,7 +28,7 @@ from backend.engine.device import Placement, at_once_s, mel_device, use_threads
 from backend.engine.encoder import Encoder
 from backend.engine.hub import fetch
 from backend.engine.int8 import int8_layers
-from backend.engine.linear import Layer, MakeLayer, Packed, dense, pack_within, packed
+from backend.engine.linear import Layer, MakeLayer, Packed, dense, pack_within, swept
 from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.recognizer import Recognition, Token, Utterance, recognize
 from backend.engine.recording import recorded
@@ -117,7 +117,7 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return samples if samples.size >= _SHORTEST else np.pad(samples, (0, _SHORTEST - samples.size))
 
 
-def take_over(loaded: Loaded, layers: MakeLayer = packed) -> Decoder:
+def take_over(loaded: Loaded, layers: MakeLayer, quantized: bool = False) -> Decoder:
     """Read the weights, and compute by our encoder and our decoder, whose linear `layers` are made by this."""
     thinker, weights = loaded.model.thinker, loaded.weights
     pack_within(thinker.audio_tower, weights.lend)
@@ -128,10 +128,10 @@ def take_over(loaded: Loaded, layers: MakeLayer = packed) -> Decoder:
 
     def make(modules: Sequence[torch.nn.Linear]) -> Layer:
         weights.lend(modules)  # one stack after the other, where the one before it was
-        return dense(modules) if modules[0].weight is embedding and layers is packed else layers(modules)
+        return dense(modules) if modules[0].weight is embedding and not quantized else layers(modules)
 
-    quantized_on_cpu = layers is not packed and embedding.device.type == "cpu"
-    decoder = Decoder(thinker, make, torch.float32 if quantized_on_cpu else None)  # FBGEMM takes and gives float32
+    quantized_on_cpu = quantized and embedding.device.type == "cpu"
+    decoder = Decoder(thinker, make, torch.float32 if quantized_on_cpu else None)  # which those take and give
     weights.close()
     return decoder
 
@@ -163,8 +163,8 @@ class QwenRecognizer:
         self.model = model = loaded.model
         self.processor = loaded.processor
         self.eos_ids = _eos_ids(loaded)
-        with int8_layers() if quantized else nullcontext(packed) as layers:
-            self.decoder = take_over(loaded, layers)
+        with int8_layers() if quantized else nullcontext(swept) as layers:
+            self.decoder = take_over(loaded, layers, quantized)
         self.at_once_s = at_once_s(model.device)
         self._decoding: Decoding = self.decoder
         if graphs is not None:

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from backend.engine import int8 as eight
 from backend.engine import loading, qwen
+from backend.engine.compiled import can_multiply
 from backend.engine.graphs import Graphs
-from backend.engine.int8 import ByFbgemm, ByTensorCores, can_quantize, int8_layers
+from backend.engine.int8 import ByFbgemm, ByTensorCores, Swept, can_quantize, int8_layers
 from backend.engine.linear import Layer, MakeLayer, stacked, strip
 from backend.engine.loading import CheckpointLoader
 from backend.errors import LoadRefused
@@ -25,8 +27,18 @@ def linears(*outputs: int, inputs: int = 64, bias: bool = False) -> list[nn.Line
 
 
 def by_fbgemm(modules: Sequence[nn.Linear]) -> Layer:
+    with pytest.MonkeyPatch.context() as patch, int8_layers() as make:
+        patch.setattr(eight, "can_multiply", lambda weight: False)
+        layer = make(modules)
+    assert type(layer) is ByFbgemm
+    return layer
+
+
+def by_sweeping(modules: Sequence[nn.Linear]) -> Layer:
     with int8_layers() as make:
-        return make(modules)
+        layer = make(modules)
+    assert type(layer) is Swept
+    return layer
 
 
 def by_tensor_cores(modules: Sequence[nn.Linear]) -> Layer:
@@ -36,7 +48,9 @@ def by_tensor_cores(modules: Sequence[nn.Linear]) -> Layer:
     return ByTensorCores(weight, bias)
 
 
-MAKERS = pytest.mark.parametrize("int8", [by_fbgemm, by_tensor_cores])
+no_vnni = not can_multiply(torch.zeros(16, 64, dtype=torch.int8))
+sweeping = pytest.param(by_sweeping, marks=pytest.mark.skipif(no_vnni, reason="no compiler, or no AVX512-VNNI, here"))
+MAKERS = pytest.mark.parametrize("int8", [by_fbgemm, by_tensor_cores, sweeping])
 Make = Callable[[Sequence[nn.Linear]], Layer]
 
 

@@ -131,6 +131,20 @@ def test_rows_that_move_to_a_larger_block_go_on_as_they_were(monkeypatch, recogn
     assert [found[id(clip)][0] for clip in clips[:3]] == [generated(recognizer, package, clip) for clip in clips[:3]]
 
 
+def test_of_prompts_the_last_layer_computes_only_what_is_asked_for(monkeypatch, recognizer, clips) -> None:
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        rows.append(x.numel() // x.shape[-1])
+        return down(x)
+
+    last, rows = recognizer.decoder.layers[-1], list[int]()
+    down = last.down
+    monkeypatch.setattr(last, "down", counted)
+    session = recognizer.session()
+    session.add(clips[:3])
+    session.step()
+    assert rows == [3, 3]
+
+
 def test_results_are_given_when_their_row_ends(recognizer, clips) -> None:
     short, long = clips[3], clips[0]
     session = tokens_of(recognizer)
@@ -163,13 +177,18 @@ def test_without_onednn_the_packages_model_and_ours_share_their_weights(monkeypa
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_packed_or_not_it_hears_the_same_words_in_the_same_memory(monkeypatch, demo_options, clips, dtype) -> None:
-    options = replace(demo_options, dtype=dtype)
-    packed: Any = CheckpointLoader().load_recognizer(options)
+def test_swept_packed_or_neither_it_hears_the_same_words_in_the_same_memory(
+    monkeypatch, demo_options, clips, dtype
+) -> None:
+    def heard() -> tuple[list[str], int]:
+        recognizer: Any = CheckpointLoader().load_recognizer(replace(demo_options, dtype=dtype))
+        return [r.text for r in recognizer.recognize(clips[:5])], recognizer.weight_bytes
+
+    swept = heard()
+    monkeypatch.setattr(linear, "can_multiply", lambda weight: False)
+    packed = heard()
     monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
-    dense: Any = CheckpointLoader().load_recognizer(options)
-    assert [r.text for r in packed.recognize(clips[:5])] == [r.text for r in dense.recognize(clips[:5])]
-    assert packed.weight_bytes == dense.weight_bytes
+    assert swept == packed == heard()
 
 
 def test_a_penalty_makes_what_was_said_less_likely(recognizer, clips) -> None:

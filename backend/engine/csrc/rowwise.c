@@ -9,7 +9,7 @@
 
 typedef struct {
     const void *from;
-    const void *weight; /* of a norm: (size) */
+    const void *weight; /* of a norm, or of sums' scales: (size) */
     void *to;
     float *largest;       /* of eight bits: (count) */
     const uint16_t *rest; /* of scores: what rounding took off each */
@@ -41,9 +41,9 @@ INLINE void norm_any(const Rows *all, int64_t row) { all->is_16 ? norm_one(all, 
 
 INLINE void gate_any(const Rows *all, int64_t row) { all->is_16 ? gate_one(all, row, 1) : gate_one(all, row, 0); }
 
-INLINE void scale_one(const Rows *all, int64_t row) {
+INLINE float largest_of(const Rows *all, int64_t row) {
     const float *from = (const float *)all->from + row * all->size;
-    float *to = (float *)all->to + row * all->size, largest;
+    float largest;
     uint32_t most = 0; /* without their sign, numbers are in the order of their bits, and behind all what is none */
 #pragma omp simd reduction(max : most)
     for (int64_t i = 0; i < all->size; i++) {
@@ -53,11 +53,29 @@ INLINE void scale_one(const Rows *all, int64_t row) {
         most = bits > most ? bits : most;
     }
     memcpy(&largest, &most, sizeof largest);
-    largest = largest < 1e-12f ? 1e-12f : largest;
-    all->largest[row] = largest;
+    return all->largest[row] = largest < 1e-12f ? 1e-12f : largest;
+}
+
+INLINE void scale_one(const Rows *all, int64_t row) {
+    const float *from = (const float *)all->from + row * all->size;
+    float *to = (float *)all->to + row * all->size;
+    const float largest = largest_of(all, row);
 #pragma omp simd
     for (int64_t i = 0; i < all->size; i++)
         to[i] = from[i] / largest;
+}
+
+INLINE void quantize_one(const Rows *all, int64_t row) {
+    const float *from = (const float *)all->from + row * all->size;
+    int8_t *to = (int8_t *)all->to + row * all->size;
+    const float largest = largest_of(all, row);
+#pragma omp simd
+    for (int64_t i = 0; i < all->size; i++) {
+        const float rounded_up = from[i] / largest * 127.0f + 12582912.0f; /* 1.5 * 2^23: its last bits are the number */
+        int32_t bits;
+        memcpy(&bits, &rounded_up, sizeof bits);
+        to[i] = (int8_t)bits; /* of what is no number, any: its row's largest is none */
+    }
 }
 
 INLINE void rescale_one(const Rows *all, int64_t row) {
@@ -66,6 +84,15 @@ INLINE void rescale_one(const Rows *all, int64_t row) {
 #pragma omp simd
     for (int64_t i = 0; i < all->size; i++)
         to[i] *= largest;
+}
+
+INLINE void dequantize_one(const Rows *all, int64_t row) {
+    const int32_t *from = (const int32_t *)all->from + row * all->size;
+    float *to = (float *)all->to + row * all->size;
+    const float *scales = all->weight, factor = all->largest[row] / 127.0f;
+#pragma omp simd
+    for (int64_t i = 0; i < all->size; i++)
+        to[i] = (float)from[i] * factor * scales[i];
 }
 
 /* Scores become weights of the keys that are known to the row, and 0 of the others. */
@@ -93,6 +120,8 @@ VERSIONS(norm_any, Rows)
 VERSIONS(gate_any, Rows)
 VERSIONS(scale_one, Rows)
 VERSIONS(rescale_one, Rows)
+VERSIONS(quantize_one, Rows)
+VERSIONS(dequantize_one, Rows)
 VERSIONS(weigh_one, Rows)
 
 static void each(const Rows *all, void (*const versions[])(const Rows *, int64_t)) {
@@ -120,6 +149,17 @@ void scale(const float *from, float *to, float *largest, int64_t count, int64_t 
 
 void rescale(float *rows, float *largest, int64_t count, int64_t size) {
     each(&(Rows){.to = rows, .largest = largest, .count = count, .size = size}, rescale_one_versions);
+}
+
+/* Rows as bytes from -127 to 127, and what 127 stands for in each. */
+void quantize(const float *from, int8_t *to, float *largest, int64_t count, int64_t size) {
+    each(&(Rows){.from = from, .to = to, .largest = largest, .count = count, .size = size}, quantize_one_versions);
+}
+
+/* Sums of products of bytes as the numbers that they stand for. */
+void dequantize(const int32_t *from, float *to, float *largest, const float *scales, int64_t count, int64_t size) {
+    const Rows all = {.from = from, .to = to, .largest = largest, .weight = scales, .count = count, .size = size};
+    each(&all, dequantize_one_versions);
 }
 
 void weigh(uint16_t *scores, const uint16_t *rest, const int64_t *known, int64_t count, int64_t size, int64_t every,
