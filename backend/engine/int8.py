@@ -46,13 +46,22 @@ def _in_eight_bits(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return bytes_, scales
 
 
+def _sums(weight: torch.Tensor) -> torch.Tensor:
+    """Of each output's weights, (outputs,) in int32. Part by part: torch sums a copy of four times the bytes."""
+    sums = torch.empty_like(weight[:, 0], dtype=torch.int32)
+    step = max(1, _AT_A_TIME // weight.shape[1])
+    for at in range(0, len(weight), step):
+        torch.sum(weight[at : at + step], dim=1, dtype=torch.int32, out=sums[at : at + step])
+    return sums
+
+
 class Swept:
     """See Layer. x is float32; so is y. A few rows take as long as reading the weights does."""
 
     def __init__(self, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> None:
         """`weight` and `scales`: as `_in_eight_bits` gives them."""
         self._weight, self._scales = weight, scales
-        self._shift = 128 * weight.sum(dim=1, dtype=torch.int32)
+        self._shift = _sums(weight).mul_(128)
         self._bias = None if bias is None else bias.float()
         self.bytes = weight.numel() + 8 * len(weight)
 
