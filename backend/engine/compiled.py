@@ -283,8 +283,6 @@ def _loaded(path: Path, sources: Path = _CSRC) -> Any:
             for name, arguments in _ARGUMENTS.items():
                 getattr(loaded, name).argtypes = arguments
                 getattr(loaded, name).restype = None
-            for name in ("multiplies_halves", "multiplies_bytes"):
-                getattr(loaded, name).argtypes = ()  # and an int is what it gives
             return loaded
         cause = "it is not of this version"
     except (OSError, ValueError, AttributeError) as error:  # of another kind of machine; without what we ask for

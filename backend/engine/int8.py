@@ -55,7 +55,7 @@ def _sums(weight: torch.Tensor) -> torch.Tensor:
     return sums
 
 
-class Swept:
+class BySweeping:
     """See Layer. x is float32; so is y. A few rows take as long as reading the weights does."""
 
     def __init__(self, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -112,10 +112,11 @@ _WIDTH = 8  # of which inputs and outputs must be a multiple there
 class ByTensorCores:
     """See Layer. y is of x's dtype. It asks for no value, so it can be recorded."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        bytes_, self._scales = _in_eight_bits(weight)
+    def __init__(self, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """`weight` and `scales`: as `_in_eight_bits` gives them."""
+        self._scales = scales
         outputs, inputs = weight.shape
-        self._weight = pad(bytes_, (0, -inputs % _WIDTH, 0, -outputs % _WIDTH))
+        self._weight = pad(weight, (0, -inputs % _WIDTH, 0, -outputs % _WIDTH))
         self._bias = bias
         self.bytes = self._weight.numel() + 4 * outputs
 
@@ -154,14 +155,13 @@ def int8_layers() -> Iterator[MakeLayer]:
 
         def int8(modules: Sequence[nn.Linear]) -> Layer:
             weight, bias = stacked(modules)
-            if weight.device.type != "cpu":
-                strip(modules)
-                return ByTensorCores(weight, bias)
             bytes_, scales = _in_eight_bits(weight)
             del weight
             strip(modules)
+            if bytes_.device.type != "cpu":
+                return ByTensorCores(bytes_, scales, bias)
             if can_multiply(bytes_):
-                return Swept(bytes_, scales, bias)
+                return BySweeping(bytes_, scales, bias)
             layer = ByFbgemm(bytes_, scales, bias)
             del bytes_
             if len(packing) == _PACKED_AT_ONCE:  # what waits takes memory

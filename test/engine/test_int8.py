@@ -15,7 +15,7 @@ from backend.engine import int8 as eight
 from backend.engine import loading, qwen
 from backend.engine.compiled import can_multiply
 from backend.engine.graphs import Graphs
-from backend.engine.int8 import ByFbgemm, ByTensorCores, Swept, can_quantize, int8_layers
+from backend.engine.int8 import ByFbgemm, BySweeping, ByTensorCores, can_quantize, int8_layers
 from backend.engine.linear import Layer, MakeLayer, stacked, strip
 from backend.engine.loading import CheckpointLoader
 from backend.errors import LoadRefused
@@ -37,7 +37,7 @@ def by_fbgemm(modules: Sequence[nn.Linear]) -> Layer:
 def by_sweeping(modules: Sequence[nn.Linear]) -> Layer:
     with int8_layers() as make:
         layer = make(modules)
-    assert type(layer) is Swept
+    assert type(layer) is BySweeping
     return layer
 
 
@@ -45,7 +45,7 @@ def by_tensor_cores(modules: Sequence[nn.Linear]) -> Layer:
     """torch multiplies in the same way on a CPU."""
     weight, bias = stacked(modules)
     strip(modules)
-    return ByTensorCores(weight, bias)
+    return ByTensorCores(*eight._in_eight_bits(weight), bias)
 
 
 no_vnni = not can_multiply(torch.zeros(16, 64, dtype=torch.int8))

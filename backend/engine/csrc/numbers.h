@@ -2,6 +2,7 @@
 
    Each kernel does one item, a row or a head of one, and is compiled twice, because the library may run elsewhere than
    where it was compiled: for any processor, and for AVX2 with FMA. With AVX-512 none was faster: they wait for memory.
+   (products.c has its own instructions, and none for other processors.)
 */
 
 #include <math.h>

@@ -1,8 +1,8 @@
 /* A few rows times weights: a decoder's step, which takes as long as reading the weights once.
 
    Weights lie as checkpoints have them, (outputs, inputs), so that a matrix library can multiply many rows by the same
-   ones. For a few rows libraries read them at half of the memory's speed: they leave it to the processor to fetch ahead,
-   which ends at the page, and read several outputs' weights side by side, which drive each other out of the cache.
+   ones. For a few rows libraries read them at half of the memory's speed: they leave it to the processor to fetch
+   ahead, which ends at the page, and read several outputs' weights side by side, which drive each other out of the cache.
 
    Sixteen sums are computed at a time, of one row or of up to eight, each in a vector of its own and in the same order:
    what a row gives does not depend on its neighbours. Called by engine/compiled.py. */
@@ -85,8 +85,10 @@ HALVES INLINE void halves_of(const Product *all, int64_t first, int64_t output, 
     find_rows(all, first, bytes, count, rows);
     const __m512i sums = tile_halves(rows, (const char *)all->weight + bytes * output, bytes, count);
     _mm256_storeu_si256((__m256i *)found, (__m256i)_mm512_cvtneps_pbh((__m512)sums));
-    for (int r = 0; r < count && first + r < all->count; r++)
-        memcpy((uint16_t *)all->out + (first + r) * all->outputs + output, found + r * SUMS / count, sizeof found / count);
+    for (int r = 0; r < count && first + r < all->count; r++) {
+        uint16_t *to = (uint16_t *)all->out + (first + r) * all->outputs;
+        memcpy(to + output, found + r * SUMS / count, sizeof found / count);
+    }
 }
 
 BYTES INLINE void bytes_of(const Product *all, int64_t first, int64_t output, int count) {

@@ -71,9 +71,9 @@ INLINE void quantize_one(const Rows *all, int64_t row) {
     const float largest = largest_of(all, row);
 #pragma omp simd
     for (int64_t i = 0; i < all->size; i++) {
-        const float rounded_up = from[i] / largest * 127.0f + 12582912.0f; /* 1.5 * 2^23: its last bits are the number */
+        const float moved = from[i] / largest * 127.0f + 12582912.0f; /* 1.5 * 2^23: its last bits are the number */
         int32_t bits;
-        memcpy(&bits, &rounded_up, sizeof bits);
+        memcpy(&bits, &moved, sizeof bits);
         to[i] = (int8_t)bits; /* of what is no number, any: its row's largest is none */
     }
 }
