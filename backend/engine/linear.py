@@ -3,8 +3,8 @@
 - `dense`: the modules' own weights. Stacked modules become views of the stack, so there is one copy. On CPUs that
   multiply bf16, where install.sh found a compiler, a few rows of them are our own C's (csrc/products.c).
 - `swept`: as `dense` on such machines, `packed` on others: for a decoder, whose steps have a few rows. All layers of
-  the 0.6B, the same cores: one row takes 27 ms instead of 42, which is what reading the memory takes, eight rows 45 instead
-  of 50; a prompt, whose weights oneDNN then lays out each time, 40 ms more.
+  the 0.6B, the same cores: one row takes 27 ms instead of 42, which is what reading the memory takes, eight rows 45
+  instead of 50; a prompt, whose weights oneDNN then lays out each time, 40 ms more.
 - `packed`: on CPUs, in the order in which oneDNN multiplies. The modules give up their weights. All layers of the 0.6B,
   two cores of an AMD EPYC: eight rows in bf16 take 33 ms instead of 54, 540 rows 0.69 s instead of 0.75; in float32,
   where torch would ask MKL, one row takes 60 ms instead of 104, eight 74 instead of 194, 540 rows 1.1 s instead of 2.8.

@@ -2,7 +2,8 @@
 
    Weights lie as checkpoints have them, (outputs, inputs), so that a matrix library can multiply many rows by the same
    ones. For a few rows libraries read them at half of the memory's speed: they leave it to the processor to fetch
-   ahead, which ends at the page, and read several outputs' weights side by side, which drive each other out of the cache.
+   ahead, which ends at the page, and read several outputs' weights side by side, which drive each other out of the
+   cache.
 
    Sixteen sums are computed at a time, of one row or of up to eight, each in a vector of its own and in the same order:
    what a row gives does not depend on its neighbours. Called by engine/compiled.py. */
