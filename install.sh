@@ -114,8 +114,9 @@ print(next(path for place in ("torch/lib", "torch.libs") for path in torch.paren
   }
   digest="$("$venv/bin/python" -c 'from backend.engine.compiled import digest; print(digest())')" || die "torch cannot be imported"
   # Not in one step, which would link the compiler's own OpenMP as well.
-  if compile_one attention "$digest" && compile_one products "$digest" && compile_one rowwise "$digest" &&
-    "${cc[@]}" -shared -o "$library.new" "$csrc"/{attention,products,rowwise}.o "$openmp" && mv -f "$library.new" "$library" &&
+  if compile_one attention "$digest" && compile_one products "$digest" && compile_one prompts "$digest" &&
+    compile_one rowwise "$digest" &&
+    "${cc[@]}" -shared -o "$library.new" "$csrc"/{attention,products,prompts,rowwise}.o "$openmp" && mv -f "$library.new" "$library" &&
     "$venv/bin/python" -c 'import sys; from backend.engine import compiled; sys.exit(compiled.library is None)'; then
     rm -f "$csrc"/*.o
     return 0

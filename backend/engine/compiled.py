@@ -1,5 +1,5 @@
-"""What a decoder computes between its linear layers, in C (csrc/), on CPUs where install.sh found a compiler; and the
-layers themselves for a few rows.
+"""What a decoder computes between its linear layers, in C (csrc/), on CPUs where install.sh found a compiler; the
+layers themselves for a few rows; and attention in bf16, the encoder's too.
 
 In torch the former is fifty small operations a layer, and each passes over memory once more.
 """
@@ -16,7 +16,6 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from backend.engine import kernels
-from backend.engine.device import onednn_takes
 from backend.engine.kernels import TORCH, Attend, Heads, Kernels
 
 _log = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ _LIBRARY = _CSRC / "libkernels.so"
 _MOST_SHARING, _MOST_SIZE, _LANES = 16, 256, 8  # as in attention.c
 _DTYPES = {torch.float32, torch.bfloat16}
 _SUMS, _LINE = 16, 64  # as in products.c
-_MOST_SCORES = 1 << 24  # twice 32 MB, which the heap keeps (engine/heap.py); beyond, torch's way holds but a block
+_BLOCK, _GROUP = 32, 8  # as in prompts.c
 
 _POINTER, _COUNT, _FLOAT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _ARGUMENTS = {
@@ -38,7 +37,7 @@ _ARGUMENTS = {
     "dequantize": (_POINTER, _POINTER, _POINTER, _POINTER, _COUNT, _COUNT),
     "multiply_halves": (_POINTER,),
     "multiply_bytes": (_POINTER,),
-    "weigh": (_POINTER, _POINTER, _POINTER, _COUNT, _COUNT, _COUNT, _COUNT, _FLOAT),
+    "attend_to_prompts": (_POINTER,),
     "turn": (_POINTER,),
     "attend": (_POINTER,),
 }
@@ -75,8 +74,20 @@ class _Product(ctypes.Structure):
     """`Product` of products.c, where each field is explained."""
 
     _fields_ = (
-        *((name, _POINTER) for name in ("rows", "weight", "largest", "scales", "shift", "out")),
+        *((name, _POINTER) for name in ("rows", "weight", "numbers", "largest", "scales", "shift", "out")),
         *((name, _COUNT) for name in ("count", "outputs", "inputs")),
+    )
+
+
+class _Prompted(ctypes.Structure):
+    """`Prompts` of prompts.c, where each field is explained."""
+
+    _fields_ = (
+        *((name, _POINTER) for name in ("queries", "keys", "values", "out", "scratch", "ends", "held")),
+        *((n, _COUNT) for n in ("head_apart", "slot_apart", "rows", "heads", "key_heads", "size", "slots")),
+        ("scale", _FLOAT),
+        ("causal", _FLAG),
+        ("out_is_16", _FLAG),
     )
 
 
@@ -107,58 +118,80 @@ class _Compiled:
 COMPILED: Kernels = _Compiled()
 
 
-def can_attend(queries: torch.Tensor, keys: int) -> bool:
-    """Whether `attended` takes such queries (rows, heads, positions, size), of so many keys each."""
+def can_attend(queries: torch.Tensor) -> bool:
+    """Whether `attended` takes such queries (…, size)."""
     return (
         library is not None
+        and queries.device.type == "cpu"
         and queries.dtype is torch.bfloat16
-        and onednn_takes(queries)
-        and queries.shape[:3].numel() * keys <= _MOST_SCORES
+        and queries.shape[-1] % _BLOCK == 0
+        and bool(library.multiplies_halves())
     )
 
 
 def attended(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, known: torch.Tensor, scale: float, causal: bool
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    ends: torch.Tensor,
+    held: torch.Tensor,
+    scale: float,
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    causal: bool,
 ) -> torch.Tensor:
-    """Attention in bf16, (rows, heads, positions, size); fewer heads of keys and values are shared.
+    """Attention of many queries in bf16, (tokens, heads, size): of rows, one behind the other, each to its own.
 
-    `known`: how many keys the queries of a row see, (rows,); or of a position, (positions,), if that is `causal`.
-
-    Three products by oneDNN, which take a third of the time of torch's flash attention on CPUs: scores, rounded to
-    sixteen bits; what was rounded off, so that weights come from scores as exact as float32; the answers.
+    `ends`: where rows end, from 0 on, (rows + 1,). `keys` and `values`: of the first row, (key heads, slots, size),
+    its tokens in order; `held`: how many numbers behind them those of each row stand, (rows,). Gives the answers in
+    `dtype`, bf16 or float32, like the queries. `causal`: a token sees itself and those before it, else all of its row.
+    Raises ValueError where keys and values do not lie alike.
     """
-    rows, heads, positions, size = queries.shape
-    keys, values = keys.flatten(0, 1).contiguous().transpose(1, 2), values.flatten(0, 1)  # else copied twice
-    asked = queries.reshape(len(values), -1, size)
-    scores = torch.bmm(asked, keys)
-    rest = torch.baddbmm(scores, asked, keys, beta=-1)
-    every = 1 if causal else heads * positions
-    library.weigh(
-        scores.data_ptr(), rest.data_ptr(), known.data_ptr(),
-        rows * heads * positions, keys.shape[2], every, len(known), scale,
+    if keys.stride() != values.stride() or keys.stride(2) != 1:
+        raise ValueError("keys and values lie alike, each number behind the one before")
+    queries = queries.contiguous()
+    heads, size = queries.shape[1:]
+    rows, longest = len(held), int(ends.diff().max())
+    slots = -(-longest // _BLOCK) * _BLOCK
+    laid_out, scores = 2 * rows * len(keys) * slots * size, torch.get_num_threads() * _GROUP * slots
+    scratch = queries.new_empty(laid_out + 2 * scores)
+    out = torch.empty_like(queries, dtype=dtype)
+    call = _Prompted(
+        queries=queries.data_ptr(), keys=keys.data_ptr(), values=values.data_ptr(), out=out.data_ptr(),
+        scratch=scratch.data_ptr(), ends=ends.data_ptr(), held=held.data_ptr(),
+        head_apart=keys.stride(0), slot_apart=keys.stride(1),
+        rows=rows, heads=heads, key_heads=len(keys), size=size, slots=slots,
+        scale=scale, causal=causal, out_is_16=dtype is torch.bfloat16,
     )  # fmt: skip
-    return torch.bmm(scores, values).view(queries.shape)
+    library.attend_to_prompts(ctypes.byref(call))
+    return out
 
 
 class _Prompts:
     def __init__(self, angles: torch.Tensor) -> None:
         self._angles = angles.float().contiguous()
-        self._known = torch.arange(1, angles.shape[1] + 1)
         self._queries = torch.empty(0)
+        self._ends = self._held = torch.empty(0)
         self._call = _Call(angles=self._angles.data_ptr())
 
     def __call__(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
         projected = projected.contiguous()
         rows, positions = projected.shape[:2]
         if not self._call.out:
-            self._queries = held.new_empty(rows, heads.queries, positions, heads.size)
+            self._queries = held.new_empty(rows, positions, heads.queries, heads.size)
+            self._ends, self._held = torch.arange(rows + 1) * positions, torch.arange(rows) * held.stride(1)
             self._call.describe(heads, projected, held, self._queries)
         self._call.point_to(heads, projected, held)
         library.turn(ctypes.byref(self._call))
-        if can_attend(self._queries, positions):
-            answers = attended(self._queries, held[0], held[1], self._known, heads.size**-0.5, causal=True)
-        else:
-            answers = scaled_dot_product_attention(self._queries, held[0], held[1], is_causal=True, enable_gqa=True)
+        scale = heads.size**-0.5
+        if can_attend(self._queries):
+            answers = attended(
+                self._queries.flatten(0, 1), held[0, 0], held[1, 0], self._ends, self._held, scale, projected.dtype,
+                causal=True,
+            )  # fmt: skip
+            return answers.view(rows, positions, -1)
+        queries = self._queries.transpose(1, 2)
+        answers = scaled_dot_product_attention(queries, held[0], held[1], is_causal=True, enable_gqa=True)
         return answers.transpose(1, 2).flatten(2).to(projected.dtype)
 
 
@@ -233,16 +266,19 @@ def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def product_of_bytes(
-    rows: torch.Tensor, largest: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, shift: torch.Tensor
+    rows: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, shift: torch.Tensor
 ) -> torch.Tensor:
-    """What `dequantized` gives of the sums of x Wᵀ, for a few rows as `quantized` gives them.
+    """x Wᵀ of a few rows (rows, inputs) in float32, (rows, outputs), by way of bytes as `quantized` gives them.
 
-    `scales` (outputs,); `shift` (outputs,): the sums of an output's weights times 128, in int32.
+    `scales` (outputs,): what 1 stands for in a weight; `shift` (outputs,): the sums of an output's weights times 128,
+    in int32.
     """
-    out = largest.new_empty(len(rows), len(weight))
+    rows = rows.contiguous()
+    bytes_, largest = torch.empty_like(rows, dtype=torch.int8), rows.new_empty(len(rows))
+    out = rows.new_empty(len(rows), len(weight))
     _call(
         library.multiply_bytes,
-        rows=rows, weight=weight, largest=largest, scales=scales, shift=shift, out=out, count=len(rows),
+        numbers=rows, rows=bytes_, largest=largest, weight=weight, scales=scales, shift=shift, out=out, count=len(rows),
     )  # fmt: skip
     return out
 

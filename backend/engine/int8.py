@@ -66,11 +66,12 @@ class BySweeping:
         self.bytes = weight.numel() + 8 * len(weight)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        rows, largest = quantized(x.reshape(-1, x.shape[-1]))
+        rows = x.reshape(-1, x.shape[-1])
         if len(rows) <= MOST_SWEPT:
-            y = product_of_bytes(rows, largest, self._weight, self._scales, self._shift)
+            y = product_of_bytes(rows, self._weight, self._scales, self._shift)
         else:
-            y = dequantized(torch._int_mm(rows, self._weight.t()), largest, self._scales)
+            bytes_, largest = quantized(rows)
+            y = dequantized(torch._int_mm(bytes_, self._weight.t()), largest, self._scales)
         return (y if self._bias is None else y + self._bias).view(*x.shape[:-1], -1)
 
 

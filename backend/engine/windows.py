@@ -3,7 +3,7 @@
 Qwen3-ASR's encoder was trained with attention in windows of 8 s that do not see each other. The package computes
 the windows' bounds (`cu_seqlens`) but only flash-attn reads them; its sdpa and eager paths attend over the whole
 clip instead, which is quadratic and, beyond 8 s, not what the model learned (QwenLM/Qwen3-ASR issue 213).
-This function reads them: it lays the windows out as a padded batch that attends at once.
+This function reads them: as rows of our own kernel (engine/compiled.py), or as a padded batch that attends at once.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ def windowed_sdpa(
     query, key, value: (1, heads, tokens, head_dim); cu_seq_lens_q: (windows + 1,) cumulative window ends, from 0.
     Returns (1, tokens, heads, head_dim), as transformers expects of an attention function.
     """
+    if can_attend(query):
+        bounds = cu_seq_lens_q.to(torch.int64)
+        held = bounds[:-1] * key.stride(2)
+        return attended(query[0].transpose(0, 1), key[0], value[0], bounds, held, scaling, causal=False)[None], None
     ends = cu_seq_lens_q.tolist()
     lengths = [end - start for start, end in pairwise(ends)]
     packed = torch.stack([query[0], key[0], value[0]]).permute(2, 0, 1, 3)  # tokens, qkv, heads, head_dim
@@ -47,11 +51,8 @@ def windowed_sdpa(
     q, k, v = windows.permute(2, 0, 3, 1, 4)
     # True where a token stands: (windows, longest)
     real = torch.arange(windows.shape[1], device=query.device) < torch.tensor(lengths, device=query.device)[:, None]
-    if can_attend(q, k.shape[2]):
-        answers = attended(q, k, v, torch.tensor(lengths), scaling, causal=False)
-    else:
-        mask = None if bool(real.all()) else real[:, None, None, :]
-        answers = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    mask = None if bool(real.all()) else real[:, None, None, :]
+    answers = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
     return answers.transpose(1, 2)[real].unsqueeze(0), None
 
 

@@ -31,8 +31,8 @@ def bytes_(*shape: int) -> torch.Tensor:
     return torch.randint(-127, 128, shape, dtype=INT8)
 
 
-def of_bytes(rows: torch.Tensor, largest: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    return product_of_bytes(rows, largest, weight, scales, 128 * weight.sum(dim=1, dtype=torch.int32))
+def of_bytes(rows: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    return product_of_bytes(rows, weight, scales, 128 * weight.sum(dim=1, dtype=torch.int32))
 
 
 @needs_bf16
@@ -51,11 +51,15 @@ def test_halves_are_multiplied_as_exactly_as_they_can_be_written(count: int, out
 @pytest.mark.parametrize("count", COUNTS)
 def test_bytes_are_multiplied_exactly_by_both_ways(count: int, outputs: int, inputs: int) -> None:
     rows, weight = bytes_(count, inputs), bytes_(outputs, inputs)
+    rows[:, 3] = -127  # so that the scale is known
     rows[0], weight[0] = 127, -127  # the largest sums that there are
     largest, scales = torch.rand(count, 1), torch.rand(outputs)
     sums = rows.int() @ weight.int().T
     exact = sums.float() * (largest / 127) * scales
-    torch.testing.assert_close(of_bytes(rows, largest, weight, scales), exact, atol=0, rtol=0)
+    numbers = rows * (largest / 127)
+    numbers[:, 3] = -largest[:, 0]
+    numbers[0] = largest[0]
+    torch.testing.assert_close(of_bytes(numbers, weight, scales), exact, atol=0, rtol=0)
     torch.testing.assert_close(dequantized(sums.clone(), largest, scales), exact, atol=0, rtol=0)
 
 

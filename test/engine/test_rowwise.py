@@ -4,73 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from backend.engine import compiled as c
-from backend.engine.compiled import COMPILED, attended, can_attend, rescale_, scaled
+from backend.engine.compiled import COMPILED, rescale_, scaled
 from backend.engine.kernels import TORCH
 
 F32, BF16 = torch.float32, torch.bfloat16
 
 needs_compiler = pytest.mark.skipif(c.library is None, reason="install.sh found no gcc")
-
-
-def windows(lengths: list[int], heads: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries, keys and values, (windows, heads, longest, size), nothing behind a window's end."""
-    torch.manual_seed(8)
-    parts = torch.randn(3, len(lengths), heads, max(lengths), size).to(BF16)
-    for window, length in enumerate(lengths):
-        parts[:, window, :, length:] = 0
-    queries, keys, values = parts
-    return 2 * queries, keys, values
-
-
-@needs_compiler
-@pytest.mark.usefixtures("version")
-@pytest.mark.parametrize("lengths", [[1], [40, 40], [104, 33, 1]], ids=str)
-def test_windows_see_what_is_theirs_and_as_exactly_as_in_torch(lengths: list[int]) -> None:
-    queries, keys, values = windows(lengths, 4, 32)
-    found = attended(queries, keys, values, torch.tensor(lengths), 0.3, causal=False)
-    for window, length in enumerate(lengths):
-        parts = [part[window : window + 1, :, :length] for part in (queries, keys, values)]
-        exact = scaled_dot_product_attention(*(part.double() for part in parts), scale=0.3)
-        wanted = scaled_dot_product_attention(*parts, scale=0.3)
-        error = (found[window : window + 1, :, :length] - exact).abs().mean()
-        assert error <= 1.5 * (wanted - exact).abs().mean()
-
-
-@needs_compiler
-@pytest.mark.parametrize("count", [2, 64], ids=["by torch", "by oneDNN, where that takes bf16"])
-def test_scores_that_differ_by_less_than_sixteen_bits_tell_are_told_apart(count: int) -> None:
-    """A score of 100 is rounded to a multiple of a half; e to the half is 1.6."""
-    queries, keys = (torch.zeros(1, 1, count, 64, dtype=BF16) for _ in range(2))
-    queries[..., :2] = torch.tensor([10, 1])
-    keys[..., 0], keys[..., 1] = 10, torch.arange(count) / count
-    values = torch.eye(count, 64).to(BF16).view(1, 1, count, 64)
-    found = attended(queries, keys, values, torch.tensor([count]), 1.0, causal=False)[0, 0, :, :count].float()
-    wanted = keys[0, 0, :, 1].float().softmax(dim=0)
-    torch.testing.assert_close(found, wanted.expand(count, count), atol=0, rtol=2**-7)
-
-
-@needs_compiler
-def test_what_is_no_number_is_not_hidden_from_prompts() -> None:
-    queries, keys, values = windows([40], 2, 32)
-    keys[0, 0, 7, 3] = float("nan")
-    assert attended(queries, keys, values, torch.tensor([40]), 0.3, causal=False)[0, 0].isnan().all()
-
-
-@needs_compiler
-@pytest.mark.parametrize(
-    "queries",
-    [
-        torch.empty(1, 2, 3, 8),
-        torch.empty(1, 2, 3, 8, dtype=BF16, device="meta"),
-        torch.empty(8, 16, 600, 0, dtype=BF16),
-    ],
-    ids=["float32", "no cpu", "too many scores"],
-)
-def test_other_prompts_attend_by_torch(queries: torch.Tensor) -> None:
-    assert not can_attend(queries, queries.shape[2])
 
 
 # rows and size; many enough for threads, too few for a vector, and what is left over

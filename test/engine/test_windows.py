@@ -20,9 +20,10 @@ def bounds(tokens: int) -> list[int]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [1, 13, 103, 104, 105, 207, 208, 209, 312, 400])
-def test_it_equals_a_dense_block_mask_and_the_windows_alone(tokens: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("size", [16, 64], ids=["by torch", "in C, where that takes bf16"])
+def test_it_equals_a_dense_block_mask_and_the_windows_alone(size: int, tokens: int, dtype: torch.dtype) -> None:
     torch.manual_seed(tokens)
-    given = torch.randn(3, 1, 4, tokens, 16).to(dtype)
+    given = torch.randn(3, tokens, 4, size).to(dtype).transpose(1, 2)[:, None]  # as the encoder's layers give them
     q, k, v = given.float()
     ends = bounds(tokens)
     mask = torch.zeros(tokens, tokens, dtype=torch.bool)
@@ -34,7 +35,7 @@ def test_it_equals_a_dense_block_mask_and_the_windows_alone(tokens: int, dtype: 
     found, _ = windowed_sdpa(
         torch.nn.Identity(), *given, cu_seq_lens_q=torch.tensor(ends, dtype=torch.int32), scaling=0.25
     )
-    assert found.shape == (1, tokens, 4, 16)
+    assert found.shape == (1, tokens, 4, size)
     error = 1e-5 if dtype is torch.float32 else 0.02
     torch.testing.assert_close(found.float(), dense, atol=error, rtol=0)
     torch.testing.assert_close(found.float(), torch.cat(alone, dim=2).transpose(1, 2), atol=error, rtol=0)

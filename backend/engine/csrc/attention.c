@@ -20,7 +20,7 @@ typedef struct {
     const float *angles;    /* cosine, sine: (2, rows, size) of a token more, (2, positions, size) of prompts */
     void *keys, *values;    /* (rows, key_heads, slots, size) */
     const int64_t *lengths; /* (rows): slots in use, and so the slot to write. Of a token more */
-    void *out;              /* (rows, heads, size) answers; or (rows, heads, positions, size) queries of prompts */
+    void *out;              /* (rows, heads, size) answers; or (rows, positions, heads, size) queries of prompts */
     int64_t rows, positions, heads, key_heads, slots, size;
     float epsilon;
     int flow_is_16, cache_is_16; /* of projected and answers; of keys, values and prompts' queries */
@@ -82,7 +82,7 @@ INLINE void read_one(const Tokens *call, int64_t item, int64_t size, int flow_is
         keep(call, item, position, i, ((row * call->key_heads + i) * call->slots + position) * size, size, flow_is_16,
              cache_is_16);
     for (int64_t i = 0; i < call->heads; i++) {
-        const int64_t to = ((row * call->heads + i) * call->positions + position) * size;
+        const int64_t to = (item * call->heads + i) * size;
         turned(call, item, position, i, size, flow_is_16, head);
 #pragma omp simd
         for (int64_t j = 0; j < size; j++)

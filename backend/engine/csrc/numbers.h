@@ -26,6 +26,8 @@
 
 extern int version __attribute__((visibility("protected"))); /* nobody else's of that name */
 
+void quantize(const float *from, int8_t *to, float *largest, int64_t count, int64_t size); /* rowwise.c */
+
 typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));

@@ -11,9 +11,10 @@
 #include "numbers.h"
 
 typedef struct {
-    const void *rows;     /* (count, inputs): bfloat16, or bytes from -127 to 127 */
+    void *rows;           /* (count, inputs): bfloat16; or room for bytes from -127 to 127 */
     const void *weight;   /* (outputs, inputs), of the same kind */
-    const float *largest; /* of bytes: (count), what 127 stands for in a row */
+    const float *numbers; /* of bytes: (count, inputs), what rows are made of */
+    float *largest;       /* of bytes: (count), room for what 127 stands for in a row */
     const float *scales;  /* of bytes: (outputs), what 1 stands for in a weight */
     const int32_t *shift; /* of bytes: (outputs), the sum of an output's weights times 128 */
     void *out;            /* (count, outputs): bfloat16, or float32 */
@@ -140,6 +141,7 @@ void multiply_halves(const Product *all) {
 }
 
 void multiply_bytes(const Product *all) {
+    quantize(all->numbers, all->rows, all->largest, all->count, all->inputs);
 #pragma omp parallel for schedule(static)
     for (int64_t output = 0; output < all->outputs; output += SUMS)
         each_of_bytes(all, output);

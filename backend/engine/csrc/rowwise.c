@@ -1,5 +1,5 @@
-/* What a decoder computes of each row by itself, between its products: norms, gates, the scales of eight bits, and the
-   weights of a prompt's attention. In torch each is a handful of passes over memory, or of kernels of one thread.
+/* What a decoder computes of each row by itself, between its products: norms, gates, and the scales of eight bits. In
+   torch each is a handful of passes over memory, or of kernels of one thread.
 
    Called by engine/compiled.py. There are `count` rows of `size` numbers. */
 
@@ -11,11 +11,9 @@ typedef struct {
     const void *from;
     const void *weight; /* of a norm, or of sums' scales: (size) */
     void *to;
-    float *largest;       /* of eight bits: (count) */
-    const uint16_t *rest; /* of scores: what rounding took off each */
-    const int64_t *known; /* of scores: how many a row may see, (known_count); each counts for `every` rows, in turns */
-    int64_t count, size, every, known_count;
-    float epsilon, scale;
+    float *largest; /* of eight bits: (count) */
+    int64_t count, size;
+    float epsilon;
     int is_16;
 } Rows;
 
@@ -95,34 +93,12 @@ INLINE void dequantize_one(const Rows *all, int64_t row) {
         to[i] = (float)from[i] * factor * scales[i];
 }
 
-/* Scores become weights of the keys that are known to the row, and 0 of the others. */
-INLINE void weigh_one(const Rows *all, int64_t row) {
-    const int64_t from = row * all->size, known = all->known[row / all->every % all->known_count];
-    uint16_t *to = (uint16_t *)all->to + from;
-    const uint16_t *scores = (const uint16_t *)all->from + from, *rest = all->rest + from;
-    float largest = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < known; i++) {
-        const float score = widened(scores[i]) + widened(rest[i]);
-        largest = score > largest ? score : largest;
-    }
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < known; i++)
-        sum += exponential((widened(scores[i]) + widened(rest[i]) - largest) * all->scale);
-    const float factor = 1.0f / sum;
-#pragma omp simd
-    for (int64_t i = 0; i < known; i++)
-        to[i] = rounded(exponential((widened(scores[i]) + widened(rest[i]) - largest) * all->scale) * factor);
-    memset(to + known, 0, (size_t)(all->size - known) * sizeof *to);
-}
-
 VERSIONS(norm_any, Rows)
 VERSIONS(gate_any, Rows)
 VERSIONS(scale_one, Rows)
 VERSIONS(rescale_one, Rows)
 VERSIONS(quantize_one, Rows)
 VERSIONS(dequantize_one, Rows)
-VERSIONS(weigh_one, Rows)
 
 static void each(const Rows *all, void (*const versions[])(const Rows *, int64_t)) {
 #pragma omp parallel for schedule(static) if (all->count > 1 && all->count * all->size > GRAIN)
@@ -160,13 +136,4 @@ void quantize(const float *from, int8_t *to, float *largest, int64_t count, int6
 void dequantize(const int32_t *from, float *to, float *largest, const float *scales, int64_t count, int64_t size) {
     const Rows all = {.from = from, .to = to, .largest = largest, .weight = scales, .count = count, .size = size};
     each(&all, dequantize_one_versions);
-}
-
-void weigh(uint16_t *scores, const uint16_t *rest, const int64_t *known, int64_t count, int64_t size, int64_t every,
-           int64_t known_count, float scale) {
-    const Rows all = {
-        .from = scores, .to = scores, .rest = rest, .known = known, .count = count, .size = size, .every = every,
-        .known_count = known_count, .scale = scale,
-    };
-    each(&all, weigh_one_versions);
 }
