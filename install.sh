@@ -112,12 +112,12 @@ print(next(path for place in ("torch/lib", "torch.libs") for path in torch.paren
     say "this torch has no GNU OpenMP, so a CPU computes up to a third slower"
     return 1
   }
-  digest="$("$venv/bin/python" -c 'from backend.engine.compiled import digest; print(digest())')" || die "torch cannot be imported"
+  digest="$("$venv/bin/python" -c 'from backend.engine.native import digest; print(digest())')" || die "torch cannot be imported"
   # Not in one step, which would link the compiler's own OpenMP as well.
   if compile_one attention "$digest" && compile_one products "$digest" && compile_one prompts "$digest" &&
     compile_one rowwise "$digest" &&
     "${cc[@]}" -shared -o "$library.new" "$csrc"/{attention,products,prompts,rowwise}.o "$openmp" && mv -f "$library.new" "$library" &&
-    "$venv/bin/python" -c 'import sys; from backend.engine import compiled; sys.exit(compiled.library is None)'; then
+    "$venv/bin/python" -c 'import sys; from backend.engine import native; sys.exit(native.library is None)'; then
     rm -f "$csrc"/*.o
     return 0
   fi

@@ -83,11 +83,11 @@ class Engine:
 
     def without_compiled(self) -> dict[str, Any]:
         """What is loaded from now on computes as where install.sh finds no compiler."""
-        from backend.engine import compiled
+        from backend.engine import native
 
-        if compiled.library is None:
+        if native.library is None:
             raise RuntimeError("install.sh found no C compiler, so there is nothing to do without")
-        compiled.library = None
+        native.library = None
         return {}
 
     def load(self, model: str, aligner: str = "", dtype: str = "", quantization: str = "") -> dict[str, Any]:

@@ -25,8 +25,8 @@ from torch import nn
 from torch.nn.functional import pad
 
 from backend.engine import kernels
-from backend.engine.compiled import can_multiply, dequantized, product_of_bytes, quantized, rescale_, scaled
 from backend.engine.linear import MOST_SWEPT, Layer, MakeLayer, stacked, strip
+from backend.engine.products import can_multiply, dequantized, product_of_bytes, quantized, rescale_, scaled
 
 _AT_A_TIME = 1 << 17  # weights: as float32 they stay in a core's cache, and on the heap (engine/heap.py)
 _AT_A_TIME_ON_GPUS = 1 << 24  # each is a launch; as float32 64 MiB beside the weights

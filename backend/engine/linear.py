@@ -22,8 +22,8 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from backend.engine.compiled import can_multiply, product
 from backend.engine.device import ONEDNN, onednn_takes
+from backend.engine.products import can_multiply, product
 
 
 class Layer(Protocol):

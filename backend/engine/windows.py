@@ -3,7 +3,7 @@
 Qwen3-ASR's encoder was trained with attention in windows of 8 s that do not see each other. The package computes
 the windows' bounds (`cu_seqlens`) but only flash-attn reads them; its sdpa and eager paths attend over the whole
 clip instead, which is quadratic and, beyond 8 s, not what the model learned (QwenLM/Qwen3-ASR issue 213).
-This function reads them: as rows of our own kernel (engine/compiled.py), or as a padded batch that attends at once.
+This function reads them: as rows of our own kernel (engine/prompts.py), or as a padded batch that attends at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from backend.engine.compiled import attended, can_attend
+from backend.engine.prompts import attended, can_attend
 
 WINDOWED_SDPA = "windowed_sdpa"
 

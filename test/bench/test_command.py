@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from backend.engine import compiled
+from backend.engine import native
 from backend.engine.kernels import TORCH
 from bench import clips, memory
 from bench.__main__ import MEASURES, parse
@@ -92,10 +92,10 @@ def test_a_task_that_fails_inside_is_told_and_the_next_one_works() -> None:
 
 def test_without_compiled_kernels_the_engine_inside_computes_by_torchs(monkeypatch, asr_folder: Path) -> None:
     engine = Engine()
-    monkeypatch.setattr(compiled, "library", None)
+    monkeypatch.setattr(native, "library", None)
     with pytest.raises(RuntimeError, match="no C compiler"):
         engine.without_compiled()
-    monkeypatch.setattr(compiled, "library", object())
+    monkeypatch.setattr(native, "library", object())
     engine.without_compiled()
     engine.load(str(asr_folder), dtype="float32")
     assert engine._recognizers[0].decoder._kernels is TORCH

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from backend.engine import compiled
+from backend.engine import native
 from backend.engine.checkpoint import Checkpoint
 from backend.engine.decoder import Decoder
 from backend.engine.device import choose
@@ -96,7 +96,7 @@ def traced() -> Callable[[Run], Run]:
 @pytest.fixture(params=["any", "avx2"])
 def version(request: pytest.FixtureRequest) -> Iterator[None]:
     """The library as other processors would run it, as far as this one can."""
-    chosen = ctypes.c_int.in_dll(compiled.library, "version")
+    chosen = ctypes.c_int.in_dll(native.library, "version")
     most = chosen.value
     if request.param_index > most:
         pytest.skip("not this processor's")

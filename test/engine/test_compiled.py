@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch.nn.functional import rms_norm
 
-from backend.engine import compiled as c
+from backend.engine import native
 from backend.engine.compiled import COMPILED, can_compile, kernels_for
 from backend.engine.decoder import Decoder
 from backend.engine.kernels import TORCH, Heads
@@ -23,7 +15,7 @@ F32, BF16 = torch.float32, torch.bfloat16
 # queries, keys, size; the first is the 0.6B's
 HEADS = [(16, 8, 128), (6, 2, 32), (4, 4, 64), (16, 1, 64), (1, 1, 256), (2, 1, 24)]
 
-needs_compiler = pytest.mark.skipif(c.library is None, reason="install.sh found no gcc")
+needs_compiler = pytest.mark.skipif(native.library is None, reason="install.sh found no gcc")
 
 
 def heads_of(queries: int, keys: int, size: int, dtype: torch.dtype = F32) -> Heads:
@@ -230,52 +222,6 @@ def test_the_demos_decoder_uses_it_and_says_the_same(monkeypatch, decoder: Decod
 def test_what_it_does_not_know_is_torchs(heads: Heads, kept: torch.Tensor) -> None:
     assert not can_compile(heads, kept)
     assert kernels_for(heads, kept) is TORCH
-
-
-def test_a_library_of_another_machine_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    other = tmp_path / "libkernels.so"
-    assert c._loaded(other) is None
-    assert not caplog.text
-    other.write_bytes(b"\x7fELF of another kind")
-    with caplog.at_level(logging.WARNING):
-        assert c._loaded(other) is None
-    assert "remove it and run install.sh" in caplog.text
-
-
-@needs_compiler
-def test_a_library_that_is_older_than_its_source_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It would take its arguments from other places."""
-    for source in c._CSRC.glob("*.[ch]"):
-        shutil.copy(source, tmp_path)
-    assert c._loaded(c._LIBRARY, tmp_path) is not None
-    newer = tmp_path / "numbers.h"
-    newer.write_bytes(newer.read_bytes() + b"\n")
-    with caplog.at_level(logging.WARNING):
-        assert c._loaded(c._LIBRARY, tmp_path) is None
-    assert "not of this version" in caplog.text
-
-
-@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="needs gcc")
-def test_where_there_is_gcc_it_is_compiled() -> None:
-    """Else all that is skipped here would pass for tested."""
-    assert c.library is not None
-
-
-@needs_compiler
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs /proc")
-def test_what_the_processor_can_is_used() -> None:
-    flags = set(Path("/proc/cpuinfo").read_text().split())
-    assert ctypes.c_int.in_dll(c.library, "version").value == ({"avx2", "fma"} <= flags)
-
-
-@needs_compiler
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_it_computes_in_torchs_threads() -> None:
-    """A second OpenMP's would spin beside them."""
-    program = "import backend.engine.compiled; print(open('/proc/self/maps').read())"
-    maps = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert "libkernels.so" in maps
-    assert len({line.split()[-1] for line in maps.splitlines() if re.search("lib(gomp|i?omp)", line)}) == 1
 
 
 def test_heads_are_normalised_and_turned_as_the_package_does() -> None:

@@ -13,11 +13,11 @@ from torch import nn
 
 from backend.engine import int8 as eight
 from backend.engine import loading, qwen
-from backend.engine.compiled import can_multiply
 from backend.engine.graphs import Graphs
 from backend.engine.int8 import ByFbgemm, BySweeping, ByTensorCores, can_quantize, int8_layers
 from backend.engine.linear import Layer, MakeLayer, stacked, strip
 from backend.engine.loading import CheckpointLoader
+from backend.engine.products import can_multiply
 from backend.errors import LoadRefused
 
 

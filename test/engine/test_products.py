@@ -6,17 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from backend.engine import compiled as c
-from backend.engine import linear
-from backend.engine.compiled import can_multiply, dequantized, product, product_of_bytes, quantized
+from backend.engine import linear, native
 from backend.engine.kernels import scaled
 from backend.engine.linear import MOST_SWEPT, Dense, Packed, Swept, dense, onednn_takes, swept
+from backend.engine.products import can_multiply, dequantized, product, product_of_bytes, quantized
 
 BF16, INT8 = torch.bfloat16, torch.int8
 SIZES = [(16, 64), (48, 192), (1024, 3072)]  # outputs, inputs
 COUNTS = [1, 2, 3, 4, 5, 8, 9, 11, MOST_SWEPT]
 
-needs_compiler = pytest.mark.skipif(c.library is None, reason="install.sh found no gcc")
+needs_compiler = pytest.mark.skipif(native.library is None, reason="install.sh found no gcc")
 needs_bf16 = pytest.mark.skipif(not can_multiply(torch.zeros(16, 64, dtype=BF16)), reason="no AVX512-BF16 here")
 needs_vnni = pytest.mark.skipif(not can_multiply(torch.zeros(16, 64, dtype=INT8)), reason="no AVX512-VNNI here")
 

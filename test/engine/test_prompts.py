@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from backend.engine.compiled import attended, can_attend
+from backend.engine.prompts import attended, can_attend
 
 F32, BF16 = torch.float32, torch.bfloat16
 # tokens of each row: fewer than are computed at once, as many, one more; alone and beside others

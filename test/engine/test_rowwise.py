@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backend.engine import compiled as c
-from backend.engine.compiled import COMPILED, rescale_, scaled
+from backend.engine import native
+from backend.engine.compiled import COMPILED
 from backend.engine.kernels import TORCH
+from backend.engine.products import rescale_, scaled
 
 F32, BF16 = torch.float32, torch.bfloat16
 
-needs_compiler = pytest.mark.skipif(c.library is None, reason="install.sh found no gcc")
+needs_compiler = pytest.mark.skipif(native.library is None, reason="install.sh found no gcc")
 
 
 # rows and size; many enough for threads, too few for a vector, and what is left over
@@ -57,7 +58,7 @@ def test_rows_are_scaled_and_scaled_back_as_in_torch(monkeypatch, shape: tuple[i
     rows, largest = scaled(x)
     back = rows.clone()
     rescale_(back, largest)
-    monkeypatch.setattr(c, "library", None)
+    monkeypatch.setattr(native, "library", None)
     wanted, wanted_largest = scaled(x)
     wanted_back = wanted.clone()
     rescale_(wanted_back, wanted_largest)

@@ -6,7 +6,7 @@
    cache.
 
    Sixteen sums are computed at a time, of one row or of up to eight, each in a vector of its own and in the same order:
-   what a row gives does not depend on its neighbours. Called by engine/compiled.py. */
+   what a row gives does not depend on its neighbours. Called by engine/products.py. */
 
 #include "numbers.h"
 
@@ -21,7 +21,7 @@ typedef struct {
     int64_t count, outputs, inputs;
 } Product;
 
-#define SUMS 16    /* of which outputs are a multiple; known to engine/compiled.py, as is the next */
+#define SUMS 16    /* of which outputs are a multiple; known to engine/products.py, as is the next */
 #define LINE 64    /* bytes of a vector, of which the inputs' bytes are a multiple */
 #define GROUP 8    /* rows that are multiplied at once */
 #define AHEAD 2048 /* bytes that are fetched before they are needed; with twice or half as many it takes as long */

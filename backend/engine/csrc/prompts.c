@@ -4,7 +4,7 @@
    gives what rounding took off. Here a few queries' scores stay in float32 and in the cache until they are weights, and
    what a query does not see is not computed. Keys and values are laid out once for all queries that share them.
 
-   Called by engine/compiled.py. */
+   Called by engine/prompts.py. */
 
 #include "numbers.h"
 
@@ -12,15 +12,16 @@ typedef struct {
     const uint16_t *queries;       /* (tokens, heads, size), those of each row after those of the row before */
     const uint16_t *keys, *values; /* a row's stand from held[row] on, `head_apart` and `slot_apart` */
     void *out;                     /* like queries */
-    char *scratch;                 /* keys and values laid out, and each thread's scores; see compiled.py */
+    char *scratch;                 /* keys and values laid out, and each thread's scores; see prompts.py */
     const int64_t *ends;           /* (rows + 1): where the rows' tokens end, and the first one's begin */
     const int64_t *held;           /* (rows), in numbers, as are the next two */
-    int64_t head_apart, slot_apart, rows, heads, key_heads, size, slots; /* `slots`: of the longest row, in BLOCKs */
+    int64_t head_apart, slot_apart, rows, heads, key_heads, size, threads;
+    int64_t slots; /* of the longest row, in BLOCKs */
     float scale;
     int causal, out_is_16; /* whether a token sees those before it and itself, or all of its row */
 } Prompts;
 
-#define BLOCK 32 /* slots, or numbers of a head, that are computed at once; as in engine/compiled.py */
+#define BLOCK 32 /* slots, or numbers of a head, that are computed at once; as in engine/prompts.py */
 #define GROUP 8  /* queries that are answered at once; the same */
 
 #if defined(__x86_64__) && __GNUC__ >= 10
@@ -170,7 +171,7 @@ static void answer_all(const Prompts *all, int64_t item) { (void)all, (void)item
 
 /* Where `multiplies_halves` (products.c). */
 void attend_to_prompts(const Prompts *all) {
-#pragma omp parallel
+#pragma omp parallel num_threads(all->threads) /* for so many there is room */
     {
 #pragma omp for
         for (int64_t item = 0; item < all->rows * all->key_heads; item++)

@@ -1,7 +1,7 @@
 /* What a decoder computes of each row by itself, between its products: norms, gates, and the scales of eight bits. In
    torch each is a handful of passes over memory, or of kernels of one thread.
 
-   Called by engine/compiled.py. There are `count` rows of `size` numbers. */
+   Called by engine/compiled.py and engine/products.py. There are `count` rows of `size` numbers. */
 
 #include "numbers.h"
 
