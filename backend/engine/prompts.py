@@ -49,12 +49,15 @@ def attended(
     """Attention of many queries in bf16, (tokens, heads, size): of rows, one behind the other, each to its own.
 
     `ends`: where rows end, from 0 on, (rows + 1,). `keys` and `values`: of the first row, (key heads, slots, size),
-    its tokens in order; `held`: how many numbers behind them those of each row stand, (rows,). Gives the answers in
-    `dtype`, bf16 or float32, like the queries. `causal`: a token sees itself and those before it, else all of its row.
-    Raises ValueError where keys and values do not lie alike.
+    its tokens in order; `held`: how many numbers behind them those of each row stand, (rows,); it and `ends` in int64.
+    Gives the answers in `dtype`, bf16 or float32, like the queries. `causal`: a token sees itself and those before it,
+    else all of its row.
+    Raises ValueError where keys and values do not lie alike, or rows do not end with the queries.
     """
-    if keys.stride() != values.stride() or keys.stride(2) != 1:
-        raise ValueError("keys and values lie alike, each number behind the one before")
+    if keys.stride() != values.stride() or keys.stride(2) != 1 or not keys.dtype == values.dtype == queries.dtype:
+        raise ValueError("keys and values are of the queries' kind and lie alike, each number behind the one before")
+    if int(ends[-1]) != len(queries):
+        raise ValueError("the last row ends where the queries do")
     queries = queries.contiguous()
     heads, size = queries.shape[1:]
     rows, longest = len(held), int(ends.diff().max())

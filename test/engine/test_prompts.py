@@ -123,6 +123,20 @@ def test_keys_and_values_that_lie_apart_in_different_ways_are_refused() -> None:
         rows._replace(values=rows.values.repeat(1, 2, 1)[:, :1]).answers(causal=False)
 
 
+@needs_bf16
+@pytest.mark.parametrize("last", [39, 41])
+def test_rows_that_end_elsewhere_than_the_queries_are_refused(last: int) -> None:
+    with pytest.raises(ValueError, match="ends where the queries do"):
+        Rows.of([40])._replace(ends=torch.tensor([0, last])).answers(causal=False)
+
+
+@needs_bf16
+def test_keys_of_another_kind_are_refused() -> None:
+    rows = Rows.of([40])
+    with pytest.raises(ValueError, match="of the queries' kind"):
+        rows._replace(keys=rows.keys.float(), values=rows.values.float()).answers(causal=False)
+
+
 @pytest.mark.parametrize(
     "queries",
     [torch.empty(3, 32), torch.empty(3, 24, dtype=BF16), torch.empty(3, 32, dtype=BF16, device="meta")],

@@ -2,7 +2,7 @@
 
    Each kernel does one item, a row or a head of one, and is compiled twice, because the library may run elsewhere than
    where it was compiled: for any processor, and for AVX2 with FMA. With AVX-512 none was faster: they wait for memory.
-   (products.c has its own instructions, and none for other processors.)
+   (products.c and prompts.c have their own instructions, and none for other processors.)
 */
 
 #include <math.h>
@@ -26,7 +26,8 @@
 
 extern int version __attribute__((visibility("protected"))); /* nobody else's of that name */
 
-void quantize(const float *from, int8_t *to, float *largest, int64_t count, int64_t size); /* rowwise.c */
+__attribute__((visibility("protected"))) void quantize(const float *from, int8_t *to, float *largest, int64_t count,
+                                                        int64_t size); /* of rowwise.c */
 
 typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));

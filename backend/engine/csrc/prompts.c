@@ -2,7 +2,8 @@
 
    By a matrix library it is three products, between which scores go to memory in sixteen bits and back: a third product
    gives what rounding took off. Here a few queries' scores stay in float32 and in the cache until they are weights, and
-   what a query does not see is not computed. Keys and values are laid out once for all queries that share them.
+   blocks of which a query sees nothing are not computed. Keys and values are laid out once for all queries that share
+   them.
 
    Called by engine/prompts.py. */
 
@@ -12,11 +13,11 @@ typedef struct {
     const uint16_t *queries;       /* (tokens, heads, size), those of each row after those of the row before */
     const uint16_t *keys, *values; /* a row's stand from held[row] on, `head_apart` and `slot_apart` */
     void *out;                     /* like queries */
-    char *scratch;                 /* keys and values laid out, and each thread's scores; see prompts.py */
+    char *scratch;                 /* keys laid out, values laid out, and the scores of each thread's GROUP */
     const int64_t *ends;           /* (rows + 1): where the rows' tokens end, and the first one's begin */
     const int64_t *held;           /* (rows), in numbers, as are the next two */
     int64_t head_apart, slot_apart, rows, heads, key_heads, size, threads;
-    int64_t slots; /* of the longest row, in BLOCKs */
+    int64_t slots;                 /* of the longest row, and as many more as fill its last BLOCK */
     float scale;
     int causal, out_is_16; /* whether a token sees those before it and itself, or all of its row */
 } Prompts;
