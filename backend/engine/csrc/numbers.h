@@ -18,6 +18,13 @@
 #define AVX2
 #endif
 
+/* What multiplies sixteen bits has instructions that compilers before gcc 10 do not know. `multiplies_halves`
+   (products.c) says whether this processor has them, too. */
+#if defined(__x86_64__) && __GNUC__ >= 10
+#include <immintrin.h>
+#define HALVES __attribute__((target("avx512f,avx512bw,avx512bf16")))
+#endif
+
 /* `name(const Arguments *, int64_t item)` in two versions, of which `version` (attention.c) is the number. */
 #define VERSIONS(name, Arguments)                                                             \
     static void name##_on_any(const Arguments *all, int64_t item) { name(all, item); }        \

@@ -26,10 +26,7 @@ typedef struct {
 #define GROUP 8    /* rows that are multiplied at once */
 #define AHEAD 2048 /* bytes that are fetched before they are needed; with twice or half as many it takes as long */
 
-#if defined(__x86_64__) && __GNUC__ >= 10
-#include <immintrin.h>
-
-#define HALVES __attribute__((target("avx512f,avx512bw,avx512bf16")))
+#ifdef HALVES
 #define BYTES __attribute__((target("avx512f,avx512bw,avx512vnni")))
 
 #define TIMES_HALVES(sum, row, weight) \

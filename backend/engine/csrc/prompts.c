@@ -25,11 +25,9 @@ typedef struct {
 #define BLOCK 32 /* slots, or numbers of a head, that are computed at once; as in engine/prompts.py */
 #define GROUP 8  /* queries that are answered at once; the same */
 
-#if defined(__x86_64__) && __GNUC__ >= 10
-#include <immintrin.h>
+#ifdef HALVES
 #include <omp.h>
 
-#define HALVES __attribute__((target("avx512f,avx512bw,avx512bf16")))
 #define UNROLLED _Pragma("GCC unroll 8")
 
 typedef uint32_t __attribute__((may_alias)) Pair; /* two numbers, whose products with two others are added up */
