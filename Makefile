@@ -44,7 +44,7 @@ proto: install ## The protobuf stubs, from proto/backend.proto
 
 .PHONY: demo
 demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE FORMAT=json|verbose_json|srt|vtt|lrc|txt
-	@$(PYTHON_BIN) -m demo $(DEMO_ARGS)
+	@$(PYTHON_BIN) -m devtools.transcribe $(DEMO_ARGS)
 
 .PHONY: run
 run: install ## The backend, in the foreground, at ADDR
@@ -64,29 +64,29 @@ format: install-dev ## Format the sources, and mend what lint can mend
 
 .PHONY: eval
 eval: install-dev ## Right words, right times: MANIFEST MODEL ALIGNER OPTIONS="name:value ..." QUANTIZATION=int8 BASELINE=1 NONSPEECH=0|1
-	@$(PYTHON_BIN) -m eval $(EVAL_ARGS)
+	@$(PYTHON_BIN) -m devtools.eval $(EVAL_ARGS)
 
 .PHONY: eval-aligner
 eval-aligner: install-dev ## The aligner alone against the package's own: MANIFEST ALIGNER
-	@$(PYTHON_BIN) -m eval.alignment $(call given,MANIFEST,manifest) $(call given,ALIGNER,aligner)
+	@$(PYTHON_BIN) -m devtools.eval.alignment $(call given,MANIFEST,manifest) $(call given,ALIGNER,aligner)
 
 .PHONY: bench
 bench: install-dev ## How fast, how large, beside today's way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST QUICK=1 LONG=1
-	@$(PYTHON_BIN) -m bench $(BENCH_ARGS)
+	@$(PYTHON_BIN) -m devtools.bench $(BENCH_ARGS)
 
 .PHONY: soak
 soak: install-dev ## What breaks such a server, each beside its goal: MINUTES STREAMS REQUESTS CANCELS KILLS ONLY SEED
-	@$(PYTHON_BIN) -m trials.soak $(SOAK_ARGS)
+	@$(PYTHON_BIN) -m devtools.stress.soak $(SOAK_ARGS)
 
 .PHONY: fuzz
 fuzz: install-dev ## Thousands of bad inputs through the running server: CASES SEED REPLAY=FILE BRIEF=1
-	@$(PYTHON_BIN) -m trials.fuzz $(FUZZ_ARGS)
+	@$(PYTHON_BIN) -m devtools.stress.fuzz $(FUZZ_ARGS)
 
 .PHONY: demo-models
 demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)
-	$(PYTHON_BIN) -m tools.demo_models.train tower --threads 2
-	for stage in asr asr-again asr-polish; do $(PYTHON_BIN) -m tools.demo_models.train $$stage || exit; done & asr=$$!; \
-	$(PYTHON_BIN) -m tools.demo_models.train aligner & aligner=$$!; \
+	$(PYTHON_BIN) -m devtools.demo_models.train tower --threads 2
+	for stage in asr asr-again asr-polish; do $(PYTHON_BIN) -m devtools.demo_models.train $$stage || exit; done & asr=$$!; \
+	$(PYTHON_BIN) -m devtools.demo_models.train aligner & aligner=$$!; \
 	trap 'kill $$asr $$aligner 2>/dev/null' INT TERM; \
 	wait $$asr; asr=$$?; wait $$aligner && exit $$asr
 	rm -rf test/models/asr test/models/aligner
@@ -95,12 +95,12 @@ demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 mi
 
 .PHONY: demo-models-eval
 demo-models-eval: install-dev ## How well the demo checkpoints hear, on recordings they never saw
-	$(PYTHON_BIN) -m tools.demo_models.evaluate
+	$(PYTHON_BIN) -m devtools.demo_models.evaluate
 
 .PHONY: recordings
 recordings: install-dev ## Make the recordings in test/audio and their manifest again (espeak-ng)
-	$(PYTHON_BIN) -m tools.demo_models.recordings
-	$(PYTHON_BIN) -m tools.demo_models.evalset
+	$(PYTHON_BIN) -m devtools.demo_models.recordings
+	$(PYTHON_BIN) -m devtools.demo_models.evalset
 
 .PHONY: clean
 clean: ## Remove what was built, except ./venv

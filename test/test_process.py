@@ -22,9 +22,9 @@ import pytest
 
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
-from trials.child import Child as Victim
-from trials.child import Failed
-from trials.plan import Fault, Plan, taking
+from devtools.stress.child import Child as Victim
+from devtools.stress.child import Failed
+from devtools.stress.plan import Fault, Plan, taking
 
 ROOT = Path(__file__).parent.parent
 
@@ -259,7 +259,7 @@ HUNG = """
 import os, threading
 from backend import server
 from backend.audio import guard
-from trials import victim
+from devtools.stress import victim
 def opened(path):
     print("opening", file=open(os.environ["SAYS"], "w"), flush=True)
     threading.Event().wait()

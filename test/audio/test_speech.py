@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from backend.audio import speech as detector
 from backend.audio.speech import Speech, SpeechRules, unknown
 from backend.audio.waveform import SAMPLE_RATE, Samples
-from eval.nonspeech import KINDS, sound
+from devtools.eval.nonspeech import KINDS, sound
 
 RULES = SpeechRules()
 

@@ -18,7 +18,7 @@ from backend.engine.resident import Resident
 from backend.engine.scheduler import Scheduler
 from backend.options import TranscribeOptions
 from backend.transcriber import Transcriber, Transcript
-from eval.nonspeech import KINDS, sound
+from devtools.eval.nonspeech import KINDS, sound
 
 TIMES = TranscribeOptions(times=True, words=True)
 

@@ -1,0 +1,105 @@
+"""The sizes of the published checkpoints, and the config.json that describes a checkpoint of such a size.
+
+The sizes are those of Qwen3-ASR 0.6B and 1.7B and of Qwen3-ForcedAligner-0.6B; what is the same in every checkpoint
+is read from the demo's config.json.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO_MODEL = ROOT / "test/models/asr"
+DEMO_ALIGNER = ROOT / "test/models/aligner"
+VOCABULARY = 151_936  # rows of the embedding; the tokenizer has fewer tokens, as the real one has
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`classes`: of an aligner's head, 0 for a recogniser, whose head is its embedding."""
+
+    name: str
+    encoder_layers: int
+    encoder_width: int
+    encoder_heads: int
+    encoder_ffn: int
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    classes: int = 0
+    convolution: int = 480  # channels of the encoder's convolutions
+
+    @property
+    def is_aligner(self) -> bool:
+        return self.classes > 0
+
+    @property
+    def decoded_parameters(self) -> int:
+        """Weights that each decoded token reads: the linear layers of the text model, and the head."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.ffn) + self.hidden * VOCABULARY
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("0.6b", 18, 896, 14, 3584, 28, 1024, 16, 8, 128, 3072),
+        Shape("1.7b", 24, 1024, 16, 4096, 28, 2048, 16, 8, 128, 6144),
+        Shape("aligner", 24, 1024, 16, 4096, 28, 1024, 16, 8, 128, 3072, classes=5000),
+        # for tests: everything small but the vocabulary, whose last ids the package expects
+        Shape("tiny", 1, 64, 4, 128, 2, 128, 4, 2, 32, 256, convolution=16),
+        Shape("tiny-aligner", 1, 64, 4, 128, 2, 128, 4, 2, 32, 256, classes=300, convolution=16),
+    )
+}
+
+
+def config(shape: Shape, ids: dict[str, int]) -> dict[str, Any]:
+    """The config.json of a checkpoint of `shape` whose special tokens have these `ids`."""
+    keys: dict[str, Any] = json.loads(
+        (DEMO_ALIGNER if shape.is_aligner else DEMO_MODEL).joinpath("config.json").read_text()
+    )
+    thinker = keys["thinker_config"]
+    thinker["audio_config"] |= {
+        "encoder_layers": shape.encoder_layers,
+        "num_hidden_layers": shape.encoder_layers,
+        "d_model": shape.encoder_width,
+        "encoder_attention_heads": shape.encoder_heads,
+        "encoder_ffn_dim": shape.encoder_ffn,
+        "downsample_hidden_size": shape.convolution,
+        "output_dim": shape.hidden,
+    }
+    side = shape.head_dim // 2 * 20 // 64  # of the 64 waves of the real heads, 24, 20 and 20
+    thinker["text_config"] |= {
+        "vocab_size": VOCABULARY,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.ffn,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": 65_536,
+        "rope_scaling": {
+            "rope_type": "default",
+            "interleaved": True,
+            "mrope_section": [shape.head_dim // 2 - 2 * side, side, side],
+        },
+    }
+    thinker |= {
+        "audio_token_id": ids["<|audio_pad|>"],
+        "audio_start_token_id": ids["<|audio_start|>"],
+        "audio_end_token_id": ids["<|audio_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+        "user_token_id": ids["user"],
+        "dtype": "bfloat16",
+    }
+    keys["dtype"] = "bfloat16"
+    if shape.is_aligner:
+        thinker["classify_num"] = shape.classes
+        keys |= {"timestamp_token_id": ids["<timestamp>"], "timestamp_segment_time": 80}
+    return keys

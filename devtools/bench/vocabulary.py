@@ -1,0 +1,88 @@
+"""A tokenizer with the real one's size and special ids, and the words that a bench checkpoint says.
+
+The package ends an answer at two ids that stand in its code, so these tokens have the ids they have in the released
+tokenizer; with them its other special tokens do. Everything else is made up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from devtools.bench.shapes import DEMO_MODEL
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer  # type: ignore[import-untyped]
+
+SPECIAL = {
+    "<|endoftext|>": 151_643,
+    "<|im_start|>": 151_644,
+    "<|im_end|>": 151_645,
+    "<|audio_start|>": 151_669,
+    "<|audio_end|>": 151_670,
+    "<|audio_pad|>": 151_676,
+}
+NOT_SPECIAL = {"<asr_text>": 151_704, "<timestamp>": 151_705}  # decoding must keep <asr_text>: it ends the language
+_PROTOCOL = ("system", "user", "assistant", "language", " None", " English", " Chinese")
+_SYLLABLES = ["".join(pair) for pair in itertools.product("bdfghjklmnprstvz", "aeio")]
+# 4096 words, each of them one token, as most words of a real transcript are
+WORDS = tuple(f" {first}{second}" for first, second in itertools.product(_SYLLABLES, repeat=2))
+_NEWLINE = "\u010a"  # how a byte-level vocabulary writes the byte 10
+
+
+def make_core() -> Tokenizer:
+    """The tokenizer's model: bytes, the words, and entries without a meaning up to the special ids."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    demo = Tokenizer.from_file(str(DEMO_MODEL / "tokenizer.json"))
+    learned = Tokenizer(models.BPE())
+    learned.pre_tokenizer = demo.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=16_384, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    learned.train_from_iterator([*_PROTOCOL, *WORDS], trainer)
+    model = json.loads(learned.to_str())["model"]
+    vocabulary: dict[str, int] = dict(model["vocab"])
+    named = {token_id: token for token, token_id in (SPECIAL | NOT_SPECIAL).items()}
+    for token_id in range(len(vocabulary), max(named) + 1):
+        vocabulary[named.get(token_id, f"<|nothing-{token_id}|>")] = token_id
+    merges = [tuple(merge) for merge in model["merges"]]
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    core.pre_tokenizer, core.decoder = demo.pre_tokenizer, decoders.ByteLevel()
+    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    core.add_tokens([AddedToken(token, special=False, normalized=False) for token in NOT_SPECIAL])
+    return core
+
+
+def chain(core: Tokenizer, words: int) -> list[int]:
+    """What a checkpoint says, as ids: the newline that ends the prompt, the language, so many words, the end."""
+    if not 0 < words <= len(WORDS):
+        raise ValueError(f"a chain has 1 to {len(WORDS)} words, not {words}")
+    said = [
+        _NEWLINE,
+        "language",
+        "\u0120English",
+        "<asr_text>",
+        *(word.replace(" ", "\u0120") for word in WORDS[:words]),
+    ]
+    ids = [core.token_to_id(token) for token in (*said, "<|im_end|>")]
+    assert None not in ids
+    return ids
+
+
+def text_of(words: int) -> str:
+    """The transcript of a checkpoint that says so many words."""
+    return "".join(WORDS[:words]).strip()
+
+
+def ids_by_name(core: Tokenizer) -> dict[str, int]:
+    return {token: core.token_to_id(token) for token in (*SPECIAL, *NOT_SPECIAL, "user")}
+
+
+def save(core: Tokenizer, folder: Path) -> None:
+    """The tokenizer's files, as transformers writes them."""
+    from devtools.demo_models.checkpoint import as_qwen
+
+    as_qwen(core).save_pretrained(folder)

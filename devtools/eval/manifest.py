@@ -1,0 +1,125 @@
+"""The manifest: JSON lines, one recording each, with the truth about it.
+
+    {"audio": "talk.mp3", "text": "Hello world.", "language": "en", "words": [["Hello", 0.2, 0.6], ["world", 0.7, 1.1]]}
+
+`audio` is a path, relative to the manifest; `text` is empty where nobody speaks, and `language` with it; `words` (start
+and end in seconds) and `id` (default: the path without its ending) may be left out. What is wrong is an error that
+names the line and the remedy; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.errors import UnsupportedLanguage
+from backend.languages import NAMES, code_of
+from devtools.eval.answers import Word
+from devtools.eval.spelling import plain
+
+KEYS = ("audio", "text", "language", "words", "id")
+
+
+class ManifestError(Exception):
+    """The manifest cannot be used; the message says which line, why, and what to do."""
+
+    def __init__(self, path: Path, line: int | None, problem: str) -> None:
+        super().__init__(f"MANIFEST: {path}{f', line {line}' if line else ''}: {problem}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recording and its truth. `language` is a code, "" where nobody speaks; `words` may be empty: times unknown."""
+
+    id: str
+    audio: Path
+    text: str
+    language: str
+    words: tuple[Word, ...] = ()
+
+    @property
+    def is_speech(self) -> bool:
+        return bool(plain(self.text))
+
+
+def read(path: Path) -> list[Entry]:
+    """The entries in their order, at least one, their ids unique. Raises ManifestError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(path, None, f"cannot be read as UTF-8 text ({error}); give a file of JSON lines") from error
+    entries: dict[str, Entry] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = _entry(line, path.parent)
+            if entry.id in entries:
+                raise ValueError(f'the id "{entry.id}" is there already; give each recording an "id" of its own')
+        except ValueError as error:
+            raise ManifestError(path, number, str(error)) from error
+        entries[entry.id] = entry
+    if not entries:
+        raise ManifestError(path, None, "it holds no recordings; write one JSON object on each line")
+    return list(entries.values())
+
+
+def _entry(line: str, folder: Path) -> Entry:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"this is not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(fields, dict):
+        raise ValueError("a line must be a JSON object")
+    unknown = [key for key in fields if key not in KEYS]
+    if unknown:
+        raise ValueError(f'the key "{unknown[0]}" is not known; known keys: {", ".join(KEYS)}')
+    name, text = _string(fields, "audio"), _string(fields, "text")
+    audio = (folder / name).resolve()
+    if not audio.is_file():
+        raise ValueError(f'there is no file {audio}; "audio" counts from the manifest\'s folder')
+    entry_id = _string(fields, "id") if "id" in fields else Path(name).with_suffix("").as_posix()
+    return Entry(entry_id, audio, text, _language(fields, text), _words(fields.get("words", [])))
+
+
+def _string(fields: dict[str, Any], key: str) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str):
+        raise ValueError(f'"{key}" must be there and be a string')
+    if not value and key in ("audio", "id"):
+        raise ValueError(f'"{key}" must not be empty')
+    return value
+
+
+def _language(fields: dict[str, Any], text: str) -> str:
+    try:
+        language = code_of(_string(fields, "language")) or ""
+    except UnsupportedLanguage as error:
+        raise ValueError(f'"language" must be one of {", ".join(NAMES)}, or empty where nobody speaks') from error
+    if bool(language) != bool(plain(text)):
+        raise ValueError('"text" and "language" must both be given, or both be empty where nobody speaks')
+    return language
+
+
+def _words(value: Any) -> tuple[Word, ...]:
+    if not isinstance(value, list):
+        raise ValueError('"words" must be a list of [text, start in seconds, end in seconds]')
+    words = tuple(_word(item) for item in value)
+    for earlier, later in itertools.pairwise(words):
+        if later.start_s < earlier.start_s:
+            raise ValueError(f'"words" must be in order of their starts; "{later.text}" is not')
+    return words
+
+
+def _word(item: Any) -> Word:
+    match item:
+        case [str(text), int() | float() as start, int() | float() as end] if not (
+            isinstance(start, bool) or isinstance(end, bool)
+        ):
+            if math.isfinite(start) and math.isfinite(end) and 0 <= start <= end:
+                return Word(text, float(start), float(end))
+    raise ValueError(f'"words": {json.dumps(item, ensure_ascii=False)} is not [text, start, end] with 0 ≤ start ≤ end')

@@ -1,0 +1,153 @@
+"""The views of a report: page, table, JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from devtools.eval import lanes, page, table
+from devtools.eval.marking import Piece, marked
+from devtools.eval.report import OURS, PACKAGE, Report, as_json
+
+VOID = {"meta"}
+
+
+class Outline(HTMLParser):
+    """What a browser would make of the page: its texts, its attributes, whether its tags are closed in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_the_page_is_well_formed_and_loads_nothing(report: Report) -> None:
+    written = page.html(report)
+    outline = Outline(written)
+    assert outline.open == []
+    assert not re.search(r"https?:|url\(|@import|\bimport\b", written)
+    assert {name for _, name, _ in outline.attributes}.isdisjoint({"src", "href", "srcset", "onload", "onclick"})
+
+
+def test_every_word_is_on_the_page_with_its_times_and_its_error(report: Report) -> None:
+    outline = Outline(page.html(report))
+    for recording in report.recordings:
+        for words in (recording.entry.words, *(s.answer.words for s in recording.scored.values())):
+            for word in words:
+                assert word.text in outline.texts
+    tips = [value for _, name, value in outline.attributes if name == "data-tip"]
+    assert "truth: wide\n0.700 s to 0.900 s\nstart +0 ms, end +0 ms" not in tips  # the truth has no error
+    assert "truth: wide\n0.700 s to 0.900 s" in tips
+    assert "backend: world.\n1.000 s to 1.480 s\nstart +0 ms, end -20 ms" in tips
+    assert "package: Hello\n0.400 s to 0.400 s\nstart +200 ms, end -200 ms" in tips
+    assert "backend: 三<b>&\n0.500 s to 0.900 s\nmatches no word of the truth" in tips
+
+
+def test_what_comes_from_outside_is_text_and_never_markup(report: Report) -> None:
+    written = page.html(report)
+    assert written.count("<script>") == 1  # our own, and not the recording's name
+    assert "<b>" not in written
+    assert "<broke>" not in written
+    assert "<three>" not in written
+    texts = "".join(Outline(written).texts)
+    for text in ("bad <script>", "三<b>&", 'RuntimeError: "tensor" <broke>', "a set of <three>"):
+        assert text in texts
+
+
+def test_a_misplaced_and_a_wrong_word_are_marked_in_their_lanes(report: Report) -> None:
+    good, bad, _ = report.recordings
+    assert [p.state for p in lanes.lanes_of(good)[PACKAGE]] == ["off", ""]
+    assert [p.state for p in lanes.lanes_of(bad)[OURS]] == ["", "wrong"]
+    assert lanes.lanes_of(bad).keys() == {"truth", OURS}  # the package failed
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.0, 0), (3.0, 1), (15.0, 1), (15.1, 2), (180.2, 13)])
+def test_long_recordings_are_drawn_in_rows_of_at_most_15_s(seconds: float, count: int) -> None:
+    rows = lanes.rows(seconds)
+    assert len(rows) == count
+    assert all(row.end_s - row.start_s <= 15.0 for row in rows)
+    assert sum(row.end_s - row.start_s for row in rows) == pytest.approx(seconds)
+
+
+def test_a_page_without_words_baseline_and_speech_is_still_a_page(report: Report) -> None:
+    ours = report.systems[OURS]
+    silent = tuple(replace(r, scored={OURS: r.scored[OURS]}) for r in report.recordings if not r.entry.is_speech)
+    alone = replace(report, recordings=silent, systems={OURS: replace(ours, probes=())})
+    written = page.html(alone)
+    assert Outline(written).open == []
+    assert "package" not in "".join(Outline(written[: written.index("<style>")]).texts)
+    assert 'class="curve' not in written
+
+
+@pytest.mark.parametrize(
+    ("truth", "heard", "language", "pieces"),
+    [
+        ("Open the door.", "open the door", "en", [("right", "open"), ("right", "the"), ("right", "door")]),
+        ("Open the door.", "Open a door - now.", "en",
+         [("right", "Open"), ("wrong", "a"), ("right", "door"), ("right", "-"), ("extra", "now.")]),
+        ("Open the door.", "Open", "en", [("right", "Open"), ("missing", "the"), ("missing", "door.")]),
+        ("Open the door.", "the door", "en", [("missing", "Open"), ("right", "the"), ("right", "door")]),
+        ("", "you", "", [("extra", "you")]),
+        ("Stop.", "", "en", [("missing", "Stop.")]),
+        ("一二。", "一三。", "zh", [("right", "一"), ("wrong", "三"), ("right", "。")]),
+    ],
+)  # fmt: skip
+def test_a_transcription_is_marked_word_by_word(
+    truth: str, heard: str, language: str, pieces: list[tuple[str, str]]
+) -> None:
+    found = marked(truth, heard, language)
+    assert [(piece.kind, piece.text) for piece in found] == pieces
+    assert all(piece.wanted for piece in found if piece.kind == "wrong")
+
+
+def test_a_wrong_word_says_what_it_should_be() -> None:
+    assert marked("red door", "green door", "en")[0] == Piece("wrong", "green", "red")
+
+
+def test_the_table_is_aligned_and_has_a_dash_for_what_was_not_measured(report: Report) -> None:
+    printed = table.terminal(report)
+    lines = printed.splitlines()
+    start = next(i for i, line in enumerate(lines) if "WER %" in line)
+    head, english = lines[start], lines[start + 1 : start + 4]
+    end = head.index("WER %") + len("WER %")
+    assert [line[:end].split()[-1] for line in english] == ["0.00", "33.33", "0.00"]
+    assert english[2].split()[0] == "ratio"
+    nobody = next(line for line in lines if line.startswith("no speech"))
+    assert nobody.split()[4:6] == ["0", "-"]
+    assert "backend: peak memory 512 MiB; 0 of 8 transcriptions of non-speech invented a text" in printed
+    assert "package: peak memory -; 4 of 8 transcriptions of non-speech invented a text; from siren (4)" in printed
+    assert 'failed: package: RuntimeError: "tensor" <broke> (bad <script>)' in printed
+
+
+def test_columns_count_east_asian_characters_as_two() -> None:
+    assert table.aligned([["一", "1"], ["abc", "22"]]) == "一    1\nabc  22"
+
+
+def test_the_json_holds_every_answer_and_reads_back(report: Report) -> None:
+    found = json.loads(json.dumps(as_json(report)))
+    assert found["systems"][PACKAGE]["figures"]["Chinese"]["failures"] == 1
+    assert found["systems"][PACKAGE]["peak_bytes"] is None
+    good = next(r for r in found["recordings"] if r["id"] == "good")
+    assert good["words"][0] == ["Hello", 0.2, 0.6]
+    assert good["systems"][OURS]["words"][2] == ["world.", 1.0, 1.48]
+    assert good["systems"][OURS]["score"]["words"] == {"errors": 0, "units": 3}
+    invented = [p for p in found["systems"][PACKAGE]["nonspeech"] if p["text"]]
+    assert len(invented) == 4
