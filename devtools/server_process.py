@@ -1,7 +1,7 @@
 """A backend as a child process, started and stopped as the gateway does it.
 
-A free port of the loopback, stdin closed, a process group of its own, stderr in a file. `with ServerProcess() as server:`
-is up: Health has answered. Leaving the block leaves no process behind, whatever the server does.
+A free port of the loopback, stdin closed, a process group of its own, stderr in a file. Inside
+`with ServerProcess() as server:` Health has answered; leaving the block leaves no process behind.
 """
 
 from __future__ import annotations
