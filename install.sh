@@ -90,7 +90,7 @@ write_stubs() {
   "$venv/bin/python" -c 'import backend.wire.backend_pb2_grpc' # stubs and libraries that do not fit each other fail here
 }
 
-csrc=backend/engine/csrc
+csrc=backend/engine/ops/csrc
 
 compile_one() { # a source of that name, which will know the digest of all of them
   "${cc[@]}" -O3 -fopenmp -fPIC -fno-math-errno -fno-trapping-math -Wno-psabi -DSOURCE="\"$2\"" -c -o "$csrc/$1.o" "$csrc/$1.c"
@@ -112,12 +112,12 @@ print(next(path for place in ("torch/lib", "torch.libs") for path in torch.paren
     say "this torch has no GNU OpenMP, so a CPU computes up to a third slower"
     return 1
   }
-  digest="$("$venv/bin/python" -c 'from backend.engine.native import digest; print(digest())')" || die "torch cannot be imported"
+  digest="$("$venv/bin/python" -c 'from backend.engine.ops.native import digest; print(digest())')" || die "torch cannot be imported"
   # Not in one step, which would link the compiler's own OpenMP as well.
-  if compile_one attention "$digest" && compile_one products "$digest" && compile_one prompts "$digest" &&
+  if compile_one attention "$digest" && compile_one gemv "$digest" && compile_one prefill_attention "$digest" &&
     compile_one rowwise "$digest" &&
-    "${cc[@]}" -shared -o "$library.new" "$csrc"/{attention,products,prompts,rowwise}.o "$openmp" && mv -f "$library.new" "$library" &&
-    "$venv/bin/python" -c 'import sys; from backend.engine import native; sys.exit(native.library is None)'; then
+    "${cc[@]}" -shared -o "$library.new" "$csrc"/{attention,gemv,prefill_attention,rowwise}.o "$openmp" && mv -f "$library.new" "$library" &&
+    "$venv/bin/python" -c 'import sys; from backend.engine.ops import native; sys.exit(native.library is None)'; then
     rm -f "$csrc"/*.o
     return 0
   fi

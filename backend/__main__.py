@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import signal
 
-from backend import parent
+from backend.process import parent_watch
 
 # Before the imports below, which take their time: a parent that has gone, or wants this process to go.
-parent.watch(os.environ)
+parent_watch.watch(os.environ)
 for _number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(_number, lambda *_: os._exit(0))  # until server.py has something to end
 
 import argparse  # noqa: E402
 import logging  # noqa: E402
 
-from backend import log  # noqa: E402
+from backend.process import log  # noqa: E402
 from backend.server import run  # noqa: E402
 
 

@@ -197,7 +197,7 @@ class StallSecondsRefused(Fatal):
 
 
 class EngineDead(Fatal):
-    """`cause`: one of the fixed ones of engine/scheduler and server."""
+    """`cause`: one of the fixed ones of serving/scheduler and server."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"the engine cannot go on: {cause}; the backend has to be started again")

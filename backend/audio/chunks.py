@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.audio.speech import Speech
+from backend.audio.vad import Speech
 from backend.audio.waveform import SAMPLE_RATE, Chunk, Samples
 
 _HOP = SAMPLE_RATE // 100  # loudness is known every 10 ms

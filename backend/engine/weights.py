@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from backend.engine.device import Placement
+from backend.engine.ops.device import Placement
 from backend.errors import CheckpointRefused, named
 
 _INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"

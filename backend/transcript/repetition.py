@@ -1,6 +1,6 @@
 """A passage whose end is one phrase over and over: the last resort is to say the phrase once.
 
-Only for what the engine has stopped in a loop of tokens (engine/loops.py): "10 000 000" repeats itself, too.
+Only for what the engine has stopped in a loop of tokens (loop_detection.py): "10 000 000" repeats itself, too.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from backend.options import (
     sanitized_prompt,
     with_knobs,
 )
-from backend.transcriber import Transcript
+from backend.pipeline.transcriber import Transcript
 from backend.transcript.segments import Segment
 from backend.wire import backend_pb2 as pb
 

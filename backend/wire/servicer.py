@@ -13,17 +13,17 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
-from backend.account import Account, current
-from backend.admission import Admission
-from backend.audio.guard import Guard
-from backend.engine.resident import Resident
-from backend.engine.scheduler import Scheduler
+from backend.audio.decoding.pool import Guard
 from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
-from backend.transcriber import Transcriber, aside
+from backend.pipeline.admission import Admission
+from backend.pipeline.transcriber import Transcriber, aside
+from backend.process.request_stats import Account, current
+from backend.serving.resident import Resident
+from backend.serving.scheduler import Scheduler
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 from backend.wire import messages
-from backend.wire.guard import check_identity
+from backend.wire.auth import check_identity
 from backend.wire.status import refuse
 
 _log = logging.getLogger(__name__)
@@ -144,5 +144,5 @@ class BackendServicer(rpc.BackendServicer):
 
 
 def _account() -> Account:
-    """This call's, opened by wire/accounting.py."""
+    """This call's, opened by wire/request_log.py."""
     return current() or Account()

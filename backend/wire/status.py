@@ -12,7 +12,7 @@ import grpc
 from grpc import StatusCode
 
 from backend import errors
-from backend.account import current
+from backend.process.request_stats import current
 
 STATUS: dict[type[errors.AsrError], StatusCode] = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,

@@ -83,7 +83,7 @@ class Engine:
 
     def without_compiled(self) -> dict[str, Any]:
         """What is loaded from now on computes as where install.sh finds no compiler."""
-        from backend.engine import native
+        from backend.engine.ops import native
 
         if native.library is None:
             raise RuntimeError("install.sh found no C compiler, so there is nothing to do without")
@@ -98,7 +98,7 @@ class Engine:
         named = [f"forced_aligner:{aligner}"] if aligner else []
         options = load_options(pb.ModelOptions(Model=model, DType=dtype, Quantization=quantization, Options=named))
         began = time.monotonic()
-        from backend.engine.loading import CheckpointLoader
+        from backend.engine.loader import CheckpointLoader
 
         loader = CheckpointLoader()
         self._recognizers.append(loader.load_recognizer(options))
@@ -108,7 +108,7 @@ class Engine:
 
     def recognize(self, audio: str, tokens: int, rows: int = 1) -> dict[str, Any]:
         """The last loaded recogniser on so many copies of a recording, of which none may say more than `tokens`."""
-        from backend.engine.recognizer import Utterance
+        from backend.serving.protocols import Utterance
 
         utterances = [Utterance(self._samples(audio), None, "", tokens)] * rows
         began = time.monotonic()
@@ -116,7 +116,7 @@ class Engine:
         return {"took_s": time.monotonic() - began, "text": heard[0].text, "finished": heard[0].finished}
 
     def align(self, audio: str, text: str) -> dict[str, Any]:
-        from backend.engine.recognizer import Passage
+        from backend.serving.protocols import Passage
 
         passage = Passage(self._samples(audio), text, "en")
         began = time.monotonic()
@@ -155,7 +155,7 @@ class Engine:
 
     def _samples(self, audio: str) -> Any:
         if audio not in self._waveforms:
-            from backend.audio.decode import decode
+            from backend.audio.decoding.decode import decode
 
             self._waveforms[audio] = decode(audio, max_seconds=3600.0).samples
         return self._waveforms[audio]

@@ -15,7 +15,7 @@ from qwen_asr.core.transformers_backend import (
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, Qwen2TokenizerFast, WhisperFeatureExtractor
 
-from backend.engine.windows import use_windows
+from backend.engine.model.windowed_attention import use_windows
 from devtools.demo_models.vocabulary import CHINESE, ENGLISH, NAMES
 
 Kind = Literal["asr", "aligner"]

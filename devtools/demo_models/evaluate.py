@@ -20,12 +20,12 @@ import jiwer
 import numpy as np
 import soundfile
 
-from backend.audio.guard import Guard
-from backend.engine.loading import CheckpointLoader
-from backend.engine.resident import Resident
-from backend.engine.scheduler import Scheduler
+from backend.audio.decoding.pool import Guard
+from backend.engine.loader import CheckpointLoader
 from backend.options import LoadOptions, TranscribeOptions
-from backend.transcriber import Transcriber, Transcript
+from backend.pipeline.transcriber import Transcriber, Transcript
+from backend.serving.resident import Resident
+from backend.serving.scheduler import Scheduler
 from devtools.demo_models.speech import SAMPLE_RATE, ClipBank, Recording, compose, compose_silence
 
 BANKS = Path("build/speech")

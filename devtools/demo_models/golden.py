@@ -11,9 +11,9 @@ from pathlib import Path
 
 import soundfile
 
-from backend.engine.loading import CheckpointLoader
-from backend.engine.recognizer import Passage
+from backend.engine.loader import CheckpointLoader
 from backend.options import LoadOptions
+from backend.serving.protocols import Passage
 from backend.transcript.segments import SegmentRules, merge
 from backend.transcript.words import place
 

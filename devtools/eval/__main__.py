@@ -16,7 +16,7 @@ from pathlib import Path
 
 import soundfile
 
-from backend.audio.decode import decode
+from backend.audio.decoding.decode import decode
 from backend.errors import UndecodableAudio
 from backend.wire.backend_pb2 import ModelOptions
 from devtools.eval import baseline, manifest, nonspeech, ours, page, table

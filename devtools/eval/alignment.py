@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.audio.decode import decode
+from backend.audio.decoding.decode import decode
 from backend.errors import AsrError
 from backend.languages import ALIGNABLE, NAMES
 from devtools.eval import manifest, passages, table
@@ -104,7 +104,7 @@ def read(path: Path) -> list[tuple[Entry, NDArray[np.float32]]]:
 
 def load_ours(aligner: str) -> Any:
     """The backend's aligner. Raises LoadRefused."""
-    from backend.engine.loading import CheckpointLoader
+    from backend.engine.loader import CheckpointLoader
     from backend.options import LoadOptions
 
     return CheckpointLoader().load_aligner(LoadOptions(model=aligner, forced_aligner=aligner, dtype="float32"))
@@ -118,7 +118,7 @@ def load_package(aligner: str) -> Any:
 
 
 def ours_of(aligner: Any) -> Align:
-    from backend.engine.recognizer import Passage
+    from backend.serving.protocols import Passage
 
     def align(samples: NDArray[np.float32], text: str, language: str) -> list[Word]:
         (units,) = aligner.align([Passage(samples, text, language)])

@@ -92,7 +92,7 @@ def loaded(model: str, aligner: str) -> Any:
     import torch
     from qwen_asr import Qwen3ASRModel
 
-    from backend.engine import device
+    from backend.engine.ops import device
     from backend.options import LoadOptions
 
     placement = device.choose(LoadOptions(model=model))
@@ -112,7 +112,7 @@ def end_as_configured(model: Any) -> None:
 
 def answer(package: Any, job: Job) -> Answer:
     """Reading the file is within the time, as it is within the backend's."""
-    from backend.audio.decode import decode
+    from backend.audio.decoding.decode import decode
 
     began = time.monotonic()
     try:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
-from backend.engine.recognizer import AlignedUnit, Passage, Recognition, Token, Utterance
 from backend.errors import LoadRefused
 from backend.options import LoadOptions
+from backend.serving.protocols import AlignedUnit, Passage, Recognition, Token, Utterance
 from devtools.stress.plan import Fault, Kind, Plan
 from devtools.stress.sounds import is_marked, text_of
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 
-from backend import parent
+from backend.process import parent_watch
 
-parent.watch(os.environ)
+parent_watch.watch(os.environ)
 
 import argparse  # noqa: E402
 import gc  # noqa: E402
 import logging  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
-from backend import log  # noqa: E402
-from backend.admission import Admission  # noqa: E402
+from backend.pipeline.admission import Admission  # noqa: E402
+from backend.process import log  # noqa: E402
 from backend.server import run  # noqa: E402
 from devtools.stress.fakes import PlannedLoader  # noqa: E402
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from backend.audio.chunks import halves, split
-from backend.audio.speech import Speech, unknown
+from backend.audio.vad import Speech, unknown
 from backend.audio.waveform import SAMPLE_RATE, Chunk
 
 seeded = settings(derandomize=True, deadline=None, max_examples=60)

@@ -14,15 +14,15 @@ import pytest
 import soundfile
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from backend.engine import native
-from backend.engine.checkpoint import Checkpoint
-from backend.engine.decoder import Decoder
-from backend.engine.device import choose
-from backend.engine.graphs import Run
-from backend.engine.loading import CheckpointLoader
-from backend.engine.qwen import load
-from backend.engine.recognizer import Utterance
+from backend.checkpoint.find import Checkpoint
+from backend.engine.loader import CheckpointLoader
+from backend.engine.model.cuda_graphs import Run
+from backend.engine.model.decoder import Decoder
+from backend.engine.model.recognizer import load
+from backend.engine.ops import native
+from backend.engine.ops.device import choose
 from backend.options import LoadOptions
+from backend.serving.protocols import Utterance
 
 
 @pytest.fixture(scope="session")

@@ -17,14 +17,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from backend.audio.guard import Guard
-from backend.engine.loading import CheckpointLoader
-from backend.engine.package import Qwen3ASRForConditionalGeneration
-from backend.engine.resident import Resident
-from backend.engine.scheduler import Scheduler
+from backend.audio.decoding.pool import Guard
+from backend.engine.loader import CheckpointLoader
+from backend.engine.model.qwen_package import Qwen3ASRForConditionalGeneration
 from backend.errors import CheckpointRefused
 from backend.options import LoadOptions, TranscribeOptions
-from backend.transcriber import Transcriber
+from backend.pipeline.transcriber import Transcriber
+from backend.serving.resident import Resident
+from backend.serving.scheduler import Scheduler
 
 connections: list[object] = []
 watched: list[bool] = [False]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from backend.engine.loading import CheckpointLoader
-from backend.engine.recognizer import Passage, Utterance
-from backend.engine.resident import Equipped, Resident
+from backend.engine.loader import CheckpointLoader
+from backend.serving.protocols import Passage, Utterance
+from backend.serving.resident import Equipped, Resident
 
 
 def utterance(samples: np.ndarray, *, language: str | None = None, prompt: str = "", budget: int = 200) -> Utterance:
@@ -32,7 +32,7 @@ def test_a_cpu_reads_no_more_at_once_than_its_heap_holds(recognizer, aligner) ->
 
 def test_the_mel_is_computed_where_it_is_asked_for(recognizer, demo, monkeypatch) -> None:
     """The package hands the device on to the feature extractor; on `meta` there is nothing to bring back."""
-    monkeypatch.setattr("backend.engine.qwen.mel_device", lambda _: "meta")
+    monkeypatch.setattr("backend.engine.model.recognizer.mel_device", lambda _: "meta")
     with pytest.raises(NotImplementedError, match="meta"):
         recognizer.recognize([utterance(demo[0])])
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 MAKE = """
 import json, sys, torch
-from backend.engine.package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
+from backend.engine.model.qwen_package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
 from transformers.modeling_utils import no_init_weights
 folder, layers = sys.argv[1], int(sys.argv[2])
 keys = json.load(open(folder + "/config.json"))
@@ -45,8 +45,8 @@ open(folder + "/generation_config.json", "w").write(ends)
 
 MEASURE = """
 import asyncio, json, re, sys
-from backend.engine.loading import CheckpointLoader
-from backend.engine.resident import Resident
+from backend.engine.loader import CheckpointLoader
+from backend.serving.resident import Resident
 from backend.options import LoadOptions
 
 def memory(key):

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from backend.engine import linear
-from backend.engine.checkpoint import Checkpoint
-from backend.engine.device import Placement
-from backend.engine.linear import stacked, strip
-from backend.engine.qwen import QwenRecognizer, load
+from backend.checkpoint.find import Checkpoint
+from backend.engine.model.recognizer import QwenRecognizer, load
+from backend.engine.ops import linear
+from backend.engine.ops.device import Placement
+from backend.engine.ops.linear import stacked, strip
 from backend.errors import CheckpointRefused
 
 CPU = torch.device("cpu")

@@ -12,13 +12,13 @@ import torch
 from qwen_asr import Qwen3ASRModel
 from safetensors import safe_open
 
-from backend.engine.loading import CheckpointLoader
-from backend.engine.qwen import QwenRecognizer
-from backend.engine.recognizer import Passage, Utterance
-from backend.engine.resident import Resident
-from backend.engine.scheduler import Scheduler
+from backend.engine.loader import CheckpointLoader
+from backend.engine.model.recognizer import QwenRecognizer
 from backend.options import LoadOptions, TranscribeOptions
-from backend.transcriber import Transcriber
+from backend.pipeline.transcriber import Transcriber
+from backend.serving.protocols import Passage, Utterance
+from backend.serving.resident import Resident
+from backend.serving.scheduler import Scheduler
 from devtools.bench import checkpoints, clips, vocabulary
 from devtools.bench.shapes import SHAPES
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from backend.engine import native
-from backend.engine.kernels import TORCH
+from backend.engine.ops import native
+from backend.engine.ops.torch_ops import TORCH
 from devtools.bench import clips, memory
 from devtools.bench.__main__ import MEASURES, parse
 from devtools.bench.child import OURS, TODAY, Failed

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from backend.audio.decode import decode
-from backend.engine.recognizer import Passage, Utterance, recognize
+from backend.audio.decoding.decode import decode
 from backend.errors import LoadRefused
 from backend.options import LoadOptions
+from backend.serving.protocols import Passage, Utterance, recognize
 from backend.wire import backend_pb2 as pb
 from devtools.stress.asking import faults_of, own_sound
 from devtools.stress.fakes import HashRecognizer, PlannedLoader, ShareAligner

@@ -1,0 +1,132 @@
+"""Prometheus metrics on the loopback, for whoever switches them on with QWEN_ASR_METRICS.
+
+Rules: nothing is counted here. What the requests' ledger, the scheduler and the resident model know in any case is read
+at each scrape, in the listener's own threads, so metrics cost a request nothing. Only the loopback is listened on:
+there is no token, and a thread for every connection. README.md lists every name, and a test compares.
+
+Imported only when they are switched on, because prometheus_client is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
+from socketserver import BaseServer
+from typing import Any, get_args
+
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, StateSetMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from backend.errors import CannotListen, MetricsAddressRefused
+from backend.process.request_stats import Ledger
+from backend.serving.resident import AlignerState, Resident
+from backend.serving.scheduler import Scheduler
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # the histogram's bounds; batch_max_size is at most the last
+
+
+def address_of(value: str) -> tuple[str, int]:
+    """Host and port of `9109`, `127.0.0.1:9109` or `[::1]:9109`. Raises MetricsAddressRefused."""
+    host, _, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") or _LOOPBACK[0]
+    if host not in _LOOPBACK or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+        raise MetricsAddressRefused
+    return host, int(port)
+
+
+class Listener:
+    """Answers scrapes until it is closed. Raises CannotListen or MetricsAddressRefused."""
+
+    def __init__(self, address: str, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> None:
+        host, port = address_of(address)
+        registry = CollectorRegistry()
+        registry.register(Figures(ledger, scheduler, resident))
+        ProcessCollector(registry=registry)
+        self._server: BaseServer
+        self._thread: threading.Thread
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise CannotListen(f"{host}:{port} for QWEN_ASR_METRICS") from error
+        self.port: int = self._server.server_address[1]
+
+    def close(self) -> None:
+        """Waits for the listener's thread, half a second at most."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Figures(Collector):
+    """What there is to know now, in Prometheus's terms."""
+
+    def __init__(self, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> None:
+        self._ledger = ledger
+        self._scheduler = scheduler
+        self._resident = resident
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._of_requests(self._ledger)
+        yield from self._of_the_model()
+
+    def _of_requests(self, ledger: Ledger) -> Iterable[Metric]:
+        yield _counters(
+            "qwen_asr_requests", "Calls that ended, by method and gRPC code.", ("method", "code"), ledger.requests
+        )
+        yield _counters(
+            "qwen_asr_rejections",
+            "Requests and loads that were refused or failed, by cause.",
+            ("reason",),
+            ledger.rejections,
+        )
+        yield _gauges("qwen_asr_requests_in_flight", "Calls that are being answered.", "method", ledger.in_flight)
+        yield _counters(
+            "qwen_asr_stage_seconds", "Time that ended requests spent in each stage.", ("stage",), ledger.stage_s
+        )
+        yield CounterMetricFamily("qwen_asr_audio_seconds", "Seconds of audio transcribed.", value=ledger.audio_s)
+
+    def _of_the_model(self) -> Iterable[Metric]:
+        tally, (passages, waiting_s) = self._scheduler.tally, self._scheduler.waiting
+        yield CounterMetricFamily("qwen_asr_compute_seconds", "Seconds in which models ran.", value=tally.compute_s)
+        yield GaugeMetricFamily("qwen_asr_queue_passages", "Passages that wait for the model.", value=passages)
+        yield GaugeMetricFamily("qwen_asr_queue_audio_seconds", "Seconds of audio in them.", value=waiting_s)
+        yield _histogram("qwen_asr_batch_rows", "Passages that ran together, for each step of the model.", tally.steps)
+        yield CounterMetricFamily("qwen_asr_splits", "Batches halved because memory ran out.", value=tally.splits)
+        yield CounterMetricFamily(
+            "qwen_asr_retries", "Passages that failed with others and were run again alone.", value=tally.retries
+        )
+        aligner = StateSetMetricFamily("qwen_asr_aligner_state", "1 for the state that the aligner is in.")
+        state = self._resident.aligner_state
+        aligner.add_metric((), {known: known == state for known in get_args(AlignerState)})
+        yield aligner
+        yield _gauges("qwen_asr_weight_bytes", "Bytes of weights in memory.", "model", self._resident.weight_bytes)
+
+
+def _counters(name: str, meaning: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
+    """One series for each key: the label's value, or the tuple of the labels' values."""
+    family = CounterMetricFamily(name, meaning, labels=labels)
+    for key, value in dict(values).items():  # a copy, made in one go: the event loop's thread may add keys meanwhile
+        family.add_metric(key if isinstance(key, tuple) else (key,), value)
+    return family
+
+
+def _gauges(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, meaning, labels=(label,))
+    for key, value in dict(values).items():
+        family.add_metric((key,), value)
+    return family
+
+
+def _histogram(name: str, meaning: str, counts: Mapping[int, int]) -> Metric:
+    counts = dict(counts)
+    within = accumulate(
+        sum(count for rows, count in counts.items() if low < rows <= high)
+        for low, high in zip((0, *_ROWS), (*_ROWS, float("inf")), strict=True)
+    )
+    bounds = (*(str(bound) for bound in _ROWS), "+Inf")
+    total = sum(rows * count for rows, count in counts.items())
+    return HistogramMetricFamily(name, meaning, buckets=list(zip(bounds, within, strict=True)), sum_value=total)

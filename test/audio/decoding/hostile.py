@@ -1,0 +1,118 @@
+"""A child like the real one, except for files that hold the name of something a decoder might do. Run by a Guard."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import stat
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path.cwd()))  # a Guard starts its children where the backend is
+
+import numpy as np
+
+from backend.audio.decoding import main
+from backend.audio.decoding.decode import decode_open
+from backend.audio.decoding.protocol import DECODED, Answer
+
+native = ctypes.PyDLL(None)  # does not let go of the interpreter
+
+
+def segfault(_audio: int, _store: int) -> None:
+    native.memset(None, 0, 1)
+
+
+def abort(_audio: int, _store: int) -> None:
+    os.abort()
+
+
+def leave(_audio: int, _store: int) -> None:
+    os._exit(0)
+
+
+def be_killed(_audio: int, _store: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep(_audio: int, _store: int) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    while True:
+        native.sleep(3600)
+
+
+def spin(_audio: int, _store: int) -> None:
+    while True:
+        pass
+
+
+def stop(_audio: int, _store: int) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def eat(_audio: int, _store: int) -> None:
+    eaten = []
+    while True:
+        eaten.append(np.ones(1 << 20))
+
+
+def eat_natively(_audio: int, _store: int) -> None:
+    native.malloc.restype = ctypes.c_void_p
+    while True:
+        native.memset(ctypes.c_void_p(native.malloc(1 << 20)), 1, 1 << 20)  # as careless as a decoder can be
+
+
+def fill(_audio: int, store: int) -> None:
+    while True:
+        os.write(store, bytes(1 << 20))
+
+
+def fail(_audio: int, _store: int) -> None:
+    raise KeyError("words of the file")
+
+
+def claim(_audio: int, store: int) -> Answer:
+    os.write(store, bytes(4000))
+    return Answer(DECODED, False, 1001, 0.0625)
+
+
+def write_no_numbers(_audio: int, store: int) -> Answer:
+    os.write(store, np.full(1000, np.nan, np.float32).tobytes())
+    return Answer(DECODED, False, 1000, 0.0625)
+
+
+def name_no_cause(_audio: int, _store: int) -> Answer:
+    return Answer(200)
+
+
+def babble(_audio: int, store: int) -> Answer:
+    """An answer and a byte."""
+    (channel,) = (fd for fd in range(3, 32) if fd not in (_audio, store) and is_socket(fd))
+    os.write(channel, b"?")
+    return Answer(DECODED)
+
+
+def is_socket(fd: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+DEEDS = {
+    deed.__name__.encode(): deed
+    for deed in (
+        segfault, abort, leave, be_killed, sleep, spin, stop, eat, eat_natively, fill, fail, claim, write_no_numbers,
+        name_no_cause, babble,
+    )
+}  # fmt: skip
+
+
+def decode(audio: int, store: int, max_seconds: float) -> Answer:
+    deed = DEEDS.get(os.pread(audio, 100, 0))
+    return deed(audio, store) if deed else decode_open(audio, store, max_seconds)
+
+
+if __name__ == "__main__":
+    main.main(decode)

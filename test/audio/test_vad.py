@@ -1,0 +1,194 @@
+"""Where somebody speaks, on real recordings with a known truth, at any level and any length."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from backend.audio import vad as detector
+from backend.audio.vad import Speech, SpeechRules, unknown
+from backend.audio.waveform import SAMPLE_RATE, Samples
+from devtools.eval.nonspeech import KINDS, sound
+
+RULES = SpeechRules()
+
+
+def detect(samples: Samples, rules: SpeechRules) -> Speech:
+    return asyncio.run(detector.detect(samples, rules))
+
+
+def recording(path: Path) -> tuple[Samples, list[tuple[str, float, float]]]:
+    samples, rate = soundfile.read(path, dtype="float32")
+    assert rate == SAMPLE_RATE
+    return samples, json.loads(path.with_suffix(".json").read_text())["words"]
+
+
+def covered(speech: Speech, start_s: float, end_s: float) -> float:
+    """The share of a time in which somebody speaks."""
+    begin, end = round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE)
+    return speech.seconds(begin, end) * SAMPLE_RATE / (end - begin)
+
+
+@pytest.mark.parametrize("level", [1.0, 0.01, 0.001])
+@pytest.mark.parametrize("name", ["demo.wav", "chinese.wav", "left_out.wav"])
+def test_every_word_is_speech_at_any_level(recordings: Path, name: str, level: float) -> None:
+    samples, words = recording(recordings / name)
+    speech = detect(samples * np.float32(level), RULES)
+    assert min(covered(speech, start, end) for _, start, end in words) > 0.5
+    pauses = [(a[2], b[1]) for a, b in pairwise(words) if b[1] - a[2] > 0.6]
+    assert max((covered(speech, start + 0.15, end - 0.1) for start, end in pauses), default=0) < 0.2
+
+
+def test_a_whisper_after_a_shout_is_speech(recordings: Path) -> None:
+    samples, _ = recording(recordings / "demo.wav")
+    both = np.concatenate([samples, np.zeros(7 * SAMPLE_RATE, np.float32), samples * np.float32(0.004)])
+    speech = detect(both, RULES)
+    loud = speech.seconds(0, samples.size)
+    soft = speech.seconds(samples.size + 7 * SAMPLE_RATE, both.size)
+    assert soft == pytest.approx(loud, rel=0.1)
+
+
+def test_a_recording_of_minutes_is_judged_in_pieces_that_agree_with_the_whole(recordings: Path) -> None:
+    samples, words = recording(recordings / "long.flac")
+    speech = detect(samples, RULES)
+    assert min(covered(speech, start, end) for _, start, end in words) > 0.5
+    begin = 55 * SAMPLE_RATE // 512 * 512  # of the ten seconds around the seam of two pieces, heard alone
+    alone = detect(samples[begin : begin + 10 * SAMPLE_RATE], RULES)
+    seam = speech.likelihood[begin // 512 : begin // 512 + alone.likelihood.size]
+    same = (seam > 0.5) == (alone.likelihood > 0.5)
+    assert np.mean(same[32:]) > 0.95  # the detector remembers more than the second that it is given
+
+
+def clicks(samples: Samples, *, every_s: float, seconds: float) -> Samples:
+    """Bursts at nine tenths of full scale, laid over the samples."""
+    loud = samples.copy()
+    length = round(seconds * SAMPLE_RATE)
+    for at in range(0, loud.size - length, round(every_s * SAMPLE_RATE)):
+        loud[at : at + length] = 0.9 * (-1.0) ** np.arange(length)
+    return loud
+
+
+def test_neither_clicks_nor_an_offset_hide_quiet_speech(recordings: Path) -> None:
+    samples, words = recording(recordings / "demo.wav")
+    quiet = samples * np.float32(0.03)
+    for damaged in (
+        clicks(quiet, every_s=3, seconds=0.01),
+        clicks(quiet, every_s=8, seconds=0.03),
+        quiet + np.float32(0.02),
+        samples * np.float32(0.1) + np.float32(0.1),
+    ):
+        speech = detect(damaged, RULES)
+        assert sum(covered(speech, start, end) > 0.3 for _, start, end in words) == len(words)
+
+
+class Watched(np.ndarray):
+    """Sound that says when a part of it is taken, and may have that wait."""
+
+    taken = 0
+    gate = threading.Event()
+
+    def __getitem__(self, part):
+        Watched.taken += 1
+        assert Watched.gate.wait(20)
+        return np.asarray(self)[part]
+
+
+@pytest.fixture
+def hour() -> Iterator[Watched]:
+    """Of silence."""
+    Watched.taken = 0
+    Watched.gate.clear()
+    yield np.zeros(3600 * SAMPLE_RATE, np.float32).view(Watched)
+    Watched.gate.set()
+
+
+async def test_what_nobody_waits_for_is_not_judged(hour: Watched) -> None:
+    Watched.gate.set()
+    judging = asyncio.create_task(detector.detect(hour, RULES))
+    while Watched.taken < 2:  # the levels, and the first of 60 pieces
+        await asyncio.sleep(0.001)
+    judging.cancel()
+    await asyncio.wait([judging])
+    for _ in range(2):  # behind whatever has been begun
+        await detector.detect(np.zeros(90 * SAMPLE_RATE, np.float32), RULES)
+    assert Watched.taken <= 1 + min(8, os.cpu_count() or 1)  # a handful
+
+
+async def test_a_command_does_not_wait_for_the_hours_of_others(hour: Watched) -> None:
+    hours = [asyncio.create_task(detector.detect(hour, RULES)) for _ in range(40)]
+    await asyncio.sleep(0)
+    await asyncio.wait_for(detector.detect(np.zeros(3 * SAMPLE_RATE, np.float32), RULES), 10)
+    for task in hours:
+        assert task.cancel()
+    await asyncio.wait(hours)
+
+
+async def test_recordings_that_take_turns_are_judged_as_if_alone(recordings: Path) -> None:
+    long, _ = recording(recordings / "long.flac")
+    short, _ = recording(recordings / "demo.wav")
+    sounds = [long, short, long[SAMPLE_RATE:], long * np.float32(0.01)]
+    alone = [await detector.detect(samples, RULES) for samples in sounds]
+    for one, other in zip(alone, await asyncio.gather(*(detector.detect(s, RULES) for s in sounds)), strict=True):
+        assert one.spans == other.spans
+        np.testing.assert_array_equal(one.likelihood, other.likelihood)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kind_of_sound_without_a_voice_is_speech(kind: str) -> None:
+    for level in (1.0, 0.1, 0.01, 0.001):
+        assert detect(sound(kind, seconds=5, level=level), RULES).spans == ()
+
+
+def test_noise_is_no_speech(recordings: Path) -> None:
+    samples, _ = recording(recordings / "noise.wav")
+    for level in (1.0, 0.1, 0.01, 0.0):
+        assert detect(samples * np.float32(level), RULES).spans == ()
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513])
+def test_hardly_any_sound_is_no_speech(size: int) -> None:
+    speech = detect(np.full(size, 0.3, np.float32), RULES)
+    assert (speech.spans, speech.likelihood.size) == ((), -(-size // 512))
+
+
+def test_the_rules_count(recordings: Path) -> None:
+    samples, _ = recording(recordings / "demo.wav")
+    spans = detect(samples, RULES).spans
+    assert len(detect(samples, SpeechRules(min_silence_s=0.5)).spans) < len(spans)
+    assert len(detect(samples, SpeechRules(min_speech_s=1.0)).spans) < len(spans)
+    strict = detect(samples, SpeechRules(threshold=0.95))
+    assert strict.seconds(0, samples.size) < detect(samples, SpeechRules(threshold=0.2)).seconds(0, samples.size)
+
+
+def test_where_nobody_listened_all_counts_as_speech() -> None:
+    speech = unknown(np.zeros(1000, np.float32))
+    assert (speech.spans, speech.measured) == (((0, 1000),), False)
+    assert unknown(np.zeros(0, np.float32)).spans == ()
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.lists(st.integers(0, 5000), max_size=20, unique=True), st.integers(0, 5000), st.integers(0, 5000))
+@example([0, 2], 1, 0)
+def test_what_is_within_is_what_overlaps(marks: list[int], begin: int, length: int) -> None:
+    marks.sort()
+    spans = tuple(zip(marks[::2], marks[1::2], strict=False))
+    speech = Speech(spans, np.full(10, 0.75, np.float32))
+    mask = np.zeros(12_000, bool)
+    for start, end in spans:
+        mask[start:end] = True
+    found = speech.within(begin, begin + length)
+    assert sum(end - start for start, end in found) == mask[begin : begin + length].sum()
+    assert speech.seconds(begin, begin + length) == pytest.approx(mask[begin : begin + length].sum() / SAMPLE_RATE)
+    assert all(begin <= start < end <= begin + length for start, end in found)
+    assert speech.strength(begin, begin + length) == (0.75 if found and found[0][0] < 5120 else 0.0)

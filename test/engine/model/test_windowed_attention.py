@@ -1,0 +1,84 @@
+"""Windowed attention against what it must equal: a dense block mask, and the windows one by one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from backend.engine.model.windowed_attention import WINDOWED_SDPA, windowed_sdpa
+
+WINDOW = 104  # audio tokens in 8 s
+
+
+def bounds(tokens: int) -> list[int]:
+    return [*range(0, tokens, WINDOW), tokens]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 13, 103, 104, 105, 207, 208, 209, 312, 400])
+@pytest.mark.parametrize("size", [16, 64], ids=["by torch", "in C, where that takes bf16"])
+def test_it_equals_a_dense_block_mask_and_the_windows_alone(size: int, tokens: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(tokens)
+    given = torch.randn(3, tokens, 4, size).to(dtype).transpose(1, 2)[:, None]  # as the encoder's layers give them
+    q, k, v = given.float()
+    ends = bounds(tokens)
+    mask = torch.zeros(tokens, tokens, dtype=torch.bool)
+    alone = []
+    for begin, end in pairwise(ends):
+        mask[begin:end, begin:end] = True
+        alone.append(scaled_dot_product_attention(*(x[:, :, begin:end] for x in (q, k, v)), scale=0.25))
+    dense = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.25).transpose(1, 2)
+    found, _ = windowed_sdpa(
+        torch.nn.Identity(), *given, cu_seq_lens_q=torch.tensor(ends, dtype=torch.int32), scaling=0.25
+    )
+    assert found.shape == (1, tokens, 4, size)
+    error = 1e-5 if dtype is torch.float32 else 0.02
+    torch.testing.assert_close(found.float(), dense, atol=error, rtol=0)
+    torch.testing.assert_close(found.float(), torch.cat(alone, dim=2).transpose(1, 2), atol=error, rtol=0)
+
+
+def test_windows_do_not_see_each_other() -> None:
+    q, k, v = torch.randn(3, 1, 2, 2 * WINDOW, 8)
+    ends = torch.tensor([0, WINDOW, 2 * WINDOW])
+    before, _ = windowed_sdpa(torch.nn.Identity(), q, k, v, cu_seq_lens_q=ends, scaling=1.0)
+    k[:, :, WINDOW:] += 1
+    v[:, :, WINDOW:] += 1
+    after, _ = windowed_sdpa(torch.nn.Identity(), q, k, v, cu_seq_lens_q=ends, scaling=1.0)
+    torch.testing.assert_close(before[:, :WINDOW], after[:, :WINDOW])
+    assert not torch.allclose(before[:, WINDOW:], after[:, WINDOW:])
+
+
+def test_the_encoder_hears_each_window_alone_and_each_clip_of_a_packed_call_alone(recognizer) -> None:
+    """Through the real encoder: 20 s at once = its windows of 8 s one by one; three clips packed = each alone."""
+    tower = recognizer.model.thinker.audio_tower
+    dtype = recognizer.model.dtype
+    rng = np.random.default_rng(5)
+    frames = [2000, 800, 730]
+    mels = [torch.from_numpy(rng.normal(size=(128, n)).astype(np.float32)).to(dtype) for n in frames]
+
+    def encode(*parts: torch.Tensor) -> torch.Tensor:
+        lengths = torch.tensor([part.shape[1] for part in parts])
+        with torch.inference_mode():
+            return tower(torch.cat(parts, dim=1), lengths)
+
+    whole = encode(mels[0])
+    pieces = torch.cat([encode(mels[0][:, i : i + 800]) for i in range(0, 2000, 800)])
+    torch.testing.assert_close(whole, pieces, atol=1e-5, rtol=0)
+    packed = encode(*mels)
+    torch.testing.assert_close(packed, torch.cat([encode(mel) for mel in mels]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("frames", "same"), [(50, True), (799, True), (800, True), (801, False), (1600, False)])
+def test_up_to_eight_seconds_it_is_the_packages_own_attention(recognizer, frames: int, same: bool) -> None:
+    tower = recognizer.model.thinker.audio_tower.tower
+    mel = torch.from_numpy(np.random.default_rng(frames).normal(size=(128, frames)).astype(np.float32))
+    encoded = []
+    for attention in ("sdpa", WINDOWED_SDPA):
+        tower.config._attn_implementation = attention
+        with torch.inference_mode():
+            encoded.append(tower(mel, feature_lens=torch.tensor([frames])).last_hidden_state)
+    assert torch.allclose(*encoded, atol=1e-5, rtol=0) is same

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from backend.engine.ops import device
+from backend.errors import DeviceUnavailable, InvalidOption
+from backend.options import LoadOptions
+
+
+def test_the_choice_is_explained() -> None:
+    placement = device.choose(LoadOptions(model="m"))
+    assert str(placement.device) in str(placement)
+    assert placement.reason
+
+
+def test_the_operators_dtype_is_obeyed() -> None:
+    assert device.choose(LoadOptions(model="m", dtype="float16")).dtype is torch.float16
+    assert device.choose(LoadOptions(model="m", dtype="float32")).dtype is torch.float32
+
+
+def test_of_torchs_attentions_there_is_one() -> None:
+    assert device.choose(LoadOptions(model="m", attention="sdpa")).attention == "sdpa"
+    assert device.choose(LoadOptions(model="m", attention="eager")).attention == "sdpa"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_what_this_machine_lacks_is_refused() -> None:
+    with pytest.raises(DeviceUnavailable, match="CUDA"):
+        device.choose(LoadOptions(model="m", cuda=True))
+    with pytest.raises(InvalidOption, match="flash_attention_2"):
+        device.choose(LoadOptions(model="m", attention="flash_attention_2"))
+
+
+@pytest.mark.parametrize(("where", "mel"), [("cpu", "cpu"), ("mps", "cpu"), ("cuda:1", "cuda:1")])
+def test_mel_features_are_computed_beside_the_model_on_cuda(where: str, mel: str) -> None:
+    assert device.mel_device(torch.device(where)) == mel
+
+
+def test_threads_are_those_of_the_thread_that_computes() -> None:
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as model_thread:
+
+        def used(count: int | None) -> int:
+            return model_thread.submit(lambda: (device.use_threads(count), torch.get_num_threads())[1]).result()
+
+        assert used(before + 1) == before + 1
+        assert torch.get_num_threads() == before
+        assert used(None) == before  # another model, without the option
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_is_chosen_where_there_is_one() -> None:
+    placement = device.choose(LoadOptions(model="m", cuda=True))
+    assert placement.device.type == "cuda"
+    with pytest.raises(DeviceUnavailable):
+        device.choose(LoadOptions(model="m", main_gpu=64))
+
+
+def test_memory_that_the_device_cannot_give_back_just_now_stops_nobody(monkeypatch, caplog) -> None:
+    def refuse() -> None:
+        assert device.RECORDING.locked()
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
+    device.reclaim()
+    assert "cannot be given back" in caplog.text
+    assert not device.RECORDING.locked()

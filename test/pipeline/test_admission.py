@@ -1,0 +1,126 @@
+"""Who is refused, and when: at the door, or never."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from backend.errors import EngineFailure, Overloaded
+from backend.options import LoadOptions, TranscribeOptions
+from backend.pipeline.admission import Admission
+from backend.pipeline.transcriber import Transcriber
+from backend.process.request_stats import Account
+from backend.serving.protocols import Recognition, Utterance
+from backend.serving.resident import Resident
+
+RATE = 16_000
+PLAIN, TIMES = TranscribeOptions(), TranscribeOptions(times=True, words=True)
+
+
+@pytest.mark.parametrize("end", [None, EngineFailure(), asyncio.CancelledError()])
+def test_too_many_requests_are_refused_until_one_has_ended_however_it_ends(end: BaseException | None) -> None:
+    admission, asked = Admission(longest_s=10, most_requests=1), Account()
+    with ExitStack() as ended:
+        ended.enter_context(pytest.raises(type(end)) if end else ExitStack())
+        ended.enter_context(admission.admitted(asked))
+        admission.hold(asked, 60)
+        with pytest.raises(Overloaded), admission.admitted(Account()):
+            pass
+        if end:
+            raise end
+    assert admission.held_s == 0
+    with admission.admitted(Account()):
+        pass
+
+
+def test_more_sound_than_may_be_held_is_refused_unless_it_is_all_there_is() -> None:
+    admission, first, second, third = Admission(longest_s=1000), Account(), Account(), Account()
+    with admission.admitted(second), admission.admitted(third):
+        with admission.admitted(first):
+            admission.hold(first, 900)
+            with pytest.raises(Overloaded):
+                admission.hold(second, 101)
+            admission.hold(second, 100)
+        with pytest.raises(Overloaded):
+            admission.hold(third, 1000)
+    with admission.admitted(first):
+        admission.hold(first, 10_000)
+
+
+def test_a_command_has_room_beside_any_recordings() -> None:
+    admission, recording, command = Admission(longest_s=1000), Account(), Account()
+    with admission.admitted(recording):
+        admission.hold(recording, 5000)
+        with admission.admitted(command):
+            admission.hold(command, 60)
+            assert admission.held_s == 5060
+
+
+@pytest.fixture
+async def house(loader, guard, scheduler, tmp_path: Path):
+    """`house(admission)`: transcribes so many seconds of noise, one passage of ten seconds at a time."""
+    resident = Resident(loader)
+    await resident.load(LoadOptions(model="m", forced_aligner="al", vad=False, max_chunk_s=10, batch_max_size=1))
+
+    def make(admission: Admission) -> Callable[..., asyncio.Task]:
+        transcriber = Transcriber(resident, scheduler, guard, admission=admission)
+
+        def transcribe(seconds: float, options: TranscribeOptions = PLAIN) -> asyncio.Task:
+            path = tmp_path / f"{seconds}.wav"
+            soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, round(seconds * RATE)), RATE)
+            return asyncio.create_task(transcriber.transcribe(str(path), options))
+
+        return transcribe
+
+    return make
+
+
+async def test_who_has_come_in_is_heard_again_and_aligned_while_others_are_refused(house, loader, scheduler) -> None:
+    """Its passages are asked for one by one; in between, nothing of it waits."""
+    asked: list[Utterance] = []
+
+    def loops_once(utterance: Utterance) -> str | Recognition:
+        asked.append(utterance)
+        return Recognition("no no no no", "en", False, (), looped=True) if len(asked) == 1 else "Heard this."
+
+    loader.recognizer.answer = loops_once
+    loader.recognizer.gate = threading.Event()
+    transcribe = house(Admission(most_requests=3))
+    first = transcribe(8, TIMES)
+    await asyncio.to_thread(loader.recognizer.entered.wait, 20)
+    others = [transcribe(30), transcribe(11)]
+    with pytest.raises(Overloaded):
+        await transcribe(1)
+    while scheduler.waiting[1] < 41:
+        await asyncio.sleep(0.001)
+    loader.recognizer.gate.set()
+    transcript = await first
+    assert transcript.text == "Heard this. Heard this."
+    assert sum(map(len, transcript.words)) == 4
+    assert not any("not available" in warning for warning in transcript.warnings)
+    await asyncio.gather(*others)
+
+
+async def test_the_sound_of_who_leaves_or_fails_is_given_back(house, loader) -> None:
+    admission = Admission(longest_s=200)
+    transcribe = house(admission)
+    loader.recognizer.gate = threading.Event()
+    gone = transcribe(135)
+    await asyncio.to_thread(loader.recognizer.entered.wait, 20)
+    with pytest.raises(Overloaded):
+        await transcribe(66)
+    assert admission.held_s == 135
+    gone.cancel()
+    await asyncio.wait([gone])
+    loader.recognizer.gate.set()
+    loader.recognizer.answer = lambda _: 1 / 0
+    with pytest.raises(EngineFailure):
+        await transcribe(16)
+    assert admission.held_s == 0

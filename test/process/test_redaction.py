@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import soundfile
+
+from backend.errors import OutOfMemory
+from backend.process.redaction import written
+
+SECRET = "/tmp/secret name.wav"
+
+
+def raised(error: Exception, cause: Exception | None = None) -> Exception:
+    try:
+        try:
+            if cause is not None:
+                raise cause
+        finally:
+            raise error
+    except Exception as caught:  # noqa: BLE001 - whatever the test raised
+        return caught
+
+
+def test_a_trace_says_where_and_what_but_not_of_whom() -> None:
+    told = written(raised(ValueError(SECRET), FileNotFoundError(2, "No such file or directory", SECRET)))
+    assert "secret" not in told
+    assert "FileNotFoundError: No such file or directory" in told
+    assert told.index("FileNotFoundError") < told.index("ValueError")
+    assert "test_traces.py" in told
+    assert "in raised" in told
+
+
+def test_what_libraries_say_of_their_input_is_left_out() -> None:
+    for error in (
+        KeyError(SECRET),
+        UnicodeDecodeError("utf-8", SECRET.encode(), 0, 1, SECRET),
+        soundfile.LibsndfileError(2, SECRET),  # a RuntimeError, too
+        OSError(SECRET),
+        type("Foreign", (OSError,), {"__module__": "av.error"})(1, SECRET),
+    ):
+        assert "secret" not in written(raised(error)), error
+
+
+def test_what_speaks_of_the_machine_is_kept() -> None:
+    assert written(raised(RuntimeError("CUDA error: illegal address"))).endswith(
+        "RuntimeError: CUDA error: illegal address"
+    )
+    assert "out of memory for this request" in written(raised(OutOfMemory()))
+
+
+def test_a_chain_that_bites_its_tail_ends() -> None:
+    first, second = ValueError(), KeyError()
+    first.__context__, second.__context__ = second, first
+    assert written(first).count("ValueError") == 1

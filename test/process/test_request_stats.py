@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from backend.errors import EngineFailure
+from backend.process.request_stats import STAGES, Account, Ledger
+from backend.serving.scheduler import Scheduler
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def account(clock: Clock) -> Account:
+    return Account(clock=clock)
+
+
+def test_a_stage_is_without_the_time_in_which_everything_waited(account: Account, clock: Clock) -> None:
+    with account.spending("infer"):
+        clock.now += 3
+        account.enters(since=100.5)
+        clock.now += 5
+        account.leaves()
+    assert account.stage_s == {"decode": 0, "vad": 0, "queue": 2.5, "infer": 5.5, "align": 0}
+
+
+def test_waiting_beside_what_runs_or_waits_costs_nothing_more(account: Account, clock: Clock) -> None:
+    clock.now += 1
+    account.enters(since=100)
+    account.enters(since=100)  # waited for the same second
+    clock.now += 10
+    account.leaves()
+    account.enters(since=101)  # waited while the first ran
+    account.leaves()
+    account.leaves()
+    clock.now += 4
+    account.enters(since=105)  # while others ran, too, but then for 4 s while nothing did
+    assert account.stage_s["queue"] == 5
+
+
+def test_who_gives_up_while_it_waits_has_waited(account: Account, clock: Clock) -> None:
+    with account.spending("infer"):
+        clock.now += 7
+        account.waited(since=100)
+        account.waited(since=102)
+    assert (account.stage_s["queue"], account.stage_s["infer"]) == (7, 0)
+
+
+def test_a_stage_that_fails_has_cost_its_time_too(account: Account, clock: Clock) -> None:
+    def fail() -> None:
+        with account.spending("align"):
+            clock.now += 2
+            raise EngineFailure
+
+    with pytest.raises(EngineFailure):
+        fail()
+    assert account.stage_s["align"] == 2
+
+
+def test_the_ledger_adds_up() -> None:
+    ledger = Ledger()
+    for finish, code in (("ok", "OK"), ("Overloaded", "RESOURCE_EXHAUSTED"), ("Cancelled", "CANCELLED")):
+        account = Account(method="AudioTranscription", audio_s=8.0)
+        ledger.open(account)
+        assert ledger.in_flight == {"AudioTranscription": 1}
+        account.finish, account.code = finish, code
+        account.stage_s["decode"] = 0.5
+        ledger.close(account)
+    assert sum(ledger.requests.values()) == 3
+    assert ledger.in_flight == {"AudioTranscription": 0}
+    assert ledger.rejections == {"Overloaded": 1}  # to leave is nobody's refusal
+    assert ledger.audio_s == 8.0
+    assert ledger.stage_s == dict.fromkeys(STAGES, 0.0) | {"decode": 1.5}
+
+
+class Model:
+    def __init__(self) -> None:
+        self.gate, self.entered = threading.Event(), threading.Event()
+        self.faults: dict[int, Exception] = {}
+
+    def double(self, items: Sequence[int]) -> list[int]:
+        self.entered.set()
+        assert self.gate.wait(20)
+        for item in items:
+            if item in self.faults:
+                raise self.faults[item]
+        return [2 * item for item in items]
+
+
+async def together(scheduler: Scheduler, model: Model, owners: list[Account], **fields) -> list:
+    """The first item holds the model at a closed gate; those of `owners` wait for it and then run together."""
+    first = asyncio.ensure_future(scheduler.submit(model.double, 0, seconds=5, most=8))
+    await asyncio.to_thread(model.entered.wait, 20)
+    rest = [
+        asyncio.ensure_future(scheduler.submit(model.double, n, seconds=5, most=8, owner=owner))
+        for n, owner in enumerate(owners, 1)
+    ]
+    await asyncio.sleep(0)
+    assert scheduler.waiting == (len(owners), 5 * len(owners))
+    model.gate.set()
+    await first
+    return await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def test_the_scheduler_tells_who_waited_and_beside_whom(scheduler: Scheduler) -> None:
+    one, other = Account(), Account()
+    assert await together(scheduler, Model(), [one, one, other]) == [2, 4, 6]
+    assert (one.rows, other.rows) == (3, 3)
+    assert one.stage_s["queue"] > 0
+    assert other.stage_s["queue"] > 0
+    assert dict(scheduler.tally.steps) == {1: 1, 3: 1}
+    assert scheduler.tally.compute_s > 0
+    assert (scheduler.tally.splits, scheduler.tally.retries) == (0, 0)
+    assert scheduler.waiting == (0, 0)
+
+
+async def test_the_scheduler_counts_what_ran_again_and_what_was_too_much(scheduler: Scheduler) -> None:
+    model = Model()
+    model.faults = {2: MemoryError()}
+    results = await together(scheduler, model, [Account() for _ in range(3)])
+    assert (results[0], results[2]) == (2, 6)
+    assert (scheduler.tally.splits, scheduler.tally.retries) == (1, 3)
+
+
+async def test_a_trace_names_the_requests_that_failed(scheduler: Scheduler, caplog) -> None:
+    model = Model()
+    model.faults = {1: RuntimeError("device lost")}
+    await together(scheduler, model, [Account("first"), Account("second")])
+    traces = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert traces == ["the model failed [request first, second]", "the model failed [request first]"]

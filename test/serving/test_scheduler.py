@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import threading
+import weakref
+from collections.abc import Sequence
+
+import pytest
+
+from backend.errors import EngineFailure, InvalidRequest, OutOfMemory
+from backend.serving.scheduler import Scheduler
+
+
+class Model:
+    """Doubles numbers; waits at `gate` if there is one; fails on what `faults` names."""
+
+    def __init__(self, gate: threading.Event | None = None, faults: dict[int, Exception] | None = None) -> None:
+        self.gate = gate
+        self.entered = threading.Event()
+        self.faults = faults or {}
+        self.batches: list[list[int]] = []
+
+    def double(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self.entered.set()
+        if self.gate is not None:
+            assert self.gate.wait(20)
+        for item in items:
+            if item in self.faults:
+                raise self.faults[item]
+        return [2 * item for item in items]
+
+    def triple(self, items: Sequence[int]) -> list[int]:
+        return [3 * item for item in items]
+
+
+async def behind_a_closed_gate(
+    scheduler: Scheduler, model: Model, jobs: list[tuple[int, float]], most: int = 8, at_once_s: float = math.inf
+) -> list:
+    """Submit a first job that holds the model, then `jobs` that have to wait together; all results."""
+    assert model.gate is not None
+    first = asyncio.ensure_future(scheduler.submit(model.double, 0, seconds=1, most=most))
+    await asyncio.to_thread(model.entered.wait, 20)
+    rest = [
+        asyncio.ensure_future(scheduler.submit(model.double, n, seconds=s, most=most, at_once_s=at_once_s))
+        for n, s in jobs
+    ]
+    await asyncio.sleep(0)  # let them submit
+    model.gate.set()
+    await first
+    return await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def test_what_waits_when_the_model_is_free_becomes_one_batch(scheduler: Scheduler) -> None:
+    model = Model(threading.Event())
+    assert await behind_a_closed_gate(scheduler, model, [(n, 5.0) for n in range(1, 7)]) == [2, 4, 6, 8, 10, 12]
+    assert model.batches == [[0], [1, 2, 3, 4, 5, 6]]
+
+
+async def test_a_batch_holds_no_more_than_was_allowed(scheduler: Scheduler) -> None:
+    model = Model(threading.Event())
+    await behind_a_closed_gate(scheduler, model, [(n, 5.0) for n in range(1, 7)], most=4)
+    assert model.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+async def test_no_more_seconds_enter_at_once_than_are_best_read_at_once(scheduler: Scheduler) -> None:
+    model = Model(threading.Event())
+    await behind_a_closed_gate(scheduler, model, [(1, 5.0), (2, 5.0), (3, 5.0)], at_once_s=12)
+    assert model.batches == [[0], [1, 2], [3]]
+    await behind_a_closed_gate(scheduler, Model(threading.Event()), [(1, 50.0)], at_once_s=12)  # one always enters
+
+
+async def test_only_clips_of_like_length_ride_together(scheduler: Scheduler) -> None:
+    model = Model(threading.Event())
+    await behind_a_closed_gate(scheduler, model, [(1, 5.0), (2, 30.0), (3, 9.0), (4, 20.0)])
+    assert model.batches == [[0], [1, 3], [4, 2]]  # the shorter first
+
+
+async def test_different_work_is_never_mixed(scheduler: Scheduler) -> None:
+    model = Model()
+    results = await asyncio.gather(
+        *(scheduler.submit(work, n, seconds=1, most=8) for n in range(5) for work in (model.double, model.triple))
+    )
+    assert results == [k * n for n in range(5) for k in (2, 3)]
+
+
+async def test_a_poisoned_job_fails_alone(scheduler: Scheduler) -> None:
+    model = Model(threading.Event(), faults={2: RuntimeError("a secret path")})
+    results = await behind_a_closed_gate(scheduler, model, [(1, 1.0), (2, 1.0), (3, 1.0)])
+    assert (results[0], results[2]) == (2, 6)
+    assert isinstance(results[1], EngineFailure)
+    assert "secret" not in str(results[1])
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (MemoryError(), OutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), OutOfMemory),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), OutOfMemory),
+        (type("AcceleratorError", (RuntimeError,), {})("CUDA error: out of memory"), OutOfMemory),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), OutOfMemory),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmul`"), EngineFailure),
+        (ValueError("x"), EngineFailure),
+        (InvalidRequest("kept"), InvalidRequest),
+    ],
+)
+async def test_a_failure_of_the_model_has_a_name(scheduler: Scheduler, raised: Exception, expected: type) -> None:
+    with pytest.raises(expected):
+        await scheduler.submit(Model(faults={1: raised}).double, 1, seconds=1, most=1)
+    assert await scheduler.submit(Model().double, 4, seconds=1, most=1) == 8
+
+
+async def test_a_cancelled_job_leaves_the_queue(scheduler: Scheduler) -> None:
+    model = Model(threading.Event())
+    first = asyncio.ensure_future(scheduler.submit(model.double, 0, seconds=1, most=1))
+    await asyncio.to_thread(model.entered.wait, 20)
+    gone = asyncio.ensure_future(scheduler.submit(model.double, 1, seconds=1, most=1))
+    kept = asyncio.ensure_future(scheduler.submit(model.double, 2, seconds=1, most=1))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    model.gate.set()  # type: ignore[union-attr]
+    assert (await first, await kept) == (0, 4)
+    assert model.batches == [[0], [2]]
+
+
+async def test_stopping_cancels_what_waits() -> None:
+    scheduler, model = Scheduler(), Model(threading.Event())
+    running = asyncio.ensure_future(scheduler.submit(model.double, 1, seconds=1, most=1))
+    await asyncio.to_thread(model.entered.wait, 20)
+    waiting = asyncio.ensure_future(scheduler.submit(model.double, 2, seconds=1, most=1))
+    await asyncio.sleep(0)
+    scheduler.stop()
+    model.gate.set()  # type: ignore[union-attr]
+    assert await running == 2
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_an_idle_thread_holds_on_to_neither_the_model_nor_the_sound(scheduler: Scheduler) -> None:
+    model = Model()
+    assert await scheduler.submit(model.double, 1, seconds=1, most=1) == 2
+    gone = weakref.ref(model)
+    del model
+    while gone() is not None:
+        await asyncio.sleep(0.001)
+        gc.collect()
+
+
+async def test_results_that_are_too_few_fail_their_jobs_and_not_the_thread(scheduler: Scheduler) -> None:
+    with pytest.raises(EngineFailure):
+        await scheduler.submit(lambda _items: [], 1, seconds=1, most=1)
+    assert await scheduler.submit(Model().double, 4, seconds=1, most=1) == 8
