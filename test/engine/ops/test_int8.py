@@ -57,7 +57,6 @@ Make = Callable[[Sequence[nn.Linear]], Layer]
 @pytest.mark.parametrize("rows", [(6,), (1,), (2, 3), (40,)], ids=str)
 @pytest.mark.parametrize("bias", [False, True])
 def test_they_are_within_two_percent_for_rows_of_any_size(int8: Make, rows: tuple[int, ...], bias: bool) -> None:
-    torch.manual_seed(0)  # the worst of forty rows lies near the bound
     modules = linears(48, 16, bias=bias)
     count = torch.Size(rows).numel()
     x = (torch.randn(count, 64) * torch.logspace(-3, 4, count)[:, None]).view(*rows, 64)
@@ -65,7 +64,8 @@ def test_they_are_within_two_percent_for_rows_of_any_size(int8: Make, rows: tupl
     found = int8(modules)(x)
     assert found.shape == exact.shape
     error = (found - exact).norm(dim=-1) / exact.norm(dim=-1)
-    assert error.max() < 0.02
+    # without VNNI, FBGEMM gets rows in 63 steps instead of 127: their rounding error doubles, the weights' does not
+    assert error.max() < (0.03 if int8 is by_fbgemm and eight._STEPS < 127 else 0.02)
 
 
 @MAKERS
