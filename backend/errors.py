@@ -167,7 +167,7 @@ class EngineFailure(AsrError):
         super().__init__(message)
 
 
-class NoNumbers(EngineFailure):
+class NonFiniteLogits(EngineFailure):
     """The model gave NaN or infinity where scores are due; what is greatest among them was never said."""
 
     def __init__(self) -> None:

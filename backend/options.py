@@ -141,7 +141,7 @@ def _text(_name: str, value: str) -> str:
 
 
 _BATCH = _Knob("batch_max_size", _integer(1, 256))
-KNOBS: dict[str, _Knob] = {
+OPTIONS: dict[str, _Knob] = {
     "forced_aligner": _Knob("forced_aligner", _text),
     "torch_dtype": _Knob("dtype", _one_of(_DTYPES)),
     "attn_implementation": _Knob("attention", _one_of(_ATTENTIONS)),
@@ -168,13 +168,13 @@ KNOBS: dict[str, _Knob] = {
 _NOT_OURS = {"parallel", "cache_reuse"}
 
 
-def with_knobs(options: LoadOptions, pairs: Iterable[str], engine_args: str) -> LoadOptions:
+def with_options(options: LoadOptions, pairs: Iterable[str], engine_args: str) -> LoadOptions:
     """`options` with the operator's `name:value` pairs and the JSON object `engine_args` applied, the latter last."""
     for pair in pairs:
         name, colon, value = pair.partition(":")
         if not colon:
             raise InvalidOption(pair, "has no value; write it as name:value")
-        options = _turned(options, name.strip(), value.strip())
+        options = _applied(options, name.strip(), value.strip())
     if engine_args.strip():
         try:
             arguments = json.loads(engine_args)
@@ -185,20 +185,20 @@ def with_knobs(options: LoadOptions, pairs: Iterable[str], engine_args: str) -> 
         for name, value in arguments.items():
             if type(value) not in (str, int, float, bool):
                 raise InvalidOption(name, "must be a string, a number, true or false in EngineArgs")
-            options = _turned(options, name, str(value))
+            options = _applied(options, name, str(value))
     return options
 
 
-def _turned(options: LoadOptions, name: str, value: str) -> LoadOptions:
+def _applied(options: LoadOptions, name: str, value: str) -> LoadOptions:
     if name in _NOT_OURS:
         _log.info("the option '%s' is another engine's; it changes nothing here", name)
         return options
-    knob = KNOBS.get(name)
+    knob = OPTIONS.get(name)
     if knob is _BATCH and value == "-1":
         _log.info("'%s:-1', no bound, is more than a machine has; the default stays", name)
         return options
     if knob is None:
-        raise InvalidOption(name, f"is not known; known options: {', '.join(sorted(KNOBS))}")
+        raise InvalidOption(name, f"is not known; known options: {', '.join(sorted(OPTIONS))}")
     return replace(options, **{knob.field: knob.parse(name, value)})
 
 

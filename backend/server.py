@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from backend.audio.decoding.pool import Guard
+from backend.audio.decoding.pool import DecoderPool
 from backend.errors import EngineDead, Fatal, StallSecondsRefused
 from backend.options import LoadOptions
 from backend.pipeline.admission import Admission
 from backend.process.address import parse, why_not
-from backend.process.request_stats import Ledger
+from backend.process.request_stats import Totals
 from backend.serving.protocols import Aligner, Loader, Recognizer
 from backend.serving.resident import Resident
 from backend.serving.scheduler import LOST, Scheduler
@@ -31,7 +31,7 @@ from backend.wire.auth import BearerToken, SmallRequests
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.drain import Drain
 from backend.wire.readiness import Readiness
-from backend.wire.request_log import Accounting
+from backend.wire.request_log import RequestLog
 from backend.wire.servicer import BackendServicer
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class LazyLoader:
     After the import, and not beside it, a child that decodes is started: the two together made Health late.
     """
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, decoder_pool: DecoderPool) -> None:
+        self._decoder_pool = decoder_pool
 
     def _real(self) -> Loader:
         from backend.engine.loader import CheckpointLoader
@@ -65,7 +65,7 @@ class LazyLoader:
 
     def prepare(self) -> None:
         self._real()
-        self._guard.expect()
+        self._decoder_pool.expect()
 
     def inspect(self, options: LoadOptions) -> None:
         self._real().inspect(options)
@@ -105,16 +105,16 @@ class Serving:
 async def start(
     address: str,
     loader: Loader,
-    guard: Guard,
+    decoder_pool: DecoderPool,
     token: str = "",
     metrics: str = "",
     admission: Admission | None = None,
 ) -> Serving:
     """Serve on `address`, and metrics on theirs if there is one. Raises Fatal, before any call is answered."""
     parse(address)
-    ledger, drain = Ledger(), Drain()
+    totals, drain = Totals(), Drain()
     server = grpc.aio.server(
-        interceptors=[Accounting(ledger), *([BearerToken(token)] if token else []), drain, SmallRequests()],
+        interceptors=[RequestLog(totals), *([BearerToken(token)] if token else []), drain, SmallRequests()],
         options=[
             ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
             ("grpc.max_send_message_length", _MESSAGE_BYTES),
@@ -129,22 +129,22 @@ async def start(
 
     resident = Resident(loader, tell=tell, lost=lambda: scheduler.fail(LOST))
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
-        BackendServicer(resident, scheduler, guard, admission or Admission()), server
+        BackendServicer(resident, scheduler, decoder_pool, admission or Admission()), server
     )
     add_HealthServicer_to_server(readiness, server)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise why_not(address) from error
-    listener = _listen(metrics, ledger, scheduler, resident) if metrics else None
+    listener = _listen(metrics, totals, scheduler, resident) if metrics else None
     await server.start()
     return Serving(server, port, scheduler, readiness, drain, listener)
 
 
-def _listen(metrics: str, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> Listener:
+def _listen(metrics: str, totals: Totals, scheduler: Scheduler, resident: Resident) -> Listener:
     from backend.wire.metrics import Listener  # only where it is wanted
 
-    listener = Listener(metrics, ledger, scheduler, resident)
+    listener = Listener(metrics, totals, scheduler, resident)
     _log.info("metrics on the loopback, port %d", listener.port)
     return listener
 
@@ -176,8 +176,8 @@ async def serve(
     token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
     metrics = environment.get("QWEN_ASR_METRICS", "").strip()
     stall_s = _stall_s(environment.get("QWEN_ASR_STALL_SECONDS", ""))
-    guard = Guard()
-    serving = await start(address, loader or LazyLoader(guard), guard, token, metrics, admission)
+    decoder_pool = DecoderPool()
+    serving = await start(address, loader or LazyLoader(decoder_pool), decoder_pool, token, metrics, admission)
 
     def interrupted() -> None:
         if stop.is_set():
@@ -195,12 +195,12 @@ async def serve(
         _leave_at_last(1, cause)
         serving.scheduler.fail(dead.result())
         await serving.stop(_DYING_S)
-        guard.close()
+        decoder_pool.close()
         raise cause
     _leave_at_last(0)
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
     await serving.stop(_GRACE_S)
-    guard.close()
+    decoder_pool.close()
     _log.info("stopped")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from backend.audio.decoding.pool import Guard
+from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcriber import Transcriber, Transcript
@@ -50,7 +50,7 @@ class FakeRecognizer:
 
     answer: Callable[[Utterance], str | Recognition] = text_of_sound
     weight_bytes: int = 1000
-    at_once_s: float = math.inf
+    max_prefill_s: float = math.inf
     batches: list[int] = field(default_factory=list)
     utterances: list[Utterance] = field(default_factory=list)
     gate: threading.Event | None = None  # a call waits for it, and says in `entered` that it does
@@ -109,7 +109,7 @@ class FakeAligner:
 
     answer: Callable[[Passage], list[AlignedUnit]] | None = None
     weight_bytes: int = 300
-    at_once_s: float = math.inf
+    max_prefill_s: float = math.inf
     fault: Exception | None = None
     passages: list[Passage] = field(default_factory=list)
 
@@ -177,11 +177,11 @@ def denormal_floats() -> None:
 
 
 @pytest.fixture(scope="session")
-def guard() -> Iterator[Guard]:
+def decoder_pool() -> Iterator[DecoderPool]:
     """The one way in for audio, with real children."""
-    guard = Guard()
-    yield guard
-    guard.close()
+    decoder_pool = DecoderPool()
+    yield decoder_pool
+    decoder_pool.close()
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ async def speech_by_level(samples: np.ndarray, rules: SpeechRules) -> Speech:
 
 
 @pytest.fixture
-def transcribe(loader, guard, tmp_path: Path):
+def transcribe(loader, decoder_pool, tmp_path: Path):
     """`await transcribe(samples, options, **load options)` with `loader`'s fakes; no VAD by default."""
     scheduler = Scheduler()
 
@@ -207,7 +207,7 @@ def transcribe(loader, guard, tmp_path: Path):
         soundfile.write(path, samples, 16_000, subtype="FLOAT")
         resident = Resident(loader)
         await resident.load(LoadOptions(**{"model": "m", "forced_aligner": "al", "vad": False, **load}))
-        return await Transcriber(resident, scheduler, guard, speech_by_level).transcribe(str(path), options)
+        return await Transcriber(resident, scheduler, decoder_pool, speech_by_level).transcribe(str(path), options)
 
     yield run
     scheduler.stop()

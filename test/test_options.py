@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import InvalidOption, LoadRefused, PromptTooLong
-from backend.options import KNOBS, LoadOptions, quantization_of, sanitized_prompt, with_knobs
+from backend.options import OPTIONS, LoadOptions, quantization_of, sanitized_prompt, with_options
 
 BARE = LoadOptions(model="m")
 
@@ -20,7 +20,7 @@ def test_every_knob_sets_its_field() -> None:
         "aligner_retry_seconds:0", "segment_gap_threshold:0.7", "max_segment_seconds:7", "max_segment_chars:84",
         "cuda_graphs:off",
     ]  # fmt: skip
-    assert with_knobs(BARE, pairs, "") == LoadOptions(
+    assert with_options(BARE, pairs, "") == LoadOptions(
         model="m", forced_aligner="C:/models/aligner", dtype="bfloat16", attention="sdpa", batch_max_size=4,
         batch_wait_s=0.25, max_new_tokens=256, max_chunk_s=45.5, max_audio_s=60, aligner_retry_s=0, segment_gap_s=0.7,
         max_segment_s=7, max_segment_chars=84, cuda_graphs=False,
@@ -28,16 +28,16 @@ def test_every_knob_sets_its_field() -> None:
 
 
 def test_the_old_name_of_the_batch_size_still_works() -> None:
-    assert with_knobs(BARE, ["max_inference_batch_size: 3 "], "").batch_max_size == 3
+    assert with_options(BARE, ["max_inference_batch_size: 3 "], "").batch_max_size == 3
 
 
 @pytest.mark.parametrize("spelling", ["fp16", "half", "float16", "FP16"])
 def test_a_dtype_has_several_spellings(spelling: str) -> None:
-    assert with_knobs(BARE, [f"torch_dtype:{spelling}"], "").dtype == "float16"
+    assert with_options(BARE, [f"torch_dtype:{spelling}"], "").dtype == "float16"
 
 
 def test_engine_args_say_the_same_things_in_json_and_win() -> None:
-    options = with_knobs(BARE, ["max_new_tokens:1"], '{"max_new_tokens": 64, "torch_dtype": "fp32"}')
+    options = with_options(BARE, ["max_new_tokens:1"], '{"max_new_tokens": 64, "torch_dtype": "fp32"}')
     assert (options.max_new_tokens, options.dtype) == (64, "float32")
 
 
@@ -52,29 +52,29 @@ def test_engine_args_say_the_same_things_in_json_and_win() -> None:
 )  # fmt: skip
 def test_a_value_out_of_its_range_is_refused_by_name(pair: str) -> None:
     with pytest.raises(InvalidOption, match=pair.partition(":")[0]):
-        with_knobs(BARE, [pair], "")
+        with_options(BARE, [pair], "")
 
 
 def test_an_unknown_option_lists_the_known_ones() -> None:
     with pytest.raises(InvalidOption) as caught:
-        with_knobs(BARE, ["max_tokens:5"], "")
+        with_options(BARE, ["max_tokens:5"], "")
     assert "max_tokens" in str(caught.value)
-    assert all(name in str(caught.value) for name in KNOBS)
+    assert all(name in str(caught.value) for name in OPTIONS)
 
 
 def test_switches_are_on_or_off_in_both_ways_of_writing_them() -> None:
     assert BARE.vad
-    assert not with_knobs(BARE, ["vad:off"], "").vad
-    assert not with_knobs(BARE, [], '{"vad": false}').vad
-    assert with_knobs(BARE, ["vad:Off", "vad:TRUE"], "").vad
+    assert not with_options(BARE, ["vad:off"], "").vad
+    assert not with_options(BARE, [], '{"vad": false}').vad
+    assert with_options(BARE, ["vad:Off", "vad:TRUE"], "").vad
     with pytest.raises(InvalidOption, match="one of on, true"):
-        with_knobs(BARE, ["vad:maybe"], "")
+        with_options(BARE, ["vad:maybe"], "")
 
 
 @pytest.mark.parametrize("arguments", ["[]", "{", '"x"', '{"unknown": 1}', '{"max_new_tokens": true}', '{"a": {}}'])
 def test_engine_args_that_mean_nothing_are_refused(arguments: str) -> None:
     with pytest.raises(InvalidOption):
-        with_knobs(BARE, [], arguments)
+        with_options(BARE, [], arguments)
 
 
 def test_quantization_is_refused_by_name() -> None:
@@ -126,11 +126,11 @@ NASTY = st.text() | st.sampled_from(
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
-@given(st.sampled_from([*KNOBS, "EngineArgs", "Quantization"]) | NASTY, NASTY, st.booleans())
+@given(st.sampled_from([*OPTIONS, "EngineArgs", "Quantization"]) | NASTY, NASTY, st.booleans())
 def test_no_option_fails_in_another_way_or_with_a_text_that_does_harm(name: str, value: str, as_json: bool) -> None:
     try:
-        with_knobs(BARE, [] if as_json else [f"{name}:{value}"], json.dumps({name: value}) if as_json else "")
-        with_knobs(BARE, [name], value)
+        with_options(BARE, [] if as_json else [f"{name}:{value}"], json.dumps({name: value}) if as_json else "")
+        with_options(BARE, [name], value)
         quantization_of(value)
     except InvalidOption as error:
         said = str(error)
@@ -143,5 +143,5 @@ def test_no_option_fails_in_another_way_or_with_a_text_that_does_harm(name: str,
 @pytest.mark.parametrize("pair", ["max_inference_batch_size:-1", "batch_max_size:-1", "parallel:8", "cache_reuse:256"])
 def test_what_changes_nothing_here_is_logged(caplog, pair: str) -> None:
     with caplog.at_level(logging.INFO):
-        assert with_knobs(BARE, [pair], "") == BARE
+        assert with_options(BARE, [pair], "") == BARE
     assert pair.partition(":")[0] in caplog.text

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backend.checkpoint import hub
-from backend.checkpoint.validation import read_object, vet, vet_object
+from backend.checkpoint.validation import read_object, validate, vet_object
 from backend.errors import CheckpointRefused, named
 
 Kind = Literal["recognizer", "aligner"]
@@ -61,7 +61,7 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
         )
         raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' is {what}; {remedy}")
     if checkpoint.local:
-        vet(Path(checkpoint.name))
+        validate(Path(checkpoint.name))
     else:
         vet_object("config.json", config)
     if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):

@@ -31,7 +31,7 @@ _SIZES = {
 }  # fmt: skip
 
 
-def vet(folder: Path) -> None:
+def validate(folder: Path) -> None:
     """Raises CheckpointRefused if one of the folder's small JSON files says what it must not."""
     for path in sorted(folder.glob("*.json")):
         if path.name not in _VOCABULARY:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backend.errors import Overloaded
-from backend.process.request_stats import Account
+from backend.process.request_stats import RequestStats
 
 _LONGEST_S = 24 * 3600.0  # 5 GiB of samples; four of the longest recordings that are accepted by default
 _SHORT_S = 60.0  # are always held: a thousand of them are 17 h
@@ -24,14 +24,14 @@ class Admission:
     def __init__(self, longest_s: float = _LONGEST_S, most_requests: int = _MOST_REQUESTS) -> None:
         self._longest_s = longest_s
         self._most_requests = most_requests
-        self._held: dict[Account, float] = {}  # seconds of sound by request; 0 until it is decoded
+        self._held: dict[RequestStats, float] = {}  # seconds of sound by request; 0 until it is decoded
 
     @property
     def held_s(self) -> float:
         return sum(self._held.values())
 
     @contextmanager
-    def admitted(self, request: Account) -> Iterator[None]:
+    def admitted(self, request: RequestStats) -> Iterator[None]:
         """The request is in the house inside. Raises Overloaded, before its file is read."""
         if len(self._held) >= self._most_requests:
             raise Overloaded
@@ -41,7 +41,7 @@ class Admission:
         finally:
             del self._held[request]
 
-    def hold(self, request: Account, seconds: float) -> None:
+    def hold(self, request: RequestStats, seconds: float) -> None:
         """The request, which was admitted, has so much sound in memory until it ends. Raises Overloaded."""
         held_s = self.held_s
         if seconds > _SHORT_S and held_s and held_s + seconds > self._longest_s:

@@ -17,12 +17,12 @@ from backend.audio.vad import Speech
 from backend.audio.waveform import SAMPLE_RATE, Chunk
 from backend.errors import AlignerUnavailable, EngineFailure, OutOfMemory
 from backend.languages import ALIGNABLE
-from backend.pipeline.recognition import Heard, together
-from backend.process.request_stats import Account
+from backend.pipeline.recognition import RecognizedChunk, together
+from backend.process.request_stats import RequestStats
 from backend.serving.protocols import AlignedUnit, Passage
 from backend.serving.resident import Equipped, Lean, Resident
 from backend.serving.scheduler import Scheduler
-from backend.transcript.implausible_runs import crowds
+from backend.transcript.implausible_runs import find_implausible_runs
 from backend.transcript.pauses import SpeechClock, room_for
 
 UNKNOWN_TO_ALIGNER = "the aligner does not know the language"
@@ -40,13 +40,13 @@ _BESIDE_S = 0.1  # of sound beyond the neighbours' edges: they may be wrong, too
 class Alignment:
     """What one request aligns."""
 
-    def __init__(self, resident: Resident, scheduler: Scheduler, speech: Speech, account: Account) -> None:
+    def __init__(self, resident: Resident, scheduler: Scheduler, speech: Speech, stats: RequestStats) -> None:
         self._resident = resident
         self._scheduler = scheduler
         self._speech = speech
-        self._account = account
+        self._stats = stats
 
-    async def align(self, instance: Lean, heard: list[Heard], language: str) -> list[Heard]:
+    async def align(self, instance: Lean, heard: list[RecognizedChunk], language: str) -> list[RecognizedChunk]:
         """The parts with the aligner's units, or with the reason why there are none."""
         if not any((part.recognition.language or language) in ALIGNABLE for part in heard if part.recognition.text):
             return [replace(part, coarse_because=UNKNOWN_TO_ALIGNER) for part in heard]
@@ -56,7 +56,7 @@ class Alignment:
             return [replace(part, coarse_because=str(unavailable)) for part in heard]
         return await together(self._align(equipped, part, language) for part in heard)
 
-    async def _align(self, equipped: Equipped, part: Heard, language: str) -> Heard:
+    async def _align(self, equipped: Equipped, part: RecognizedChunk, language: str) -> RecognizedChunk:
         spoken = part.recognition.language or language
         if not part.recognition.text:
             return part
@@ -109,8 +109,8 @@ class Alignment:
             passage,
             seconds=passage.samples.size / SAMPLE_RATE,
             most=equipped.options.batch_max_size,
-            owner=self._account,
-            at_once_s=equipped.aligner.at_once_s,
+            owner=self._stats,
+            max_prefill_s=equipped.aligner.max_prefill_s,
         )
 
 
@@ -118,7 +118,7 @@ def _lost(units: Sequence[AlignedUnit]) -> list[tuple[int, int]]:
     """Where units are piled up or were wanted outside the passage: [first, after) of their numbers, apart, in order."""
     found: list[tuple[int, int]] = []
     astray = [(number, number + 1) for number, unit in enumerate(units) if unit.outside or not _is_finite(unit)]
-    for first, after in sorted([*crowds([(unit.start_s, unit.end_s) for unit in units]), *astray]):
+    for first, after in sorted([*find_implausible_runs([(unit.start_s, unit.end_s) for unit in units]), *astray]):
         if found and first <= found[-1][1] + _APART:
             found[-1] = found[-1][0], max(found[-1][1], after)
         else:

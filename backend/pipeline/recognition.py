@@ -19,7 +19,7 @@ from backend.audio.chunks import halves
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options import TranscribeOptions
-from backend.process.request_stats import Account
+from backend.process.request_stats import RequestStats
 from backend.serving.protocols import AlignedUnit, Recognition, Utterance
 from backend.serving.resident import Lean
 from backend.serving.scheduler import Scheduler
@@ -58,7 +58,7 @@ _NOTHING = Recognition("", None, True, ())
 
 
 @dataclass(frozen=True)
-class Heard:
+class RecognizedChunk:
     """A chunk, what was recognised in it, and the aligner's units of it (seconds from its start), if it gave any.
 
     `remedies`: what was needed for it, and for the chunk that it is the first piece of.
@@ -72,7 +72,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class _Manner:
+class DecodeSettings:
     """How a chunk is asked for. `repeats`: how often it looped before, as a part of something longer."""
 
     language: str | None
@@ -84,28 +84,28 @@ class _Manner:
         return _PENALTIES[min(self.repeats, len(_PENALTIES)) - 1] if self.repeats else 1.0
 
 
-class Hearing:
+class RecognitionPolicy:
     """What one request hears."""
 
     def __init__(
-        self, scheduler: Scheduler, instance: Lean, options: TranscribeOptions, speech: Speech, account: Account
+        self, scheduler: Scheduler, instance: Lean, options: TranscribeOptions, speech: Speech, stats: RequestStats
     ) -> None:
         self._scheduler = scheduler
         self._instance = instance
-        self._manner = _Manner(options.language, options.prompt)
+        self._manner = DecodeSettings(options.language, options.prompt)
         self._speech = speech
-        self._account = account
+        self._stats = stats
 
-    async def hear(self, chunks: Iterable[Chunk]) -> list[Heard]:
+    async def hear(self, chunks: Iterable[Chunk]) -> list[RecognizedChunk]:
         """The chunks' texts, in order; a chunk that was heard in pieces is given as its pieces."""
         heard = await _flat(self._hear(chunk, self._manner) for chunk in chunks)
         language = main_language(heard, self._speech)
         return await _flat(self._heard_again(part, language) for part in heard)
 
-    async def _hear(self, chunk: Chunk, manner: _Manner) -> list[Heard]:
+    async def _hear(self, chunk: Chunk, manner: DecodeSettings) -> list[RecognizedChunk]:
         """A chunk's text, with every remedy that it calls for but those of `_heard_again`."""
         if self._is_silent(chunk, _HEARABLE_S):
-            return [Heard(chunk, _NOTHING)]
+            return [RecognizedChunk(chunk, _NOTHING)]
         first, manner = await self._ask(chunk, manner)
         remedy = self._remedy(first)
         if remedy is None:
@@ -121,7 +121,7 @@ class Hearing:
         best = self._better(_settled(first), [_settled(part) for part in again])
         return _with(best, remedy) if again else best
 
-    def _better(self, first: Heard, again: list[Heard]) -> list[Heard]:
+    def _better(self, first: RecognizedChunk, again: list[RecognizedChunk]) -> list[RecognizedChunk]:
         """The hearing with more text; the second, if it has as much, or if it alone came to an end and left no one out.
 
         Of a loop half is enough: its phrase, and what led into it, may be of the model's own making.
@@ -133,20 +133,20 @@ class Hearing:
         least = 1 if rambled else _letters([first]) / (2 if heard.looped else 1)
         return again if again and _letters(again) >= least else [first]
 
-    async def _halves(self, chunk: Chunk, manner: _Manner) -> list[Heard]:
+    async def _halves(self, chunk: Chunk, manner: DecodeSettings) -> list[RecognizedChunk]:
         return await _flat(self._hear(half, manner) for half in halves(chunk, self._speech))
 
-    async def _ask(self, chunk: Chunk, manner: _Manner) -> tuple[Heard, _Manner]:
+    async def _ask(self, chunk: Chunk, manner: DecodeSettings) -> tuple[RecognizedChunk, DecodeSettings]:
         """What the model says, and in what manner; without the prompt where it recites that on weak speech."""
-        heard = Heard(chunk, await self._recognize(chunk, manner))
+        heard = RecognizedChunk(chunk, await self._recognize(chunk, manner))
         if not (manner.prompt and self._is_weak(heard)):
             return heard, manner
         if not await asyncio.to_thread(recites, heard.recognition.text, manner.prompt):
             return heard, manner
         manner = replace(manner, prompt="")
-        return Heard(chunk, await self._recognize(chunk, manner), remedies=(LEAKED,)), manner
+        return RecognizedChunk(chunk, await self._recognize(chunk, manner), remedies=(LEAKED,)), manner
 
-    def _remedy(self, heard: Heard) -> str | None:
+    def _remedy(self, heard: RecognizedChunk) -> str | None:
         """What a first hearing calls for."""
         recognition = heard.recognition
         if recognition.looped:
@@ -158,7 +158,7 @@ class Hearing:
             return SHORT if len(recognition.tokens) < _FEW_TOKENS_PER_SECOND * spoken_s else None
         return None
 
-    def _is_weak(self, heard: Heard) -> bool:
+    def _is_weak(self, heard: RecognizedChunk) -> bool:
         spoken_s = self._speech.seconds(heard.chunk.start, heard.chunk.end)
         return len(heard.recognition.tokens) > _TOO_FAST_PER_SECOND * spoken_s or self._is_doubted(heard.chunk)
 
@@ -169,7 +169,7 @@ class Hearing:
         """A detector listened and heard less speech than that."""
         return self._speech.measured and self._spoken_s(chunk) < least_s
 
-    async def _heard_again(self, part: Heard, language: str) -> list[Heard]:
+    async def _heard_again(self, part: RecognizedChunk, language: str) -> list[RecognizedChunk]:
         """A passage with speech and no text: again in the recording's language, and then in halves.
 
         Told the language, the model makes text of noise more often: then there must be no doubt that somebody speaks.
@@ -190,7 +190,7 @@ class Hearing:
         """Seconds of speech in the chunk; 0 if nobody listened for it."""
         return self._speech.seconds(chunk.start, chunk.end) if self._speech.measured else 0.0
 
-    async def _recognize(self, chunk: Chunk, manner: _Manner) -> Recognition:
+    async def _recognize(self, chunk: Chunk, manner: DecodeSettings) -> Recognition:
         load = self._instance.options
         budget = _TOKENS_AT_LEAST + round(_TOKENS_PER_SECOND * chunk.duration_s)
         budget = min(budget, load.max_new_tokens or budget)
@@ -201,15 +201,15 @@ class Hearing:
             seconds=chunk.duration_s,
             most=load.batch_max_size,
             gather_s=load.batch_wait_s,
-            at_once_s=self._instance.recognizer.at_once_s,
-            owner=self._account,
+            max_prefill_s=self._instance.recognizer.max_prefill_s,
+            owner=self._stats,
         )
         if not fold(recognition.text):  # marks alone are nothing that was said
             return replace(recognition, text="", language=None, tokens=())
         return recognition
 
 
-def main_language(heard: Iterable[Heard], speech: Speech) -> str:
+def main_language(heard: Iterable[RecognizedChunk], speech: Speech) -> str:
     """The code of the language in which most was said; "" if nothing was."""
     spoken: Counter[str] = Counter()
     for part in heard:
@@ -220,7 +220,7 @@ def main_language(heard: Iterable[Heard], speech: Speech) -> str:
     return spoken.most_common(1)[0][0] if spoken else ""
 
 
-def _settled(heard: Heard) -> Heard:
+def _settled(heard: RecognizedChunk) -> RecognizedChunk:
     """What did not end, as it can be shown: a loop said once; said to be cut otherwise."""
     recognition = heard.recognition
     if recognition.finished or {COLLAPSED, CUT} & set(heard.remedies):
@@ -232,16 +232,16 @@ def _settled(heard: Heard) -> Heard:
     return _with([shown], COLLAPSED if text != recognition.text else CUT)[0]
 
 
-def _letters(heard: Iterable[Heard]) -> int:
+def _letters(heard: Iterable[RecognizedChunk]) -> int:
     return sum(len(fold(part.recognition.text)) for part in heard)
 
 
-def _with(heard: list[Heard], *remedies: str) -> list[Heard]:
+def _with(heard: list[RecognizedChunk], *remedies: str) -> list[RecognizedChunk]:
     """The parts, with remedies of the whole on the first."""
     return [replace(heard[0], remedies=(*heard[0].remedies, *remedies)), *heard[1:]]
 
 
-async def _flat(parts: Iterable[Coroutine[Any, Any, list[Heard]]]) -> list[Heard]:
+async def _flat(parts: Iterable[Coroutine[Any, Any, list[RecognizedChunk]]]) -> list[RecognizedChunk]:
     return [part for some in await together(parts) for part in some]
 
 

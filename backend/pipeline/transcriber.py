@@ -18,15 +18,15 @@ from math import inf
 from typing import TypeAlias, TypeVar
 
 from backend.audio.chunks import split
-from backend.audio.decoding.pool import Guard
+from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules, detect, unknown
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
 from backend.errors import DeadlineTooShort, PromptTooLong
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.alignment import Alignment
-from backend.pipeline.recognition import Heard, Hearing, main_language
-from backend.process.request_stats import Account
+from backend.pipeline.recognition import RecognitionPolicy, RecognizedChunk, main_language
+from backend.process.request_stats import RequestStats
 from backend.serving.protocols import Recognizer, Token
 from backend.serving.resident import Lean, Resident
 from backend.serving.scheduler import Scheduler
@@ -74,54 +74,56 @@ class Transcriber:
         self,
         resident: Resident,
         scheduler: Scheduler,
-        guard: Guard,
+        decoder_pool: DecoderPool,
         detect: Detect = detect,
         admission: Admission | None = None,
     ) -> None:
         self._resident = resident
         self._scheduler = scheduler
-        self._guard = guard
+        self._decoder_pool = decoder_pool
         self._detect = detect
         self._admission = admission or Admission()
 
     async def transcribe(
-        self, path: str, options: TranscribeOptions, account: Account | None = None, until_s: float = inf
+        self, path: str, options: TranscribeOptions, stats: RequestStats | None = None, until_s: float = inf
     ) -> Transcript:
         """The transcript of the recording at `path`. Raises any AsrError but LoadRefused.
 
-        `account` has its cost. `until_s`: when its client will have gone, by time.monotonic().
+        `stats` has its cost. `until_s`: when its client will have gone, by time.monotonic().
         """
-        account = account or Account()
+        stats = stats or RequestStats()
         instance = self._resident.current()
-        with self._admission.admitted(account):
-            return await self._transcript(path, instance, options, account, until_s)
+        with self._admission.admitted(stats):
+            return await self._transcript(path, instance, options, stats, until_s)
 
     async def _transcript(
-        self, path: str, instance: Lean, options: TranscribeOptions, account: Account, until_s: float
+        self, path: str, instance: Lean, options: TranscribeOptions, stats: RequestStats, until_s: float
     ) -> Transcript:
         load = instance.options
         await _refuse_too_long(options.prompt, instance.recognizer)
-        with account.spending("decode"):
-            recording = await self._guard.decode(path, max_seconds=load.max_audio_s)
-        self._admission.hold(account, recording.samples.size / SAMPLE_RATE)
-        account.audio_s = recording.duration_s
+        with stats.spending("decode"):
+            recording = await self._decoder_pool.decode(path, max_seconds=load.max_audio_s)
+        self._admission.hold(stats, recording.samples.size / SAMPLE_RATE)
+        stats.audio_s = recording.duration_s
         longest_s = min(load.max_chunk_s, _LONGEST_ALIGNED_S) if options.times else load.max_chunk_s
-        with account.spending("vad"):
+        with stats.spending("vad"):
             speech = await self._speech(recording.samples, load)
-            chunks = await aside(
+            chunks = await in_thread_if_long(
                 recording.duration_s,
                 lambda: split(recording.samples, max_s=longest_s, speech=speech, margin_s=load.vad_margin_s),
             )
         if self._scheduler.at_least_s(sum(chunk.duration_s for chunk in chunks)) > until_s - time.monotonic():
             raise DeadlineTooShort
-        with account.spending("infer"):
-            heard = await Hearing(self._scheduler, instance, options, speech, account).hear(chunks)
+        with stats.spending("infer"):
+            heard = await RecognitionPolicy(self._scheduler, instance, options, speech, stats).hear(chunks)
         language = options.language or main_language(heard, speech)
         if options.times:
-            alignment = Alignment(self._resident, self._scheduler, speech, account)
-            with account.spending("align"):
+            alignment = Alignment(self._resident, self._scheduler, speech, stats)
+            with stats.spending("align"):
                 heard = await alignment.align(instance, heard, language)
-        return await aside(recording.duration_s, lambda: _told(recording, speech, heard, language, load, options))
+        return await in_thread_if_long(
+            recording.duration_s, lambda: build_transcript(recording, speech, heard, language, load, options)
+        )
 
     async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
         if not load.vad:
@@ -140,7 +142,7 @@ async def _refuse_too_long(prompt: str, recognizer: Recognizer) -> None:
         raise PromptTooLong(count, _MOST_PROMPT_TOKENS, "tokens")
 
 
-async def aside(duration_s: float, work: Callable[[], T]) -> T:
+async def in_thread_if_long(duration_s: float, work: Callable[[], T]) -> T:
     """What `work` does for a recording of that length, in a thread if it would make Health late.
 
     An hour of words takes that long. For a minute, going to a thread and coming back is the longest part.
@@ -148,10 +150,10 @@ async def aside(duration_s: float, work: Callable[[], T]) -> T:
     return work() if duration_s <= _SHORT_S else await asyncio.to_thread(work)
 
 
-def _told(
+def build_transcript(
     recording: Decoded,
     speech: Speech,
-    heard: list[Heard],
+    heard: list[RecognizedChunk],
     language: str,
     load: LoadOptions,
     options: TranscribeOptions,
@@ -179,7 +181,7 @@ def _told(
     )
 
 
-def _words(part: Heard, speech: Speech) -> list[Word]:
+def _words(part: RecognizedChunk, speech: Speech) -> list[Word]:
     """The words of a chunk's text, with the aligner's times or with estimates. Seconds of the recording."""
     chunk, text = part.chunk, part.recognition.text
     spoken = speech.within_s(chunk.start, chunk.end)
@@ -204,7 +206,7 @@ def _token_ids(segment: Segment, tokens: list[Token]) -> tuple[int, ...]:
     return tuple(token.id for token in tokens[first:last])
 
 
-def _warnings(recording: Decoded, heard: list[Heard], segments: tuple[Segment, ...]) -> Iterator[str]:
+def _warnings(recording: Decoded, heard: list[RecognizedChunk], segments: tuple[Segment, ...]) -> Iterator[str]:
     if recording.truncated:
         yield TRUNCATED
     for remedy, count in sorted(Counter(remedy for part in heard for remedy in part.remedies).items()):

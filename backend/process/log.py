@@ -35,8 +35,8 @@ class LogLines(logging.Formatter):
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        account = current()
-        return _escaped(super().formatMessage(record) + (f" [request {account.request}]" if account else ""))
+        stats = current()
+        return _escaped(super().formatMessage(record) + (f" [request {stats.request}]" if stats else ""))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         return "\n".join(f"    {_escaped(line)}" for line in written(ei[1]).split("\n"))

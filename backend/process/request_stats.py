@@ -1,6 +1,6 @@
 """What a request cost, and what all of them came to: the numbers behind the request's log line and the metrics.
 
-Rules: numbers and names of ours only, never text, prompt or path. Each room adds what it alone knows to the account
+Rules: numbers and names of ours only, never text, prompt or path. Each room adds what it alone knows to the stats
 that it is given, and reads nothing there. What is read from another thread may be a moment old.
 """
 
@@ -22,18 +22,18 @@ OK = "ok"
 CANCELLED, TOO_LATE = "Cancelled", "DeadlineExceeded"  # the client's doing, not a rejection
 
 
-def fresh_id() -> str:
+def new_request_id() -> str:
     return os.urandom(6).hex()
 
 
 @dataclass(eq=False)
-class Account:
+class RequestStats:
     """One request's. Seconds are wall time; `infer` and `align` are without the waiting, which is in `queue`.
 
     `finish`: "ok", or the name of the error that ended it. `rows`: the most that ran together with one of its own.
     """
 
-    request: str = field(default_factory=fresh_id)
+    request: str = field(default_factory=new_request_id)
     method: str = ""
     code: str = "OK"
     finish: str = OK
@@ -106,7 +106,7 @@ def _ms(seconds: float) -> float:
 
 
 @dataclass
-class Ledger:
+class Totals:
     """All requests since the process began."""
 
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)  # by method and code
@@ -115,22 +115,22 @@ class Ledger:
     audio_s: float = 0.0  # that was transcribed
     stage_s: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
-    def open(self, account: Account) -> None:
-        self.in_flight[account.method] += 1
+    def open(self, stats: RequestStats) -> None:
+        self.in_flight[stats.method] += 1
 
-    def close(self, account: Account) -> None:
-        self.in_flight[account.method] -= 1
-        self.requests[account.method, account.code] += 1
-        if account.finish == OK:
-            self.audio_s += account.audio_s
-        elif account.finish not in (CANCELLED, TOO_LATE):
-            self.rejections[account.finish] += 1
+    def close(self, stats: RequestStats) -> None:
+        self.in_flight[stats.method] -= 1
+        self.requests[stats.method, stats.code] += 1
+        if stats.finish == OK:
+            self.audio_s += stats.audio_s
+        elif stats.finish not in (CANCELLED, TOO_LATE):
+            self.rejections[stats.finish] += 1
         for stage in STAGES:
-            self.stage_s[stage] += account.stage_s[stage]
+            self.stage_s[stage] += stats.stage_s[stage]
 
 
 @dataclass
-class Tally:
+class EngineStats:
     """What the model's thread has done since it began."""
 
     steps: Counter[int] = field(default_factory=Counter)  # by how many rows each was for
@@ -140,15 +140,15 @@ class Tally:
 
 
 # grpc's own way from an interceptor to the method: every call has a context of its own, and threads that it waits for
-# inherit it. Set by wire/request_log.py; what is below the wire is given its account by hand.
-_current: ContextVar[Account] = ContextVar("account")
+# inherit it. Set by wire/request_log.py; what is below the wire is given its stats by hand.
+_current: ContextVar[RequestStats] = ContextVar("stats")
 
 
-def begin(account: Account) -> None:
-    """The call that runs has this account."""
-    _current.set(account)
+def begin(stats: RequestStats) -> None:
+    """The call that runs has this stats."""
+    _current.set(stats)
 
 
-def current() -> Account | None:
-    """The account of the call that runs, if one does."""
+def current() -> RequestStats | None:
+    """The stats of the call that runs, if one does."""
     return _current.get(None)

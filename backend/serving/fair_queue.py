@@ -16,8 +16,8 @@ from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from backend.process.request_stats import Account
-from backend.serving.one_shot import Together
+from backend.process.request_stats import RequestStats
+from backend.serving.one_shot import ScheduledSession
 
 _LIKE_LENGTH = 2.0  # prompts that are read together cost the longest: none is padded to more than twice its own length
 
@@ -27,17 +27,17 @@ class Job:
     """One item, of so many `seconds` of audio, for a session of `begin()`'s, with at most `most - 1` others.
 
     `begin` is a bound method of the model, or equal for equal work: jobs of one session share it. `gather_s`: how long
-    a session that begins with it waits for more; `at_once_s`: of audio that enter together. `gone`: nobody waits for
-    its answer any more. `alone`: it has failed once, so it runs when nothing else does.
+    a session that begins with it waits for more; `max_prefill_s`: of audio that enter together. `gone`: nobody waits
+    for its answer any more. `alone`: it has failed once, so it runs when nothing else does.
     """
 
-    begin: Callable[[], Together]
+    begin: Callable[[], ScheduledSession]
     item: Any
     seconds: float
     most: int
-    owner: Account
+    owner: RequestStats
     gather_s: float = 0.0
-    at_once_s: float = inf
+    max_prefill_s: float = inf
     future: Future[Any] = field(default_factory=Future)
     turn: float = 0.0
     since: float = field(default_factory=time.monotonic)
@@ -49,7 +49,7 @@ class Job:
 class Running:
     """A session and the jobs in it."""
 
-    session: Together
+    session: ScheduledSession
     jobs: list[Job] = field(default_factory=list)
 
     @property
@@ -57,13 +57,13 @@ class Running:
         return sum(job.seconds for job in self.jobs)
 
 
-class Waiting:
+class FairQueue:
     """Unbounded: how much there can be is decided at the door, see pipeline/admission.py."""
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []  # by turn
         self._clock = 0.0  # the turn of what was taken last
-        self._turns: WeakKeyDictionary[Account, float] = WeakKeyDictionary()  # the last turn of every owner
+        self._turns: WeakKeyDictionary[RequestStats, float] = WeakKeyDictionary()  # the last turn of every owner
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -103,7 +103,7 @@ class Waiting:
         jobs, self._jobs = self._jobs, []
         return jobs
 
-    def take(self, running: Mapping[Callable[[], Together], Running], most_s: float) -> list[Job]:
+    def take(self, running: Mapping[Callable[[], ScheduledSession], Running], most_s: float) -> list[Job]:
         """The jobs that enter a session now: the next whose session has room, and others of its kind and length.
 
         `most_s`: of audio, in one session. Who is too long for what is left of that keeps it: what is shorter and comes
@@ -111,13 +111,13 @@ class Waiting:
         """
         room = {begin: (len(held.jobs), held.seconds) for begin, held in running.items()}
         taken: list[Job] = []
-        kept: set[Callable[[], Together]] = set()  # the sessions whose room is
+        kept: set[Callable[[], ScheduledSession]] = set()  # the sessions whose room is
         for job in self._jobs:
             if job.alone and (running or taken):
                 break  # what comes after it would never let it be alone
             if taken and (job.begin != taken[0].begin or not _are_alike(job.seconds, taken[0].seconds)):
                 continue
-            if taken and sum(other.seconds for other in taken) + job.seconds > job.at_once_s:
+            if taken and sum(other.seconds for other in taken) + job.seconds > job.max_prefill_s:
                 break
             rows, seconds = room.get(job.begin, (0, 0.0))
             if rows and seconds + job.seconds > most_s:

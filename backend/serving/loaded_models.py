@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from backend.serving.protocols import Aligner, Recognizer
 
 
-class Held:
+class LoadedModels:
     """`gone` is called on the event loop whenever a model is really gone."""
 
     def __init__(self, gone: Callable[[], object]) -> None:

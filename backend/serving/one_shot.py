@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 
-class Together(Protocol):
+class ScheduledSession(Protocol):
     """What the scheduler asks of a session, see serving/protocols.Session: items come, and leave as results."""
 
     def __len__(self) -> int: ...
@@ -16,7 +16,7 @@ class Together(Protocol):
     def drop(self, item: Any, /) -> None: ...
 
 
-class Batch:
+class OneShotSession:
     """A session whose items are done when they have come."""
 
     def __init__(self, work: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
@@ -38,10 +38,10 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class BatchOf:
+class OneShotWork:
     """Begins batches of some work; equal for equal work, so that jobs of the same work find each other."""
 
     work: Callable[[Sequence[Any]], Sequence[Any]]
 
-    def __call__(self) -> Batch:
-        return Batch(self.work)
+    def __call__(self) -> OneShotSession:
+        return OneShotSession(self.work)

@@ -8,7 +8,7 @@ _LEAST_S = 30.0  # however often the memory ran out
 _WENT_WELL_S = 3600.0  # answered since: one batch in an hour of sound may be lost to learning that it is still too much
 
 
-class Headroom:
+class OomBackoff:
     """`most_s` of audio may run together. One thread tells how it goes; any may have it forgotten."""
 
     def __init__(self) -> None:

@@ -100,7 +100,7 @@ class Recognizer(Protocol):
     def weight_bytes(self) -> int: ...
 
     @property
-    def at_once_s(self) -> float:
+    def max_prefill_s(self) -> float:
         """Seconds of audio that are best read at once; what is more than that comes a step later."""
         ...
 
@@ -128,7 +128,7 @@ class Aligner(Protocol):
     def weight_bytes(self) -> int: ...
 
     @property
-    def at_once_s(self) -> float:
+    def max_prefill_s(self) -> float:
         """Seconds of audio that are best aligned at once."""
         ...
 

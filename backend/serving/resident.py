@@ -19,7 +19,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from backend.errors import AlignerUnavailable, AsrError, DeviceLost, LoadRefused, ModelNotLoaded, TooLittleMemory
 from backend.options import LoadOptions
 from backend.serving.faults import refusal_of, untraced
-from backend.serving.loaded_models import Held
+from backend.serving.loaded_models import LoadedModels
 from backend.serving.protocols import Aligner, Loader, Recognizer
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Resident:
         self._turn = asyncio.Lock()  # held by who makes other options resident; one who need not, waits for no aligner
         self._lock = asyncio.Lock()  # held by whoever loads
         self._instance: Lean | None = None
-        self._held = Held(lambda: self._thread.submit(loader.reclaim))
+        self._held = LoadedModels(lambda: self._thread.submit(loader.reclaim))
         self._freed = 0  # how often: a load that was overtaken by Free must not bring its model back
         self._equipping: tuple[Recognizer, asyncio.Task[Equipped]] | None = None
         self._retry_at = 0.0

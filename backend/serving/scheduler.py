@@ -18,12 +18,12 @@ from math import inf
 from typing import Any, TypeVar
 
 from backend.errors import AsrError, EngineFailure, OutOfMemory
-from backend.process.request_stats import Account, Tally
-from backend.serving.fair_queue import Job, Running, Waiting
+from backend.process.request_stats import EngineStats, RequestStats
+from backend.serving.fair_queue import FairQueue, Job, Running
 from backend.serving.faults import cause_of, is_lost_device
-from backend.serving.one_shot import BatchOf, Together
-from backend.serving.oom_backoff import Headroom
-from backend.serving.throughput import Pace
+from backend.serving.one_shot import OneShotWork, ScheduledSession
+from backend.serving.oom_backoff import OomBackoff
+from backend.serving.throughput import Throughput
 
 _log = logging.getLogger(__name__)
 
@@ -38,14 +38,14 @@ class Scheduler:
     """Owns the model thread. `submit` and `join` are for the event loop's thread."""
 
     def __init__(self) -> None:
-        self._waiting = Waiting()
-        self._running: dict[Callable[[], Together], Running] = {}
+        self._waiting = FairQueue()
+        self._running: dict[Callable[[], ScheduledSession], Running] = {}
         self._taken: set[Job] = set()  # and not answered yet
-        self._headroom = Headroom()
-        self.tally = Tally()
+        self._oom_backoff = OomBackoff()
+        self.engine_stats = EngineStats()
         self.dead = ""  # why the engine will never answer again
         self._working_since: float | None = None  # the model thread, on what it does now
-        self._pace = Pace()
+        self._throughput = Throughput()
         self._stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -70,13 +70,13 @@ class Scheduler:
 
     def at_least_s(self, seconds: float) -> float:
         """How long so many seconds of audio take at the very least; 0 if that is not known yet."""
-        return self._pace.at_least_s(seconds)
+        return self._throughput.at_least_s(seconds)
 
     def forget_model(self) -> None:
         """There is another one: neither its speed nor what of it fits into memory is known. From any thread."""
         with self._changed:
-            self._pace.forget()
-            self._headroom.forget()
+            self._throughput.forget()
+            self._oom_backoff.forget()
 
     async def submit(
         self,
@@ -85,36 +85,36 @@ class Scheduler:
         *,
         seconds: float,
         most: int,
-        owner: Account | None = None,
-        at_once_s: float = inf,
+        owner: RequestStats | None = None,
+        max_prefill_s: float = inf,
     ) -> Result:
         """`work([..., item, ...])`'s result for `item`, done with at most `most - 1` others.
 
-        `seconds` is the item's length of audio, `owner` the account of the request that it is for. Raises OutOfMemory,
+        `seconds` is the item's length of audio, `owner` the stats of the request that it is for. Raises OutOfMemory,
         EngineFailure, or the AsrError that `work` raised.
         """
         result: Result = await self.join(
-            BatchOf(work), item, seconds=seconds, most=most, owner=owner, at_once_s=at_once_s
+            OneShotWork(work), item, seconds=seconds, most=most, owner=owner, max_prefill_s=max_prefill_s
         )
         return result
 
     async def join(
         self,
-        begin: Callable[[], Together],
+        begin: Callable[[], ScheduledSession],
         item: Any,
         *,
         seconds: float,
         most: int,
-        owner: Account | None = None,
+        owner: RequestStats | None = None,
         gather_s: float = 0.0,
-        at_once_s: float = inf,
+        max_prefill_s: float = inf,
     ) -> Any:
         """What a session of `begin()`'s says of `item`, beside at most `most - 1` others. Raises as `submit` does.
 
         If the caller is cancelled, the item leaves its session at the next step. `gather_s`: how long a session that
-        begins with it waits for others; `at_once_s`: of audio that enters it together.
+        begins with it waits for others; `max_prefill_s`: of audio that enters it together.
         """
-        job = Job(begin, item, seconds, most, owner or Account(), gather_s, at_once_s)
+        job = Job(begin, item, seconds, most, owner or RequestStats(), gather_s, max_prefill_s)
         with self._changed:
             if self.dead:
                 raise EngineFailure
@@ -152,8 +152,8 @@ class Scheduler:
                 began = time.monotonic()
                 fullness = self._go_on()
                 took_s = time.monotonic() - began
-                self.tally.compute_s += took_s
-                self._pace.worked(took_s, fullness)
+                self.engine_stats.compute_s += took_s
+                self._throughput.worked(took_s, fullness)
         finally:
             if not self._stopping:
                 self.dead = "its thread has ended"
@@ -166,7 +166,7 @@ class Scheduler:
         with self._changed:
             if not self._running:
                 self._working_since = None
-                self._pace.rests()
+                self._throughput.rests()
                 self._changed.wait_for(lambda: len(self._waiting) or self._stopping)
                 self._gather()
             self._working_since = time.monotonic()
@@ -187,7 +187,7 @@ class Scheduler:
         A function of its own: while the thread waits, none of its variables may hold a model or sound.
         """
         with self._changed:
-            jobs = self._waiting.take(self._running, self._headroom.most_s)
+            jobs = self._waiting.take(self._running, self._oom_backoff.most_s)
             self._taken.update(jobs)
         self._enter(jobs)
         fullness = max((len(held.jobs) / held.jobs[0].most for held in self._running.values()), default=1.0)
@@ -214,10 +214,10 @@ class Scheduler:
         if failure is not None:
             self._once_more(jobs, failure)
 
-    def _advance(self, begin: Callable[[], Together]) -> None:
+    def _advance(self, begin: Callable[[], ScheduledSession]) -> None:
         """One step of a session: who ended is answered, whom nobody waits for leaves."""
         running = self._running[begin]
-        self.tally.steps[len(running.jobs)] += 1
+        self.engine_stats.steps[len(running.jobs)] += 1
 
         def step() -> None:
             for job in [job for job in running.jobs if job.gone]:
@@ -227,8 +227,8 @@ class Scheduler:
             for job in [job for job in running.jobs if id(job.item) in results]:
                 self._leave(running, job)
                 _answer(job, results[id(job.item)])
-                self._pace.heard(job.seconds)
-                self._headroom.answered(job.seconds)
+                self._throughput.heard(job.seconds)
+                self._oom_backoff.answered(job.seconds)
 
         failure = self._attempt(running.jobs, step)
         if failure is not None:
@@ -246,15 +246,15 @@ class Scheduler:
         held = [*jobs, *(job for running in self._running.values() for job in running.jobs)]
         together = len(held) > 1
         if isinstance(failure, OutOfMemory) and together:
-            self.tally.splits += 1
-            self._headroom.ran_out(sum(job.seconds for job in held))
+            self.engine_stats.splits += 1
+            self._oom_backoff.ran_out(sum(job.seconds for job in held))
         again = [job for job in jobs if not (job.alone or job.gone or self.dead)]
         if again:
             failed = f"{len(jobs)} of {len(held)} that ran together" if together else "one that ran alone"
             _log.warning("%s failed (%s); once more, each alone", failed, type(failure).__name__)
         with self._changed:
             self._taken.difference_update(jobs)
-            self.tally.retries += len(again) if together else 0
+            self.engine_stats.retries += len(again) if together else 0
             for job in again:
                 job.alone = True
                 self._waiting.put_back(job)

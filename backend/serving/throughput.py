@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Pace:
+class Throughput:
     """Told of the engine's work and of what came of it. One thread tells; any may ask, or have it forget."""
 
     def __init__(self) -> None:

@@ -15,8 +15,8 @@ LEAST = 5  # words
 SHORTEST_S = 0.45
 
 
-def crowds(times: Sequence[Times], shortest_s: float = SHORTEST_S) -> list[tuple[int, int]]:
-    """The crowds among words with these (start, end) in seconds, as [first, after) of their numbers, in order."""
+def find_implausible_runs(times: Sequence[Times], shortest_s: float = SHORTEST_S) -> list[tuple[int, int]]:
+    """Runs among words with these (start, end) in seconds, as [first, after) of their numbers, in order."""
     found: list[tuple[int, int]] = []
     for first in range(len(times) - LEAST + 1):
         after = first + LEAST

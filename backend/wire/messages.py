@@ -19,7 +19,7 @@ from backend.options import (
     dtype_of,
     quantization_of,
     sanitized_prompt,
-    with_knobs,
+    with_options,
 )
 from backend.pipeline.transcriber import Transcript
 from backend.transcript.segments import Segment
@@ -56,7 +56,7 @@ def load_options(request: pb.ModelOptions) -> LoadOptions:
         batch_max_size=2 if request.LowVRAM else LoadOptions.batch_max_size,
         cuda_graphs=not request.EnforceEager,
     )
-    return with_knobs(options, request.Options, request.EngineArgs)
+    return with_options(options, request.Options, request.EngineArgs)
 
 
 def _threads(asked: int) -> int | None:

@@ -1,6 +1,6 @@
 """Prometheus metrics on the loopback, for whoever switches them on with QWEN_ASR_METRICS.
 
-Rules: nothing is counted here. What the requests' ledger, the scheduler and the resident model know in any case is read
+Rules: nothing is counted here. What the requests' totals, the scheduler and the resident model know in any case is read
 at each scrape, in the listener's own threads, so metrics cost a request nothing. Only the loopback is listened on:
 there is no token, and a thread for every connection. README.md lists every name, and a test compares.
 
@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from backend.errors import CannotListen, MetricsAddressRefused
-from backend.process.request_stats import Ledger
+from backend.process.request_stats import Totals
 from backend.serving.resident import AlignerState, Resident
 from backend.serving.scheduler import Scheduler
 
@@ -41,10 +41,10 @@ def address_of(value: str) -> tuple[str, int]:
 class Listener:
     """Answers scrapes until it is closed. Raises CannotListen or MetricsAddressRefused."""
 
-    def __init__(self, address: str, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> None:
+    def __init__(self, address: str, totals: Totals, scheduler: Scheduler, resident: Resident) -> None:
         host, port = address_of(address)
         registry = CollectorRegistry()
-        registry.register(Figures(ledger, scheduler, resident))
+        registry.register(Figures(totals, scheduler, resident))
         ProcessCollector(registry=registry)
         self._server: BaseServer
         self._thread: threading.Thread
@@ -64,40 +64,40 @@ class Listener:
 class Figures(Collector):
     """What there is to know now, in Prometheus's terms."""
 
-    def __init__(self, ledger: Ledger, scheduler: Scheduler, resident: Resident) -> None:
-        self._ledger = ledger
+    def __init__(self, totals: Totals, scheduler: Scheduler, resident: Resident) -> None:
+        self._totals = totals
         self._scheduler = scheduler
         self._resident = resident
 
     def collect(self) -> Iterable[Metric]:
-        yield from self._of_requests(self._ledger)
+        yield from self._of_requests(self._totals)
         yield from self._of_the_model()
 
-    def _of_requests(self, ledger: Ledger) -> Iterable[Metric]:
+    def _of_requests(self, totals: Totals) -> Iterable[Metric]:
         yield _counters(
-            "qwen_asr_requests", "Calls that ended, by method and gRPC code.", ("method", "code"), ledger.requests
+            "qwen_asr_requests", "Calls that ended, by method and gRPC code.", ("method", "code"), totals.requests
         )
         yield _counters(
             "qwen_asr_rejections",
             "Requests and loads that were refused or failed, by cause.",
             ("reason",),
-            ledger.rejections,
+            totals.rejections,
         )
-        yield _gauges("qwen_asr_requests_in_flight", "Calls that are being answered.", "method", ledger.in_flight)
+        yield _gauges("qwen_asr_requests_in_flight", "Calls that are being answered.", "method", totals.in_flight)
         yield _counters(
-            "qwen_asr_stage_seconds", "Time that ended requests spent in each stage.", ("stage",), ledger.stage_s
+            "qwen_asr_stage_seconds", "Time that ended requests spent in each stage.", ("stage",), totals.stage_s
         )
-        yield CounterMetricFamily("qwen_asr_audio_seconds", "Seconds of audio transcribed.", value=ledger.audio_s)
+        yield CounterMetricFamily("qwen_asr_audio_seconds", "Seconds of audio transcribed.", value=totals.audio_s)
 
     def _of_the_model(self) -> Iterable[Metric]:
-        tally, (passages, waiting_s) = self._scheduler.tally, self._scheduler.waiting
-        yield CounterMetricFamily("qwen_asr_compute_seconds", "Seconds in which models ran.", value=tally.compute_s)
+        engine, (passages, waiting_s) = self._scheduler.engine_stats, self._scheduler.waiting
+        yield CounterMetricFamily("qwen_asr_compute_seconds", "Seconds in which models ran.", value=engine.compute_s)
         yield GaugeMetricFamily("qwen_asr_queue_passages", "Passages that wait for the model.", value=passages)
         yield GaugeMetricFamily("qwen_asr_queue_audio_seconds", "Seconds of audio in them.", value=waiting_s)
-        yield _histogram("qwen_asr_batch_rows", "Passages that ran together, for each step of the model.", tally.steps)
-        yield CounterMetricFamily("qwen_asr_splits", "Batches halved because memory ran out.", value=tally.splits)
+        yield _histogram("qwen_asr_batch_rows", "Passages that ran together, for each step of the model.", engine.steps)
+        yield CounterMetricFamily("qwen_asr_splits", "Batches halved because memory ran out.", value=engine.splits)
         yield CounterMetricFamily(
-            "qwen_asr_retries", "Passages that failed with others and were run again alone.", value=tally.retries
+            "qwen_asr_retries", "Passages that failed with others and were run again alone.", value=engine.retries
         )
         aligner = StateSetMetricFamily("qwen_asr_aligner_state", "1 for the state that the aligner is in.")
         state = self._resident.aligner_state

@@ -1,6 +1,6 @@
-"""Every call's account: opened before anything else sees the call, closed when it has its status.
+"""The statistics of every call: opened before anything else sees the call, closed when it has its status.
 
-Rules: it comes before the token's guard, so that a refused call is counted, too. The request's id is the client's own
+Rules: it comes before the token's check, so that a refused call is counted, too. The request's id is the client's own
 if it is a plain name, and goes back in the trailing metadata whatever becomes of the call. Calls that look after the
 backend (Health, Status, Check, …) come all the time: they are counted, and have no line in the log.
 """
@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2
 
 from backend.errors import CapabilityMissing, EngineFailure
 from backend.process import log
-from backend.process.request_stats import CANCELLED, OK, TOO_LATE, Account, Ledger, begin, fresh_id
+from backend.process.request_stats import CANCELLED, OK, TOO_LATE, RequestStats, Totals, begin, new_request_id
 from backend.wire import backend_pb2 as pb
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -48,81 +48,81 @@ _LOGGED = {  # and whether the line is the whole one
 }
 
 
-class Accounting(grpc.aio.ServerInterceptor):
+class RequestLog(grpc.aio.ServerInterceptor):
     """Wraps every method's handler; to be the first of the interceptors."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, totals: Totals) -> None:
+        self._totals = totals
 
     async def intercept_service(
         self, continuation: _HandlerOf, handler_call_details: grpc.HandlerCallDetails
     ) -> _Handler | None:
         handler = await continuation(handler_call_details)
-        account = Account(
+        stats = RequestStats(
             request_id(handler_call_details.invocation_metadata or ()),
             _METHODS.get(handler_call_details.method or "", UNKNOWN_METHOD),
         )
         if handler is None:  # grpc answers by itself
-            self._ledger.open(account)
-            account.code, account.finish = grpc.StatusCode.UNIMPLEMENTED.name, CapabilityMissing.__name__
-            self._ledger.close(account)
+            self._totals.open(stats)
+            stats.code, stats.finish = grpc.StatusCode.UNIMPLEMENTED.name, CapabilityMissing.__name__
+            self._totals.close(stats)
             return None
-        return self._accounted(handler, account)
+        return self._accounted(handler, stats)
 
-    def _accounted(self, handler: Any, account: Account) -> _Handler:
-        """A handler of the same kind that keeps the account of its one call."""
+    def _accounted(self, handler: Any, stats: RequestStats) -> _Handler:
+        """A handler of the same kind that keeps the stats of its one call."""
         kind = bool(handler.request_streaming), bool(handler.response_streaming)
         coders = handler.request_deserializer, handler.response_serializer
 
         async def unary(request: Any, context: _Context) -> Any:
-            with self._open(account, context):
+            with self._open(stats, context):
                 reply = await (handler.stream_unary or handler.unary_unary)(request, context)
-                context.set_trailing_metadata(trailing(account))  # with the warnings
+                context.set_trailing_metadata(trailing(stats))  # with the warnings
                 return reply
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            with self._open(account, context):
+            with self._open(stats, context):
                 async for reply in (handler.stream_stream or handler.unary_stream)(request, context):
                     yield reply
 
         return _HANDLER[kind](stream if handler.response_streaming else unary, *coders)
 
     @contextmanager
-    def _open(self, account: Account, context: _Context) -> Iterator[None]:
+    def _open(self, stats: RequestStats, context: _Context) -> Iterator[None]:
         began = time.monotonic()
-        begin(account)
-        self._ledger.open(account)
-        context.set_trailing_metadata(trailing(account))  # an abort sends what is set before it
+        begin(stats)
+        self._totals.open(stats)
+        context.set_trailing_metadata(trailing(stats))  # an abort sends what is set before it
         try:
             yield
         except (asyncio.CancelledError, GeneratorExit):
             late = (left_s := context.time_remaining()) is not None and left_s <= 0
-            account.code, account.finish = ("DEADLINE_EXCEEDED", TOO_LATE) if late else ("CANCELLED", CANCELLED)
+            stats.code, stats.finish = ("DEADLINE_EXCEEDED", TOO_LATE) if late else ("CANCELLED", CANCELLED)
             raise
         except grpc.aio.AbortError:
-            account.code = _name(context.code())
-            account.finish = account.code if account.finish == OK else account.finish
+            stats.code = _name(context.code())
+            stats.finish = stats.code if stats.finish == OK else stats.finish
             raise
         except Exception:
-            account.code, account.finish = grpc.StatusCode.UNKNOWN.name, EngineFailure.__name__
+            stats.code, stats.finish = grpc.StatusCode.UNKNOWN.name, EngineFailure.__name__
             raise
         finally:
-            account.total_s = time.monotonic() - began
-            self._ledger.close(account)
-            if account.method in _LOGGED:
-                _log_soon(account)
+            stats.total_s = time.monotonic() - began
+            self._totals.close(stats)
+            if stats.method in _LOGGED:
+                _log_soon(stats)
 
 
-def _log_soon(account: Account) -> None:
+def _log_soon(stats: RequestStats) -> None:
     """The reply goes first."""
     try:
-        asyncio.get_running_loop().call_soon(_write, account)
+        asyncio.get_running_loop().call_soon(_write, stats)
     except RuntimeError:  # the process ends, and the call with it
-        _write(account)
+        _write(stats)
 
 
-def _write(account: Account) -> None:
-    log.write_request(account.line(whole=_LOGGED[account.method]))
+def _write(stats: RequestStats) -> None:
+    log.write_request(stats.line(whole=_LOGGED[stats.method]))
 
 
 _HANDLER: dict[tuple[bool, bool], Callable[..., _Handler]] = {  # by what streams: requests, replies
@@ -136,15 +136,15 @@ _HANDLER: dict[tuple[bool, bool], Callable[..., _Handler]] = {  # by what stream
 def request_id(metadata: Any) -> str:
     """The client's own id if it sent one that is a plain name of at most 64 characters, else a fresh one."""
     sent = next((value for key, value in metadata if key == REQUEST_KEY), "")
-    return sent if isinstance(sent, str) and _SANE_ID.fullmatch(sent) else fresh_id()
+    return sent if isinstance(sent, str) and _SANE_ID.fullmatch(sent) else new_request_id()
 
 
-def trailing(account: Account) -> tuple[tuple[str, str], ...]:
+def trailing(stats: RequestStats) -> tuple[tuple[str, str], ...]:
     """The call's trailing metadata: its id, and the warnings if there are any, in visible ASCII."""
-    request = (REQUEST_KEY, account.request)
-    if not account.warnings:
+    request = (REQUEST_KEY, stats.request)
+    if not stats.warnings:
         return (request,)
-    warning = _INVISIBLE.sub("?", "; ".join(account.warnings))
+    warning = _INVISIBLE.sub("?", "; ".join(stats.warnings))
     if len(warning) > _LONGEST_WARNING:
         warning = warning[: _LONGEST_WARNING - 3] + "..."
     return request, (WARNING_KEY, warning)

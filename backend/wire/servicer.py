@@ -13,11 +13,11 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
-from backend.audio.decoding.pool import Guard
+from backend.audio.decoding.pool import DecoderPool
 from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
 from backend.pipeline.admission import Admission
-from backend.pipeline.transcriber import Transcriber, aside
-from backend.process.request_stats import Account, current
+from backend.pipeline.transcriber import Transcriber, in_thread_if_long
+from backend.process.request_stats import RequestStats, current
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.wire import backend_pb2 as pb
@@ -65,10 +65,12 @@ async def _statuses(method: str, context: Context) -> AsyncIterator[None]:
 class BackendServicer(rpc.BackendServicer):
     """LocalAI's backend contract over one resident model."""
 
-    def __init__(self, resident: Resident, scheduler: Scheduler, guard: Guard, admission: Admission) -> None:
+    def __init__(
+        self, resident: Resident, scheduler: Scheduler, decoder_pool: DecoderPool, admission: Admission
+    ) -> None:
         self._resident = resident
         self._scheduler = scheduler
-        self._transcriber = Transcriber(resident, scheduler, guard, admission=admission)
+        self._transcriber = Transcriber(resident, scheduler, decoder_pool, admission=admission)
         self._background: set[asyncio.Task[Any]] = set()
 
     async def Health(self, request: pb.HealthMessage, context: Context) -> pb.Reply:  # noqa: N802 - the wire's name
@@ -84,21 +86,21 @@ class BackendServicer(rpc.BackendServicer):
             await self._finishing(self._resident.load(messages.load_options(request)))
         except LoadRefused as refusal:
             _log.warning("LoadModel refused: %s", refusal)
-            _account().finish = type(refusal).__name__
+            _stats().finish = type(refusal).__name__
             return pb.Result(success=False, message=str(refusal))
         return pb.Result(success=True, message=LOADED)
 
     @answered
     async def AudioTranscription(self, request: pb.TranscriptRequest, context: Context) -> pb.TranscriptResult:  # noqa: N802
-        account = _account()
+        stats = _stats()
         self._check_model(request.ModelIdentity)
         remaining_s = context.time_remaining()
         until_s = inf if remaining_s is None else time.monotonic() + remaining_s
         options = messages.transcribe_options(request)
-        transcript = await self._transcriber.transcribe(request.dst, options, account, until_s)
-        account.language, account.segments = transcript.language, len(transcript.segments)
-        account.warnings = transcript.warnings
-        return await aside(transcript.duration_s, lambda: messages.transcript_result(transcript))
+        transcript = await self._transcriber.transcribe(request.dst, options, stats, until_s)
+        stats.language, stats.segments = transcript.language, len(transcript.segments)
+        stats.warnings = transcript.warnings
+        return await in_thread_if_long(transcript.duration_s, lambda: messages.transcript_result(transcript))
 
     async def AudioTranscriptionStream(  # noqa: N802
         self, request: pb.TranscriptRequest, context: Context
@@ -143,6 +145,6 @@ class BackendServicer(rpc.BackendServicer):
         await asyncio.shield(task)
 
 
-def _account() -> Account:
+def _stats() -> RequestStats:
     """This call's, opened by wire/request_log.py."""
-    return current() or Account()
+    return current() or RequestStats()

@@ -38,6 +38,6 @@ def status_of(error: errors.AsrError) -> StatusCode:
 
 async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: errors.AsrError) -> None:
     """End the call with the error's status and message. Does not return."""
-    if account := current():
-        account.finish = type(error).__name__
+    if stats := current():
+        stats.finish = type(error).__name__
     await context.abort(status_of(error), str(error))

@@ -20,7 +20,7 @@ import jiwer
 import numpy as np
 import soundfile
 
-from backend.audio.decoding.pool import Guard
+from backend.audio.decoding.pool import DecoderPool
 from backend.engine.loader import CheckpointLoader
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcriber import Transcriber, Transcript
@@ -33,7 +33,7 @@ LENGTHS_S = ((1.0, 2.0, 16), (2.0, 5.0, 20), (5.0, 15.0, 16), (15.0, 40.0, 10), 
 
 
 @dataclass
-class Tally:
+class EngineStats:
     """What was found on one group of voices."""
 
     words: int = 0
@@ -91,9 +91,9 @@ def recordings(bank: ClipBank, seed: int, share: float) -> Iterator[Recording]:
 
 
 async def evaluate(model: str, aligner: str, share: float) -> dict[str, dict[str, float]]:
-    resident, scheduler, guard = Resident(CheckpointLoader()), Scheduler(), Guard()
+    resident, scheduler, decoder_pool = Resident(CheckpointLoader()), Scheduler(), DecoderPool()
     await resident.load(LoadOptions(model=model, forced_aligner=aligner))
-    transcriber = Transcriber(resident, scheduler, guard)
+    transcriber = Transcriber(resident, scheduler, decoder_pool)
     wanted = TranscribeOptions(times=True, words=True)
     banks = {
         "trained voices": ClipBank.recorded(BANKS / "trained_again.npy", held_out=False, takes=1, seed=3),
@@ -108,15 +108,15 @@ async def evaluate(model: str, aligner: str, share: float) -> dict[str, dict[str
             return await transcriber.transcribe(str(path), wanted)
 
         for number, (name, bank) in enumerate(banks.items()):
-            tally = Tally()
+            engine_stats = EngineStats()
             for recording in recordings(bank, 100 + number, share):
-                tally.add(recording, await transcript_of(recording))
-            found[name] = tally.figures()
+                engine_stats.add(recording, await transcript_of(recording))
+            found[name] = engine_stats.figures()
         rng = np.random.default_rng(99)
         silent = [compose_silence(rng, seconds=rng.uniform(0.5, 20)) for _ in range(round(40 * share))]
         invented = [bool((await transcript_of(recording)).text) for recording in silent]
         found["nobody speaks"] = {"with text %": 100 * sum(invented) / len(invented)}
-    guard.close()
+    decoder_pool.close()
     return found
 
 

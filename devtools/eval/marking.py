@@ -1,6 +1,6 @@
 """A transcription word by word against the truth: what is right, wrong, too much, or missing.
 
-For the eye, so it compares what is written, case and punctuation aside; the figures count normalised text.
+For the eye, so it compares what is written, case and punctuation in_thread_if_long; the figures count normalised text.
 """
 
 from __future__ import annotations

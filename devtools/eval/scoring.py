@@ -112,7 +112,7 @@ def alignment(truth: Sequence[str], heard: Sequence[str]) -> list[jiwer.Alignmen
 
 
 def matches(truth: Sequence[Word], heard: Sequence[Word]) -> Iterator[tuple[int, int]]:
-    """Index pairs of the words that are equal in the alignment, punctuation and case aside."""
+    """Index pairs of the words that are equal in the alignment, punctuation and case in_thread_if_long."""
     named, known = (
         [(i, key) for i, word in enumerate(words) if (key := spelling.key(word.text))] for words in (truth, heard)
     )

@@ -64,7 +64,7 @@ class HashRecognizer:
 
     plan: Plan
     weight_bytes: int = 1000
-    at_once_s: float = math.inf
+    max_prefill_s: float = math.inf
     kept: list[Samples] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -126,7 +126,7 @@ class ShareAligner:
 
     plan: Plan
     weight_bytes: int = 300
-    at_once_s: float = math.inf
+    max_prefill_s: float = math.inf
 
     def __post_init__(self) -> None:
         self.faults = Faults(self.plan)

@@ -33,7 +33,7 @@ _ORDER = {"OK": 0, "INVALID_ARGUMENT": 1, "refused": 1}
 
 
 @dataclass
-class Tally:
+class EngineStats:
     """What came of one kind of input."""
 
     replies: list[tuple[str, Reply]] = field(default_factory=list)
@@ -88,24 +88,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def fuzzed(wanted: argparse.Namespace) -> list[Line]:
     form = Form(seed=wanted.seed)
-    tallies: dict[str, Tally] = collections.defaultdict(Tally)
+    tallies: dict[str, EngineStats] = collections.defaultdict(EngineStats)
     with sound_folder() as folder, Range(folder) as range_:
         with range_.watched():
             for number, case in enumerate(all_cases(wanted, folder)):
                 if number % 250 == 0:
                     form.say(f"case {number}: {case.kind}")
                 reply = range_.fire(case)
-                tally = tallies[case.kind]
-                tally.replies.append((case.name, reply))
+                engine_stats = tallies[case.kind]
+                engine_stats.replies.append((case.name, reply))
                 if wrong := failures(case, reply):
                     saved = save(case, wanted.out / "failures", number, wanted.seed, wrong)
-                    tally.failures.append(f"{case.name}: {', '.join(wrong)} ({saved.name})")
+                    engine_stats.failures.append(f"{case.name}: {', '.join(wrong)} ({saved.name})")
         golden = range_.golden_is_exact()
     return [*(tallies[kind].line(kind) for kind in tallies), *_closing(tallies, range_, golden)]
 
 
-def _closing(tallies: dict[str, Tally], range_: Range, golden: bool) -> Iterator[Line]:
-    replies = [reply for tally in tallies.values() for _, reply in tally.replies]
+def _closing(tallies: dict[str, EngineStats], range_: Range, golden: bool) -> Iterator[Line]:
+    replies = [reply for engine_stats in tallies.values() for _, reply in engine_stats.replies]
     yield none_of("all inputs", "deaths of the server", range_.restarts)
     slow = sum(reply.took_s > LONGEST_S for reply in replies)
     yield none_of("all inputs", f"longer than {LONGEST_S:g} s", slow)

@@ -29,7 +29,7 @@ _CODES = {"": None, "en": "en", "de-DE": "de", "zh": "zh"}
 
 
 @dataclass
-class Held:
+class LoadedModels:
     """What a load came to."""
 
     outcomes: list[tuple[Wanted, Outcome]] = field(default_factory=list)
@@ -73,7 +73,7 @@ def with_demo(form: Form) -> Iterator[Line]:
     yield from lines_of("load held, demo models", held)
 
 
-def lines_of(measure: str, held: Held) -> Iterator[Line]:
+def lines_of(measure: str, held: LoadedModels) -> Iterator[Line]:
     exact = sum(outcome.is_exact(wanted) for wanted, outcome in held.outcomes)
     took = [outcome.took_s for _, outcome in held.outcomes]
     yield told(
@@ -87,10 +87,10 @@ def lines_of(measure: str, held: Held) -> Iterator[Line]:
     yield at_most(measure, "Health meanwhile, p99", quantile(held.health_s, 0.99), _HEALTH_S, "s")
 
 
-async def hold(address: str, streams: Sequence[Sequence[Wanted]], seconds: float) -> Held:
+async def hold(address: str, streams: Sequence[Sequence[Wanted]], seconds: float) -> LoadedModels:
     """Every stream asks for its recordings one after the other, over and over; what has begun is waited for."""
     until = time.monotonic() + seconds
-    held, ended = Held(), asyncio.Event()
+    held, ended = LoadedModels(), asyncio.Event()
 
     async def run(recordings: Sequence[Wanted]) -> None:
         for wanted in itertools.cycle(recordings):

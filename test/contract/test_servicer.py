@@ -340,9 +340,9 @@ async def test_messages_may_be_larger_than_grpcs_own_limit_up_to_the_gateways(se
         assert caught.value.code() == Code.RESOURCE_EXHAUSTED
 
 
-async def test_a_taken_port_is_an_error(loader, guard) -> None:
+async def test_a_taken_port_is_an_error(loader, decoder_pool) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(CannotListen, match="taken"):
-            await start(f"127.0.0.1:{taken.getsockname()[1]}", loader, guard)
+            await start(f"127.0.0.1:{taken.getsockname()[1]}", loader, decoder_pool)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from backend.audio.decoding.pool import Guard
+from backend.audio.decoding.pool import DecoderPool
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.qwen_package import Qwen3ASRForConditionalGeneration
 from backend.errors import CheckpointRefused
@@ -238,11 +238,11 @@ def test_a_refused_model_is_not_kept(copy: Path, asr_folder: Path) -> None:
 
 
 async def test_after_every_bad_load_the_old_model_answers_as_before(
-    copy: Path, asr_folder: Path, recordings: Path, guard: Guard
+    copy: Path, asr_folder: Path, recordings: Path, decoder_pool: DecoderPool
 ) -> None:
     """Through resident and transcriber, as LoadModel and a request do it."""
     resident, scheduler = Resident(CheckpointLoader()), Scheduler()
-    transcriber = Transcriber(resident, scheduler, guard)
+    transcriber = Transcriber(resident, scheduler, decoder_pool)
     good = LoadOptions(model=str(asr_folder), threads=2)
     await resident.load(good)
     recognizer = weakref.ref(resident.current().recognizer)

@@ -27,7 +27,7 @@ def test_a_sentence_is_heard_with_its_language_and_its_punctuation(recognizer, d
 
 def test_a_cpu_reads_no_more_at_once_than_its_heap_holds(recognizer, aligner) -> None:
     assert recognizer.model.device.type == "cpu"
-    assert recognizer.at_once_s == aligner.at_once_s < 60
+    assert recognizer.max_prefill_s == aligner.max_prefill_s < 60
 
 
 def test_the_mel_is_computed_where_it_is_asked_for(recognizer, demo, monkeypatch) -> None:
@@ -72,8 +72,8 @@ def test_prompts_are_counted_while_others_are_read(recognizer, demo) -> None:
     """The tokenizer cannot be told to pad while it counts."""
     clip = utterance(demo[0][:8000])
     expected = recognizer.recognize([clip])
-    with ThreadPoolExecutor(1) as aside:
-        counts = [aside.submit(recognizer.count_tokens, "\U0010fffd" * 8192) for _ in range(20)]
+    with ThreadPoolExecutor(1) as in_thread_if_long:
+        counts = [in_thread_if_long.submit(recognizer.count_tokens, "\U0010fffd" * 8192) for _ in range(20)]
         while not counts[-1].done():
             assert recognizer.recognize([clip]) == expected
     assert {count.result() for count in counts} == {4 * 8192}

@@ -24,7 +24,7 @@ TIMES = TranscribeOptions(times=True, words=True)
 
 
 @pytest.fixture
-async def transcribe(demo_options, guard, tmp_path: Path) -> AsyncIterator[Callable]:
+async def transcribe(demo_options, decoder_pool, tmp_path: Path) -> AsyncIterator[Callable]:
     """`await transcribe(path or samples, options, **load options)` with the demo checkpoints."""
     scheduler = Scheduler()
     residents: dict[tuple, Resident] = {}
@@ -38,7 +38,7 @@ async def transcribe(demo_options, guard, tmp_path: Path) -> AsyncIterator[Calla
             path = tmp_path / "recording.wav"
             soundfile.write(path, audio, 16_000, subtype="FLOAT")
             audio = path
-        return await Transcriber(residents[key], scheduler, guard).transcribe(str(audio), options)
+        return await Transcriber(residents[key], scheduler, decoder_pool).transcribe(str(audio), options)
 
     yield run
     scheduler.stop()

@@ -16,7 +16,7 @@ from backend.errors import EngineFailure, Overloaded
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.transcriber import Transcriber
-from backend.process.request_stats import Account
+from backend.process.request_stats import RequestStats
 from backend.serving.protocols import Recognition, Utterance
 from backend.serving.resident import Resident
 
@@ -26,22 +26,22 @@ PLAIN, TIMES = TranscribeOptions(), TranscribeOptions(times=True, words=True)
 
 @pytest.mark.parametrize("end", [None, EngineFailure(), asyncio.CancelledError()])
 def test_too_many_requests_are_refused_until_one_has_ended_however_it_ends(end: BaseException | None) -> None:
-    admission, asked = Admission(longest_s=10, most_requests=1), Account()
+    admission, asked = Admission(longest_s=10, most_requests=1), RequestStats()
     with ExitStack() as ended:
         ended.enter_context(pytest.raises(type(end)) if end else ExitStack())
         ended.enter_context(admission.admitted(asked))
         admission.hold(asked, 60)
-        with pytest.raises(Overloaded), admission.admitted(Account()):
+        with pytest.raises(Overloaded), admission.admitted(RequestStats()):
             pass
         if end:
             raise end
     assert admission.held_s == 0
-    with admission.admitted(Account()):
+    with admission.admitted(RequestStats()):
         pass
 
 
 def test_more_sound_than_may_be_held_is_refused_unless_it_is_all_there_is() -> None:
-    admission, first, second, third = Admission(longest_s=1000), Account(), Account(), Account()
+    admission, first, second, third = Admission(longest_s=1000), RequestStats(), RequestStats(), RequestStats()
     with admission.admitted(second), admission.admitted(third):
         with admission.admitted(first):
             admission.hold(first, 900)
@@ -55,7 +55,7 @@ def test_more_sound_than_may_be_held_is_refused_unless_it_is_all_there_is() -> N
 
 
 def test_a_command_has_room_beside_any_recordings() -> None:
-    admission, recording, command = Admission(longest_s=1000), Account(), Account()
+    admission, recording, command = Admission(longest_s=1000), RequestStats(), RequestStats()
     with admission.admitted(recording):
         admission.hold(recording, 5000)
         with admission.admitted(command):
@@ -64,13 +64,13 @@ def test_a_command_has_room_beside_any_recordings() -> None:
 
 
 @pytest.fixture
-async def house(loader, guard, scheduler, tmp_path: Path):
+async def house(loader, decoder_pool, scheduler, tmp_path: Path):
     """`house(admission)`: transcribes so many seconds of noise, one passage of ten seconds at a time."""
     resident = Resident(loader)
     await resident.load(LoadOptions(model="m", forced_aligner="al", vad=False, max_chunk_s=10, batch_max_size=1))
 
     def make(admission: Admission) -> Callable[..., asyncio.Task]:
-        transcriber = Transcriber(resident, scheduler, guard, admission=admission)
+        transcriber = Transcriber(resident, scheduler, decoder_pool, admission=admission)
 
         def transcribe(seconds: float, options: TranscribeOptions = PLAIN) -> asyncio.Task:
             path = tmp_path / f"{seconds}.wav"

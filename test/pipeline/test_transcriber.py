@@ -151,34 +151,34 @@ async def test_one_sample_is_a_recording(transcribe) -> None:
     check(transcript)
 
 
-async def test_a_damaged_tail_is_transcribed_and_said(loader, guard, tmp_path: Path, bursts) -> None:
+async def test_a_damaged_tail_is_transcribed_and_said(loader, decoder_pool, tmp_path: Path, bursts) -> None:
     path = tmp_path / "cut.wav"
     soundfile.write(path, bursts(4), RATE)
     path.write_bytes(path.read_bytes()[:60_000])
     resident, scheduler = Resident(loader), Scheduler()
     await resident.load(LoadOptions(model="m", vad=False))
-    transcript = await Transcriber(resident, scheduler, guard).transcribe(str(path), TranscribeOptions())
+    transcript = await Transcriber(resident, scheduler, decoder_pool).transcribe(str(path), TranscribeOptions())
     scheduler.stop()
     assert transcript.warnings == (TRUNCATED,)
     assert transcript.text
 
 
-async def test_a_full_house_does_not_even_read_the_file(loader, guard, scheduler, tmp_path: Path) -> None:
+async def test_a_full_house_does_not_even_read_the_file(loader, decoder_pool, scheduler, tmp_path: Path) -> None:
     resident = Resident(loader)
     await resident.load(LoadOptions(model="m", vad=False))
-    full = Transcriber(resident, scheduler, guard, admission=Admission(most_requests=0))
+    full = Transcriber(resident, scheduler, decoder_pool, admission=Admission(most_requests=0))
     with pytest.raises(Overloaded):  # and not that there is no such file
         await full.transcribe(str(tmp_path / "none"), TranscribeOptions())
 
 
 async def test_a_prompt_of_too_many_tokens_is_refused_before_the_file_is_read(
-    transcribe, loader, guard, scheduler, tmp_path: Path, bursts
+    transcribe, loader, decoder_pool, scheduler, tmp_path: Path, bursts
 ) -> None:
     await transcribe(bursts(1), TranscribeOptions(prompt="é" * 1024))
     resident = Resident(loader)
     await resident.load(LoadOptions(model="m", vad=False))
     with pytest.raises(PromptTooLong, match="2048 tokens: it has 2050;"):
-        await Transcriber(resident, scheduler, guard).transcribe(
+        await Transcriber(resident, scheduler, decoder_pool).transcribe(
             str(tmp_path / "none"), TranscribeOptions(prompt="é" * 1025)
         )
 
@@ -195,12 +195,12 @@ class RealTime(Scheduler):
         return seconds
 
 
-async def test_what_cannot_be_heard_in_time_is_not_begun(loader, guard, tmp_path: Path, bursts) -> None:
+async def test_what_cannot_be_heard_in_time_is_not_begun(loader, decoder_pool, tmp_path: Path, bursts) -> None:
     path = tmp_path / "long.wav"
     soundfile.write(path, bursts(4), RATE)
     resident, scheduler = Resident(loader), RealTime()
     await resident.load(LoadOptions(model="m", vad=False))
-    transcriber = Transcriber(resident, scheduler, guard)
+    transcriber = Transcriber(resident, scheduler, decoder_pool)
     with pytest.raises(DeadlineTooShort):
         await transcriber.transcribe(str(path), TranscribeOptions(), until_s=time.monotonic() + 1)
     assert not loader.recognizer.batches

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from backend.errors import EngineFailure
-from backend.process.request_stats import STAGES, Account, Ledger
+from backend.process.request_stats import STAGES, RequestStats, Totals
 from backend.serving.scheduler import Scheduler
 
 
@@ -24,66 +24,66 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def account(clock: Clock) -> Account:
-    return Account(clock=clock)
+def stats(clock: Clock) -> RequestStats:
+    return RequestStats(clock=clock)
 
 
-def test_a_stage_is_without_the_time_in_which_everything_waited(account: Account, clock: Clock) -> None:
-    with account.spending("infer"):
+def test_a_stage_is_without_the_time_in_which_everything_waited(stats: RequestStats, clock: Clock) -> None:
+    with stats.spending("infer"):
         clock.now += 3
-        account.enters(since=100.5)
+        stats.enters(since=100.5)
         clock.now += 5
-        account.leaves()
-    assert account.stage_s == {"decode": 0, "vad": 0, "queue": 2.5, "infer": 5.5, "align": 0}
+        stats.leaves()
+    assert stats.stage_s == {"decode": 0, "vad": 0, "queue": 2.5, "infer": 5.5, "align": 0}
 
 
-def test_waiting_beside_what_runs_or_waits_costs_nothing_more(account: Account, clock: Clock) -> None:
+def test_waiting_beside_what_runs_or_waits_costs_nothing_more(stats: RequestStats, clock: Clock) -> None:
     clock.now += 1
-    account.enters(since=100)
-    account.enters(since=100)  # waited for the same second
+    stats.enters(since=100)
+    stats.enters(since=100)  # waited for the same second
     clock.now += 10
-    account.leaves()
-    account.enters(since=101)  # waited while the first ran
-    account.leaves()
-    account.leaves()
+    stats.leaves()
+    stats.enters(since=101)  # waited while the first ran
+    stats.leaves()
+    stats.leaves()
     clock.now += 4
-    account.enters(since=105)  # while others ran, too, but then for 4 s while nothing did
-    assert account.stage_s["queue"] == 5
+    stats.enters(since=105)  # while others ran, too, but then for 4 s while nothing did
+    assert stats.stage_s["queue"] == 5
 
 
-def test_who_gives_up_while_it_waits_has_waited(account: Account, clock: Clock) -> None:
-    with account.spending("infer"):
+def test_who_gives_up_while_it_waits_has_waited(stats: RequestStats, clock: Clock) -> None:
+    with stats.spending("infer"):
         clock.now += 7
-        account.waited(since=100)
-        account.waited(since=102)
-    assert (account.stage_s["queue"], account.stage_s["infer"]) == (7, 0)
+        stats.waited(since=100)
+        stats.waited(since=102)
+    assert (stats.stage_s["queue"], stats.stage_s["infer"]) == (7, 0)
 
 
-def test_a_stage_that_fails_has_cost_its_time_too(account: Account, clock: Clock) -> None:
+def test_a_stage_that_fails_has_cost_its_time_too(stats: RequestStats, clock: Clock) -> None:
     def fail() -> None:
-        with account.spending("align"):
+        with stats.spending("align"):
             clock.now += 2
             raise EngineFailure
 
     with pytest.raises(EngineFailure):
         fail()
-    assert account.stage_s["align"] == 2
+    assert stats.stage_s["align"] == 2
 
 
 def test_the_ledger_adds_up() -> None:
-    ledger = Ledger()
+    totals = Totals()
     for finish, code in (("ok", "OK"), ("Overloaded", "RESOURCE_EXHAUSTED"), ("Cancelled", "CANCELLED")):
-        account = Account(method="AudioTranscription", audio_s=8.0)
-        ledger.open(account)
-        assert ledger.in_flight == {"AudioTranscription": 1}
-        account.finish, account.code = finish, code
-        account.stage_s["decode"] = 0.5
-        ledger.close(account)
-    assert sum(ledger.requests.values()) == 3
-    assert ledger.in_flight == {"AudioTranscription": 0}
-    assert ledger.rejections == {"Overloaded": 1}  # to leave is nobody's refusal
-    assert ledger.audio_s == 8.0
-    assert ledger.stage_s == dict.fromkeys(STAGES, 0.0) | {"decode": 1.5}
+        stats = RequestStats(method="AudioTranscription", audio_s=8.0)
+        totals.open(stats)
+        assert totals.in_flight == {"AudioTranscription": 1}
+        stats.finish, stats.code = finish, code
+        stats.stage_s["decode"] = 0.5
+        totals.close(stats)
+    assert sum(totals.requests.values()) == 3
+    assert totals.in_flight == {"AudioTranscription": 0}
+    assert totals.rejections == {"Overloaded": 1}  # to leave is nobody's refusal
+    assert totals.audio_s == 8.0
+    assert totals.stage_s == dict.fromkeys(STAGES, 0.0) | {"decode": 1.5}
 
 
 class Model:
@@ -100,7 +100,7 @@ class Model:
         return [2 * item for item in items]
 
 
-async def together(scheduler: Scheduler, model: Model, owners: list[Account], **fields) -> list:
+async def together(scheduler: Scheduler, model: Model, owners: list[RequestStats], **fields) -> list:
     """The first item holds the model at a closed gate; those of `owners` wait for it and then run together."""
     first = asyncio.ensure_future(scheduler.submit(model.double, 0, seconds=5, most=8))
     await asyncio.to_thread(model.entered.wait, 20)
@@ -116,28 +116,28 @@ async def together(scheduler: Scheduler, model: Model, owners: list[Account], **
 
 
 async def test_the_scheduler_tells_who_waited_and_beside_whom(scheduler: Scheduler) -> None:
-    one, other = Account(), Account()
+    one, other = RequestStats(), RequestStats()
     assert await together(scheduler, Model(), [one, one, other]) == [2, 4, 6]
     assert (one.rows, other.rows) == (3, 3)
     assert one.stage_s["queue"] > 0
     assert other.stage_s["queue"] > 0
-    assert dict(scheduler.tally.steps) == {1: 1, 3: 1}
-    assert scheduler.tally.compute_s > 0
-    assert (scheduler.tally.splits, scheduler.tally.retries) == (0, 0)
+    assert dict(scheduler.engine_stats.steps) == {1: 1, 3: 1}
+    assert scheduler.engine_stats.compute_s > 0
+    assert (scheduler.engine_stats.splits, scheduler.engine_stats.retries) == (0, 0)
     assert scheduler.waiting == (0, 0)
 
 
 async def test_the_scheduler_counts_what_ran_again_and_what_was_too_much(scheduler: Scheduler) -> None:
     model = Model()
     model.faults = {2: MemoryError()}
-    results = await together(scheduler, model, [Account() for _ in range(3)])
+    results = await together(scheduler, model, [RequestStats() for _ in range(3)])
     assert (results[0], results[2]) == (2, 6)
-    assert (scheduler.tally.splits, scheduler.tally.retries) == (1, 3)
+    assert (scheduler.engine_stats.splits, scheduler.engine_stats.retries) == (1, 3)
 
 
 async def test_a_trace_names_the_requests_that_failed(scheduler: Scheduler, caplog) -> None:
     model = Model()
     model.faults = {1: RuntimeError("device lost")}
-    await together(scheduler, model, [Account("first"), Account("second")])
+    await together(scheduler, model, [RequestStats("first"), RequestStats("second")])
     traces = [record.getMessage() for record in caplog.records if record.exc_info]
     assert traces == ["the model failed [request first, second]", "the model failed [request first]"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backend.errors import EngineFailure, OutOfMemory
-from backend.process.request_stats import Account
+from backend.process.request_stats import RequestStats
 from backend.serving.scheduler import Scheduler
 
 
@@ -97,7 +97,7 @@ async def test_a_row_that_ends_makes_room_for_the_next(scheduler: Scheduler) -> 
 
 
 async def test_a_short_command_goes_before_the_next_chunk_of_a_long_recording(scheduler: Scheduler) -> None:
-    model, long, command = Counting(), Account(), Account()
+    model, long, command = Counting(), RequestStats(), RequestStats()
     first = await held(scheduler, model, most=1)
     chunks = [joining(scheduler, model, 101 + 100 * n, most=1, seconds=15.0, owner=long) for n in range(6)]
     short = joining(scheduler, model, 901, most=1, seconds=3.0, owner=command)
@@ -155,7 +155,7 @@ async def test_whom_nobody_waits_for_leaves_the_session_at_the_next_step(schedul
 
 
 async def test_who_leaves_the_queue_takes_his_chunks_along_and_no_others(scheduler: Scheduler) -> None:
-    model, leaver, stayer = Counting(), Account(), Account()
+    model, leaver, stayer = Counting(), RequestStats(), RequestStats()
     first = await held(scheduler, model)
     both = [
         [joining(scheduler, model, at + 100 * n, owner=owner, seconds=5.1) for n in range(1, 40)]
@@ -225,7 +225,7 @@ async def test_a_chunk_that_is_too_long_for_the_room_left_gets_it_before_those_t
     scheduler: Scheduler,
 ) -> None:
     """Commands of one request, each of which would fit when another ends; the chunk's turn is the sixth."""
-    model, commands = await out_of_memory(scheduler, seconds=15.0), Account()
+    model, commands = await out_of_memory(scheduler, seconds=15.0), RequestStats()
     model.entered.clear()
     first = await held(scheduler, model)
     model.log.clear()

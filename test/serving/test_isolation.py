@@ -119,16 +119,16 @@ async def test_who_has_no_memory_beside_others_runs_alone_when_they_have_ended(
     model.let_pass()
     assert await asyncio.gather(*waiting) == [-1, *(-item for item in others)]
     assert model.together == [[item] for item in (1, *others) for _ in range(2)]
-    assert scheduler.tally.splits == 1
-    assert scheduler.tally.retries == len(others)
+    assert scheduler.engine_stats.splits == 1
+    assert scheduler.engine_stats.retries == len(others)
 
 
 async def test_memory_that_is_there_a_moment_later_is_enough(scheduler: Scheduler, caplog) -> None:
     model = Model({"step 1": OUT_OF_MEMORY})
     model.let_pass()
     assert await joined(scheduler, model, 1) == -1
-    assert scheduler.tally.splits == 0  # one alone cannot be split
-    assert scheduler.tally.retries == 0
+    assert scheduler.engine_stats.splits == 0  # one alone cannot be split
+    assert scheduler.engine_stats.retries == 0
     assert "one that ran alone failed" in caplog.text
 
 
@@ -145,7 +145,7 @@ async def test_who_was_put_back_and_whose_client_leaves_is_forgotten(scheduler: 
     model = Model({"add 2": OUT_OF_MEMORY})
     first, second = await joined_while_one_runs(scheduler, model, 2)
     model.let_pass(1)
-    while not scheduler.tally.retries:
+    while not scheduler.engine_stats.retries:
         await asyncio.sleep(0.001)
     second.cancel()
     await asyncio.sleep(0)

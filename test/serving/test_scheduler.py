@@ -37,14 +37,14 @@ class Model:
 
 
 async def behind_a_closed_gate(
-    scheduler: Scheduler, model: Model, jobs: list[tuple[int, float]], most: int = 8, at_once_s: float = math.inf
+    scheduler: Scheduler, model: Model, jobs: list[tuple[int, float]], most: int = 8, max_prefill_s: float = math.inf
 ) -> list:
     """Submit a first job that holds the model, then `jobs` that have to wait together; all results."""
     assert model.gate is not None
     first = asyncio.ensure_future(scheduler.submit(model.double, 0, seconds=1, most=most))
     await asyncio.to_thread(model.entered.wait, 20)
     rest = [
-        asyncio.ensure_future(scheduler.submit(model.double, n, seconds=s, most=most, at_once_s=at_once_s))
+        asyncio.ensure_future(scheduler.submit(model.double, n, seconds=s, most=most, max_prefill_s=max_prefill_s))
         for n, s in jobs
     ]
     await asyncio.sleep(0)  # let them submit
@@ -67,9 +67,9 @@ async def test_a_batch_holds_no_more_than_was_allowed(scheduler: Scheduler) -> N
 
 async def test_no_more_seconds_enter_at_once_than_are_best_read_at_once(scheduler: Scheduler) -> None:
     model = Model(threading.Event())
-    await behind_a_closed_gate(scheduler, model, [(1, 5.0), (2, 5.0), (3, 5.0)], at_once_s=12)
+    await behind_a_closed_gate(scheduler, model, [(1, 5.0), (2, 5.0), (3, 5.0)], max_prefill_s=12)
     assert model.batches == [[0], [1, 2], [3]]
-    await behind_a_closed_gate(scheduler, Model(threading.Event()), [(1, 50.0)], at_once_s=12)  # one always enters
+    await behind_a_closed_gate(scheduler, Model(threading.Event()), [(1, 50.0)], max_prefill_s=12)  # one always enters
 
 
 async def test_only_clips_of_like_length_ride_together(scheduler: Scheduler) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.transcript.implausible_runs import LEAST, SHORTEST_S, crowds
+from backend.transcript.implausible_runs import LEAST, SHORTEST_S, find_implausible_runs
 
 
 def steady(count: int, step_s: float, start_s: float = 0.0) -> list[tuple[float, float]]:
@@ -16,20 +16,20 @@ def steady(count: int, step_s: float, start_s: float = 0.0) -> list[tuple[float,
 
 def test_five_words_within_a_tenth_of_a_second_are_a_crowd() -> None:
     times = [*steady(4, 0.3), *steady(5, 0.02, 2.0), *steady(4, 0.3, 3.0)]
-    assert crowds(times) == [(4, 9)]
+    assert find_implausible_runs(times) == [(4, 9)]
 
 
 def test_words_at_the_floor_of_the_aligners_path_are_a_crowd() -> None:
-    assert crowds(steady(12, 0.08)) == [(0, 12)]
+    assert find_implausible_runs(steady(12, 0.08)) == [(0, 12)]
 
 
 def test_four_words_are_none_and_fast_speech_is_none() -> None:
-    assert crowds(steady(4, 0.01)) == []
-    assert crowds(steady(50, 0.11)) == []
+    assert find_implausible_runs(steady(4, 0.01)) == []
+    assert find_implausible_runs(steady(50, 0.11)) == []
 
 
 def test_two_crowds_apart_are_two() -> None:
-    assert crowds([*steady(6, 0.01), *steady(10, 0.4, 1.0), *steady(5, 0.01, 6.0)]) == [(0, 6), (16, 21)]
+    assert find_implausible_runs([*steady(6, 0.01), *steady(10, 0.4, 1.0), *steady(5, 0.01, 6.0)]) == [(0, 6), (16, 21)]
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
@@ -39,7 +39,7 @@ def test_every_five_close_words_are_in_a_crowd_and_crowds_are_apart(steps) -> No
     for step in steps:
         times.append((at, at + step))
         at += step
-    found = crowds(times)
+    found = find_implausible_runs(times)
     inside = {n for first, after in found for n in range(first, after)}
     for first in range(len(times) - LEAST + 1):
         if times[first + LEAST - 1][1] - times[first][0] < SHORTEST_S:

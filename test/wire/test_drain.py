@@ -17,9 +17,9 @@ LOAD = pb.ModelOptions(Model="demo", Options=["vad:off"])
 
 
 @pytest.fixture
-async def leaving(loader, guard):
+async def leaving(loader, decoder_pool):
     """A stub, and the drain of its server."""
-    serving = await start("127.0.0.1:0", loader, guard)
+    serving = await start("127.0.0.1:0", loader, decoder_pool)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
         yield rpc.BackendStub(channel), serving.drain
     await serving.stop(0)

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.errors import CannotListen, MetricsAddressRefused
-from backend.process.request_stats import STAGES, Ledger
+from backend.process.request_stats import STAGES, Totals
 from backend.server import Serving, start
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
@@ -69,8 +69,8 @@ class House:
 
 
 @pytest.fixture
-async def house(loader, guard, tmp_path: Path) -> AsyncIterator[House]:
-    serving = await start("127.0.0.1:0", loader, guard, metrics="127.0.0.1:0")
+async def house(loader, decoder_pool, tmp_path: Path) -> AsyncIterator[House]:
+    serving = await start("127.0.0.1:0", loader, decoder_pool, metrics="127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
         yield House(serving, channel, tmp_path)
     await serving.stop(0)
@@ -110,7 +110,7 @@ async def test_requests_are_those_that_went_well_and_those_of_each_code(house, l
     for path in ("/backend.Backend/Invented", "/x.Y/Z"):
         await asyncio.gather(house.channel.unary_unary(path)(b""), return_exceptions=True)
     while sum((await house.values("qwen_asr_requests_in_flight")).values()):
-        pass  # an error's status is on its way before its account is closed
+        pass  # an error's status is on its way before its stats is closed
     requests = await house.values("qwen_asr_requests")
     assert requests == {
         ("OK", "AudioTranscription"): 5,
@@ -133,8 +133,8 @@ async def test_requests_are_those_that_went_well_and_those_of_each_code(house, l
     assert await house.values("qwen_asr_audio_seconds") == {(): 10.0}
 
 
-async def test_who_has_no_token_is_counted(loader, guard, tmp_path: Path) -> None:
-    serving = await start("127.0.0.1:0", loader, guard, token="geheim", metrics="127.0.0.1:0")
+async def test_who_has_no_token_is_counted(loader, decoder_pool, tmp_path: Path) -> None:
+    serving = await start("127.0.0.1:0", loader, decoder_pool, token="geheim", metrics="127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
         house = House(serving, channel, tmp_path)
         await asyncio.gather(house.ask(), house.stub.Health(pb.HealthMessage()), return_exceptions=True)
@@ -211,8 +211,8 @@ async def test_the_aligner_and_the_weights_are_seen(house, loader) -> None:
     assert weights == {("recognizer",): 1000, ("aligner",): 300}  # the fake loader holds them
 
 
-async def test_the_listener_goes_away_with_the_server(loader, guard) -> None:
-    serving = await start("127.0.0.1:0", loader, guard, metrics="127.0.0.1:0")
+async def test_the_listener_goes_away_with_the_server(loader, decoder_pool) -> None:
+    serving = await start("127.0.0.1:0", loader, decoder_pool, metrics="127.0.0.1:0")
     port = serving.listener.port
     await asyncio.to_thread(scraped, port)
     await serving.stop(0)
@@ -230,19 +230,19 @@ async def test_health_answers_while_a_scraper_does_not_read(house) -> None:
         assert await house.figures()
 
 
-async def test_off_means_no_listener(loader, guard) -> None:
-    serving = await start("127.0.0.1:0", loader, guard)
+async def test_off_means_no_listener(loader, decoder_pool) -> None:
+    serving = await start("127.0.0.1:0", loader, decoder_pool)
     assert serving.listener is None
     await serving.stop(0)
 
 
-async def test_a_taken_port_says_whose_it_is(loader, guard) -> None:
+async def test_a_taken_port_says_whose_it_is(loader, decoder_pool) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port} for QWEN_ASR_METRICS: .* taken"):
-            await start("127.0.0.1:0", loader, guard, metrics=str(port))
+            await start("127.0.0.1:0", loader, decoder_pool, metrics=str(port))
 
 
 @pytest.mark.parametrize(
@@ -264,8 +264,8 @@ def test_any_other_address_is_refused(value: str) -> None:
 
 async def test_every_count_is_in_one_bucket_and_those_below(loader) -> None:
     scheduler = Scheduler()
-    scheduler.tally.steps.update({1: 5, 3: 2, 8: 1, 256: 1, 300: 1})
-    families = {f.name: f for f in Figures(Ledger(), scheduler, Resident(loader)).collect()}
+    scheduler.engine_stats.steps.update({1: 5, 3: 2, 8: 1, 256: 1, 300: 1})
+    families = {f.name: f for f in Figures(Totals(), scheduler, Resident(loader)).collect()}
     scheduler.stop()
     samples = families["qwen_asr_batch_rows"].samples
     buckets = {s.labels["le"]: s.value for s in samples if "le" in s.labels}

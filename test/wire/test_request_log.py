@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.process.request_stats import Account
+from backend.process.request_stats import RequestStats
 from backend.wire import backend_pb2 as pb
 from backend.wire.request_log import request_id, trailing
 
@@ -197,7 +197,7 @@ async def test_what_fails_on_the_way_to_the_model_names_its_request_too(serve, l
 
 @given(st.lists(st.text(min_size=1, max_size=3000), max_size=4))
 def test_what_goes_into_metadata_is_ascii_visible_and_bounded(warnings: list[str]) -> None:
-    values = dict(trailing(Account("mine", warnings=tuple(warnings))))
+    values = dict(trailing(RequestStats("mine", warnings=tuple(warnings))))
     assert values.pop("x-request-id") == "mine"
     assert bool(values) == bool(warnings)
     for warning in values.values():

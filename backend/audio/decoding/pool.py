@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from backend.audio.decoding.causes import UNREACHABLE
-from backend.audio.decoding.process import COMMAND, LOOK_S, IsGone, Sandbox
+from backend.audio.decoding.process import COMMAND, LOOK_S, DecoderProcess, IsGone
 from backend.audio.decoding.safe_open import check, opened
 from backend.audio.waveform import Decoded
 from backend.errors import AsrError, Cancelled, UndecodableAudio
@@ -28,7 +28,7 @@ _MOST_CHECKED = 16  # files that are looked at; so many may hang before nobody c
 _PATIENCE_S = 5.0  # a disk that slept may take as long
 
 
-class Guard:
+class DecoderPool:
     """Decodes recordings. Starts nothing before it is asked or told to expect work."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Guard:
         self._patience_s = patience_s
         self._checking = ThreadPoolExecutor(_MOST_CHECKED, "open")
         self._free = asyncio.Semaphore(_MOST_CHECKED)  # its threads
-        self._idle: list[Sandbox] = []  # the last one back is the first one out: the others' memory may be swapped
+        self._idle: list[DecoderProcess] = []  # last in, first out: the others may be swapped out
         self._count = 0  # of all children: idle, at work, being started
         self._is_refilling = False
         self._closed = False
@@ -117,7 +117,7 @@ class Guard:
             finally:
                 self._put_back(child)
 
-    def _taken(self, is_gone: IsGone) -> Sandbox:
+    def _taken(self, is_gone: IsGone) -> DecoderProcess:
         """A child for one job: an idle one, a new one, or the next that is put back."""
         while True:
             child = self._next(is_gone)
@@ -127,7 +127,7 @@ class Guard:
                 return child
             self._dismiss(child)  # it died in its sleep, which is nobody's fault
 
-    def _next(self, is_gone: IsGone) -> Sandbox | None:
+    def _next(self, is_gone: IsGone) -> DecoderProcess | None:
         """An idle child, or None, and room for another has been kept. Waits for either."""
         with self._changed:
             while not is_gone():
@@ -139,20 +139,20 @@ class Guard:
                 self._changed.wait(LOOK_S)
         raise Cancelled
 
-    def _new(self) -> Sandbox:
+    def _new(self) -> DecoderProcess:
         try:
-            return Sandbox(self._command, lambda: self._closed)
+            return DecoderProcess(self._command, lambda: self._closed)
         except BaseException:
             self._discount()
             raise
 
-    def _put_back(self, child: Sandbox) -> None:
+    def _put_back(self, child: DecoderProcess) -> None:
         if not self._keep(child):
             self._dismiss(child)
             with self._changed:
                 self._refill_soon()
 
-    def _keep(self, child: Sandbox) -> bool:
+    def _keep(self, child: DecoderProcess) -> bool:
         """Let the child wait for its next job; False if it cannot have one."""
         with self._changed:
             if self._closed or not child.is_fit:
@@ -161,7 +161,7 @@ class Guard:
             self._changed.notify()
             return True
 
-    def _dismiss(self, child: Sandbox) -> None:
+    def _dismiss(self, child: DecoderProcess) -> None:
         child.end()  # not under the lock, which Health takes: a process may end slowly
         self._discount()
 

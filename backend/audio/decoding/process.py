@@ -33,7 +33,7 @@ from backend.audio.decoding.protocol import (
     send_job,
     taken,
 )
-from backend.audio.decoding.watchdog import Look, Pace, look, vitals
+from backend.audio.decoding.watchdog import Look, Watchdog, look, vitals
 from backend.audio.waveform import Decoded
 from backend.errors import AsrError, Cancelled, EngineFailure, OutOfMemory, UndecodableAudio
 
@@ -53,7 +53,7 @@ _LONGEST_END_S = 2.0
 _MOST_KEPT = 256 << 20  # bytes resident: a child that has grown so far is not kept, whatever it grew by
 
 
-class Sandbox:
+class DecoderProcess:
     """A child that can decode. Its methods block, and belong to one thread at a time."""
 
     def __init__(self, command: Sequence[str], is_gone: IsGone) -> None:
@@ -94,13 +94,13 @@ class Sandbox:
         """The recording in the open file `fd`. Raises UndecodableAudio, Cancelled, OutOfMemory, EngineFailure."""
         self._is_whole = False
         with new_store() as store:
-            pace: Pace | None = None  # most files are decoded before anyone looks
+            pace: Watchdog | None = None  # most files are decoded before anyone looks
 
             def has_to_end() -> bool:
                 nonlocal pace
                 seen = self._look(fd, store)
                 if pace is None:
-                    pace = Pace(seen)
+                    pace = Watchdog(seen)
                 elif pace.is_lost(seen):
                     _log.warning("a decoder was lost in a file; it is ended")
                     raise UndecodableAudio(TOO_SLOW)

@@ -30,7 +30,7 @@ class Look:
     read: int  # bytes of the file, counted from its start
 
 
-class Pace:
+class Watchdog:
     """One job's progress, from the first look at it on."""
 
     def __init__(self, first: Look) -> None:

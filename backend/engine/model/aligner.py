@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from backend.engine.model.aligner_units import UnitSplitter
 from backend.engine.model.recognizer import Loaded, default_dtype, padded, take_over, weight_bytes, with_sound
-from backend.engine.ops.device import at_once_s, mel_device
+from backend.engine.ops.device import max_prefill_s, mel_device
 from backend.engine.ops.linear import packed
-from backend.errors import NoNumbers
+from backend.errors import NonFiniteLogits
 from backend.sequences.monotonic_path import best_times, refined
 from backend.serving.protocols import AlignedUnit, Passage
 
@@ -34,7 +34,7 @@ class QwenAligner:
         self.model = model = loaded.model
         self.processor = loaded.processor
         self.decoder = take_over(loaded, packed)  # it has no steps
-        self.at_once_s = at_once_s(model.device)
+        self.max_prefill_s = max_prefill_s(model.device)
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
@@ -69,11 +69,11 @@ class QwenAligner:
     def _timed(self, units: Sequence[str], slots: torch.Tensor, duration_s: float) -> list[AlignedUnit]:
         """Units with the best monotone times inside the passage. slots: (2 × units, classes) logits.
 
-        Raises NoNumbers.
+        Raises NonFiniteLogits.
         """
         classes = min(slots.shape[-1], math.ceil(duration_s / self.class_s) + 1)
         if not bool(slots.isfinite().all()):
-            raise NoNumbers
+            raise NonFiniteLogits
         scores: NDArray[np.float32] = torch.log_softmax(slots[:, :classes].float(), dim=-1).cpu().numpy()
         times = refined(scores, best_times(scores)) * self.class_s
         starts, ends = times[0::2].tolist(), times[1::2].tolist()

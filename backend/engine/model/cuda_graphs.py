@@ -17,7 +17,7 @@ from typing import TypeAlias
 import torch
 
 from backend.engine.model.decoder import Decoder
-from backend.engine.model.kv_cache import Cache
+from backend.engine.model.kv_cache import KVCache
 from backend.engine.ops.device import free_bytes
 from backend.serving.faults import untraced
 
@@ -86,7 +86,7 @@ class Rows:
         fits = used <= self.layout.rows and max([longest, *self.bounds]) < self.layout.slots
         return fits and used * _DEAD > self.layout.rows
 
-    def enter(self, cache: Cache) -> None:
+    def enter(self, cache: KVCache) -> None:
         """These rows, too. Whole rows are written: nothing may be multiplied with what one held before, not even 0."""
         free = [place for place in range(self.layout.rows) if place not in self.places][: cache.rows]
         index = torch.tensor(free, device=self.layout.tensor.device)
@@ -106,11 +106,11 @@ class Rows:
         self.layout.alive.copy_(alive)
         self.layout.lengths.mul_(alive)
 
-    def copied(self) -> Cache:
+    def copied(self) -> KVCache:
         """The rows by themselves, in memory of their own."""
         index = self.index
         layers, _, _, heads, _, size = self.layout.tensor.shape
-        cache = Cache(layers, heads, size, self.layout.tensor)
+        cache = KVCache(layers, heads, size, self.layout.tensor)
         guests = cache.guests(len(index), max(self.bounds))
         for place, held in zip(guests, self.layout.tensor, strict=True):
             place.copy_(held[:, index, :, : guests.shape[4]])
@@ -123,7 +123,7 @@ def _layout_of(rows: int, positions: int) -> tuple[int, int]:
     return 1 << (rows - 1).bit_length(), (positions // _SLOTS + 1) * _SLOTS
 
 
-class Graphs:
+class GraphedDecoder:
     """A decoder whose steps are recordings. One session at a time: a new one takes the memory over from the last.
 
     `rows`, `positions`: what the largest batch usually needs. There is memory for it from the first session on, if that
@@ -138,14 +138,14 @@ class Graphs:
         self._layouts: dict[tuple[int, int], _Layout] = {}
         self._owner: object = None
 
-    def read(
+    def prefill(
         self, embedded: torch.Tensor, lengths: torch.Tensor, rows: Rows | None = None
     ) -> tuple[torch.Tensor, Rows]:
-        """As Decoder.read, which reads them: prompts are long enough to keep a GPU busy."""
-        logits, new = self._decoder.read(embedded, lengths)
+        """As Decoder.prefill, which reads them: prompts are long enough to keep a GPU busy."""
+        logits, new = self._decoder.prefill(embedded, lengths)
         return logits, self.joined(rows, new)
 
-    def joined(self, rows: Rows | None, new: Cache) -> Rows:
+    def joined(self, rows: Rows | None, new: KVCache) -> Rows:
         """The rows of both. If this fails, those that were there go on; or the next step fails, too."""
         if rows is None:
             rows = Rows()
@@ -164,8 +164,8 @@ class Graphs:
         self._lay_out(rows, held)
         raise failure
 
-    def step(self, tokens: torch.Tensor, rows: Rows) -> torch.Tensor:
-        """As Decoder.step."""
+    def decode_step(self, tokens: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """As Decoder.decode_step."""
         self._check(rows)
         if len(tokens) != len(rows.places):
             raise ValueError("a token for each row")
@@ -180,7 +180,7 @@ class Graphs:
         if self._owner is not rows.token:
             raise RuntimeError("the session's memory was given to another one, or lost")
 
-    def _lay_out(self, rows: Rows, *caches: Cache) -> None:
+    def _lay_out(self, rows: Rows, *caches: KVCache) -> None:
         """Give the memory to these rows, which are copies, laid out for their number and length."""
         self._owner = None  # what is recorded on the way writes to the block
         rows.leave()
@@ -190,7 +190,7 @@ class Graphs:
             rows.enter(cache)
         self._owner = rows.token
 
-    def _layout(self, like: Cache, rows: int, slots: int) -> _Layout:
+    def _layout(self, like: KVCache, rows: int, slots: int) -> _Layout:
         layers, two, _, heads, _, size = like.tensor.shape
         shape = torch.Size((layers, two, rows, heads, slots, size))
         needed, one = shape.numel(), shape.numel() // (rows * slots)
@@ -218,10 +218,10 @@ class Graphs:
         held.zero_()
         tokens, lengths, alive = torch.zeros(3, held.shape[2], dtype=torch.long, device=held.device)
         decoder = self._decoder  # and not self, which will know the recording: a circle would keep the weights
-        angles = decoder.angles(held.shape[4])  # the decoder may replace them; the recording keeps these
+        cos_sin = decoder.cos_sin(held.shape[4])  # the decoder may replace them; the recording keeps these
 
         def run() -> torch.Tensor:
-            logits = decoder.advanced(tokens, held, lengths, angles)
+            logits = decoder.advanced(tokens, held, lengths, cos_sin)
             lengths.add_(alive)
             return logits
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from backend.engine.model.kv_cache import Cache
+from backend.engine.model.kv_cache import KVCache
 from backend.engine.ops.linear import MakeLayer, dense
 from backend.engine.ops.native_ops import kernels_for
 from backend.engine.ops.torch_ops import TORCH, Attend, Heads, Kernels
@@ -54,7 +54,7 @@ class Decoder:
         self.epsilon: float = text.norm.variance_epsilon
         self._rotary = text.rotary_emb
         self._kernels = kernels_for(self.layers[0].heads, self._embedding.weight)
-        self._angles = torch.empty(0)  # cosine and sine of every position so far, (2, positions, head size)
+        self._cos_sin = torch.empty(0)  # cosine and sine of every position so far, (2, positions, head size)
 
     @property
     def extra_bytes(self) -> int:
@@ -73,9 +73,9 @@ class Decoder:
         embedded: torch.Tensor = self._embedding(tokens)
         return embedded.to(self.dtype)
 
-    def read(
-        self, embedded: torch.Tensor, lengths: torch.Tensor, cache: Cache | None = None
-    ) -> tuple[torch.Tensor, Cache]:
+    def prefill(
+        self, embedded: torch.Tensor, lengths: torch.Tensor, cache: KVCache | None = None
+    ) -> tuple[torch.Tensor, KVCache]:
         """Prompts, embedded (rows, longest, hidden) and lengths (rows,), beside the rows of a cache.
 
         Gives the logits (rows, vocabulary) of what follows, and the cache to go on with. Without memory for more rows
@@ -84,7 +84,7 @@ class Decoder:
         rows, longest, _ = embedded.shape
         if cache is None:
             heads = self.layers[0].heads
-            cache = Cache(len(self.layers), heads.keys, heads.size, self._embedding.weight)
+            cache = KVCache(len(self.layers), heads.keys, heads.size, self._embedding.weight)
         last = torch.arange(rows, device=embedded.device), lengths - 1
         logits = self._logits(self._read(embedded, cache.guests(rows, longest), last), self._kernels)
         cache.enter(lengths, [longest] * rows)
@@ -97,12 +97,12 @@ class Decoder:
         held = self._embedding.weight.new_empty(2, rows, heads.keys, longest, heads.size)  # one for all layers
         return self._logits(self._read(embedded, [held] * len(self.layers), (places,)), self._kernels)
 
-    def step(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
+    def decode_step(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """One more token for each row, (rows,) -> logits (rows, vocabulary) of what follows it."""
         if len(tokens) != cache.rows:
             raise ValueError("a token for each row")
         held = cache.grow()
-        logits = self.advanced(tokens, held, cache.lengths, self.angles(held.shape[4]), self._kernels)
+        logits = self.advanced(tokens, held, cache.lengths, self.cos_sin(held.shape[4]), self._kernels)
         cache.advance()
         return logits
 
@@ -111,27 +111,27 @@ class Decoder:
         tokens: torch.Tensor,
         cache: torch.Tensor,
         lengths: torch.Tensor,
-        angles: torch.Tensor,
+        cos_sin: torch.Tensor,
         kernels: Kernels = TORCH,
     ) -> torch.Tensor:
         """A step on the slots of a cache, in which there is room. By torch's kernels it asks for no value, so it can be
         recorded."""
-        attend = kernels.tokens(lengths, angles[:, lengths])
+        attend = kernels.decode_attention(lengths, cos_sin[:, lengths])
         return self._logits(self._through(self.embed(tokens)[:, None], cache, attend, kernels)[:, 0], kernels)
 
-    def angles(self, positions: int) -> torch.Tensor:
+    def cos_sin(self, positions: int) -> torch.Tensor:
         """Cosine and sine of at least so many positions, (2, positions, head size). The package's, kept."""
-        if self._angles.ndim == 1 or self._angles.shape[1] < positions:
+        if self._cos_sin.ndim == 1 or self._cos_sin.shape[1] < positions:
             every = torch.arange(max(1024, 2 * positions), device=self.norm.device)[None]
-            self._angles = torch.stack(self._rotary(self.norm, every))[:, 0]
-        return self._angles
+            self._cos_sin = torch.stack(self._rotary(self.norm, every))[:, 0]
+        return self._cos_sin
 
     def _read(
         self, embedded: torch.Tensor, cache: Iterable[torch.Tensor], places: tuple[torch.Tensor, ...]
     ) -> torch.Tensor:
         """What all layers make of some places of prompts, (places, hidden)."""
         longest = embedded.shape[1]
-        attend = self._kernels.prompts(self.angles(longest)[:, :longest])
+        attend = self._kernels.prefill_attention(self.cos_sin(longest)[:, :longest])
         return self._through(embedded, cache, attend, self._kernels, places)
 
     def _through(
@@ -147,14 +147,14 @@ class Decoder:
         Keys and values are written to `cache`.
         """
         for layer, held in zip(self.layers, cache, strict=True):
-            projected = layer.qkv(kernels.normed(hidden, layer.before_attention, self.epsilon))
+            projected = layer.qkv(kernels.rms_norm(hidden, layer.before_attention, self.epsilon))
             attended = attend(layer.heads, projected, held)
             if places and layer is self.layers[-1]:  # of the others nothing more is asked
                 hidden, attended = hidden[places], attended[places]
             hidden = hidden + layer.out(attended)
-            gate_up = layer.gate_up(kernels.normed(hidden, layer.before_mlp, self.epsilon))
-            hidden = hidden + layer.down(kernels.gated(gate_up))
+            gate_up = layer.gate_up(kernels.rms_norm(hidden, layer.before_mlp, self.epsilon))
+            hidden = hidden + layer.down(kernels.silu_mul(gate_up))
         return hidden
 
     def _logits(self, hidden: torch.Tensor, kernels: Kernels) -> torch.Tensor:
-        return self.head(kernels.normed(hidden, self.norm, self.epsilon))
+        return self.head(kernels.rms_norm(hidden, self.norm, self.epsilon))

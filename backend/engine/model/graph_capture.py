@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from backend.engine.model.cuda_graphs import Graphs, Record, Run
+from backend.engine.model.cuda_graphs import GraphedDecoder, Record, Run
 from backend.engine.model.decoder import Decoder
 from backend.engine.ops.device import RECORDING
 from backend.errors import OutOfMemory
@@ -63,15 +63,15 @@ class CudaGraphs:
         return graph, written
 
 
-def recorded(decoder: Decoder, device: torch.device, rows: int, positions: int) -> Decoder | Graphs:
+def recorded(decoder: Decoder, device: torch.device, rows: int, positions: int) -> Decoder | GraphedDecoder:
     """The decoder with recorded steps, on CUDA, if they say what its own steps say; else the decoder itself.
 
-    `rows`, `positions`: see Graphs.
+    `rows`, `positions`: see GraphedDecoder.
     """
     if device.type != "cuda":
         return decoder
     try:
-        graphs = Graphs(decoder, CudaGraphs(device), rows, positions)
+        graphs = GraphedDecoder(decoder, CudaGraphs(device), rows, positions)
         if agree(decoder, graphs, device):
             graphs.forget()
             graphs.record = or_plain(graphs.record)
@@ -113,7 +113,7 @@ _TRIAL_STEPS = 2  # after each of these
 
 
 @torch.inference_mode()
-def agree(decoder: Decoder, graphs: Graphs, device: torch.device) -> bool:
+def agree(decoder: Decoder, graphs: GraphedDecoder, device: torch.device) -> bool:
     """Whether both say the same of prompts of noise that come and go."""
     chance = torch.Generator(device="cpu").manual_seed(0)
     cache: Any = None
@@ -128,12 +128,12 @@ def agree(decoder: Decoder, graphs: Graphs, device: torch.device) -> bool:
             shape = (len(lengths), max(lengths))
             embedded = decoder.embed(torch.randint(decoder.vocabulary, shape, generator=chance).to(device))
             prompts = embedded, torch.tensor(lengths, device=device)
-            _, rows = graphs.read(*prompts, rows)
-            news, cache = decoder.read(*prompts, cache)
+            _, rows = graphs.prefill(*prompts, rows)
+            news, cache = decoder.prefill(*prompts, cache)
             logits = torch.cat([logits, news])
         for _ in range(_TRIAL_STEPS):
             said = logits.argmax(dim=-1)
-            logits, others = decoder.step(said, cache), graphs.step(said, rows)
+            logits, others = decoder.decode_step(said, cache), graphs.decode_step(said, rows)
             if not bool((logits - others).abs().max() <= _TOLERANCE * logits.abs().max()):  # false for nan, too
                 return False
     return True

@@ -21,7 +21,7 @@ _AHEAD_ROWS, _AHEAD_SLOTS = 8, 256  # on a CPU a block is for a multiple of so m
 _WASTE = 8  # times what the rows take may have been written to; then they move to a block of their own size
 
 
-class Cache:
+class KVCache:
     """`lengths` (rows,): slots in use. `bounds`: what each of them is at most, known without asking the device, which
     would have to finish.
 

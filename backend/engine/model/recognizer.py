@@ -24,18 +24,18 @@ from transformers import GenerationConfig
 
 from backend.checkpoint.find import Checkpoint
 from backend.checkpoint.hub import fetch
-from backend.checkpoint.validation import vet
+from backend.checkpoint.validation import validate
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.encoder import Encoder
 from backend.engine.model.graph_capture import recorded
 from backend.engine.model.qwen_package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.model.session import Decoding, QwenSession
 from backend.engine.model.windowed_attention import use_windows
-from backend.engine.ops.device import Placement, at_once_s, mel_device, use_threads
+from backend.engine.ops.device import Placement, max_prefill_s, mel_device, use_threads
 from backend.engine.ops.int8 import int8_layers
-from backend.engine.ops.linear import Layer, MakeLayer, Packed, dense, pack_within, swept
+from backend.engine.ops.linear import Layer, MakeLayer, Packed, dense, pack_within, streamed
 from backend.engine.weights import Weights
-from backend.errors import CheckpointRefused, NoNumbers, named
+from backend.errors import CheckpointRefused, NonFiniteLogits, named
 from backend.languages import NAMES, code_of_name
 from backend.serving.protocols import Recognition, Token, Utterance, recognize
 
@@ -67,7 +67,7 @@ def load(checkpoint: Checkpoint, placement: Placement) -> Loaded:
     """Raises CheckpointRefused where the files are not what config.json promises."""
     try:
         folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name)
-        vet(folder)
+        validate(folder)
         config = Qwen3ASRConfig.from_pretrained(folder, **_OFFLINE)
         with default_dtype, init_empty_weights(include_buffers=False):
             model = Qwen3ASRForConditionalGeneration._from_config(
@@ -163,9 +163,9 @@ class QwenRecognizer:
         self.model = model = loaded.model
         self.processor = loaded.processor
         self.eos_ids = _eos_ids(loaded)
-        with int8_layers() if quantized else nullcontext(swept) as layers:
+        with int8_layers() if quantized else nullcontext(streamed) as layers:
             self.decoder = take_over(loaded, layers, quantized)
-        self.at_once_s = at_once_s(model.device)
+        self.max_prefill_s = max_prefill_s(model.device)
         self._decoding: Decoding = self.decoder
         if graphs is not None:
             rows, longest_s = graphs
@@ -196,7 +196,7 @@ class QwenRecognizer:
             session.add([Utterance(noise, None, "", _WARM_UP_TOKENS)])
             while len(session):
                 session.step()
-        except NoNumbers as error:
+        except NonFiniteLogits as error:
             raise CheckpointRefused(
                 "the checkpoint computes no numbers (NaN); fetch it again, or set torch_dtype:fp32"
             ) from error

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from backend.errors import NoNumbers
+from backend.errors import NonFiniteLogits
 from backend.sequences.loop_detection import LOOKED_AT, loops
 from backend.serving.protocols import Recognition, Utterance
 
@@ -23,14 +23,14 @@ _NONE = -1  # no token
 
 
 class Decoding(Protocol):
-    """What a session computes with: engine/model/decoder.Decoder, or engine/model/cuda_graphs.Graphs around one.
+    """What a session computes with: a Decoder, or a GraphedDecoder around one.
 
     How rows are kept is its own affair; it is only told which of them stay, by their `keep`.
     """
 
-    def read(self, embedded: torch.Tensor, lengths: torch.Tensor, rows: Any) -> tuple[torch.Tensor, Any]: ...
+    def prefill(self, embedded: torch.Tensor, lengths: torch.Tensor, rows: Any) -> tuple[torch.Tensor, Any]: ...
 
-    def step(self, tokens: torch.Tensor, rows: Any) -> torch.Tensor: ...
+    def decode_step(self, tokens: torch.Tensor, rows: Any) -> torch.Tensor: ...
 
 
 @dataclass(eq=False)
@@ -58,13 +58,13 @@ class QwenSession:
     def add(self, utterances: Sequence[Utterance]) -> None:
         """More rows. Nothing is changed if this fails; where that is impossible, the next step fails, too."""
         embedded, lengths = self._encode(utterances)
-        logits, self._cache = self._decoder.read(embedded, lengths, self._cache)
+        logits, self._cache = self._decoder.prefill(embedded, lengths, self._cache)
         self._logits = torch.cat([self._logits, logits]) if self._rows else logits
         self._rows += [_Row(utterance) for utterance in utterances]
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Utterance, Recognition]]:
-        """One token more for every row; those that ended, with what they say. Raises NoNumbers."""
+        """One token more for every row; those that ended, with what they say. Raises NonFiniteLogits."""
         ended = []
         for row, token in zip(self._rows, self._chosen(), strict=True):
             finished = token in self._eos_ids
@@ -76,7 +76,7 @@ class QwenSession:
         self._leave({row for row, _ in ended})
         if self._rows:
             tokens = torch.tensor([row.said[-1] for row in self._rows], device=self._logits.device)
-            self._logits = self._decoder.step(tokens, self._cache)
+            self._logits = self._decoder.decode_step(tokens, self._cache)
         return [(row.utterance, recognition) for row, recognition in ended]
 
     @torch.inference_mode()
@@ -87,7 +87,7 @@ class QwenSession:
     def _chosen(self) -> list[int]:
         """The best token of each row, with what it has said made less likely where that was asked for.
 
-        Raises NoNumbers: the greatest of logits that are none is token 0, said over and over.
+        Raises NonFiniteLogits: the greatest of logits that are none is token 0, said over and over.
         """
         for number, row in enumerate(self._rows):
             penalty = row.utterance.repetition_penalty
@@ -99,7 +99,7 @@ class QwenSession:
         is_number = self._logits.gather(-1, best).isfinite()
         chosen: list[int] = torch.where(is_number, best, _NONE).flatten().tolist()  # the device is asked once
         if _NONE in chosen:
-            raise NoNumbers
+            raise NonFiniteLogits
         return chosen
 
     def _leave(self, gone: set[_Row]) -> None:

@@ -118,7 +118,7 @@ _CPU_READS_S = 24.0
 _GPU_READS_S = 1920.0  # 64 clips of half a minute; the memory that reading takes grows with the audio
 
 
-def at_once_s(device: torch.device) -> float:
+def max_prefill_s(device: torch.device) -> float:
     """Seconds of audio that are best read at once on the device."""
     return _CPU_READS_S if device.type == "cpu" else _GPU_READS_S
 

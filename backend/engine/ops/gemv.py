@@ -55,8 +55,8 @@ def dequantized(sums: torch.Tensor, largest: torch.Tensor, scales: torch.Tensor)
     return out
 
 
-def can_multiply(weight: torch.Tensor) -> bool:
-    """Whether `product` and `product_of_bytes` take such weights (outputs, inputs): of bf16, and of int8."""
+def can_gemv(weight: torch.Tensor) -> bool:
+    """Whether `product` and `gemv_int8` take such weights (outputs, inputs): of bf16, and of int8."""
     if native.library is None or weight.device.type != "cpu" or not weight.is_contiguous():
         return False
     if len(weight) % _SUMS or weight.shape[1] * weight.itemsize % _LINE:
@@ -65,7 +65,7 @@ def can_multiply(weight: torch.Tensor) -> bool:
     return weight.dtype in multiplies and bool(multiplies[weight.dtype]())
 
 
-def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def gemv_bf16(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """x Wᵀ of a few rows (…, inputs) in bf16, (…, outputs)."""
     rows = rows.contiguous()
     out = rows.new_empty(*rows.shape[:-1], len(weight))
@@ -74,9 +74,7 @@ def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def product_of_bytes(
-    rows: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, shift: torch.Tensor
-) -> torch.Tensor:
+def gemv_int8(rows: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """x Wᵀ of a few rows (rows, inputs) in float32, (rows, outputs), by way of bytes as `quantized` gives them.
 
     `scales` (outputs,): what 1 stands for in a weight; `shift` (outputs,): the sums of an output's weights times 128,

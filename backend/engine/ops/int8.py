@@ -25,8 +25,8 @@ from torch import nn
 from torch.nn.functional import pad
 
 from backend.engine.ops import torch_ops
-from backend.engine.ops.gemv import can_multiply, dequantized, product_of_bytes, quantized, rescale_, scaled
-from backend.engine.ops.linear import MOST_SWEPT, Layer, MakeLayer, stacked, strip
+from backend.engine.ops.gemv import can_gemv, dequantized, gemv_int8, quantized, rescale_, scaled
+from backend.engine.ops.linear import MAX_GEMV_ROWS, Layer, MakeLayer, stacked, strip
 
 _AT_A_TIME = 1 << 17  # weights: as float32 they stay in a core's cache, and on the heap (engine/ops/malloc.py)
 _AT_A_TIME_ON_GPUS = 1 << 24  # each is a launch; as float32 64 MiB beside the weights
@@ -55,7 +55,7 @@ def _sums(weight: torch.Tensor) -> torch.Tensor:
     return sums
 
 
-class BySweeping:
+class StreamedInt8:
     """See Layer. x is float32; so is y. A few rows take as long as reading the weights does."""
 
     def __init__(self, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -67,15 +67,15 @@ class BySweeping:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        if len(rows) <= MOST_SWEPT:
-            y = product_of_bytes(rows, self._weight, self._scales, self._shift)
+        if len(rows) <= MAX_GEMV_ROWS:
+            y = gemv_int8(rows, self._weight, self._scales, self._shift)
         else:
             bytes_, largest = quantized(rows)
             y = dequantized(torch._int_mm(bytes_, self._weight.t()), largest, self._scales)
         return (y if self._bias is None else y + self._bias).view(*x.shape[:-1], -1)
 
 
-class ByFbgemm:
+class FbgemmInt8:
     """See Layer. x is float32; so is y. To be packed before it is used."""
 
     def __init__(self, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -110,7 +110,7 @@ _LEAST_ROWS = 32  # cuBLASLt takes more than 16, and tensor cores compute as man
 _WIDTH = 8  # of which inputs and outputs must be a multiple there
 
 
-class ByTensorCores:
+class TensorCoreInt8:
     """See Layer. y is of x's dtype. It asks for no value, so it can be recorded."""
 
     def __init__(self, weight: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -160,10 +160,10 @@ def int8_layers() -> Iterator[MakeLayer]:
             del weight
             strip(modules)
             if bytes_.device.type != "cpu":
-                return ByTensorCores(bytes_, scales, bias)
-            if can_multiply(bytes_):
-                return BySweeping(bytes_, scales, bias)
-            layer = ByFbgemm(bytes_, scales, bias)
+                return TensorCoreInt8(bytes_, scales, bias)
+            if can_gemv(bytes_):
+                return StreamedInt8(bytes_, scales, bias)
+            layer = FbgemmInt8(bytes_, scales, bias)
             del bytes_
             if len(packing) == _PACKED_AT_ONCE:  # what waits takes memory
                 finish(FIRST_COMPLETED)

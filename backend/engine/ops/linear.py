@@ -2,7 +2,7 @@
 
 - `dense`: the modules' own weights. Stacked modules become views of the stack, so there is one copy. On CPUs that
   multiply bf16, where install.sh found a compiler, a few rows of them are our own C's (csrc/gemv.c).
-- `swept`: as `dense` on such machines, `packed` on others: for a decoder, whose steps have a few rows. All layers of
+- `streamed`: as `dense` on such machines, `packed` on others: for a decoder, whose steps have a few rows. All layers of
   the 0.6B, the same cores: one row takes 27 ms instead of 42, which is what reading the memory takes, eight rows 45
   instead of 50; a prompt, whose weights oneDNN then lays out each time, 40 ms more.
 - `packed`: on CPUs, in the order in which oneDNN multiplies. The modules give up their weights. All layers of the 0.6B,
@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from backend.engine.ops.device import ONEDNN, onednn_takes
-from backend.engine.ops.gemv import can_multiply, product
+from backend.engine.ops.gemv import can_gemv, gemv_bf16
 
 
 class Layer(Protocol):
@@ -56,7 +56,7 @@ def _by_onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
     return y
 
 
-MOST_SWEPT = 16  # rows: as fast for so many as a library is
+MAX_GEMV_ROWS = 16  # rows: as fast for so many as a library is
 
 
 class Dense:
@@ -77,13 +77,13 @@ class Dense:
             return linear(x, self.weight, self.bias)
 
 
-class Swept(Dense):
+class Streamed(Dense):
     """y = x Wᵀ + b, a few rows as fast as the weights can be read."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if x.numel() > MOST_SWEPT * x.shape[-1]:
+        if x.numel() > MAX_GEMV_ROWS * x.shape[-1]:
             return linear(x, self.weight, self.bias)
-        y = product(x, self.weight)
+        y = gemv_bf16(x, self.weight)
         return y if self.bias is None else y + self.bias
 
 
@@ -94,7 +94,7 @@ def dense(modules: Sequence[nn.Linear]) -> Dense:
     for module in modules if len(modules) > 1 else ():
         module.weight = nn.Parameter(weight[at : at + module.out_features], requires_grad=False)
         at += module.out_features
-    return Swept(weight, bias) if can_multiply(weight) else Dense(weight, bias)
+    return Streamed(weight, bias) if can_gemv(weight) else Dense(weight, bias)
 
 
 def stacked(modules: Sequence[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -140,10 +140,10 @@ def packed(modules: Sequence[nn.Linear]) -> Packed | Dense:
     return layer
 
 
-def swept(modules: Sequence[nn.Linear]) -> Packed | Dense:
+def streamed(modules: Sequence[nn.Linear]) -> Packed | Dense:
     """As `dense` where that sweeps, and as `packed` elsewhere."""
     layer = dense(modules)
-    return layer if isinstance(layer, Swept) else packed(modules)
+    return layer if isinstance(layer, Streamed) else packed(modules)
 
 
 def pack_within(model: nn.Module, fill: Callable[[Sequence[nn.Linear]], None]) -> None:

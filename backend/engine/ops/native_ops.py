@@ -26,7 +26,7 @@ class _Call(ctypes.Structure):
     """`Tokens` of attention.c, where each field is explained."""
 
     _fields_ = (
-        *((name, POINTER) for name in ("projected", "norm", "angles", "keys", "values", "lengths", "out")),
+        *((name, POINTER) for name in ("projected", "norm", "cos_sin", "keys", "values", "lengths", "out")),
         *((name, COUNT) for name in ("rows", "positions", "heads", "key_heads", "slots", "size")),
         ("epsilon", FLOAT),
         ("flow_is_16", FLAG),
@@ -49,10 +49,10 @@ class _Call(ctypes.Structure):
         self.values = self.keys + held.stride(0) * held.itemsize
 
 
-class _Compiled:
+class _Native:
     """See Kernels."""
 
-    def normed(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
         x, size = x.contiguous(), x.shape[-1]
         out = torch.empty_like(x)
         native.library.norm(
@@ -60,7 +60,7 @@ class _Compiled:
         )
         return out
 
-    def gated(self, gate_up: torch.Tensor) -> torch.Tensor:
+    def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
         gate_up, size = gate_up.contiguous(), gate_up.shape[-1] // 2
         out = gate_up.new_empty(*gate_up.shape[:-1], size)
         native.library.gate(
@@ -68,22 +68,22 @@ class _Compiled:
         )
         return out
 
-    def prompts(self, angles: torch.Tensor) -> Attend:
-        return _Prompts(angles)
+    def prefill_attention(self, cos_sin: torch.Tensor) -> Attend:
+        return _Prompts(cos_sin)
 
-    def tokens(self, lengths: torch.Tensor, angles: torch.Tensor) -> Attend:
-        return _Tokens(lengths, angles)
+    def decode_attention(self, lengths: torch.Tensor, cos_sin: torch.Tensor) -> Attend:
+        return _Tokens(lengths, cos_sin)
 
 
-COMPILED: Kernels = _Compiled()
+NATIVE: Kernels = _Native()
 
 
 class _Prompts:
-    def __init__(self, angles: torch.Tensor) -> None:
-        self._angles = angles.float().contiguous()
+    def __init__(self, cos_sin: torch.Tensor) -> None:
+        self._cos_sin = cos_sin.float().contiguous()
         self._queries = torch.empty(0)
         self._ends = self._held = torch.empty(0)
-        self._call = _Call(angles=self._angles.data_ptr())
+        self._call = _Call(cos_sin=self._cos_sin.data_ptr())
 
     def __call__(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
         projected = projected.contiguous()
@@ -107,11 +107,11 @@ class _Prompts:
 
 
 class _Tokens:
-    def __init__(self, lengths: torch.Tensor, angles: torch.Tensor) -> None:
+    def __init__(self, lengths: torch.Tensor, cos_sin: torch.Tensor) -> None:
         self._lengths = lengths
-        self._angles = angles.float().contiguous()
+        self._cos_sin = cos_sin.float().contiguous()
         self._out = torch.empty(0)
-        self._call = _Call(lengths=lengths.data_ptr(), angles=self._angles.data_ptr())
+        self._call = _Call(lengths=lengths.data_ptr(), cos_sin=self._cos_sin.data_ptr())
 
     def __call__(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
         projected = projected.contiguous()
@@ -128,11 +128,11 @@ def kernels_for(heads: Heads, kept: torch.Tensor) -> Kernels:
     """The faster ones that can be had for keys and values of the device and the dtype of `kept`."""
     if native.library is None and kept.device.type == "cpu":
         _log.info("kernels are not compiled; where install.sh finds gcc, a CPU computes up to a third faster")
-    return COMPILED if can_compile(heads, kept) else TORCH
+    return NATIVE if can_use_native(heads, kept) else TORCH
 
 
-def can_compile(heads: Heads, kept: torch.Tensor) -> bool:
-    """Whether `COMPILED` can compute with such heads."""
+def can_use_native(heads: Heads, kept: torch.Tensor) -> bool:
+    """Whether `NATIVE` can compute with such heads."""
     return (
         native.library is not None
         and kept.device.type == "cpu"

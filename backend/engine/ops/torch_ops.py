@@ -12,7 +12,8 @@ from functools import cached_property
 from typing import Protocol, TypeAlias
 
 import torch
-from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import rms_norm as functional_rms_norm
+from torch.nn.functional import scaled_dot_product_attention, silu
 
 SILENT = 1e-12  # a row whose largest magnitude is less is taken for zeros; as in rowwise.c
 
@@ -34,15 +35,15 @@ class Heads:
     def norm_as_float(self) -> torch.Tensor:
         return self.norm.float().contiguous()
 
-    def apart(self, projected: torch.Tensor, angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def apart(self, projected: torch.Tensor, cos_sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values, (rows, positions, heads, size), rotated to their positions.
 
-        `angles`: cosine and sine, (2, rows or 1, positions, size).
+        `cos_sin`: cosine and sine, (2, rows or 1, positions, size).
         """
         heads = projected.view(*projected.shape[:2], -1, self.size)
         turning, values = torch.split(heads, [self.queries + self.keys, self.keys], dim=-2)
-        turning = rms_norm(turning, turning.shape[-1:], eps=self.epsilon) * self.norm
-        cosine, sine = angles.unsqueeze(-2)
+        turning = functional_rms_norm(turning, turning.shape[-1:], eps=self.epsilon) * self.norm
+        cosine, sine = cos_sin.unsqueeze(-2)
         first, second = turning.chunk(2, dim=-1)
         turned = turning * cosine + torch.cat((-second, first), dim=-1) * sine
         queries, keys = torch.split(turned, [self.queries, self.keys], dim=-2)
@@ -55,63 +56,63 @@ Attend: TypeAlias = Callable[[Heads, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Kernels(Protocol):
-    def normed(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
         """Rows (…, size) whose root mean square is 1, times `weight` (size,)."""
 
-    def gated(self, gate_up: torch.Tensor) -> torch.Tensor:
+    def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
         """(…, 2 × size), gates first -> (…, size)."""
 
-    def prompts(self, angles: torch.Tensor) -> Attend:
+    def prefill_attention(self, cos_sin: torch.Tensor) -> Attend:
         """How each position attends to its row's, up to its own: for all layers.
 
-        `angles`: cosine and sine of each position, (2, positions, size). There are as many slots as positions.
+        `cos_sin`: cosine and sine of each position, (2, positions, size). There are as many slots as positions.
         """
 
-    def tokens(self, lengths: torch.Tensor, angles: torch.Tensor) -> Attend:
+    def decode_attention(self, lengths: torch.Tensor, cos_sin: torch.Tensor) -> Attend:
         """How one position, the next token of every row, attends to what its row has said, itself included.
 
-        For all layers of a step. `lengths` (rows,): slots in use, and so the one to write to; `angles`: cosine and sine
-        of each row's position, (2, rows, size).
+        For all layers of a step. `lengths` (rows,): slots in use, and so the one to write to; `cos_sin`: cosine and
+        sine of each row's position, (2, rows, size).
         """
 
 
 class _Torch:
     """See Kernels."""
 
-    def normed(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-        return rms_norm(x, x.shape[-1:], weight, epsilon)
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        return functional_rms_norm(x, x.shape[-1:], weight, epsilon)
 
-    def gated(self, gate_up: torch.Tensor) -> torch.Tensor:
+    def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
         return silu(gate) * up
 
-    def prompts(self, angles: torch.Tensor) -> Attend:
+    def prefill_attention(self, cos_sin: torch.Tensor) -> Attend:
         def attend(heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
-            queries, keys, values = (part.transpose(1, 2) for part in heads.apart(projected, angles[:, None]))
+            queries, keys, values = (part.transpose(1, 2) for part in heads.apart(projected, cos_sin[:, None]))
             held[0], held[1] = keys, values
             attended = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
             return attended.transpose(1, 2).flatten(2)
 
         return attend
 
-    def tokens(self, lengths: torch.Tensor, angles: torch.Tensor) -> Attend:
-        return _Tokens(lengths, angles)
+    def decode_attention(self, lengths: torch.Tensor, cos_sin: torch.Tensor) -> Attend:
+        return _Tokens(lengths, cos_sin)
 
 
 TORCH: Kernels = _Torch()
 
 
 class _Tokens:
-    def __init__(self, lengths: torch.Tensor, angles: torch.Tensor) -> None:
+    def __init__(self, lengths: torch.Tensor, cos_sin: torch.Tensor) -> None:
         self._rows = torch.arange(len(lengths), device=lengths.device)
         self._lengths = lengths
-        self._angles = angles[:, :, None]
+        self._cos_sin = cos_sin[:, :, None]
         self._mask: torch.Tensor | None = None  # one for all layers
 
     def __call__(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
         if self._mask is None:
             self._mask = _mask(self._lengths, held, heads.queries // heads.keys)
-        queries, keys, values = heads.apart(projected, self._angles)
+        queries, keys, values = heads.apart(projected, self._cos_sin)
         held[0, self._rows, :, self._lengths] = keys[:, 0].to(held.dtype)
         held[1, self._rows, :, self._lengths] = values[:, 0].to(held.dtype)
         return _attended(queries[:, 0], held, self._mask).to(projected.dtype)

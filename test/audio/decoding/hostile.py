@@ -1,4 +1,4 @@
-"""A child like the real one, except for files that hold the name of something a decoder might do. Run by a Guard."""
+"""A child like the real one, except for files that hold the name of something a decoder might do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path.cwd()))  # a Guard starts its children where the backend is
+sys.path.insert(0, str(Path.cwd()))  # a DecoderPool starts its children where the backend is
 
 import numpy as np
 

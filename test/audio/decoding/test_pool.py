@@ -20,7 +20,7 @@ import soundfile
 
 from backend.audio.decoding import causes
 from backend.audio.decoding.decode import decode
-from backend.audio.decoding.pool import Guard
+from backend.audio.decoding.pool import DecoderPool
 from backend.audio.decoding.process import COMMAND
 from backend.audio.decoding.protocol import longest_store
 from backend.audio.decoding.safe_open import check
@@ -33,17 +33,17 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, or
 
 
 @pytest.fixture
-def make(monkeypatch) -> Iterator[Callable[..., Guard]]:
-    """`make(command, most)`: a guard of one's own, which is closed at the end."""
-    made: list[Guard] = []
+def make(monkeypatch) -> Iterator[Callable[..., DecoderPool]]:
+    """`make(command, most)`: a decoder_pool of one's own, which is closed at the end."""
+    made: list[DecoderPool] = []
 
-    def make_one(*arguments, **named) -> Guard:
-        made.append(Guard(*arguments, **named))
+    def make_one(*arguments, **named) -> DecoderPool:
+        made.append(DecoderPool(*arguments, **named))
         return made[-1]
 
     yield make_one
-    for guard in made:
-        guard.close()
+    for decoder_pool in made:
+        decoder_pool.close()
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def evil(tmp_path: Path) -> Callable[[str], str]:
     return make_one
 
 
-async def assert_serves(guard: Guard, golden: Path) -> None:
-    decoded = await guard.decode(str(golden), max_seconds=60)
+async def assert_serves(decoder_pool: DecoderPool, golden: Path) -> None:
+    decoded = await decoder_pool.decode(str(golden), max_seconds=60)
     expected = decode(str(golden), max_seconds=60)
     np.testing.assert_array_equal(decoded.samples, expected.samples)
     assert (decoded.duration_s, decoded.truncated) == (expected.duration_s, expected.truncated)
@@ -104,8 +104,8 @@ async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
         await asyncio.sleep(0.01)
 
 
-async def only_child(guard: Guard, golden: Path, before: set[int]) -> int:
-    await assert_serves(guard, golden)
+async def only_child(decoder_pool: DecoderPool, golden: Path, before: set[int]) -> int:
+    await assert_serves(decoder_pool, golden)
     (pid,) = children() - before
     return pid
 
@@ -113,66 +113,66 @@ async def only_child(guard: Guard, golden: Path, before: set[int]) -> int:
 # What goes well
 
 
-async def test_what_comes_back_is_what_was_decoded(guard, recordings) -> None:
+async def test_what_comes_back_is_what_was_decoded(decoder_pool, recordings) -> None:
     for path in (*recordings.glob("*.wav"), *recordings.glob("*.flac")):
-        decoded, expected = await guard.decode(str(path), max_seconds=600), decode(str(path), max_seconds=600)
+        decoded, expected = await decoder_pool.decode(str(path), max_seconds=600), decode(str(path), max_seconds=600)
         np.testing.assert_array_equal(decoded.samples, expected.samples)
         assert decoded.samples.flags.writeable  # torch warns of what is not
         assert (decoded.duration_s, decoded.truncated) == (expected.duration_s, expected.truncated)
 
 
-async def test_of_32_at_once_each_gets_its_own(guard, tmp_path) -> None:
+async def test_of_32_at_once_each_gets_its_own(decoder_pool, tmp_path) -> None:
     chance = np.random.default_rng(3)
     sounds = [chance.uniform(-1, 1, 1000 + 100 * number).astype(np.float32) for number in range(32)]
     for number, sound in enumerate(sounds):
         soundfile.write(tmp_path / f"{number}.wav", sound, 16_000, subtype="FLOAT")
     paths = [str(tmp_path / f"{number}.wav") for number in range(32)]
     for sound, decoded in zip(
-        sounds, await asyncio.gather(*(guard.decode(path, max_seconds=9) for path in paths)), strict=True
+        sounds, await asyncio.gather(*(decoder_pool.decode(path, max_seconds=9) for path in paths)), strict=True
     ):
         np.testing.assert_array_equal(decoded.samples, sound)
 
 
-async def test_loud_sound_of_many_blocks_is_scaled_as_a_whole(guard, tmp_path) -> None:
+async def test_loud_sound_of_many_blocks_is_scaled_as_a_whole(decoder_pool, tmp_path) -> None:
     sound = np.random.default_rng(4).uniform(-7, 7, 3_000_000).astype(np.float32)
     soundfile.write(tmp_path / "loud.wav", sound, 16_000, subtype="FLOAT")
-    decoded = await guard.decode(str(tmp_path / "loud.wav"), max_seconds=600)
+    decoded = await decoder_pool.decode(str(tmp_path / "loud.wav"), max_seconds=600)
     np.testing.assert_allclose(decoded.samples, sound / np.abs(sound).max(), atol=1e-6)
 
 
 @linux
 async def test_no_descriptor_is_lost_over_200_recordings(make, golden, tmp_path) -> None:
-    before, guard = children(), make(most=1)
-    pid = await only_child(guard, golden, before)
+    before, decoder_pool = children(), make(most=1)
+    pid = await only_child(decoder_pool, golden, before)
     ours, theirs = len(open_files()), open_files(pid)
     assert len(theirs) == 4  # no more is inherited: nothing, nothing, our stderr, and the socket
     assert theirs.count("/dev/null") >= 2
     (tmp_path / "text.wav").write_text("no sound")
     for number in range(200):
         if number % 4:
-            await guard.decode(str(golden), max_seconds=60)
+            await decoder_pool.decode(str(golden), max_seconds=60)
         else:
             with pytest.raises(UndecodableAudio, match=causes.UNKNOWN_FORMAT):
-                await guard.decode(str(tmp_path / "text.wav"), max_seconds=60)
+                await decoder_pool.decode(str(tmp_path / "text.wav"), max_seconds=60)
     assert (len(open_files()), len(open_files(pid))) == (ours, len(theirs))
     assert children() - before == {pid}
 
 
 @linux
 async def test_one_child_is_warm_after_it_was_expected(make, golden) -> None:
-    before, guard = children(), make(most=1)
+    before, decoder_pool = children(), make(most=1)
     assert children() == before
-    guard.expect()
+    decoder_pool.expect()
     await until(lambda: any("libavformat" in said_of(pid, "maps") for pid in children() - before))
     (pid,) = children() - before
-    guard.expect()
-    assert await only_child(guard, golden, before) == pid
+    decoder_pool.expect()
+    assert await only_child(decoder_pool, golden, before) == pid
 
 
 # What the file is
 
 
-async def test_the_causes_cross_over(guard, tmp_path) -> None:
+async def test_the_causes_cross_over(decoder_pool, tmp_path) -> None:
     os.mkfifo(tmp_path / "fifo.wav")
     (tmp_path / "empty.wav").touch()
     (tmp_path / "list.wav").write_text("#EXTM3U\n#EXTINF:2,\n/etc/hostname\n")
@@ -191,16 +191,16 @@ async def test_the_causes_cross_over(guard, tmp_path) -> None:
         ("big.wav", causes.TOO_LARGE),
     ):
         with pytest.raises(UndecodableAudio) as caught:
-            await guard.decode(str(tmp_path / name), max_seconds=60)
+            await decoder_pool.decode(str(tmp_path / name), max_seconds=60)
         assert caught.value.cause == cause, name
-    assert (await guard.decode(str(tmp_path / "one.wav"), max_seconds=60)).samples.size == 1
+    assert (await decoder_pool.decode(str(tmp_path / "one.wav"), max_seconds=60)).samples.size == 1
 
 
 async def test_a_bad_path_does_not_wait_for_a_child(make, evil) -> None:
-    guard = make(HOSTILE, most=1)
-    hanging = [asyncio.create_task(guard.decode(evil("sleep"), max_seconds=60)) for _ in range(3)]
+    decoder_pool = make(HOSTILE, most=1)
+    hanging = [asyncio.create_task(decoder_pool.decode(evil("sleep"), max_seconds=60)) for _ in range(3)]
     with pytest.raises(UndecodableAudio, match=causes.MISSING):
-        await asyncio.wait_for(guard.decode("/no/such/file.wav", max_seconds=60), 4)
+        await asyncio.wait_for(decoder_pool.decode("/no/such/file.wav", max_seconds=60), 4)
     for task in hanging:
         task.cancel()
 
@@ -208,18 +208,18 @@ async def test_a_bad_path_does_not_wait_for_a_child(make, evil) -> None:
 @linux
 async def test_hours_in_a_small_file_cost_the_child_no_memory(make, golden, tmp_path) -> None:
     """Forty minutes of silence, 154 MB as samples, in half a megabyte."""
-    before, guard = children(), make(most=1)
-    pid = await only_child(guard, golden, before)
+    before, decoder_pool = children(), make(most=1)
+    pid = await only_child(decoder_pool, golden, before)
     path = tmp_path / "silence.flac"
     with soundfile.SoundFile(path, "w", 16_000, 1) as file:
         for _ in range(40):
             file.write(np.zeros(16_000 * 60, np.int16))
     assert path.stat().st_size < 1_000_000
     with pytest.raises(UndecodableAudio, match=causes.TOO_LONG):
-        await guard.decode(str(path), max_seconds=2399)
-    decoded = await guard.decode(str(path), max_seconds=2400)
+        await decoder_pool.decode(str(path), max_seconds=2399)
+    decoded = await decoder_pool.decode(str(path), max_seconds=2400)
     assert (decoded.duration_s, float(np.abs(decoded.samples).max())) == (2400, 0)
-    assert await only_child(guard, golden, before) == pid
+    assert await only_child(decoder_pool, golden, before) == pid
     assert int(said_of(pid, "status").partition("VmHWM:")[2].split()[0]) < 128 << 10
 
 
@@ -244,12 +244,12 @@ async def test_hours_in_a_small_file_cost_the_child_no_memory(make, golden, tmp_
     ],
 )
 async def test_what_it_does_costs_one_request(make, evil, golden, deed, error, logged, caplog, capfd) -> None:
-    guard = make(HOSTILE, most=1)
-    await assert_serves(guard, golden)
+    decoder_pool = make(HOSTILE, most=1)
+    await assert_serves(decoder_pool, golden)
     with caplog.at_level(logging.WARNING), pytest.raises(AsrError) as caught:
-        await guard.decode(evil(deed), max_seconds=60)
+        await decoder_pool.decode(evil(deed), max_seconds=60)
     assert (type(caught.value), str(caught.value)) == (type(error), str(error))
-    await assert_serves(guard, golden)
+    await assert_serves(decoder_pool, golden)
     assert logged in caplog.text
     assert "upload-name" not in caplog.text + capfd.readouterr().err
 
@@ -265,13 +265,13 @@ async def test_our_own_fault_is_told_without_a_word_of_the_file(make, evil, capf
 
 @linux
 async def test_a_bad_path_does_not_wait_for_what_others_decode(make, evil, golden, tmp_path) -> None:
-    guard = make(HOSTILE)
-    await assert_serves(guard, golden)
+    decoder_pool = make(HOSTILE)
+    await assert_serves(decoder_pool, golden)
     path = evil("sleep")
-    hanging = [asyncio.create_task(guard.decode(path, max_seconds=60)) for _ in range(20)]
+    hanging = [asyncio.create_task(decoder_pool.decode(path, max_seconds=60)) for _ in range(20)]
     await until(lambda: open_files().count(path) == 16)
     with pytest.raises(UndecodableAudio, match=causes.MISSING):
-        await guard.decode(str(tmp_path / "missing.wav"), max_seconds=60)
+        await decoder_pool.decode(str(tmp_path / "missing.wav"), max_seconds=60)
     assert not any(task.done() for task in hanging)
     for task in hanging:
         task.cancel()
@@ -279,9 +279,9 @@ async def test_a_bad_path_does_not_wait_for_what_others_decode(make, evil, golde
 
 
 async def test_who_leaves_while_the_file_is_looked_at_has_left(make, evil, golden) -> None:
-    guard = make(HOSTILE)
-    await assert_serves(guard, golden)
-    leaving = [asyncio.create_task(guard.decode(evil("sleep"), max_seconds=60)) for _ in range(50)]
+    decoder_pool = make(HOSTILE)
+    await assert_serves(decoder_pool, golden)
+    leaving = [asyncio.create_task(decoder_pool.decode(evil("sleep"), max_seconds=60)) for _ in range(50)]
     await asyncio.sleep(0)
     for task in leaving:
         task.cancel()
@@ -297,43 +297,43 @@ async def test_a_share_that_does_not_answer_costs_its_own_requests_until_all_thr
             assert answers.wait(60)
         check(path)
 
-    guard = make(check=look, patience_s=1.0)
-    await assert_serves(guard, golden)
-    hanging = [asyncio.create_task(guard.decode("on a dead share", max_seconds=60)) for _ in range(15)]
+    decoder_pool = make(check=look, patience_s=1.0)
+    await assert_serves(decoder_pool, golden)
+    hanging = [asyncio.create_task(decoder_pool.decode("on a dead share", max_seconds=60)) for _ in range(15)]
     for task in hanging:
         with pytest.raises(UndecodableAudio, match=causes.UNREACHABLE):
             await task
-    await assert_serves(guard, golden)
-    last = asyncio.create_task(guard.decode("on a dead share", max_seconds=60))
+    await assert_serves(decoder_pool, golden)
+    last = asyncio.create_task(decoder_pool.decode("on a dead share", max_seconds=60))
     await asyncio.sleep(0)
-    for task in last, asyncio.create_task(guard.decode(str(golden), max_seconds=60)):
+    for task in last, asyncio.create_task(decoder_pool.decode(str(golden), max_seconds=60)):
         with pytest.raises(UndecodableAudio, match=causes.UNREACHABLE):
             await task
     answers.set()
-    await assert_serves(guard, golden)
+    await assert_serves(decoder_pool, golden)
 
 
 @linux
 async def test_what_hangs_is_given_up_after_seconds(make, evil, golden) -> None:
-    guard = make(HOSTILE)
+    decoder_pool = make(HOSTILE)
     deeds = ("sleep", "spin", "stop")
-    hanging = [asyncio.create_task(guard.decode(evil(deed), max_seconds=60)) for deed in deeds]
-    await assert_serves(guard, golden)
+    hanging = [asyncio.create_task(decoder_pool.decode(evil(deed), max_seconds=60)) for deed in deeds]
+    await assert_serves(decoder_pool, golden)
     assert not any(task.done() for task in hanging)
     for task in hanging:
         with pytest.raises(UndecodableAudio) as caught:
             await asyncio.wait_for(task, 40)  # on an idle machine 5
         assert caught.value.cause == causes.TOO_SLOW
-    await assert_serves(guard, golden)
+    await assert_serves(decoder_pool, golden)
 
 
 @linux
 async def test_a_child_that_died_in_its_sleep_costs_nothing(make, golden) -> None:
-    before, guard = children(), make()
-    pid = await only_child(guard, golden, before)
+    before, decoder_pool = children(), make()
+    pid = await only_child(decoder_pool, golden, before)
     os.kill(pid, signal.SIGKILL)
     await until(lambda: has_ended(pid))
-    assert await only_child(guard, golden, before) != pid
+    assert await only_child(decoder_pool, golden, before) != pid
 
 
 # Who goes
@@ -342,12 +342,12 @@ async def test_a_child_that_died_in_its_sleep_costs_nothing(make, golden) -> Non
 @linux
 @pytest.mark.parametrize("deed", ["sleep", "spin"])
 async def test_a_client_that_goes_frees_its_place(make, evil, golden, deed) -> None:
-    before, guard = children(), make(HOSTILE, most=1)
-    pid = await only_child(guard, golden, before)
+    before, decoder_pool = children(), make(HOSTILE, most=1)
+    pid = await only_child(decoder_pool, golden, before)
     ours, theirs = len(open_files()), len(open_files(pid))
-    decoding = asyncio.create_task(guard.decode(evil(deed), max_seconds=60))
+    decoding = asyncio.create_task(decoder_pool.decode(evil(deed), max_seconds=60))
     await until(lambda: len(open_files(pid)) == theirs + 2)
-    waiting = asyncio.create_task(guard.decode(str(golden), max_seconds=60))
+    waiting = asyncio.create_task(decoder_pool.decode(str(golden), max_seconds=60))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -356,16 +356,16 @@ async def test_a_client_that_goes_frees_its_place(make, evil, golden, deed) -> N
     with pytest.raises(asyncio.CancelledError):
         await decoding
     await until(lambda: has_ended(pid), 1)
-    await assert_serves(guard, golden)
+    await assert_serves(decoder_pool, golden)
     await until(lambda: len(open_files()) == ours)
 
 
 async def test_closing_leaves_nobody(make, evil, golden) -> None:
-    before, ours, guard = children(), len(open_files()), make(HOSTILE)
-    hanging = [asyncio.create_task(guard.decode(evil("sleep"), max_seconds=60)) for _ in range(2)]
-    await assert_serves(guard, golden)
+    before, ours, decoder_pool = children(), len(open_files()), make(HOSTILE)
+    hanging = [asyncio.create_task(decoder_pool.decode(evil("sleep"), max_seconds=60)) for _ in range(2)]
+    await assert_serves(decoder_pool, golden)
     assert len(children() - before) == 3
-    await asyncio.to_thread(guard.close)
+    await asyncio.to_thread(decoder_pool.close)
     assert children() <= before
     for done in await asyncio.gather(*hanging, return_exceptions=True):
         assert isinstance(done, AsrError)
@@ -374,12 +374,12 @@ async def test_closing_leaves_nobody(make, evil, golden) -> None:
 
 SERVER = """
 import asyncio, sys
-from backend.audio.decoding.pool import Guard
+from backend.audio.decoding.pool import DecoderPool
 async def main():
-    guard = Guard([sys.executable, sys.argv[1]])
-    await guard.decode(sys.argv[2], max_seconds=60)
+    decoder_pool = DecoderPool([sys.executable, sys.argv[1]])
+    await decoder_pool.decode(sys.argv[2], max_seconds=60)
     print("served", flush=True)
-    await asyncio.gather(*(guard.decode(path, max_seconds=60) for path in sys.argv[3:]))
+    await asyncio.gather(*(decoder_pool.decode(path, max_seconds=60) for path in sys.argv[3:]))
 asyncio.run(main())
 """
 
@@ -411,49 +411,49 @@ def test_a_child_ends_when_its_socket_does() -> None:
     "command", [("/no/such/program",), (sys.executable, "-c", "raise SystemExit(3)"), ("sh", "-c", "echo no >&0")]
 )
 async def test_without_children_it_is_no_fault_of_the_file(make, golden, command, caplog) -> None:
-    guard = make(command)
+    decoder_pool = make(command)
     for _ in range(2):
         with pytest.raises(EngineFailure):
-            await guard.decode(str(golden), max_seconds=60)
+            await decoder_pool.decode(str(golden), max_seconds=60)
     assert "decoder" in caplog.text
 
 
 async def test_the_next_request_tries_again(make, golden, tmp_path) -> None:
     flag = tmp_path / "ready"
-    guard = make(("sh", "-c", f'test -e {flag} || exit 1; exec "$0" -m {MAIN} "$@"', sys.executable), 1)
+    decoder_pool = make(("sh", "-c", f'test -e {flag} || exit 1; exec "$0" -m {MAIN} "$@"', sys.executable), 1)
     with pytest.raises(EngineFailure):
-        await guard.decode(str(golden), max_seconds=60)
+        await decoder_pool.decode(str(golden), max_seconds=60)
     flag.touch()
-    await assert_serves(guard, golden)
+    await assert_serves(decoder_pool, golden)
 
 
 async def test_what_dies_after_its_first_word_is_not_started_for_ever(make, golden, tmp_path) -> None:
     log = tmp_path / "starts"
-    guard = make(("sh", "-c", f"echo started >> {log}; printf R >&0"))
-    guard.expect()
+    decoder_pool = make(("sh", "-c", f"echo started >> {log}; printf R >&0"))
+    decoder_pool.expect()
     await until(log.exists)
     for _ in range(2):
         with pytest.raises(AsrError):
-            await guard.decode(str(golden), max_seconds=60)
-    guard.close()
+            await decoder_pool.decode(str(golden), max_seconds=60)
+    decoder_pool.close()
     assert len(log.read_text().split()) <= 1 + 2 * 2  # each request's own, and one to replace it
 
 
 @linux
 async def test_a_child_is_deaf_to_the_groups_sigterm_from_its_first_moment(make, golden) -> None:
     command = ("sh", "-c", 'kill -TERM $$; kill -INT $$; exec "$0" -m backend.audio.decoding.main "$@"', sys.executable)
-    before, guard = children(), make(command, 1)
-    pid = await only_child(guard, golden, before)
+    before, decoder_pool = children(), make(command, 1)
+    pid = await only_child(decoder_pool, golden, before)
     for number in (signal.SIGTERM, signal.SIGINT):
         os.kill(pid, number)
-    assert await only_child(guard, golden, before) == pid
+    assert await only_child(decoder_pool, golden, before) == pid
 
 
 @linux
 async def test_its_limits_are_set_and_nothing_secret_is_in_its_environment(make, golden, monkeypatch) -> None:
     monkeypatch.setenv("LOCALAI_GRPC_AUTH_TOKEN", "secret")
-    before, guard = children(), make()
-    pid = await only_child(guard, golden, before)
+    before, decoder_pool = children(), make()
+    pid = await only_child(decoder_pool, golden, before)
     lines = said_of(pid, "limits").splitlines()[1:]
     limits = {line[:25].strip(): line[26:].split()[:2] for line in lines}
     assert limits["Max data size"] == [str(384 << 20)] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from backend.audio.decoding.watchdog import Look, Pace, vitals
+from backend.audio.decoding.watchdog import Look, Watchdog, vitals
 
 
 def lost_after(*, cpu: float, is_waiting: bool = True, sound: float = 0.0, bytes_read: float = 0.0) -> float | None:
@@ -14,7 +14,7 @@ def lost_after(*, cpu: float, is_waiting: bool = True, sound: float = 0.0, bytes
         at_s = tenths / 10
         return Look(at_s, cpu * at_s, is_waiting, sound * at_s, int(bytes_read * at_s))
 
-    pace = Pace(look(0))
+    pace = Watchdog(look(0))
     return next((tenths / 10 for tenths in range(1, 36_000) if pace.is_lost(look(tenths))), None)
 
 
@@ -39,7 +39,7 @@ def test_a_long_way_through_a_file_without_sound_is_progress_too() -> None:
 
 
 def test_reading_the_same_again_and_again_is_no_progress() -> None:
-    pace = Pace(Look(0, 0, True, 0, 0))
+    pace = Watchdog(Look(0, 0, True, 0, 0))
     looks = [Look(tenths / 10, tenths / 10, True, 0, tenths % 7 * 1000) for tenths in range(1, 100)]
     assert [pace.is_lost(look) for look in looks].index(True) in range(50, 60)
 
@@ -50,7 +50,7 @@ def test_drops_of_sound_that_cost_more_than_they_last_are_not_waited_for() -> No
 
 
 def test_a_hang_after_hours_of_good_work_counts_from_its_beginning() -> None:
-    pace = Pace(Look(0, 0, True, 0, 0))
+    pace = Watchdog(Look(0, 0, True, 0, 0))
     assert not any(pace.is_lost(Look(at, at, True, 1000 * at, 0)) for at in range(1, 20))
     assert [pace.is_lost(Look(20 + at, 20 + at, True, 19_000, 0)) for at in range(8)].index(True) in (4, 5)
 

@@ -89,8 +89,16 @@ LOAD = Case("loads", "name", "bad", load=True)
         (GOOD, Reply("INVALID_ARGUMENT", 0.1), "INVALID_ARGUMENT instead of OK"),
         (EITHER, Reply("INTERNAL", 0.1), "INTERNAL instead of"),
         (EITHER, Reply("OK", 0.1), "without having been transcribed"),
-        (EITHER, Reply("OK", 0.1, text="Heard.", faults=("a segment without its number or tokens",)), "a segment"),
-        (Case("kind", "name", "good", text="Heard a."), Reply("OK", 0.1, text="Heard b."), "not the samples"),
+        (
+            EITHER,
+            Reply("OK", 0.1, text="Heard.", faults=("a segment without its number or tokens",)),
+            "a segment",
+        ),
+        (
+            Case("kind", "name", "good", text="Heard a."),
+            Reply("OK", 0.1, text="Heard b."),
+            "not the samples",
+        ),
         (EITHER, Reply("OK", 5.1, text="Heard."), "took 5.1 s"),
         (EITHER, Reply("OK", 0.1, 600 << 20, text="Heard."), "cost 600 MiB"),
         (BAD, Reply("INVALID_ARGUMENT", 0.1, details=f"cannot read {OURS}.wav"), "repeats the file's name"),

@@ -72,9 +72,15 @@ def test_a_request_says_how_long_it_takes() -> None:
 
 
 def test_the_aligner_gives_times_inside_the_passage_or_fails() -> None:
-    passages = [Passage(noise(1, 1.0, marked=True), "Heard this.", "en"), Passage(noise(2, 1.0), "Heard that.", "en")]
+    passages = [
+        Passage(noise(1, 1.0, marked=True), "Heard this.", "en"),
+        Passage(noise(2, 1.0), "Heard that.", "en"),
+    ]
     units = ShareAligner(Plan()).align(passages)
-    assert [[unit.text for unit in some] for some in units] == [["Heard", "this"], ["Heard", "that"]]
+    assert [[unit.text for unit in some] for some in units] == [
+        ["Heard", "this"],
+        ["Heard", "that"],
+    ]
     assert max(unit.end_s for some in units for unit in some) <= 1.0
     assert len(ShareAligner(Plan(faults=(Fault("align", "too few answers"),))).align(passages)) == 1
 

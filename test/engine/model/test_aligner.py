@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from backend.errors import NoNumbers
+from backend.errors import NonFiniteLogits
 from backend.serving.protocols import Passage
 
 
@@ -36,5 +36,5 @@ def test_scores_that_are_no_numbers_are_no_times(monkeypatch, aligner, demo) -> 
     samples, _ = demo
     score = aligner.decoder.score
     monkeypatch.setattr(aligner.decoder, "score", lambda *asked: score(*asked).index_fill_(1, torch.tensor([3]), nan))
-    with pytest.raises(NoNumbers):
+    with pytest.raises(NonFiniteLogits):
         aligner.align([Passage(samples, "", "en", ("the", "quick", "fox"))])

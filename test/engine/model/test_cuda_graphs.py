@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from backend.engine.model.cuda_graphs import Graphs, Rows, Run
+from backend.engine.model.cuda_graphs import GraphedDecoder, Rows, Run
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.graph_capture import CudaGraphs, or_plain
 
@@ -31,7 +31,7 @@ def prompts(decoder: Decoder, *lengths: int, beside: Any = None, reader: Any = N
     torch.manual_seed(len(lengths))
     tokens = torch.randint(decoder.vocabulary, (len(lengths), max(lengths)))
     device = decoder.norm.device
-    return (reader or decoder).read(decoder.embed(tokens.to(device)), torch.tensor(lengths, device=device), beside)
+    return (reader or decoder).prefill(decoder.embed(tokens.to(device)), torch.tensor(lengths, device=device), beside)
 
 
 def steps(decoder: Any, rows: Any, logits: torch.Tensor, count: int) -> list[list[int]]:
@@ -39,12 +39,12 @@ def steps(decoder: Any, rows: Any, logits: torch.Tensor, count: int) -> list[lis
     said = []
     for _ in range(count):
         said.append(logits.argmax(dim=-1).tolist())
-        logits = decoder.step(torch.tensor(said[-1], device=logits.device), rows)
+        logits = decoder.decode_step(torch.tensor(said[-1], device=logits.device), rows)
     return said
 
 
 def test_a_row_that_leaves_is_dead_until_most_are(decoder: Decoder) -> None:
-    graph = Graphs(decoder, rerun)
+    graph = GraphedDecoder(decoder, rerun)
     logits, cache = prompts(decoder, *range(4, 13))
     rows: Rows = graph.joined(None, cache)
     assert (rows.layout.rows, rows.layout.slots) == (16, 256)
@@ -61,7 +61,7 @@ def test_a_row_that_leaves_is_dead_until_most_are(decoder: Decoder) -> None:
 
 
 def test_who_joins_takes_the_dead_rows_places(decoder: Decoder) -> None:
-    graph = Graphs(decoder, rerun)
+    graph = GraphedDecoder(decoder, rerun)
     rows: Rows = graph.joined(None, prompts(decoder, 4, 5, 6, 7)[1])
     rows.keep([3, 0])
     layout = rows.layout
@@ -74,7 +74,7 @@ def test_who_joins_takes_the_dead_rows_places(decoder: Decoder) -> None:
 
 def test_more_slots_are_laid_out_when_the_longest_row_needs_them(decoder: Decoder) -> None:
     logits, cache = prompts(decoder, 254, 3)
-    graph = Graphs(decoder, rerun)
+    graph = GraphedDecoder(decoder, rerun)
     rows = graph.joined(None, cache)
     said = steps(graph, rows, logits, 6)
     assert rows.layout.slots == 512
@@ -84,7 +84,7 @@ def test_more_slots_are_laid_out_when_the_longest_row_needs_them(decoder: Decode
 
 def test_each_size_is_recorded_once(decoder: Decoder) -> None:
     records = []
-    graph = Graphs(decoder, lambda run: records.append(run) or run)  # type: ignore[func-returns-value]
+    graph = GraphedDecoder(decoder, lambda run: records.append(run) or run)  # type: ignore[func-returns-value]
     for count in (4, 3, 1, 2, 4, 1):
         logits, cache = prompts(decoder, *[5] * count)
         steps(graph, graph.joined(None, cache), logits, 1)
@@ -97,7 +97,7 @@ def test_each_size_is_recorded_once(decoder: Decoder) -> None:
 def test_with_memory_for_the_largest_batch_no_size_is_recorded_twice(monkeypatch, decoder: Decoder) -> None:
     monkeypatch.setattr("backend.engine.model.cuda_graphs._KEPT", 0)
     records = []
-    graph = Graphs(decoder, lambda run: records.append(run) or run, rows=7, positions=300)  # type: ignore[func-returns-value]
+    graph = GraphedDecoder(decoder, lambda run: records.append(run) or run, rows=7, positions=300)  # type: ignore[func-returns-value]
     for _ in range(3):
         for count, length in ((1, 5), (3, 5), (7, 300), (2, 5)):
             logits, cache = prompts(decoder, *[length] * count)
@@ -107,7 +107,7 @@ def test_with_memory_for_the_largest_batch_no_size_is_recorded_twice(monkeypatch
 
 
 def test_with_little_memory_there_is_no_more_than_is_needed(monkeypatch, decoder: Decoder) -> None:
-    graph = Graphs(decoder, rerun, rows=8, positions=5)
+    graph = GraphedDecoder(decoder, rerun, rows=8, positions=5)
     logits, cache = prompts(decoder, 5)
     usual = 8 * 256 * cache.tensor[:, :, 0, :, 0].numel()
     for free, wanted in ((2 * usual * 4 - 1, usual // 8), (2 * usual * 4, usual)):
@@ -119,22 +119,22 @@ def test_with_little_memory_there_is_no_more_than_is_needed(monkeypatch, decoder
 
 
 def test_a_new_session_takes_the_memory_over(decoder: Decoder) -> None:
-    graph = Graphs(decoder, rerun)
+    graph = GraphedDecoder(decoder, rerun)
     logits, cache = prompts(decoder, 5)
     old = graph.joined(None, cache)
     new = graph.joined(None, cache)
     with pytest.raises(RuntimeError, match="another"):
-        graph.step(torch.tensor([1]), old)
+        graph.decode_step(torch.tensor([1]), old)
     with pytest.raises(RuntimeError, match="another"):
         graph.joined(old, cache)
     assert steps(graph, new, logits, 3) == steps(decoder, cache, logits, 3)
 
 
 def test_numbers_that_are_none_do_not_outlive_their_session(decoder: Decoder) -> None:
-    graph = Graphs(decoder, rerun)
+    graph = GraphedDecoder(decoder, rerun)
     logits, cache = prompts(decoder, 200, 200)
     cache.tensor.mul_(torch.nan)
-    assert graph.step(torch.tensor([1, 1]), graph.joined(None, cache)).isnan().all()
+    assert graph.decode_step(torch.tensor([1, 1]), graph.joined(None, cache)).isnan().all()
     logits, cache = prompts(decoder, 5, 6)
     assert steps(graph, graph.joined(None, cache), logits, 3) == steps(decoder, cache, logits, 3)
 
@@ -146,7 +146,7 @@ def test_without_memory_for_newcomers_who_was_there_goes_on(decoder: Decoder) ->
         return run
 
     faults: list[Exception] = []
-    graph = Graphs(decoder, record)
+    graph = GraphedDecoder(decoder, record)
     logits, cache = prompts(decoder, 5)
     rows = graph.joined(None, cache)
     faults.append(MemoryError())
@@ -162,14 +162,14 @@ def test_without_any_memory_the_session_fails_and_the_next_one_works(decoder: De
         return run
 
     least = 10**9
-    graph = Graphs(decoder, record)
+    graph = GraphedDecoder(decoder, record)
     logits, cache = prompts(decoder, 5)
     rows = graph.joined(None, cache)
     least = 0
     with pytest.raises(MemoryError):
         graph.joined(rows, cache)
     with pytest.raises(RuntimeError):  # its rows are lost
-        graph.step(torch.tensor([1]), rows)
+        graph.decode_step(torch.tensor([1]), rows)
     assert graph._block.numel() == 0
     least = 10**9
     assert steps(graph, graph.joined(None, cache), logits, 2) == steps(decoder, cache, logits, 2)
@@ -180,7 +180,7 @@ def test_who_needs_more_memory_has_given_back_what_he_had(decoder: Decoder) -> N
         assert had() is None
         return run
 
-    graph = Graphs(decoder, rerun)
+    graph = GraphedDecoder(decoder, rerun)
     logits, cache = prompts(decoder, 5)
     rows = graph.joined(None, cache)
     had = weakref.ref(rows.layout.tensor)
@@ -201,18 +201,18 @@ def test_a_failure_holds_no_memory(decoder: Decoder) -> None:
         return run
 
     failed: list[weakref.ref[Run]] = []
-    graph = Graphs(decoder, rerun)
+    graph = GraphedDecoder(decoder, rerun)
     _, cache = prompts(decoder, 5)
     rows = graph.joined(None, cache)
     graph.record = record
     with pytest.raises(MemoryError):
         graph.joined(rows, cache)
     assert len(failed) == 1
-    graph.step(torch.tensor([1]), rows)
+    graph.decode_step(torch.tensor([1]), rows)
 
 
 def test_a_large_block_is_given_back_when_little_is_needed(monkeypatch, decoder: Decoder) -> None:
-    graph = Graphs(decoder, rerun)
+    graph = GraphedDecoder(decoder, rerun)
     _, cache = prompts(decoder, 5)
     graph.joined(None, prompts(decoder, *[5] * 8)[1])
     large = graph._block.nbytes
@@ -226,11 +226,11 @@ def test_a_large_block_is_given_back_when_little_is_needed(monkeypatch, decoder:
 @pytest.mark.parametrize("recording", [False, True])
 def test_a_session_that_never_ends_needs_no_more_room_than_its_rows(decoder: Decoder, recording: bool) -> None:
     """Rows come and go for 700 steps; none is longer than 30."""
-    decoding: Any = Graphs(decoder, rerun) if recording else decoder
+    decoding: Any = GraphedDecoder(decoder, rerun) if recording else decoder
     _, rows = prompts(decoder, 10, 10, reader=decoding)
     for _ in range(35):
         for _ in range(20):
-            decoding.step(torch.tensor([1, 2]), rows)
+            decoding.decode_step(torch.tensor([1, 2]), rows)
         for _ in range(2):
             rows.keep([1])
             _, rows = prompts(decoder, 10, beside=rows, reader=decoding)
@@ -239,9 +239,9 @@ def test_a_session_that_never_ends_needs_no_more_room_than_its_rows(decoder: Dec
 
 
 def test_nothing_keeps_the_weights_when_the_recordings_go(decoder: Decoder) -> None:
-    graph = Graphs(decoder, rerun)
+    graph = GraphedDecoder(decoder, rerun)
     rows = graph.joined(None, prompts(decoder, 5)[1])
-    graph.step(torch.tensor([1]), rows)
+    graph.decode_step(torch.tensor([1]), rows)
     gone = weakref.ref(graph)
     gc.disable()
     try:
@@ -255,7 +255,7 @@ def test_a_size_that_cannot_be_recorded_later_is_run_as_it_is(decoder: Decoder, 
     def refusing(run: Run) -> Run:
         raise fault
 
-    graph = Graphs(decoder, or_plain(refusing))
+    graph = GraphedDecoder(decoder, or_plain(refusing))
     logits, cache = prompts(decoder, 5, 6)
     fault: Exception = MemoryError()
     with pytest.raises(MemoryError):
@@ -271,7 +271,7 @@ def test_a_size_that_cannot_be_recorded_later_is_run_as_it_is(decoder: Decoder, 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_recordings_are_made_anew_in_other_memory(recognizer, caplog) -> None:
     decoder = recognizer.decoder
-    graph = Graphs(decoder, or_plain(CudaGraphs(recognizer.model.device)))
+    graph = GraphedDecoder(decoder, or_plain(CudaGraphs(recognizer.model.device)))
     with caplog.at_level(logging.WARNING):
         for count in (1, 8, 1, 3, 16):
             logits, cache = prompts(decoder, *[5] * count)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from backend.engine.model import graph_capture
-from backend.engine.model.cuda_graphs import Graphs, Run
+from backend.engine.model.cuda_graphs import GraphedDecoder, Run
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.graph_capture import agree, recorded
 
@@ -27,10 +27,10 @@ def test_a_recording_that_says_something_else_is_not_used(decoder: Decoder) -> N
         return lambda: once
 
     sizes = []
-    assert agree(decoder, Graphs(decoder, lambda run: sizes.append(run().shape[0]) or run), CPU)  # type: ignore[func-returns-value]
+    assert agree(decoder, GraphedDecoder(decoder, lambda run: sizes.append(run().shape[0]) or run), CPU)  # type: ignore[func-returns-value]
     assert sizes == [4, 8, 1]
-    assert not agree(decoder, Graphs(decoder, frozen), CPU)
-    assert not agree(decoder, Graphs(decoder, lambda run: lambda: run() * torch.nan), CPU)
+    assert not agree(decoder, GraphedDecoder(decoder, frozen), CPU)
+    assert not agree(decoder, GraphedDecoder(decoder, lambda run: lambda: run() * torch.nan), CPU)
 
 
 class Anywhere:
@@ -59,7 +59,7 @@ def test_good_recordings_are_used_on_cuda_and_nowhere_else(monkeypatch, decoder:
     device: Any = Anywhere()
     monkeypatch.setattr("backend.engine.model.graph_capture.CudaGraphs", lambda _: rerun)
     monkeypatch.setattr("backend.engine.model.graph_capture.agree", lambda *_: True)
-    assert isinstance(recorded(decoder, device, rows=1, positions=0), Graphs)
+    assert isinstance(recorded(decoder, device, rows=1, positions=0), GraphedDecoder)
     assert recorded(decoder, CPU, rows=1, positions=0) is decoder
 
 
@@ -67,5 +67,5 @@ def test_good_recordings_are_used_on_cuda_and_nowhere_else(monkeypatch, decoder:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_gpu_steps_are_recorded_and_say_what_plain_ones_say(recognizer) -> None:
     device = recognizer.model.device
-    assert isinstance(recorded(recognizer.decoder, device, rows=1, positions=0), Graphs)
-    assert agree(recognizer.decoder, Graphs(recognizer.decoder, graph_capture.CudaGraphs(device)), device)
+    assert isinstance(recorded(recognizer.decoder, device, rows=1, positions=0), GraphedDecoder)
+    assert agree(recognizer.decoder, GraphedDecoder(recognizer.decoder, graph_capture.CudaGraphs(device)), device)

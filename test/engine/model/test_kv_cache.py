@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from backend.engine.model import kv_cache as under_test
-from backend.engine.model.kv_cache import Cache
+from backend.engine.model.kv_cache import KVCache
 
 LIKE = torch.empty(0)
 
 
-def enter(cache: Cache, lengths: list[int], numbers: torch.Tensor) -> None:
+def enter(cache: KVCache, lengths: list[int], numbers: torch.Tensor) -> None:
     """Rows of such lengths, in whose slots `numbers` are written, padding and all."""
     cache.guests(len(lengths), max(lengths))[:] = numbers[None, None, :, None, None, None]
     cache.enter(torch.tensor(lengths), [max(lengths)] * len(lengths))
 
 
-def step(cache: Cache, numbers: torch.Tensor) -> None:
+def step(cache: KVCache, numbers: torch.Tensor) -> None:
     cache.grow()[:, :, torch.arange(cache.rows), :, cache.lengths] = numbers[:, None, None, None, None]
     cache.advance()
 
@@ -34,7 +34,7 @@ def test_rows_that_come_go_and_grow_keep_what_is_theirs(monkeypatch, ahead: int,
     for name, value in {"_STEP": 4, "_AHEAD_ROWS": 1 + ahead, "_AHEAD_SLOTS": ahead, "_WASTE": waste}.items():
         monkeypatch.setattr(under_test, name, value)
     chance = random.Random(ahead + waste)
-    cache = Cache(2, 3, 4, LIKE)
+    cache = KVCache(2, 3, 4, LIKE)
     rows: list[tuple[list[float], int]] = []  # what is in each row's slots, and how many are in use
     for turn in range(1, 400):
         if len(rows) < 12 and (not rows or chance.random() < 0.2):
@@ -63,7 +63,7 @@ def test_rows_that_come_go_and_grow_keep_what_is_theirs(monkeypatch, ahead: int,
 
 
 def test_guests_that_never_enter_leave_nothing_behind() -> None:
-    cache = Cache(1, 1, 2, LIKE)
+    cache = KVCache(1, 1, 2, LIKE)
     enter(cache, [3], torch.ones(1))
     cache.guests(2, 40)[:] = torch.nan
     assert (cache.rows, cache.longest, cache.lengths.tolist()) == (1, 3, [3])
@@ -74,7 +74,7 @@ def test_guests_that_never_enter_leave_nothing_behind() -> None:
 
 
 def test_few_rows_do_not_keep_the_memory_of_many() -> None:
-    cache = Cache(1, 1, 2, LIKE)
+    cache = KVCache(1, 1, 2, LIKE)
     enter(cache, [5] * 20, torch.arange(20.0))
     block = cache.tensor.data_ptr()
     cache.keep([19, 3, 4])
@@ -92,7 +92,7 @@ def test_a_kernel_without_huge_pages_refuses_to_be_told_so(monkeypatch) -> None:
 
     asked: list[int] = []
     monkeypatch.setattr(under_test.mmap, "mmap", Mapping)
-    cache = Cache(28, 8, 128, LIKE)
+    cache = KVCache(28, 8, 128, LIKE)
     enter(cache, [2], torch.ones(1))
     assert asked == [cache._block.nbytes]
     assert cache.tensor[..., :2, :].min() == 1
@@ -104,7 +104,7 @@ def test_what_was_not_written_to_takes_no_memory() -> None:
         return int(re.findall(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) << 10
 
     before = resident()
-    cache = Cache(28, 8, 128, LIKE)  # as the 0.6B in float32
+    cache = KVCache(28, 8, 128, LIKE)  # as the 0.6B in float32
     enter(cache, [64], torch.ones(1))
     assert cache._block.nbytes > 30 * cache.tensor.nbytes
     assert resident() - before < 1.5 * cache.tensor.nbytes

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from backend.engine.loader import CheckpointLoader
-from backend.engine.model.cuda_graphs import Graphs
+from backend.engine.model.cuda_graphs import GraphedDecoder
 from backend.engine.model.recognizer import Loaded, QwenRecognizer
 from backend.engine.model.session import Decoding, QwenSession
 from backend.engine.ops import linear
-from backend.errors import NoNumbers
+from backend.errors import NonFiniteLogits
 from backend.sequences.loop_detection import LEAST_TOKENS
 from backend.serving.protocols import Utterance
 
@@ -30,7 +30,7 @@ def tokens_of(recognizer: QwenRecognizer, decoding: Decoding | None = None) -> Q
 
 @pytest.fixture(scope="module", params=["plain", "recorded"])
 def decoding(request, recognizer, traced) -> Decoding:
-    return recognizer.decoder if request.param == "plain" else Graphs(recognizer.decoder, traced)
+    return recognizer.decoder if request.param == "plain" else GraphedDecoder(recognizer.decoder, traced)
 
 
 def run(session: QwenSession) -> dict[int, Any]:
@@ -184,11 +184,11 @@ def test_swept_packed_or_neither_it_hears_the_same_words_in_the_same_memory(
         recognizer: Any = CheckpointLoader().load_recognizer(replace(demo_options, dtype=dtype))
         return [r.text for r in recognizer.recognize(clips[:5])], recognizer.weight_bytes
 
-    swept = heard()
-    monkeypatch.setattr(linear, "can_multiply", lambda weight: False)
+    streamed = heard()
+    monkeypatch.setattr(linear, "can_gemv", lambda weight: False)
     packed = heard()
     monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
-    assert swept == packed == heard()
+    assert streamed == packed == heard()
 
 
 def test_a_penalty_makes_what_was_said_less_likely(recognizer, clips) -> None:
@@ -219,7 +219,7 @@ def test_a_row_whose_scores_are_no_numbers_says_nothing(monkeypatch, recognizer,
         logits[1, 7] = nothing
         return logits
 
-    monkeypatch.setattr(recognizer.decoder, "step", spoilt)
+    monkeypatch.setattr(recognizer.decoder, "decode_step", spoilt)
     session.step()
-    with pytest.raises(NoNumbers):
+    with pytest.raises(NonFiniteLogits):
         session.step()

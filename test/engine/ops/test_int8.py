@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from backend.engine.loader import CheckpointLoader
-from backend.engine.model.cuda_graphs import Graphs
+from backend.engine.model.cuda_graphs import GraphedDecoder
 from backend.engine.ops import int8 as eight
-from backend.engine.ops.gemv import can_multiply
-from backend.engine.ops.int8 import ByFbgemm, BySweeping, ByTensorCores, can_quantize, int8_layers
+from backend.engine.ops.gemv import can_gemv
+from backend.engine.ops.int8 import FbgemmInt8, StreamedInt8, TensorCoreInt8, can_quantize, int8_layers
 from backend.engine.ops.linear import Layer, MakeLayer, stacked, strip
 from backend.errors import LoadRefused
 
@@ -27,16 +27,16 @@ def linears(*outputs: int, inputs: int = 64, bias: bool = False) -> list[nn.Line
 
 def by_fbgemm(modules: Sequence[nn.Linear]) -> Layer:
     with pytest.MonkeyPatch.context() as patch, int8_layers() as make:
-        patch.setattr(eight, "can_multiply", lambda weight: False)
+        patch.setattr(eight, "can_gemv", lambda weight: False)
         layer = make(modules)
-    assert type(layer) is ByFbgemm
+    assert type(layer) is FbgemmInt8
     return layer
 
 
 def by_sweeping(modules: Sequence[nn.Linear]) -> Layer:
     with int8_layers() as make:
         layer = make(modules)
-    assert type(layer) is BySweeping
+    assert type(layer) is StreamedInt8
     return layer
 
 
@@ -44,10 +44,10 @@ def by_tensor_cores(modules: Sequence[nn.Linear]) -> Layer:
     """torch multiplies in the same way on a CPU."""
     weight, bias = stacked(modules)
     strip(modules)
-    return ByTensorCores(*eight._in_eight_bits(weight), bias)
+    return TensorCoreInt8(*eight._in_eight_bits(weight), bias)
 
 
-no_vnni = not can_multiply(torch.zeros(16, 64, dtype=torch.int8))
+no_vnni = not can_gemv(torch.zeros(16, 64, dtype=torch.int8))
 sweeping = pytest.param(by_sweeping, marks=pytest.mark.skipif(no_vnni, reason="no compiler, or no AVX512-VNNI, here"))
 MAKERS = pytest.mark.parametrize("int8", [by_fbgemm, by_tensor_cores, sweeping])
 Make = Callable[[Sequence[nn.Linear]], Layer]
@@ -124,13 +124,13 @@ def test_sixteen_bits_that_flow_are_given_back_as_sixteen() -> None:
 
 @pytest.mark.parametrize("failing", [1, 4])
 def test_what_fails_while_a_layer_is_packed_fails_the_load(monkeypatch, failing: int) -> None:
-    def pack(layer: ByFbgemm) -> None:
+    def pack(layer: FbgemmInt8) -> None:
         packed.append(layer)
         if len(packed) == failing:
             raise MemoryError
 
-    packed: list[ByFbgemm] = []
-    monkeypatch.setattr(ByFbgemm, "pack", pack)
+    packed: list[FbgemmInt8] = []
+    monkeypatch.setattr(FbgemmInt8, "pack", pack)
     with pytest.raises(MemoryError), int8_layers() as make:
         list(map(make, [linears(4) for _ in range(4)]))
 
@@ -147,7 +147,7 @@ def test_as_gpus_multiply_it_hears_the_same_words(
     monkeypatch.setattr("backend.engine.model.recognizer.int8_layers", tensor_core_layers)
     quantized: Any = CheckpointLoader().load_recognizer(replace(demo_options, quantization="int8"))
     if recorded:
-        monkeypatch.setattr(quantized, "_decoding", Graphs(quantized.decoder, traced))
+        monkeypatch.setattr(quantized, "_decoding", GraphedDecoder(quantized.decoder, traced))
     assert [r.text for r in quantized.recognize(clips)] == [r.text for r in recognizer.recognize(clips)]
     assert quantized.weight_bytes < 0.75 * recognizer.weight_bytes
 

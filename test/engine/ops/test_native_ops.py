@@ -8,7 +8,7 @@ from torch.nn.functional import rms_norm
 
 from backend.engine.model.decoder import Decoder
 from backend.engine.ops import native
-from backend.engine.ops.native_ops import COMPILED, can_compile, kernels_for
+from backend.engine.ops.native_ops import NATIVE, can_use_native, kernels_for
 from backend.engine.ops.torch_ops import TORCH, Heads
 
 F32, BF16 = torch.float32, torch.bfloat16
@@ -28,7 +28,7 @@ class Rows:
     def __init__(self, heads: Heads, lengths: list[int], flow: torch.dtype, kept: torch.dtype) -> None:
         torch.manual_seed(11)
         self.lengths = torch.tensor(lengths)
-        self.angles = torch.stack([(angle := torch.randn(len(lengths), heads.size)).cos(), angle.sin()]).to(flow)
+        self.cos_sin = torch.stack([(angle := torch.randn(len(lengths), heads.size)).cos(), angle.sin()]).to(flow)
         self.projected = torch.randn(len(lengths), 1, (heads.queries + 2 * heads.keys) * heads.size).to(flow)
         slots = max(lengths) + 3
         self.held = torch.randn(2, len(lengths), heads.keys, slots, heads.size).to(kept)
@@ -39,8 +39,8 @@ class Rows:
 def both(heads: Heads, rows: Rows) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     """What each of the two gives, and the cache that it leaves."""
     plain, compiled = rows.held.clone(), rows.held.clone()
-    one = TORCH.tokens(rows.lengths, rows.angles)(heads, rows.projected, plain)
-    other = COMPILED.tokens(rows.lengths, rows.angles)(heads, rows.projected, compiled)
+    one = TORCH.decode_attention(rows.lengths, rows.cos_sin)(heads, rows.projected, plain)
+    other = NATIVE.decode_attention(rows.lengths, rows.cos_sin)(heads, rows.projected, compiled)
     return (one, plain), (other, compiled)
 
 
@@ -65,7 +65,9 @@ def test_keys_and_values_in_sixteen_bits_are_read_as_they_are(queries: int, keys
     rows = Rows(heads, [100, 7, 64], flow, BF16)
     exact_heads = Heads(queries, keys, size, heads.norm.double(), heads.epsilon)
     exact_held = rows.held.double()
-    exact = TORCH.tokens(rows.lengths, rows.angles.double())(exact_heads, rows.projected.double(), exact_held)
+    exact = TORCH.decode_attention(rows.lengths, rows.cos_sin.double())(
+        exact_heads, rows.projected.double(), exact_held
+    )
     (one, _), (other, compiled) = both(heads, rows)
     assert other.dtype is flow
     assert (other - exact).abs().max() <= max((one - exact).abs().max(), 2e-3)
@@ -136,21 +138,21 @@ def test_layers_of_one_step_have_weights_and_a_cache_of_their_own() -> None:
     layers = [heads_of(4, 2, 64), heads_of(4, 2, 64)]
     rows = Rows(layers[0], [5, 8], F32, F32)
     held = torch.stack([rows.held, rows.held.flip(0)])
-    plain, compiled = (kernels.tokens(rows.lengths, rows.angles) for kernels in (TORCH, COMPILED))
+    plain, compiled = (kernels.decode_attention(rows.lengths, rows.cos_sin) for kernels in (TORCH, NATIVE))
     for heads, one, other in zip(layers, held.clone(), held.clone(), strict=True):
         wanted = plain(heads, rows.projected, one)
         torch.testing.assert_close(compiled(heads, rows.projected, other), wanted, atol=2e-5, rtol=1e-4)
 
 
 def prompts(heads: Heads, lengths: tuple[int, int], flow: torch.dtype, kept: torch.dtype) -> tuple[torch.Tensor, ...]:
-    """Of (rows, positions): what a layer projects, the angles, and a cache with more rows and slots around it."""
+    """Of (rows, positions): what a layer projects, the cos_sin, and a cache with more rows and slots around it."""
     torch.manual_seed(7)
     rows, positions = lengths
     projected = torch.randn(rows, positions, (heads.queries + 2 * heads.keys) * heads.size).to(flow)
     angle = torch.randn(positions, heads.size)
-    angles = torch.stack([angle.cos(), angle.sin()]).to(flow)
+    cos_sin = torch.stack([angle.cos(), angle.sin()]).to(flow)
     around = torch.zeros(2, rows + 2, heads.keys, positions + 3, heads.size, dtype=kept)
-    return projected, angles, around
+    return projected, cos_sin, around
 
 
 @needs_compiler
@@ -159,10 +161,10 @@ def prompts(heads: Heads, lengths: tuple[int, int], flow: torch.dtype, kept: tor
 @pytest.mark.parametrize(("queries", "keys", "size"), HEADS)
 def test_prompts_attend_as_in_torch(queries: int, keys: int, size: int, shape: tuple[int, int]) -> None:
     heads = heads_of(queries, keys, size)
-    projected, angles, plain = prompts(heads, shape, F32, F32)
+    projected, cos_sin, plain = prompts(heads, shape, F32, F32)
     compiled = plain.clone()
-    wanted = TORCH.prompts(angles)(heads, projected, plain[:, 2:, :, : shape[1]])
-    found = COMPILED.prompts(angles)(heads, projected, compiled[:, 2:, :, : shape[1]])
+    wanted = TORCH.prefill_attention(cos_sin)(heads, projected, plain[:, 2:, :, : shape[1]])
+    found = NATIVE.prefill_attention(cos_sin)(heads, projected, compiled[:, 2:, :, : shape[1]])
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-5)
     assert not compiled[:, :2].any()
@@ -175,14 +177,14 @@ def test_prompts_attend_as_in_torch(queries: int, keys: int, size: int, shape: t
 @pytest.mark.parametrize(("queries", "keys", "size"), HEADS)
 def test_prompts_in_sixteen_bits_are_as_exact_as_torchs(queries: int, keys: int, size: int, shape, flow) -> None:
     heads = heads_of(queries, keys, size, flow)
-    projected, angles, compiled = prompts(heads, shape, flow, BF16)
+    projected, cos_sin, compiled = prompts(heads, shape, flow, BF16)
     plain, exact_held = compiled.clone(), compiled.double()
     exact_heads = Heads(queries, keys, size, heads.norm.double(), heads.epsilon)
-    exact = TORCH.prompts(angles.double())(exact_heads, projected.double(), exact_held[:, 2:, :, : shape[1]])
+    exact = TORCH.prefill_attention(cos_sin.double())(exact_heads, projected.double(), exact_held[:, 2:, :, : shape[1]])
     # torch's own in sixteen bits throughout: what flows in float32 it attends with in float32
     sixteen = Heads(queries, keys, size, heads.norm.to(BF16), heads.epsilon)
-    wanted = TORCH.prompts(angles.to(BF16))(sixteen, projected.to(BF16), plain[:, 2:, :, : shape[1]])
-    found = COMPILED.prompts(angles)(heads, projected, compiled[:, 2:, :, : shape[1]])
+    wanted = TORCH.prefill_attention(cos_sin.to(BF16))(sixteen, projected.to(BF16), plain[:, 2:, :, : shape[1]])
+    found = NATIVE.prefill_attention(cos_sin)(heads, projected, compiled[:, 2:, :, : shape[1]])
     assert found.dtype is flow
     assert (found - exact).abs().max() <= 1.1 * (wanted - exact).abs().max()
     torch.testing.assert_close(compiled.double(), exact_held, atol=1e-6, rtol=2**-8)  # rounded once
@@ -191,20 +193,20 @@ def test_prompts_in_sixteen_bits_are_as_exact_as_torchs(queries: int, keys: int,
 @needs_compiler
 @torch.inference_mode()
 def test_the_demos_decoder_uses_it_and_says_the_same(monkeypatch, decoder: Decoder) -> None:
-    assert decoder._kernels is COMPILED
+    assert decoder._kernels is NATIVE
     torch.manual_seed(5)
     prompts, lengths, said = torch.randint(500, (2, 30)), torch.tensor([30, 17]), torch.randint(500, (40, 2))
     embedded = decoder.embed(prompts)
-    found, compiled = decoder.read(embedded, lengths)
+    found, compiled = decoder.prefill(embedded, lengths)
     with monkeypatch.context() as patch:
         patch.setattr(decoder, "_kernels", TORCH)
-        wanted, plain = decoder.read(embedded, lengths)
+        wanted, plain = decoder.prefill(embedded, lengths)
     torch.testing.assert_close(found, wanted, atol=2e-3, rtol=1e-3)
     for tokens in said:
         held = plain.grow()
-        wanted = decoder.advanced(tokens, held, plain.lengths, decoder.angles(held.shape[4]), TORCH)
+        wanted = decoder.advanced(tokens, held, plain.lengths, decoder.cos_sin(held.shape[4]), TORCH)
         plain.advance()
-        torch.testing.assert_close(decoder.step(tokens, compiled), wanted, atol=2e-3, rtol=1e-3)
+        torch.testing.assert_close(decoder.decode_step(tokens, compiled), wanted, atol=2e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -220,16 +222,16 @@ def test_the_demos_decoder_uses_it_and_says_the_same(monkeypatch, decoder: Decod
     ids=["17 share", "uneven", "size 36", "size 288", "float16", "no cpu"],
 )
 def test_what_it_does_not_know_is_torchs(heads: Heads, kept: torch.Tensor) -> None:
-    assert not can_compile(heads, kept)
+    assert not can_use_native(heads, kept)
     assert kernels_for(heads, kept) is TORCH
 
 
 def test_heads_are_normalised_and_turned_as_the_package_does() -> None:
     heads = heads_of(2, 1, 32)
     rows = Rows(heads, [0], F32, F32)
-    queries, _, values = heads.apart(rows.projected, rows.angles[:, :, None])
+    queries, _, values = heads.apart(rows.projected, rows.cos_sin[:, :, None])
     apart = rows.projected.view(4, 32)
     normed = rms_norm(apart[:2], (32,), eps=1e-6) * heads.norm[:2]
     half_turned = torch.cat([-normed[:, 16:], normed[:, :16]], dim=1)
-    torch.testing.assert_close(queries[0, 0], normed * rows.angles[0] + half_turned * rows.angles[1])
+    torch.testing.assert_close(queries[0, 0], normed * rows.cos_sin[0] + half_turned * rows.cos_sin[1])
     assert torch.equal(values[0, 0, 0], apart[3])

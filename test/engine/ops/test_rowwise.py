@@ -7,7 +7,7 @@ import torch
 
 from backend.engine.ops import native
 from backend.engine.ops.gemv import rescale_, scaled
-from backend.engine.ops.native_ops import COMPILED
+from backend.engine.ops.native_ops import NATIVE
 from backend.engine.ops.torch_ops import TORCH
 
 F32, BF16 = torch.float32, torch.bfloat16
@@ -27,10 +27,10 @@ def test_rows_are_normed_and_gated_as_in_torch(shape: tuple[int, int], dtype: to
     torch.manual_seed(9)
     x, weight = 3 * torch.randn(shape).to(dtype), torch.rand(shape[1]).to(dtype)
     error = 2e-6 if dtype is F32 else 2**-7
-    torch.testing.assert_close(COMPILED.normed(x, weight, 1e-2), TORCH.normed(x, weight, 1e-2), atol=1e-6, rtol=error)
+    torch.testing.assert_close(NATIVE.rms_norm(x, weight, 1e-2), TORCH.rms_norm(x, weight, 1e-2), atol=1e-6, rtol=error)
     both = 20 * torch.randn(shape[0], 1, 2 * shape[1]).to(dtype)
-    exact = TORCH.gated(both.double())
-    torch.testing.assert_close(COMPILED.gated(both).double(), exact, atol=1e-6, rtol=error)
+    exact = TORCH.silu_mul(both.double())
+    torch.testing.assert_close(NATIVE.silu_mul(both).double(), exact, atol=1e-6, rtol=error)
 
 
 @needs_compiler
@@ -38,11 +38,11 @@ def test_rows_are_normed_and_gated_as_in_torch(shape: tuple[int, int], dtype: to
 def test_a_row_that_is_silent_or_no_number_stays_so() -> None:
     x = torch.randn(3, 24)
     x[0], x[1, 5] = 0, float("nan")
-    normed = COMPILED.normed(x, torch.ones(24), 1e-6)
+    normed = NATIVE.rms_norm(x, torch.ones(24), 1e-6)
     assert not normed[0].any()
     assert normed[1].isnan().all()
     assert normed[2].isfinite().all()
-    gated = COMPILED.gated(torch.tensor([[float("nan"), 1.0, -200.0, 200.0, 1.0, float("nan"), 3.0, 3.0]]))
+    gated = NATIVE.silu_mul(torch.tensor([[float("nan"), 1.0, -200.0, 200.0, 1.0, float("nan"), 3.0, 3.0]]))
     assert gated[0, :2].isnan().all()
     torch.testing.assert_close(gated[0, 2:], torch.tensor([0.0, 600.0]))
 
