@@ -2,7 +2,7 @@
 # Makes ./venv with everything the backend needs, and the protobuf stubs. Safe to run again: quick when nothing changed.
 #
 #   BUILD_TYPE   empty or cpu: CPU | cublas: NVIDIA CUDA | hipblas: AMD ROCm. Not set at all: what ./venv already has, else CPU.
-#   PYTHON       the interpreter to build ./venv with (default: python3); 3.10 to 3.13.
+#   PYTHON       the interpreter to build ./venv with (default: python3); 3.11 to 3.13.
 #   DEV=1        adds what `make test` needs.
 #   TORCH_INDEX  another index to take torch from first (default: PyTorch's own, by BUILD_TYPE).
 #
@@ -57,9 +57,9 @@ make_venv() {
     [[ -z "${PYTHON:-}" ]] && return
     [[ "$("$PYTHON" -c 'import sys; print(sys.version)')" == "$("$venv/bin/python" -c 'import sys; print(sys.version)')" ]] && return
   fi
-  command -v "$python" >/dev/null || die "no $python here; install Python 3.10 to 3.13, or name one with PYTHON="
-  "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
-    die "$("$python" --version) does not fit; Python 3.10 to 3.13 is needed, name one with PYTHON="
+  command -v "$python" >/dev/null || die "no $python here; install Python 3.11 to 3.13, or name one with PYTHON="
+  "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
+    die "$("$python" --version) does not fit; Python 3.11 to 3.13 is needed, name one with PYTHON="
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     die "$python cannot make a venv; on Debian and Ubuntu: apt-get install python3-venv"
   say "making ./venv for $kind with $("$python" --version)"
