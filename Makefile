@@ -21,11 +21,11 @@ help: ## This list
 	@echo "  BUILD_TYPE=cublas make install   (NVIDIA; hipblas for AMD; empty or cpu for neither)"
 
 .PHONY: install
-install: ## ./venv with what the backend needs, for BUILD_TYPE; quick when it is there
+install: ## ./venv with what the backend needs, for BUILD_TYPE; quick when nothing changed
 	@bash install.sh
 
 .PHONY: install-dev
-install-dev:
+install-dev: ## The same, and what tests, eval, bench, soak and fuzz need
 	@DEV=1 bash install.sh
 
 .PHONY: proto
@@ -52,24 +52,24 @@ test-gpu: $(if $(PYTHON),,install-dev) ## The tests that need a GPU; PYTHON=... 
 	@$(or $(PYTHON),$(PYTHON_BIN)) -m pytest -m gpu
 
 .PHONY: format
-format: install-dev ## Format the sources, and mend what lint can mend
+format: install-dev ## Format the sources, and fix what lint can fix
 	@venv/bin/ruff check --fix .
 	@venv/bin/ruff format .
 
 .PHONY: eval
-eval: install-dev ## Right words, right times: MANIFEST MODEL ALIGNER OPTIONS="name:value ..." QUANTIZATION=int8 BASELINE=1 NONSPEECH=0|1
+eval: install-dev ## Accuracy of words and times: MANIFEST MODEL ALIGNER OPTIONS="name:value ..." QUANTIZATION=int8 BASELINE=1 NONSPEECH=0|1
 	@$(PYTHON_BIN) -m devtools.eval
 
 .PHONY: eval-aligner
-eval-aligner: install-dev ## The aligner alone against the package's own: MANIFEST ALIGNER
+eval-aligner: install-dev ## Accuracy and speed of the aligner alone, beside the package's: MANIFEST ALIGNER
 	@$(PYTHON_BIN) -m devtools.eval.alignment
 
 .PHONY: bench
-bench: install-dev ## How fast, how large, beside today's way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST QUICK=1 LONG=1
+bench: install-dev ## Speed and memory, beside the package's own way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST=REV RIVALS QUICK=1 LONG=1
 	@$(PYTHON_BIN) -m devtools.bench
 
 .PHONY: soak
-soak: install-dev ## What breaks such a server, each beside its goal: MINUTES STREAMS REQUESTS CANCELS KILLS ONLY SEED
+soak: install-dev ## Load, faults and leaks, each beside its goal: MINUTES STREAMS REQUESTS CANCELS KILLS ONLY SEED
 	@$(PYTHON_BIN) -m devtools.stress.soak
 
 .PHONY: fuzz
@@ -88,7 +88,7 @@ demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 mi
 	cp -R build/demo_models/asr build/demo_models/aligner test/models/
 
 .PHONY: demo-models-eval
-demo-models-eval: install-dev ## How well the demo checkpoints hear, on recordings they never saw
+demo-models-eval: install-dev ## Accuracy of the demo checkpoints, on recordings that no training used (espeak-ng)
 	$(PYTHON_BIN) -m devtools.demo_models.evaluate
 
 .PHONY: recordings

@@ -1,8 +1,8 @@
 """Memory, descriptors and children of running processes, over psutil.
 
-Memory of a process tree is the sum over its processes. Shared pages count once for each process, so the sum is an upper
-bound. psutil lacks the kernel's peak of resident memory (VmHWM) and its reset (clear_refs): those come from /proc, and
-are 0 and without effect where there is none.
+Memory of a process tree is the sum over its processes: an upper bound, because shared pages count once for each.
+Functions of one process raise psutil.NoSuchProcess when it has ended, unless they say otherwise. The kernel's peak of
+resident memory (VmHWM) and its reset (clear_refs) come from /proc: 0 and without effect where there is none.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ def children(pid: int) -> list[int]:
 
 
 def memory(pid: int) -> Memory:
-    """Of the process alone. Raises psutil.NoSuchProcess when it has ended."""
     sizes = psutil.Process(pid).memory_info()
     return Memory(sizes.rss, sizes.rss - getattr(sizes, "shared", 0))  # Linux alone counts `shared`
 
@@ -54,7 +53,6 @@ def address_space_bytes(pid: int) -> int:
 
 
 def descriptors(pid: int) -> int:
-    """Open descriptors of the process alone. Raises psutil.NoSuchProcess when it has ended."""
     return psutil.Process(pid).num_fds()
 
 
