@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -42,16 +43,15 @@ def figures(recordings: Sequence[Recording], transcripts: Sequence[TranscriptRes
     errors, edges_ms = 0, []
     for recording, transcript in zip(recordings, transcripts, strict=True):
         truth = recording.spoken
-        found = [(key(word.text), word) for segment in transcript.segments for word in segment.words if key(word.text)]
+        words = [word for segment in transcript.segments for word in segment.words]
+        found = [(text, word) for word in words if (text := re.sub(r"\W|_", "", word.text).lower())]
         aligned = jiwer.process_words(" ".join(t.word for t in truth), " ".join(text for text, _ in found) or "-")
         errors += aligned.substitutions + aligned.deletions + aligned.insertions
         for part in aligned.alignments[0]:
             for i in range(part.ref_start_idx, part.ref_end_idx) if part.type == "equal" else ():
                 word = found[part.hyp_start_idx + i - part.ref_start_idx][1]
-                edges_ms += [
-                    abs(word.start / 1e6 - 1000 * truth[i].start_s),
-                    abs(word.end / 1e6 - 1000 * truth[i].end_s),
-                ]
+                _, start_s, end_s = truth[i]
+                edges_ms += [abs(word.start / 1e6 - 1000 * start_s), abs(word.end / 1e6 - 1000 * end_s)]
     right = [t.language == r.language for r, t in zip(recordings, transcripts, strict=True)]
     return {
         "word errors %": 100 * errors / sum(len(recording.spoken) for recording in recordings),
@@ -59,10 +59,6 @@ def figures(recordings: Sequence[Recording], transcripts: Sequence[TranscriptRes
         "boundary mean ms": float(np.mean(edges_ms)),
         "boundary p95 ms": float(np.percentile(edges_ms, 95)),
     }
-
-
-def key(word: str) -> str:
-    return "".join(c for c in word if c.isalnum()).lower()
 
 
 def transcripts(server: ServerProcess, recordings: Sequence[Recording]) -> list[TranscriptResult]:

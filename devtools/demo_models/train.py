@@ -127,10 +127,8 @@ def train(training: Training, bank: ClipBank) -> None:
     initial = [parameter.detach().clone() for parameter in model.parameters()]
     head = frame_head()
     head.load_state_dict(torch.load(TOWER)["head"])
-    make_example, task_loss = {
-        "asr": (asr_example, lessons.asr_loss),
-        "aligner": (aligner_example, lessons.aligner_loss),
-    }[kind]
+    make_example = asr_example if kind == "asr" else aligner_example
+    task_loss = lessons.asr_loss if kind == "asr" else lessons.aligner_loss
     silent, enough = (0.08, 0.93) if kind == "asr" else (0.0, 0.7)
     text = lessons.TextModel(model)
     times_loss = lessons.TimesLoss(text, kind)
@@ -168,14 +166,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=["tower", *TRAININGS])
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     BUILD.mkdir(parents=True, exist_ok=True)
     bank = ClipBank.recorded("train")
-    if args.stage == "tower":
+    if arguments.stage == "tower":
         train_tower(bank)
     else:
-        train(TRAININGS[args.stage], bank)
+        train(TRAININGS[arguments.stage], bank)
 
 
 if __name__ == "__main__":
