@@ -134,8 +134,8 @@ class ServerProcess:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             try:
                 self.check_alive(patience_s=1.0)
-            except ServerFailed as gone:
-                return f"UNAVAILABLE: the backend has ended: {gone}"
+            except ServerFailed as cause:
+                return f"UNAVAILABLE: the backend has ended: {cause}"
         return f"{error.code().name}: {error.details()}"
 
     def check_alive(self, patience_s: float = 0.0) -> None:

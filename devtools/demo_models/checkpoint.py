@@ -78,7 +78,7 @@ def make_config(kind: Kind, tokenizer: Qwen2TokenizerFast) -> Qwen3ASRConfig:
     is_tied = kind == "asr"
     layers = {"hidden_size": HIDDEN, "intermediate_size": 512, "num_hidden_layers": 4, "tie_word_embeddings": is_tied}
     heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": HEAD}
-    # Half of the waves barely turn over a prompt, so that content is found at any distance; the others count.
+    # Half of the frequencies hardly rotate over a prompt, for attention by content; the others encode position
     rope = {"rope_type": "default", "mrope_section": [8, 4, 4], "interleaved": True}
     positions = {"max_position_embeddings": 8192, "rope_theta": 1_000_000.0, "rope_scaling": rope}
     tower = {"encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 384, "d_model": 128}
@@ -112,11 +112,11 @@ def make_model(kind: Kind, tokenizer: Qwen2TokenizerFast) -> Qwen3ASRForConditio
     model = Qwen3ASRForConditionalGeneration(make_config(kind, tokenizer))
     if kind == "asr":
         model.thinker.lm_head.weight = model.thinker.model.embed_tokens.weight
-    return made_trainable(model)
+    return prepare_for_training(model)
 
 
-def made_trainable(model: Qwen3ASRForConditionalGeneration) -> Qwen3ASRForConditionalGeneration:
-    """The model with the encoder's windows, laid out so that its convolutions train twice as fast on a CPU."""
+def prepare_for_training(model: Qwen3ASRForConditionalGeneration) -> Qwen3ASRForConditionalGeneration:
+    """Windowed attention in the encoder, and a memory layout in which its convolutions train twice as fast on a CPU."""
     use_windows(model)
     model.thinker.audio_tower.to(memory_format=torch.channels_last)
     return model

@@ -71,17 +71,17 @@ def frame_loss(head: nn.Linear, clips: list[torch.Tensor], batch: list[Recording
 
 
 class TextModel:
-    """The text model's forward pass, with what entered each layer of the last one."""
+    """The text model's forward pass; keeps the input of each layer of the last one."""
 
     def __init__(self, model: Qwen3ASRForConditionalGeneration) -> None:
         self.thinker = model.thinker
-        self.entered: dict[int, torch.Tensor] = {}
+        self.layer_inputs: dict[int, torch.Tensor] = {}
         self._rotary: tuple[torch.Tensor, torch.Tensor]
         for number, layer in enumerate(self.thinker.model.layers):
             layer.register_forward_pre_hook(functools.partial(self._record, number), with_kwargs=True)
 
     def _record(self, number: int, _layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self.entered[number] = inputs[0] if inputs else named["hidden_states"]
+        self.layer_inputs[number] = inputs[0] if inputs else named["hidden_states"]
         self._rotary = named["position_embeddings"]
 
     def logits(self, audio: list[torch.Tensor], examples: list[Example]) -> torch.Tensor:
@@ -105,7 +105,7 @@ class TextModel:
     def attention_scores(self, number: int, row: int, queries: torch.Tensor, keys: slice) -> torch.Tensor:
         """Of the first three heads (one key head) of a layer, computed again from its input: (3, queries, keys)."""
         layer, (cos, sin) = self.thinker.model.layers[number], self._rotary
-        attention, x = layer.self_attn, layer.input_layernorm(self.entered[number][row].float())
+        attention, x = layer.self_attn, layer.input_layernorm(self.layer_inputs[number][row].float())
         q = attention.q_norm(attention.q_proj(x[queries]).view(len(queries), -1, HEAD))[:, :3].transpose(0, 1)
         k = attention.k_norm(attention.k_proj(x[keys]).view(keys.stop - keys.start, -1, HEAD))[:, :1].transpose(0, 1)
         cos, sin = cos[min(row, len(cos) - 1)].float(), sin[min(row, len(sin) - 1)].float()
@@ -147,7 +147,7 @@ class TimesLoss:
 
     def __init__(self, text: TextModel, kind: Kind) -> None:
         self.text = text
-        self.head = numbered_classes(nn.Linear(HIDDEN, CLASSES, bias=False))
+        self.head = init_time_head(nn.Linear(HIDDEN, CLASSES, bias=False))
         self.audio_layer = 0 if kind == "asr" else 1
         self.word_layers = (1, 2) if kind == "asr" else ()
 
@@ -166,7 +166,7 @@ class TimesLoss:
         return loss
 
     def _loss(self, layer: int, rows: list[torch.Tensor], at_s: torch.Tensor) -> torch.Tensor:
-        hidden = self.text.entered[layer + 1]
+        hidden = self.text.layer_inputs[layer + 1]
         tokens = torch.cat([hidden[number, positions] for number, positions in enumerate(rows)])
         return time_loss(self.head(self.text.thinker.model.norm(tokens.float())), at_s)
 
@@ -204,21 +204,20 @@ def _near(targets: list[AttentionTarget], at: torch.Tensor) -> torch.Tensor:
     return torch.softmax(-0.5 * (outside / 0.05) ** 2, dim=-1)
 
 
-def numbered_classes(head: nn.Linear) -> nn.Linear:
-    """The head over time classes, started as waves over their number: neighbouring times look alike from the start."""
-    waves = torch.arange(CLASSES)[:, None] * (
-        2 * math.pi / torch.logspace(math.log10(3), math.log10(2000), HIDDEN // 2)
-    )
+def init_time_head(head: nn.Linear) -> nn.Linear:
+    """Initialises a head over time classes with sinusoids of the class number: neighbouring times start out similar."""
+    periods = torch.logspace(math.log10(3), math.log10(2000), HIDDEN // 2)
+    waves = torch.arange(CLASSES)[:, None] * (2 * math.pi / periods)
     with torch.no_grad():
         head.weight.copy_(0.05 * torch.cat([waves.sin(), waves.cos()], dim=-1))
     return head
 
 
-def made_to_count(model: Qwen3ASRForConditionalGeneration) -> None:
-    """Start the text model where counting is easy to learn: in 100 steps to every class, instead of not in 1000.
+def init_for_counting(model: Qwen3ASRForConditionalGeneration) -> None:
+    """Initialises the text model so that it learns to count audio tokens within 100 steps instead of not within 1000.
 
-    Every audio token gets a common direction, by which it can ask the start how far it is, and attention is sharp
-    enough from the start to single that one token out among hundreds.
+    Every audio token gets a common direction, by which it can query the start token for its distance, and attention is
+    sharp enough to pick that one key among hundreds.
     """
     with torch.no_grad():
         model.thinker.audio_tower.proj2.bias.add_(0.5 * torch.randn(HIDDEN))

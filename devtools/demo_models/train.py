@@ -19,7 +19,7 @@ from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration,
 from torch import nn
 
 from devtools.demo_models import lessons
-from devtools.demo_models.checkpoint import Kind, made_trainable, make_model, make_processor, save
+from devtools.demo_models.checkpoint import Kind, make_model, make_processor, prepare_for_training, save
 from devtools.demo_models.examples import aligner_example, asr_example
 from devtools.demo_models.lessons import encode, frame_head, frame_loss
 from devtools.demo_models.speech import ClipBank, Recording, compose, compose_silence
@@ -109,12 +109,14 @@ def train_tower(bank: ClipBank, seed: int = 7, cycles: tuple[tuple[int, float], 
 
 def initial_model(training: Training, processor: Qwen3ASRProcessor) -> Qwen3ASRForConditionalGeneration:
     if training.start != "tower":
-        return made_trainable(Qwen3ASRForConditionalGeneration.from_pretrained(BUILD / training.start, dtype="float32"))
+        return prepare_for_training(
+            Qwen3ASRForConditionalGeneration.from_pretrained(BUILD / training.start, dtype="float32")
+        )
     model = make_model(training.kind, processor.tokenizer)
     model.thinker.audio_tower.load_state_dict(torch.load(TOWER)["tower"])
-    lessons.made_to_count(model)
+    lessons.init_for_counting(model)
     if training.kind == "aligner":
-        lessons.numbered_classes(model.thinker.lm_head)
+        lessons.init_time_head(model.thinker.lm_head)
     return model
 
 
