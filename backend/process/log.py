@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from backend.process.redaction import written
@@ -52,7 +52,7 @@ def to_stderr() -> None:
 
 def write_request(line: dict[str, Any]) -> None:
     """`line` with the time, as JSON in ASCII."""
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
     logging.getLogger(REQUESTS).info("%s", json.dumps({"time": now, **line}))
 
 
