@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,39 +12,78 @@ import pytest
 import soundfile
 
 from devtools.eval import baseline
-from devtools.eval.__main__ import chosen_aligner, non_speech, outlined, parse, warm_up
-from devtools.eval.answers import (
-    Answer,
+from devtools.eval.__main__ import chosen_aligner, envelope_of, non_speech, parse, warm_up
+from devtools.eval.hypotheses import (
+    Hypothesis,
     Job,
+    Run,
     Word,
-    answer_line,
-    peak_bytes,
-    read_answers,
-    read_jobs,
-    read_peak,
-    write_jobs,
 )
 from devtools.eval.manifest import Entry
 from devtools.eval.nonspeech import KINDS
-from devtools.eval.report import Outline, outline
+from devtools.eval.report import Envelope, envelope
 
-ANSWER = Answer("Hello 一", "en", (Word("Hello", 0.5, 0.75),), 1.5)
+PROCESS = """
+import os
+from types import SimpleNamespace
+
+from devtools.eval import baseline
+from devtools.eval.hypotheses import Hypothesis, Word
+
+def load(model, aligner):
+    print("prints go to the log")
+    if model == "broken":
+        raise ValueError("no such model")
+    return SimpleNamespace(model=model, aligner=aligner)
+
+def transcribe(package, job):
+    if job.key == package.model:
+        os.write(2, b"Killed\\n\\n")
+        os._exit(9)
+    if job.key == package.aligner:
+        os.write(RESULTS, b"\\x80\\x04 half a resu")
+        os._exit(9)
+    print("more of them")
+    return Hypothesis("Hello 一", job.language, (Word(job.audio, 0.5, 0.75),), 1.5, job.key)
+
+RESULTS = os.dup(1)
+baseline.load, baseline.transcribe = load, transcribe
+baseline.main(*__import__("sys").argv[1:])
+"""
+JOBS = [Job("a", "a.wav"), Job("//rain/1.0/en", "b.wav", "en"), Job("c", "c.wav")]
+HYPOTHESES = {
+    job.key: Hypothesis("Hello 一", job.language, (Word(job.audio, 0.5, 0.75),), 1.5, job.key) for job in JOBS
+}
 
 
-def test_jobs_and_answers_read_back_as_they_were_written(tmp_path: Path) -> None:
-    jobs = [Job("a", "a.wav"), Job("//rain/1.0/en", "b.wav", "en")]
-    write_jobs(tmp_path / "jobs", jobs)
-    assert read_jobs(tmp_path / "jobs") == jobs
-    lines = [answer_line("a", ANSWER), answer_line("b", Answer(failure="no")), '{"peak_bytes": 7}', '{"key": "c", "te']
-    assert read_answers(lines) == {"a": ANSWER, "b": Answer(failure="no")}
-    assert read_peak(lines) == 7
-    assert read_peak(lines[:1]) is None
+def run_in_process(model: str, aligner: str = "") -> Run:
+    return baseline.run(JOBS, model, aligner, command=(sys.executable, "-c", PROCESS))
 
 
-def test_the_memory_of_a_process_is_its_peak_or_unknown() -> None:
+def test_hypotheses_and_peak_memory_come_back_from_the_process() -> None:
+    found = run_in_process("model")
+    assert found.hypotheses == HYPOTHESES
     if Path("/proc/self/status").exists():
-        assert (peak_bytes("self") or 0) > 2**20
-    assert peak_bytes("no such process") is None
+        assert (found.peak_bytes or 0) > 2**20
+    else:
+        assert found.peak_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("model", "aligner", "left", "cause"),
+    [
+        ("broken", "", 0, "ValueError: no such model"),
+        ("//rain/1.0/en", "", 1, "Killed"),
+        ("model", "c", 2, "more of them"),  # ended while it wrote a hypothesis
+    ],
+)
+def test_a_process_that_ends_loses_the_jobs_that_it_left(model: str, aligner: str, left: int, cause: str) -> None:
+    found = run_in_process(model, aligner)
+    keys = [job.key for job in JOBS]
+    assert {key: found.hypotheses[key] for key in keys[:left]} == {key: HYPOTHESES[key] for key in keys[:left]}
+    assert {found.hypotheses[key].failure for key in keys[left:]} == {f"the package's process ended: {cause}"}
+    assert list(found.hypotheses) == keys
+    assert found.peak_bytes is None
 
 
 def test_non_speech_is_asked_at_three_levels_with_and_without_a_language(tmp_path: Path) -> None:
@@ -64,7 +104,7 @@ def test_the_warm_up_is_the_shortest_recording_in_which_somebody_speaks() -> Non
         Entry("short", Path("s"), "x", "en"),
         Entry("none", Path("n"), "", ""),
     ]
-    outlines = {"long": Outline(9.0), "short": Outline(3.0), "none": Outline(1.0)}
+    outlines = {"long": Envelope(9.0), "short": Envelope(3.0), "none": Envelope(1.0)}
     assert [job.audio for job in warm_up(entries, outlines)] == ["s"]
     assert warm_up(entries[2:], outlines) == []
 
@@ -77,14 +117,14 @@ def test_another_model_gets_no_aligner_of_the_demo() -> None:
 
 def test_an_unreadable_recording_is_drawn_as_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"no sound")
-    found = outlined(Entry("a", tmp_path / "a.wav", "x", "en"))
+    found = envelope_of(Entry("a", tmp_path / "a.wav", "x", "en"))
     assert (found.duration_s, found.peaks.size) == (0.0, 0)
 
 
 def test_an_outline_is_the_loudest_of_every_20_ms() -> None:
     samples = np.zeros(16_000 + 10, np.float32)
     samples[330], samples[16_005] = -0.5, 0.25
-    found = outline(samples)
+    found = envelope(samples)
     assert found.peaks.size == 51
     assert (found.peaks[1], found.peaks[50], found.peaks.sum()) == (1.0, 0.5, 1.5)
 
@@ -108,7 +148,7 @@ class Package:
 
 def test_the_package_is_given_samples_and_full_names(recordings: Path) -> None:
     package = Package()
-    found = baseline.answer(package, Job("a", str(recordings / "chinese.wav"), "en"))
+    found = baseline.transcribe(package, Job("a", str(recordings / "chinese.wav"), "en"))
     assert (found.text, found.language, found.words, found.failure) == ("一。", "zh", (Word("一", 0.1, 0.2),), "")
     assert found.took_s > 0
     (asked,) = package.calls
@@ -118,9 +158,9 @@ def test_the_package_is_given_samples_and_full_names(recordings: Path) -> None:
 
 
 def test_a_file_that_the_package_fails_on_does_not_end_the_run(recordings: Path) -> None:
-    found = baseline.answer(Package(RuntimeError("too long")), Job("a", str(recordings / "chinese.wav")))
+    found = baseline.transcribe(Package(RuntimeError("too long")), Job("a", str(recordings / "chinese.wav")))
     assert found.failure == "RuntimeError: too long"
-    missing = baseline.answer(Package(), Job("a", "nowhere.wav"))
+    missing = baseline.transcribe(Package(), Job("a", "nowhere.wav"))
     assert missing.failure.startswith("UndecodableAudio: ")
 
 

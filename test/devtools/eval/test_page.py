@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from devtools.eval import lanes, page, table
-from devtools.eval.marking import Piece, marked
-from devtools.eval.report import OURS, PACKAGE, Report, as_json
+from devtools.eval import page, table, timeline
+from devtools.eval.report import BACKEND, PACKAGE, Report, as_json
+from devtools.eval.word_diff import Piece, diff
 
 VOID = {"meta"}
 
@@ -74,23 +74,23 @@ def test_what_comes_from_outside_is_text_and_never_markup(report: Report) -> Non
 
 def test_a_misplaced_and_a_wrong_word_are_marked_in_their_lanes(report: Report) -> None:
     good, bad, _ = report.recordings
-    assert [p.state for p in lanes.lanes_of(good)[PACKAGE]] == ["off", ""]
-    assert [p.state for p in lanes.lanes_of(bad)[OURS]] == ["", "wrong"]
-    assert lanes.lanes_of(bad).keys() == {"truth", OURS}  # the package failed
+    assert [p.state for p in timeline.lanes(good)[PACKAGE]] == ["off", ""]
+    assert [p.state for p in timeline.lanes(bad)[BACKEND]] == ["", "wrong"]
+    assert timeline.lanes(bad).keys() == {"truth", BACKEND}  # the package failed
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.0, 0), (3.0, 1), (15.0, 1), (15.1, 2), (180.2, 13)])
 def test_long_recordings_are_drawn_in_rows_of_at_most_15_s(seconds: float, count: int) -> None:
-    rows = lanes.rows(seconds)
+    rows = timeline.rows(seconds)
     assert len(rows) == count
     assert all(row.end_s - row.start_s <= 15.0 for row in rows)
     assert sum(row.end_s - row.start_s for row in rows) == pytest.approx(seconds)
 
 
 def test_a_page_without_words_baseline_and_speech_is_still_a_page(report: Report) -> None:
-    ours = report.systems[OURS]
-    silent = tuple(replace(r, scored={OURS: r.scored[OURS]}) for r in report.recordings if not r.entry.is_speech)
-    alone = replace(report, recordings=silent, systems={OURS: replace(ours, probes=())})
+    ours = report.systems[BACKEND]
+    silent = tuple(replace(r, scored={BACKEND: r.scored[BACKEND]}) for r in report.recordings if not r.entry.is_speech)
+    alone = replace(report, recordings=silent, systems={BACKEND: replace(ours, probes=())})
     written = page.html(alone)
     assert Outline(written).open == []
     assert "package" not in "".join(Outline(written[: written.index("<style>")]).texts)
@@ -113,13 +113,13 @@ def test_a_page_without_words_baseline_and_speech_is_still_a_page(report: Report
 def test_a_transcription_is_marked_word_by_word(
     truth: str, heard: str, language: str, pieces: list[tuple[str, str]]
 ) -> None:
-    found = marked(truth, heard, language)
+    found = diff(truth, heard, language)
     assert [(piece.kind, piece.text) for piece in found] == pieces
     assert all(piece.wanted for piece in found if piece.kind == "wrong")
 
 
 def test_a_wrong_word_says_what_it_should_be() -> None:
-    assert marked("red door", "green door", "en")[0] == Piece("wrong", "green", "red")
+    assert diff("red door", "green door", "en")[0] == Piece("wrong", "green", "red")
 
 
 def test_the_table_is_aligned_and_has_a_dash_for_what_was_not_measured(report: Report) -> None:
@@ -137,17 +137,13 @@ def test_the_table_is_aligned_and_has_a_dash_for_what_was_not_measured(report: R
     assert 'failed: package: RuntimeError: "tensor" <broke> (bad <script>)' in printed
 
 
-def test_columns_count_east_asian_characters_as_two() -> None:
-    assert table.aligned([["一", "1"], ["abc", "22"]]) == "一    1\nabc  22"
-
-
 def test_the_json_holds_every_answer_and_reads_back(report: Report) -> None:
     found = json.loads(json.dumps(as_json(report)))
     assert found["systems"][PACKAGE]["figures"]["Chinese"]["failures"] == 1
     assert found["systems"][PACKAGE]["peak_bytes"] is None
     good = next(r for r in found["recordings"] if r["id"] == "good")
     assert good["words"][0] == ["Hello", 0.2, 0.6]
-    assert good["systems"][OURS]["words"][2] == ["world.", 1.0, 1.48]
-    assert good["systems"][OURS]["score"]["words"] == {"errors": 0, "units": 3}
+    assert good["systems"][BACKEND]["words"][2] == ["world.", 1.0, 1.48]
+    assert good["systems"][BACKEND]["score"]["words"] == {"errors": 0, "units": 3}
     invented = [p for p in found["systems"][PACKAGE]["nonspeech"] if p["text"]]
     assert len(invented) == 4

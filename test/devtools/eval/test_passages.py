@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from devtools.eval import alignment
-from devtools.eval.answers import Word
+from devtools.eval import alignment, table
+from devtools.eval.hypotheses import Word
 from devtools.eval.manifest import Entry, ManifestError
 from devtools.eval.passages import TextMismatch, in_noise, pieces, whole
 
@@ -80,7 +80,7 @@ def test_words_of_a_piece_are_placed_in_the_recording() -> None:
 def test_an_aligner_that_places_nothing_has_no_errors_to_speak_of() -> None:
     found = alignment.placement([(ENTRY, whole(ENTRY, SAMPLES))], lambda *_: [])
     assert (found.words, found.matched, found.boundaries) == (0, 0, None)
-    rows = alignment.rows({"group": {"backend": found, "package": found}})
+    rows = table.rows(alignment.COLUMNS, {"group": {"backend": found, "package": found}})
     assert rows[1][4:8] == ["-"] * 4
 
 
