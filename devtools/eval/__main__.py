@@ -16,15 +16,14 @@ from pathlib import Path
 import soundfile
 
 from backend.errors import UndecodableAudio
-from backend.wire.backend_pb2 import ModelOptions
 from devtools.arguments import parse_arguments
 from devtools.eval import backend_client, baseline, manifest, nonspeech, page, table
 from devtools.eval.hypotheses import Job, Run
 from devtools.eval.manifest import DEMO_SET, Entry, ManifestError
 from devtools.eval.report import BACKEND, PACKAGE, Envelope, Probe, Report, as_json, envelope, recording, system
-from devtools.server_process import ROOT, ServerFailed
+from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed
 from devtools.tables import write_json
-from devtools.transcribe.__main__ import DEMO_ALIGNER, DEMO_MODEL, DemoFailed, loadable
+from devtools.transcribe.checkpoints import NotLoadable, chosen_aligner, load_options
 
 LEVELS = (1.0, 0.1, 0.01)
 FORCED = ("", "en")  # a forced language makes hallucinations in it more likely
@@ -34,11 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     try:
         report = evaluate(arguments)
-    except (ManifestError, DemoFailed, ServerFailed) as failure:
-        print(f"eval: {failure}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("eval: stopped", file=sys.stderr)
+    except (ManifestError, NotLoadable, ServerFailed, KeyboardInterrupt) as failure:
+        print(f"eval: {str(failure) or 'stopped'}", file=sys.stderr)
         return 1
     results, shown = arguments.out / "results.json", arguments.out / "index.html"
     write_json(results, as_json(report))
@@ -51,7 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="eval", description="Accuracy of the running backend.")
     add = parser.add_argument
     add("--manifest", type=Path, default=DEMO_SET, help="JSON lines: audio, text, language, words; default: the demo's")
-    add("--model", default=DEMO_MODEL, help="a folder, or a hub id such as Qwen/Qwen3-ASR-1.7B")
+    add("--model", default=str(DEMO_MODEL), help="a folder, or a hub id such as Qwen/Qwen3-ASR-1.7B")
     add("--aligner", help="the same; empty: none. Default: the demo's, with the demo's model only")
     add("--option", "--options", action="append", default=[], help="name:value of LoadModel; several with spaces")
     add("--quantization", default="", help="int8: what it costs in words; default: none")
@@ -62,16 +58,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def evaluate(arguments: argparse.Namespace) -> Report:
-    """Runs every job on every system. Raises ManifestError, DemoFailed (model, aligner) or ServerFailed."""
+    """Runs every job on every system. Raises ManifestError, NotLoadable or ServerFailed."""
     entries = manifest.read(arguments.manifest)
-    model, aligner = loadable("MODEL", arguments.model), chosen_aligner(arguments)
+    aligner = chosen_aligner(arguments.model, arguments.aligner)
     options = tuple(pair for text in arguments.option for pair in text.split())
-    load = ModelOptions(
-        Model=arguments.model,
-        ModelFile=model if Path(model).exists() else "",
-        Options=[*([f"forced_aligner:{aligner}"] if aligner else []), *options],
-        Quantization=arguments.quantization,
-    )
+    load = load_options(arguments.model, aligner, options, arguments.quantization)
+    model = load.ModelFile or load.Model
     is_demo = arguments.manifest.resolve() == DEMO_SET
     envelopes = {entry.id: envelope_of(entry) for entry in entries}
     with tempfile.TemporaryDirectory() as folder:
@@ -91,14 +83,6 @@ def evaluate(arguments: argparse.Namespace) -> Report:
         recordings=tuple(recordings),
         systems={name: system(name, run, recordings, probed(probes, run)) for name, run in runs.items()},
     )
-
-
-def chosen_aligner(arguments: argparse.Namespace) -> str:
-    """As `make demo` chooses: the demo's aligner knows the demo's fifty words and goes with the demo's model only."""
-    name = arguments.aligner
-    if name is None:
-        name = DEMO_ALIGNER if Path(arguments.model).resolve() == Path(DEMO_MODEL) else ""
-    return loadable("ALIGNER", name) if name else ""
 
 
 def short_name(model: str) -> str:

@@ -7,6 +7,7 @@ between sentences. Then the time that each takes to decode times from the model'
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -27,9 +28,9 @@ from devtools.eval.manifest import DEMO_SET, Entry, ManifestError
 from devtools.eval.passages import SAMPLE_RATE, Piece, TextMismatch
 from devtools.eval.report import BACKEND, PACKAGE
 from devtools.eval.scoring import Spread, score, spread
-from devtools.server_process import ROOT
+from devtools.server_process import DEMO_ALIGNER, ROOT
 from devtools.tables import aligned, sections, write_json
-from devtools.transcribe.__main__ import DEMO_ALIGNER, DemoFailed, loadable
+from devtools.transcribe.checkpoints import NotLoadable, loadable
 
 SHORT_S = 60.0
 SNR_DB = 10.0
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             BACKEND: timed(aligners[BACKEND], backend, "_timed", cases),
             PACKAGE: timed(aligners[PACKAGE], package.aligner_processor, "fix_timestamp", cases),
         }
-    except (ManifestError, TextMismatch, DemoFailed, AsrError) as failure:
+    except (ManifestError, TextMismatch, NotLoadable, AsrError) as failure:
         print(f"eval.alignment: {failure}", file=sys.stderr)
         return 1
     out = arguments.out / "alignment.json"
@@ -93,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="devtools.eval.alignment", description=__doc__)
     parser.add_argument("--manifest", type=Path, default=DEMO_SET, help="JSON lines with words; default: the demo's")
-    parser.add_argument("--aligner", default=DEMO_ALIGNER, help="a folder or hub id; default: the demo's")
+    parser.add_argument("--aligner", default=str(DEMO_ALIGNER), help="a folder or hub id; default: the demo's")
     parser.add_argument("--out", type=Path, default=ROOT / "build/eval", help="the folder for alignment.json")
     return parse_arguments(parser, argv)
 
@@ -144,17 +145,15 @@ def compare(cases: Sequence[Case], aligners: Mapping[str, Align]) -> dict[str, d
     """Group of recordings -> system -> how well it placed their words. Empty groups are left out."""
     short = [case for case in cases if case[1].size <= SHORT_S * SAMPLE_RATE]
     long = [case for case in cases if case[1].size > SHORT_S * SAMPLE_RATE]
-    noisy: Callable[[Case], Case] = lambda case: (case[0], passages.in_noise(*case, SNR_DB))  # noqa: E731
     found: dict[str, dict[str, Placement]] = {}
     for group, members, cut in (
         (f"up to {SHORT_S:.0f} s", short, passages.whole),
         ("longer, whole", long, passages.whole),
         (f"longer, in pieces up to {passages.PIECE_S:.0f} s", long, passages.pieces),
     ):
-        if members:
-            clean = [(case[0], cut(*case)) for case in members]
-            in_noise = [(case[0], cut(*noisy(case))) for case in members]
-            for condition, given in (("clean", clean), (f"noise at {SNR_DB:.0f} dB", in_noise)):
+        for condition, snr_db in (("clean", math.inf), (f"noise at {SNR_DB:.0f} dB", SNR_DB)):
+            given = [(entry, cut(entry, passages.in_noise(entry, samples, snr_db))) for entry, samples in members]
+            if given:
                 found[f"{group}, {condition}"] = {name: placement(given, align) for name, align in aligners.items()}
     return found
 
@@ -179,11 +178,7 @@ def placement(given: Sequence[tuple[Entry, Sequence[Piece]]], align: Align) -> P
 
 
 def timed(
-    align: Align,
-    owner: Any,
-    decoding: str,
-    cases: Sequence[Case],
-    clock: Callable[[], float] = time.perf_counter,
+    align: Align, owner: Any, decoding: str, cases: Sequence[Case], clock: Callable[[], float] = time.perf_counter
 ) -> Timing:
     """Medians of 5 alignments of 3 min of sound and 500 words; owner's method `decoding` counts apart."""
     entry, samples = max(cases, key=lambda case: case[1].size)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import grpc
 from tqdm import tqdm
 
-from backend.wire.backend_pb2 import ModelOptions, TranscriptRequest
+from backend.wire.backend_pb2 import ModelOptions
 from devtools.eval.hypotheses import Hypothesis, Job, Run, Word
 from devtools.procfs import peak_resident_bytes
 from devtools.server_process import ServerFailed, ServerProcess
+from devtools.transcribe.client import transcript_request
 
 TRANSCRIPTION_TIMEOUT_S = 2 * 3600.0  # for one file
 LOG_LINES_SHOWN = 20
@@ -34,9 +35,7 @@ def run(jobs: Sequence[Job], options: ModelOptions) -> Run:
 
 
 def _transcribe(server: ServerProcess, job: Job) -> Hypothesis:
-    request = TranscriptRequest(
-        dst=job.audio, language=job.language, timestamp_granularities=["word", "segment"], diarize=True
-    )
+    request = transcript_request(job.audio, job.language)
     began = time.monotonic()
     try:
         result = server.stub.AudioTranscription(request, timeout=TRANSCRIPTION_TIMEOUT_S, metadata=server.metadata)

@@ -32,10 +32,10 @@ VARIABLES = {BACKEND: "backend", PACKAGE: "package", INK: "ink", QUIET: "quiet",
 COLOURS = {"backend": BACKEND, "package": PACKAGE}
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "charts", "font.size": 12, "text.parse_math": False, "text.color": QUIET,
-    "axes.labelcolor": QUIET, "axes.labelpad": 7, "axes.edgecolor": "none", "axes.axisbelow": True, "grid.color": RULE, "grid.linewidth": 1,
-    "xtick.labelcolor": QUIET, "xtick.major.size": 0, "xtick.major.pad": 9, "ytick.labelcolor": QUIET,
-    "ytick.major.size": 0, "ytick.major.pad": 8, "lines.linewidth": 2.4, "lines.markersize": 9,
-    "lines.markeredgecolor": CARD, "lines.markeredgewidth": 1.5,
+    "axes.labelcolor": QUIET, "axes.labelpad": 7, "axes.edgecolor": "none", "axes.axisbelow": True,
+    "grid.color": RULE, "grid.linewidth": 1, "xtick.labelcolor": QUIET, "xtick.major.size": 0, "xtick.major.pad": 9,
+    "ytick.labelcolor": QUIET, "ytick.major.size": 0, "ytick.major.pad": 8, "lines.linewidth": 2.4,
+    "lines.markersize": 9, "lines.markeredgecolor": CARD, "lines.markeredgewidth": 1.5,
 }  # fmt: skip
 
 
@@ -124,6 +124,7 @@ def _svg(axes: Axes) -> Markup:
         r'<defs>\s*<style.*?</defs>| xmlns(:xlink)?="[^"]*"| id="\w+_\d+"', "", svg[svg.index("<svg") :], flags=re.S
     )
     svg = re.sub(r"""id=(["'])([a-z ]+)\|(.*?)\1""", r"class=\1\2\1 data-tip=\1\3\1", svg, flags=re.DOTALL)
+    svg = svg.replace(' data-tip=""', "")
     return Markup(re.sub("#00000[1-6]", lambda found: f"var(--{VARIABLES[found[0]]})", svg))
 
 

@@ -21,9 +21,8 @@ class TextMismatch(Exception):
     """The words of an entry are not the words of its text."""
 
     def __init__(self, entry_id: str, word: str) -> None:
-        super().__init__(
-            f'MANIFEST: {entry_id}: the word "{word}" of "words" does not follow in "text"; write both alike'
-        )
+        problem = f'the word "{word}" of "words" does not follow in "text"; write both alike'
+        super().__init__(f"MANIFEST: {entry_id}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def _sentence_ends(entry: Entry, begins: Sequence[int]) -> Iterator[int]:
 
 
 def in_noise(entry: Entry, samples: NDArray[np.float32], snr_db: float) -> NDArray[np.float32]:
-    """The recording with white noise, `snr_db` below the power of its words; the same noise each time."""
+    """The recording with white noise, `snr_db` below the power of its words; the same noise each time. inf: none."""
     spoken = [samples[round(w.start_s * SAMPLE_RATE) : round(w.end_s * SAMPLE_RATE)] for w in entry.words]
     power = float(np.mean(np.concatenate(spoken) ** 2)) if any(part.size for part in spoken) else 0.0
     noise = np.random.default_rng(zlib.crc32(entry.id.encode())).standard_normal(samples.size)

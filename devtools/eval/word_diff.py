@@ -1,4 +1,4 @@
-"""A hypothesis word by word against its reference: what is right, wrong, inserted or deleted.
+"""A hypothesis word by word against its reference: what is right, wrong, extra (inserted) or missing (deleted).
 
 For the page: it compares what is written, without case and punctuation; the figures count normalised text.
 """
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from devtools.eval.normalization import UNSPACED, key, tokens
 from devtools.eval.scoring import word_alignment
 
-MOST_MISSING = 8  # deleted words in a row that are shown; of more, only their number
+MOST_MISSING = 8  # missing words in a row that are shown; of more, only their number
 
 
 class Piece(NamedTuple):
@@ -26,38 +26,32 @@ class Piece(NamedTuple):
     wanted: str = ""
 
 
-def diff(reference: str, hypothesis: str, language: str) -> list[Piece]:
+def diff(reference: str, hypothesis: str, language: str) -> Iterator[Piece]:
     """The pieces in their order. Punctuation that stands alone is right wherever it stands."""
     wanted = [token for token in tokens(reference, language) if key(token)]
-    written = tokens(hypothesis, language)
-    spoken = [i for i, token in enumerate(written) if key(token)]
-    pieces: list[Piece] = []
-    shown = 0
-    for at, piece in _differences(wanted, [written[i] for i in spoken]):
-        upto = spoken[at] if at < len(spoken) else len(written)
-        if piece.kind != "missing":
-            pieces += [Piece("right", token) for token in written[shown:upto]]
-            shown = upto + 1
-        pieces.append(piece)
-    return pieces + [Piece("right", token) for token in written[shown:]]
-
-
-def _differences(wanted: list[str], spoken: list[str]) -> Iterator[tuple[int, Piece]]:
-    """Each piece with the index in `spoken` where it stands, or for a missing word would stand."""
+    spoken: list[str] = []
+    before: list[list[Piece]] = [[]]  # the punctuation before each spoken token and at the end
+    for token in tokens(hypothesis, language):
+        if key(token):
+            spoken.append(token)
+            before.append([])
+        else:
+            before[-1].append(Piece("right", token))
     for chunk in word_alignment(map(key, wanted), map(key, spoken)).alignments[0]:
         expected = wanted[chunk.ref_start_idx : chunk.ref_end_idx]
-        found = spoken[chunk.hyp_start_idx : chunk.hyp_end_idx]
-        for i, (want, have) in enumerate(zip_longest(expected, found, fillvalue="")):
-            at = min(chunk.hyp_start_idx + i, chunk.hyp_end_idx)
+        for want, j in zip_longest(expected, range(chunk.hyp_start_idx, chunk.hyp_end_idx)):
+            if j is None:
+                yield Piece("missing", want)
+                continue
+            yield from before[j]
             if chunk.type == "equal":
-                yield at, Piece("right", have)
-            elif want and have:
-                yield at, Piece("wrong", have, want)
+                yield Piece("right", spoken[j])
             else:
-                yield at, Piece("extra", have) if have else Piece("missing", want)
+                yield Piece("wrong", spoken[j], want) if want else Piece("extra", spoken[j])
+    yield from before[-1]
 
 
-def without_long_gaps(pieces: list[Piece], language: str) -> Iterator[Piece]:
+def without_long_gaps(pieces: Iterator[Piece], language: str) -> Iterator[Piece]:
     """The pieces, with one piece for more than MOST_MISSING missing words in a row."""
     for kind, run in groupby(pieces, lambda piece: piece.kind):
         same = list(run)

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from devtools.eval import baseline
-from devtools.eval.__main__ import chosen_aligner, envelope_of, non_speech, parse, warm_up
+from devtools.eval.__main__ import envelope_of, non_speech, parse, warm_up
 from devtools.eval.hypotheses import (
     Hypothesis,
     Job,
@@ -22,6 +22,7 @@ from devtools.eval.hypotheses import (
 from devtools.eval.manifest import Entry
 from devtools.eval.nonspeech import KINDS
 from devtools.eval.report import Envelope, envelope
+from devtools.transcribe.checkpoints import chosen_aligner
 
 PROCESS = """
 import os
@@ -109,10 +110,15 @@ def test_the_warm_up_is_the_shortest_recording_in_which_somebody_speaks() -> Non
     assert warm_up(entries[2:], outlines) == []
 
 
+def aligner_of(argv: list[str]) -> str:
+    arguments = parse(argv)
+    return chosen_aligner(arguments.model, arguments.aligner)
+
+
 def test_another_model_gets_no_aligner_of_the_demo() -> None:
-    assert chosen_aligner(parse(["--model", "Qwen/Qwen3-ASR-0.6B"])) == ""
-    assert chosen_aligner(parse(["--aligner", ""])) == ""
-    assert chosen_aligner(parse(["--aligner", "Qwen/Qwen3-ForcedAligner-0.6B"])) == "Qwen/Qwen3-ForcedAligner-0.6B"
+    assert aligner_of(["--model", "Qwen/Qwen3-ASR-0.6B"]) == ""
+    assert aligner_of(["--aligner", ""]) == ""
+    assert aligner_of(["--aligner", "Qwen/Qwen3-ForcedAligner-0.6B"]) == "Qwen/Qwen3-ForcedAligner-0.6B"
 
 
 def test_an_unreadable_recording_is_drawn_as_nothing(tmp_path: Path) -> None:

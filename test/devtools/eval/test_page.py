@@ -113,13 +113,13 @@ def test_a_page_without_words_baseline_and_speech_is_still_a_page(report: Report
 def test_a_transcription_is_marked_word_by_word(
     truth: str, heard: str, language: str, pieces: list[tuple[str, str]]
 ) -> None:
-    found = diff(truth, heard, language)
+    found = list(diff(truth, heard, language))
     assert [(piece.kind, piece.text) for piece in found] == pieces
     assert all(piece.wanted for piece in found if piece.kind == "wrong")
 
 
 def test_a_wrong_word_says_what_it_should_be() -> None:
-    assert diff("red door", "green door", "en")[0] == Piece("wrong", "green", "red")
+    assert next(diff("red door", "green door", "en")) == Piece("wrong", "green", "red")
 
 
 def test_the_table_is_aligned_and_has_a_dash_for_what_was_not_measured(report: Report) -> None:
