@@ -119,7 +119,7 @@ def non_speech(folder: Path) -> dict[Job, tuple[str, float]]:
 
 
 def probed(probes: Mapping[Job, tuple[str, float]], run: Run) -> list[Probe]:
-    return [Probe(kind, level, job.language, run.hypotheses[job.key]) for job, (kind, level) in probes.items()]
+    return [Probe(*probe, job.language, run.hypotheses[job.key]) for job, probe in probes.items()]
 
 
 if __name__ == "__main__":

@@ -69,12 +69,16 @@ COLUMNS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse(argv)
+    parser = argparse.ArgumentParser(prog="devtools.eval.alignment", description=__doc__)
+    parser.add_argument("--manifest", type=Path, default=DEMO_SET, help="JSON lines with words; default: the demo's")
+    parser.add_argument("--aligner", default=str(DEMO_ALIGNER), help="a folder or hub id; default: the demo's")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/eval", help="the folder for alignment.json")
+    arguments = parse_arguments(parser, argv)
     try:
         cases = read(arguments.manifest)
         folder = loadable("ALIGNER", arguments.aligner)
         backend, package = load_backend(folder), load_package(folder)
-        aligners: dict[str, Align] = {BACKEND: backend_align(backend), PACKAGE: package_align(package)}
+        aligners = {BACKEND: align_with_backend(backend), PACKAGE: align_with_package(package)}
         placements = compare(cases, aligners)
         timings = {
             BACKEND: timed(aligners[BACKEND], backend, "_timed", cases),
@@ -89,14 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = "\n".join(timing_line(name, timing) for name, timing in timings.items())
     print(sections(aligned(table.rows(COLUMNS, placements), left=2), lines, out))
     return 0
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="devtools.eval.alignment", description=__doc__)
-    parser.add_argument("--manifest", type=Path, default=DEMO_SET, help="JSON lines with words; default: the demo's")
-    parser.add_argument("--aligner", default=str(DEMO_ALIGNER), help="a folder or hub id; default: the demo's")
-    parser.add_argument("--out", type=Path, default=ROOT / "build/eval", help="the folder for alignment.json")
-    return parse_arguments(parser, argv)
 
 
 def read(path: Path) -> list[Case]:
@@ -123,7 +119,7 @@ def load_package(aligner: str) -> Any:
     return Qwen3ForcedAligner.from_pretrained(aligner, dtype=torch.float32)
 
 
-def backend_align(aligner: Any) -> Align:
+def align_with_backend(aligner: Any) -> Align:
     from backend.engine.recognizer import Passage
 
     def align(samples: NDArray[np.float32], text: str, language: str) -> list[Word]:
@@ -133,7 +129,7 @@ def backend_align(aligner: Any) -> Align:
     return align
 
 
-def package_align(aligner: Any) -> Align:
+def align_with_package(aligner: Any) -> Align:
     def align(samples: NDArray[np.float32], text: str, language: str) -> list[Word]:
         (result,) = aligner.align(audio=(samples, SAMPLE_RATE), text=text, language=NAMES[language])
         return [Word(item.text, item.start_time, item.end_time) for item in result.items]

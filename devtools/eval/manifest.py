@@ -23,7 +23,7 @@ from backend.audio.decode import decode
 from backend.errors import UnsupportedLanguage
 from backend.languages import NAMES, code_of
 from devtools.eval.hypotheses import Word
-from devtools.eval.normalization import plain
+from devtools.eval.normalization import UNSPACED, plain
 
 DEMO_SET = Path(__file__).resolve().parents[2] / "test/audio/manifest.jsonl"
 KEYS = ("audio", "text", "language", "words", "id")
@@ -50,6 +50,10 @@ class Entry:
     @property
     def is_speech(self) -> bool:
         return bool(plain(self.text))
+
+    @property
+    def is_spaced(self) -> bool:
+        return self.language not in UNSPACED
 
     def samples(self) -> NDArray[np.float32]:
         """(n,) mono at 16 kHz. Raises UndecodableAudio."""
@@ -117,7 +121,7 @@ def _language(fields: dict[str, Any], text: str) -> str:
 def _words(value: Any) -> tuple[Word, ...]:
     if not isinstance(value, list):
         raise ValueError('"words" must be a list of [text, start in seconds, end in seconds]')
-    words = tuple(_word(item) for item in value)
+    words = tuple(map(_word, value))
     for earlier, later in itertools.pairwise(words):
         if later.start_s < earlier.start_s:
             raise ValueError(f'"words" must be in order of their starts; "{later.text}" is not')
@@ -127,6 +131,6 @@ def _words(value: Any) -> tuple[Word, ...]:
 def _word(item: Any) -> Word:
     match item:
         case [str(text), int() | float() as start, int() | float() as end] if bool not in (type(start), type(end)):
-            if 0 <= start <= end and math.isfinite(end):
+            if 0 <= start <= end < math.inf:
                 return Word(text, float(start), float(end))
     raise ValueError(f'"words": {json.dumps(item, ensure_ascii=False)} is not [text, start, end] with 0 ≤ start ≤ end')

@@ -7,7 +7,7 @@ kind's name, so that every caller gets the same samples, and only `sound` sets t
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,24 +69,33 @@ def _band(rng: np.random.Generator, size: int, low_hz: float, high_hz: float) ->
     return _noise(rng, size, lambda spectrum, hz: np.where((hz >= low_hz) & (hz <= high_hz), spectrum, 0))
 
 
-def _beats(size: int, every_s: float) -> list[float]:
-    return [beat * every_s for beat in range(int(size / SAMPLE_RATE / every_s) + 1)]
+def _count(size: int, period_s: float) -> int:
+    return int(size / SAMPLE_RATE / period_s) + 1
 
 
-def _mixed(size: int, sounds: Iterable[tuple[float, Wave]]) -> Wave:
-    """Sounds added up, each from its second on."""
+def _repeated(size: int, period_s: float, sounds: Sequence[Wave]) -> Wave:
+    """The sounds in turn, one every `period_s`, over each other where they are longer."""
     wave = np.zeros(size)
-    for at_s, sound in sounds:
-        start = min(size, round(at_s * SAMPLE_RATE))
-        wave[start : start + sound.size] += sound[: size - start]
+    for i in range(_count(size, period_s)):
+        start = min(size, round(period_s * i * SAMPLE_RATE))
+        sound = sounds[i % len(sounds)][: size - start]
+        wave[start : start + sound.size] += sound
+    return wave
+
+
+def _impulses(rng: np.random.Generator, size: int, count: int, least: float, signs: Sequence[int] = (1,)) -> Wave:
+    """At least one sample of least..1 at a random place; zeros between them."""
+    wave = np.zeros(size)
+    at = rng.integers(0, size, max(1, count))
+    wave[at] = rng.uniform(least, 1, at.size) * (rng.choice(signs, at.size) if len(signs) > 1 else 1)
     return wave
 
 
 def _keypad(rng: np.random.Generator, size: int) -> Wave:
     """DTMF: pairs of a low and a high tone, as a telephone dials."""
     low, high = (697.0, 770.0, 852.0, 941.0), (1209.0, 1336.0, 1477.0)
-    keys = [(rng.choice(low), rng.choice(high)) for _ in _beats(size, 0.2)]
-    return _mixed(size, [(0.2 * i, _tones(1920, [(hz, 1.0) for hz in key])) for i, key in enumerate(keys)])
+    keys = [(rng.choice(low), rng.choice(high)) for _ in range(_count(size, 0.2))]
+    return _repeated(size, 0.2, [_tones(1920, [(hz, 1.0) for hz in key]) for key in keys])
 
 
 def _sweep(_rng: np.random.Generator, size: int) -> Wave:
@@ -95,31 +104,10 @@ def _sweep(_rng: np.random.Generator, size: int) -> Wave:
     return np.asarray(np.sin(2 * np.pi * (50 * t + (7000 - 50) / 2 * t**2 / max(t[-1], 1 / SAMPLE_RATE))))
 
 
-def _at_random(rng: np.random.Generator, size: int, count: int, least: float) -> tuple[NDArray[np.int64], Wave]:
-    """`count` positions, at least one, and an amplitude in `least`..1 for each."""
-    at = rng.integers(0, size, max(1, count))
-    return at, rng.uniform(least, 1, at.size)
-
-
-def _clicks(rng: np.random.Generator, size: int) -> Wave:
-    wave = np.zeros(size)
-    at, amplitudes = _at_random(rng, size, size // 2000, 0.2)
-    wave[at] = amplitudes * rng.choice((-1, 1), at.size)
-    return wave
-
-
-def _metronome(_rng: np.random.Generator, size: int) -> Wave:
-    """120 beats a minute, the first of four higher."""
-    low, high = (_ringing(0.05, 0.008, [(hz, 1.0)]) for hz in (1500.0, 2000.0))
-    return _mixed(size, [(at, low if i % 4 else high) for i, at in enumerate(_beats(size, 0.5))])
-
-
 def _rain(rng: np.random.Generator, size: int) -> Wave:
     """Hiss, and 150 drops a second, each a short burst."""
     burst = rng.standard_normal(80) * np.exp(-np.arange(80) / 15)
-    drops = np.zeros(size)
-    at, amplitudes = _at_random(rng, size, round(150 * size / SAMPLE_RATE), 0.3)
-    drops[at] = amplitudes
+    drops = _impulses(rng, size, round(150 * size / SAMPLE_RATE), 0.3)
     return 0.15 * _band(rng, size, 1000, 8000) + np.convolve(drops, burst)[:size]
 
 
@@ -150,7 +138,7 @@ def _string(rng: np.random.Generator, hz: float, seconds: float) -> Wave:
 
 def _guitar(rng: np.random.Generator, size: int) -> Wave:
     melody = (196.0, 246.9, 293.7, 392.0, 329.6, 293.7, 246.9, 220.0)
-    return _mixed(size, [(0.3 * i, _string(rng, melody[i % 8], 1.2)) for i in range(len(_beats(size, 0.3)))])
+    return _repeated(size, 0.3, [_string(rng, melody[i % len(melody)], 1.2) for i in range(_count(size, 0.3))])
 
 
 def _organ(_rng: np.random.Generator, size: int) -> Wave:
@@ -158,7 +146,7 @@ def _organ(_rng: np.random.Generator, size: int) -> Wave:
     chords = ((130.8, 164.8, 196.0), (110.0, 130.8, 164.8), (87.3, 110.0, 130.8), (98.0, 123.5, 146.8))
     pipes = [[(f * m, 1 / m) for f in chord for m in (1, 2, 4, 8)] for chord in chords]
     fade = np.minimum(1, np.minimum(np.arange(SAMPLE_RATE), np.arange(SAMPLE_RATE)[::-1]) / 400)
-    return _mixed(size, [(at, fade * _tones(SAMPLE_RATE, pipes[i % 4])) for i, at in enumerate(_beats(size, 1.0))])
+    return _repeated(size, 1.0, [fade * _tones(SAMPLE_RATE, partials) for partials in pipes])
 
 
 def _drums(rng: np.random.Generator, size: int) -> Wave:
@@ -167,14 +155,13 @@ def _drums(rng: np.random.Generator, size: int) -> Wave:
     kick = 1.5 * np.sin(2 * np.pi * (45 * t + 3 * (1 - np.exp(-t / 0.03)))) * np.exp(-t / 0.09)
     snare = rng.standard_normal(3000) * np.exp(-np.arange(3000) / 700) * 0.5
     hat = np.diff(rng.standard_normal(801)) * np.exp(-np.arange(800) / 150) * 0.25
-    return _mixed(size, [(at, (kick, hat, snare, hat)[i % 4]) for i, at in enumerate(_beats(size, 60 / 110 / 2))])
+    return _repeated(size, 60 / 110 / 2, (kick, hat, snare, hat))
 
 
 def _bell(_rng: np.random.Generator, size: int) -> Wave:
     """Inharmonic partials of a church bell, struck every 1.5 s."""
     partials = ((0.5, 0.6), (1, 1), (1.19, 0.8), (1.5, 0.5), (2, 0.7), (2.74, 0.3), (3.76, 0.2))
-    stroke = _ringing(4.0, 1.1, [(220 * ratio, amplitude) for ratio, amplitude in partials])
-    return _mixed(size, [(at, stroke) for at in _beats(size, 1.5)])
+    return _repeated(size, 1.5, [_ringing(4.0, 1.1, [(220 * ratio, amplitude) for ratio, amplitude in partials])])
 
 
 def _siren(_rng: np.random.Generator, size: int) -> Wave:
@@ -193,8 +180,10 @@ KINDS: dict[str, Callable[[np.random.Generator, int], Wave]] = {
     "pure tone": lambda _rng, size: _tones(size, [(1000.0, 1.0)]),
     "keypad tones": _keypad,
     "sweep": _sweep,
-    "clicks": _clicks,
-    "metronome": _metronome,
+    "clicks": lambda rng, size: _impulses(rng, size, size // 2000, 0.2, signs=(-1, 1)),
+    "metronome": lambda _rng, size: (  # 120 beats a minute, the first of four higher
+        _repeated(size, 0.5, [_ringing(0.05, 0.008, [(hz, 1.0)]) for hz in (2000.0, 1500.0, 1500.0, 1500.0)])
+    ),
     "rain": _rain,
     "wind": _wind,
     "engine": _engine,

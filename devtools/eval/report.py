@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from backend.languages import NAMES
 from devtools.eval.hypotheses import Hypothesis, Run
 from devtools.eval.manifest import Entry
-from devtools.eval.scoring import Figures, Scored, figures, score
+from devtools.eval.scoring import Figures, Scored, figures, scored
+from devtools.tables import NOT_MEASURED
 
 BACKEND, PACKAGE = "backend", "package"  # the keys of `systems`
 ALL = "all"
@@ -60,6 +61,10 @@ class System:
     probes: tuple[Probe, ...]
 
     @property
+    def memory(self) -> str:
+        return NOT_MEASURED if self.peak_bytes is None else f"{self.peak_bytes / 2**20:.0f} MiB"
+
+    @property
     def hallucinations(self) -> list[str]:
         """The kind of sound of each hallucination."""
         return [probe.kind for probe in self.probes if probe.is_hallucination]
@@ -86,10 +91,8 @@ class Report:
         """By the backend's failures, then by its WER (hallucinations count as 1), then by its boundary errors."""
 
         def badness(recording: Recording) -> tuple[bool, float, float]:
-            scored = recording.scored[BACKEND]
-            rate = scored.score.words.rate
-            share = float(scored.score.invented) if rate is None else rate
-            return bool(scored.answer.failure), share, scored.score.edge_mean_s or 0.0
+            answer, score = recording.scored[BACKEND].answer, recording.scored[BACKEND].score
+            return bool(answer.failure), score.words.rate or float(score.invented), score.edge_mean_s or 0.0
 
         return sorted(self.recordings, key=badness, reverse=True)
 
@@ -102,9 +105,13 @@ def envelope(samples: NDArray[np.float32], sample_rate: int = 16_000) -> Envelop
 
 
 def recording(entry: Entry, envelope: Envelope, runs: Mapping[str, Run]) -> Recording:
-    answers = {name: run.hypotheses[entry.id] for name, run in runs.items()}
-    scored = {name: Scored(entry, a, score(entry, a), envelope.duration_s) for name, a in answers.items()}
-    return Recording(entry, envelope, scored)
+    found = {name: scored(entry, run.hypotheses[entry.id], envelope.duration_s) for name, run in runs.items()}
+    return Recording(entry, envelope, found)
+
+
+def system(name: str, run: Run, recordings: Sequence[Recording], probes: Sequence[Probe]) -> System:
+    found = {group: figures([r.scored[name] for r in members]) for group, members in groups(recordings).items()}
+    return System(found, run.peak_bytes, tuple(probes))
 
 
 def groups(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
@@ -114,13 +121,6 @@ def groups(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
     found = {NAMES[code]: [r for r in recordings if r.entry.language == code] for code in languages}
     silent = [r for r in recordings if not r.entry.is_speech]
     return found | ({NO_SPEECH: silent} if silent else {}) | {ALL: list(recordings)}
-
-
-def system(name: str, run: Run, recordings: Sequence[Recording], probes: Sequence[Probe]) -> System:
-    members = groups(recordings).items()
-    return System(
-        {group: figures([r.scored[name] for r in each]) for group, each in members}, run.peak_bytes, tuple(probes)
-    )
 
 
 def as_json(report: Report) -> dict[str, Any]:

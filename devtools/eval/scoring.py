@@ -25,8 +25,11 @@ SLACK_S = 0.001  # rounding is no violation of order
 class Count:
     """Errors (substitutions, deletions, insertions) and units of the reference."""
 
-    errors: int
-    units: int
+    errors: int = 0
+    units: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.errors + other.errors, self.units + other.units)
 
     @property
     def rate(self) -> float | None:
@@ -91,11 +94,10 @@ def score(entry: Entry, answer: Hypothesis) -> Score:
     text, timed = ("", ()) if answer.failure else (answer.text, answer.words)
     reference, hypothesis = (normalization.words(each, entry.language) for each in (entry.text, text))
     pairs = tuple(matches(entry.words, timed)) if entry.is_speech else ()
-    space = "" if entry.language in normalization.UNSPACED else " "  # a character, too, in CER
-    characters = jiwer.process_characters(space.join(reference), space.join(hypothesis))
+    space = " " if entry.is_spaced else ""  # it counts as a character
     return Score(
-        words=_count(word_alignment(reference, hypothesis), len(reference)),
-        characters=_count(characters, len(space.join(reference))),
+        words=_count(word_alignment(reference, hypothesis)),
+        characters=_count(jiwer.process_characters(space.join(reference), space.join(hypothesis))),
         matches=pairs,
         edge_errors_s=tuple(abs(error) for i, j in pairs for error in timed[j].edge_errors_s(entry.words[i])),
         timed_words=len(timed),
@@ -104,6 +106,10 @@ def score(entry: Entry, answer: Hypothesis) -> Score:
         right_language=answer.language == entry.language and not answer.failure if entry.is_speech else None,
         invented=not entry.is_speech and bool(text.strip()),
     )
+
+
+def scored(entry: Entry, answer: Hypothesis, duration_s: float) -> Scored:
+    return Scored(entry, answer, score(entry, answer), duration_s)
 
 
 def word_alignment(reference: Iterable[str], hypothesis: Iterable[str]) -> jiwer.WordOutput:
@@ -140,8 +146,8 @@ def figures(scored: Sequence[Scored]) -> Figures:
     return Figures(
         recordings=len(scored),
         failures=len(scored) - len(done),
-        wer=_sum(s.score.words for s in spoken).rate,
-        cer=_sum(s.score.characters for s in spoken).rate,
+        wer=sum((s.score.words for s in spoken), Count()).rate,
+        cer=sum((s.score.characters for s in spoken), Count()).rate,
         boundaries=spread([e for s in spoken for e in s.score.edge_errors_s]),
         zero_length=sum(s.score.zero_length for s in scored) / timed if timed else None,
         order_violations=sum(s.score.order_violations for s in scored) if timed else None,
@@ -161,10 +167,6 @@ def spread(errors_s: Sequence[float]) -> Spread | None:
     return Spread(float(errors.mean()), float(p50), float(p95), float((errors <= CLOSE_S).mean()))
 
 
-def _count(found: jiwer.WordOutput | jiwer.CharacterOutput, units: int) -> Count:
-    return Count(found.substitutions + found.deletions + found.insertions, units)
-
-
-def _sum(counts: Iterable[Count]) -> Count:
-    each = list(counts)
-    return Count(sum(count.errors for count in each), sum(count.units for count in each))
+def _count(found: jiwer.WordOutput | jiwer.CharacterOutput) -> Count:
+    wrong = found.substitutions + found.deletions
+    return Count(wrong + found.insertions, wrong + found.hits)

@@ -71,6 +71,12 @@ def figure_rows(report: Report) -> list[list[str]]:
     return rows(COLUMNS, {group: {name: s.figures[group] for name, s in report.systems.items()} for group in groups})
 
 
+def cells(report: Report, title: str) -> list[str]:
+    """A figure of all recordings, for each system."""
+    column = next(column for column in COLUMNS if column.title == title)
+    return [column.cell(system.figures[ALL]) for system in report.systems.values()]
+
+
 def terminal(report: Report) -> str:
     """What `make eval` prints."""
     return sections(
@@ -82,13 +88,9 @@ def terminal(report: Report) -> str:
     )
 
 
-def memory(system: System) -> str:
-    return NOT_MEASURED if system.peak_bytes is None else f"{system.peak_bytes / 2**20:.0f} MiB"
-
-
 def _remarks(system: System) -> list[str]:
     """Peak memory and hallucinations, which belong to no group."""
-    remarks = [f"peak memory {memory(system)}"]
+    remarks = [f"peak memory {system.memory}"]
     if system.probes:
         kinds = system.hallucinations
         remarks.append(f"{len(kinds)} of {len(system.probes)} transcriptions of non-speech invented a text")

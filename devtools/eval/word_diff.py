@@ -5,11 +5,11 @@ For the page: it compares what is written, without case and punctuation; the fig
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby, zip_longest
 from typing import Literal, NamedTuple
 
-from devtools.eval.normalization import UNSPACED, key, tokens
+from devtools.eval.normalization import key, tokens
 from devtools.eval.scoring import word_alignment
 
 MOST_MISSING = 8  # missing words in a row that are shown; of more, only their number
@@ -51,12 +51,11 @@ def diff(reference: str, hypothesis: str, language: str) -> Iterator[Piece]:
     yield from before[-1]
 
 
-def without_long_gaps(pieces: Iterator[Piece], language: str) -> Iterator[Piece]:
-    """The pieces, with one piece for more than MOST_MISSING missing words in a row."""
+def shortened(pieces: Iterable[Piece], gap: str) -> Iterator[Piece]:
+    """The pieces, with one piece for more than MOST_MISSING missing words in a row; `gap` joins words."""
     for kind, run in groupby(pieces, lambda piece: piece.kind):
         same = list(run)
         if kind == "missing" and len(same) > MOST_MISSING:
-            words = ("" if language in UNSPACED else " ").join(piece.text for piece in same)
-            yield Piece("many missing", f"{len(same)} words missing", words)
+            yield Piece("many missing", f"{len(same)} words missing", gap.join(piece.text for piece in same))
         else:
             yield from same
