@@ -77,12 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         cases = read(arguments.manifest)
         folder = loadable("ALIGNER", arguments.aligner)
-        backend, package = load_backend(folder), load_package(folder)
-        aligners = {BACKEND: align_with_backend(backend), PACKAGE: align_with_package(package)}
-        placements = compare(cases, aligners)
+        (backend, align_with_backend), (package, align_with_package) = load_backend(folder), load_package(folder)
+        placements = compare(cases, {BACKEND: align_with_backend, PACKAGE: align_with_package})
         timings = {
-            BACKEND: timed(aligners[BACKEND], backend, "_timed", cases),
-            PACKAGE: timed(aligners[PACKAGE], package.aligner_processor, "fix_timestamp", cases),
+            BACKEND: timed(align_with_backend, backend, "_timed", cases),
+            PACKAGE: timed(align_with_package, package.aligner_processor, "fix_timestamp", cases),
         }
     except (ManifestError, TextMismatch, NotLoadable, AsrError) as failure:
         print(f"eval.alignment: {failure}", file=sys.stderr)
@@ -104,37 +103,33 @@ def read(path: Path) -> list[Case]:
     return [(entry, entry.samples()) for entry in entries]
 
 
-def load_backend(aligner: str) -> Any:
-    """The backend's aligner. Raises LoadRefused."""
+def load_backend(folder: str) -> tuple[Any, Align]:
+    """The backend's aligner, and a call of it. Raises LoadRefused."""
     from backend.engine.loading import CheckpointLoader
+    from backend.engine.recognizer import Passage
     from backend.options import LoadOptions
 
-    return CheckpointLoader().load_aligner(LoadOptions(model=aligner, forced_aligner=aligner, dtype="float32"))
-
-
-def load_package(aligner: str) -> Any:
-    import torch
-    from qwen_asr import Qwen3ForcedAligner
-
-    return Qwen3ForcedAligner.from_pretrained(aligner, dtype=torch.float32)
-
-
-def align_with_backend(aligner: Any) -> Align:
-    from backend.engine.recognizer import Passage
+    aligner = CheckpointLoader().load_aligner(LoadOptions(model=folder, forced_aligner=folder, dtype="float32"))
 
     def align(samples: NDArray[np.float32], text: str, language: str) -> list[Word]:
         (units,) = aligner.align([Passage(samples, text, language)])
         return [Word(unit.text, unit.start_s, unit.end_s) for unit in units]
 
-    return align
+    return aligner, align
 
 
-def align_with_package(aligner: Any) -> Align:
+def load_package(folder: str) -> tuple[Any, Align]:
+    """The package's aligner, and a call of it."""
+    import torch
+    from qwen_asr import Qwen3ForcedAligner
+
+    aligner = Qwen3ForcedAligner.from_pretrained(folder, dtype=torch.float32)
+
     def align(samples: NDArray[np.float32], text: str, language: str) -> list[Word]:
         (result,) = aligner.align(audio=(samples, SAMPLE_RATE), text=text, language=NAMES[language])
         return [Word(item.text, item.start_time, item.end_time) for item in result.items]
 
-    return align
+    return aligner, align
 
 
 def compare(cases: Sequence[Case], aligners: Mapping[str, Align]) -> dict[str, dict[str, Placement]]:

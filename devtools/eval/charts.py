@@ -27,7 +27,7 @@ ROW_HEIGHT = 19.0
 MOST_ROWS = 40
 STEPS = 200  # of a curve
 QUARTERS = np.linspace(0, 1, 5)
-BACKEND, PACKAGE, INK, QUIET, RULE, CARD = (f"#00000{i}" for i in range(1, 7))  # replaced by variables of these names
+BACKEND, PACKAGE, INK, QUIET, RULE, CARD = (f"#fed0c{i}" for i in range(1, 7))  # replaced by variables of these names
 VARIABLES = {BACKEND: "backend", PACKAGE: "package", INK: "ink", QUIET: "quiet", RULE: "rule", CARD: "card"}
 COLOURS = {"backend": BACKEND, "package": PACKAGE}
 STYLE: Any = {
@@ -48,7 +48,7 @@ def boundary_errors(report: Report) -> Markup:
     errors_ms = {name: errors for name, errors in errors_ms.items() if errors.size}
     if not errors_ms:
         return Markup("")
-    decades = max(3, math.ceil(math.log10(max(float(errors.max()) for errors in errors_ms.values()))))
+    decades = max(3, math.ceil(math.log10(max(1.0, *(float(errors.max()) for errors in errors_ms.values())))))
     powers = [10**power for power in range(decades + 1)]
     with matplotlib.rc_context(STYLE):
         axes = _axes(340, left=52, right=14, top=28, bottom=46)
@@ -125,7 +125,7 @@ def _svg(axes: Axes) -> Markup:
     )
     svg = re.sub(r"""id=(["'])([a-z ]+)\|(.*?)\1""", r"class=\1\2\1 data-tip=\1\3\1", svg, flags=re.DOTALL)
     svg = svg.replace(' data-tip=""', "")
-    return Markup(re.sub("#00000[1-6]", lambda found: f"var(--{VARIABLES[found[0]]})", svg))
+    return Markup(re.sub("#fed0c[1-6]", lambda found: f"var(--{VARIABLES[found[0]]})", svg))
 
 
 def _wer(scored: Scored) -> float:

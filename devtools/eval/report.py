@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from backend.languages import NAMES
 from devtools.eval.hypotheses import Hypothesis, Run
 from devtools.eval.manifest import Entry
-from devtools.eval.scoring import Figures, Scored, figures, scored
+from devtools.eval.scoring import Figures, Scored, figures, score
 from devtools.tables import NOT_MEASURED
 
 BACKEND, PACKAGE = "backend", "package"  # the keys of `systems`
@@ -45,11 +45,11 @@ class Probe:
     kind: str
     level: float
     language: str
-    answer: Hypothesis
+    hypothesis: Hypothesis
 
     @property
     def is_hallucination(self) -> bool:
-        return bool(self.answer.text.strip())
+        return bool(self.hypothesis.text.strip())
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,9 @@ class Report:
         """By the backend's failures, then by its WER (hallucinations count as 1), then by its boundary errors."""
 
         def badness(recording: Recording) -> tuple[bool, float, float]:
-            answer, score = recording.scored[BACKEND].answer, recording.scored[BACKEND].score
-            return bool(answer.failure), score.words.rate or float(score.invented), score.edge_mean_s or 0.0
+            scored = recording.scored[BACKEND]
+            score = scored.score
+            return bool(scored.hypothesis.failure), score.words.rate or float(score.invented), score.edge_mean_s or 0.0
 
         return sorted(self.recordings, key=badness, reverse=True)
 
@@ -105,7 +106,8 @@ def envelope(samples: NDArray[np.float32], sample_rate: int = 16_000) -> Envelop
 
 
 def recording(entry: Entry, envelope: Envelope, runs: Mapping[str, Run]) -> Recording:
-    found = {name: scored(entry, run.hypotheses[entry.id], envelope.duration_s) for name, run in runs.items()}
+    answers = {name: run.hypotheses[entry.id] for name, run in runs.items()}
+    found = {name: Scored(entry, a, score(entry, a), envelope.duration_s) for name, a in answers.items()}
     return Recording(entry, envelope, found)
 
 
@@ -137,8 +139,8 @@ def _system_json(system: System) -> dict[str, Any]:
         "figures": {group: asdict(found) for group, found in system.figures.items()},
         "peak_bytes": system.peak_bytes,
         "nonspeech": [
-            {"kind": p.kind, "level": p.level, "language": p.language, "text": p.answer.text}
-            | ({"failure": p.answer.failure} if p.answer.failure else {})
+            {"kind": p.kind, "level": p.level, "language": p.language, "text": p.hypothesis.text}
+            | ({"failure": p.hypothesis.failure} if p.hypothesis.failure else {})
             for p in system.probes
         ],
     }
@@ -152,5 +154,5 @@ def _recording_json(recording: Recording) -> dict[str, Any]:
         "duration_s": recording.envelope.duration_s,
         "text": entry.text,
         "words": entry.words,
-        "systems": {name: {**asdict(s.answer), "score": asdict(s.score)} for name, s in scored.items()},
+        "systems": {name: {**asdict(s.hypothesis), "score": asdict(s.score)} for name, s in scored.items()},
     }

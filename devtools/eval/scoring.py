@@ -58,7 +58,7 @@ class Score:
 @dataclass(frozen=True)
 class Scored:
     entry: Entry
-    answer: Hypothesis
+    hypothesis: Hypothesis
     score: Score
     duration_s: float
 
@@ -90,26 +90,22 @@ class Figures:
     invented: int  # those of them with a text
 
 
-def score(entry: Entry, answer: Hypothesis) -> Score:
-    text, timed = ("", ()) if answer.failure else (answer.text, answer.words)
-    reference, hypothesis = (normalization.words(each, entry.language) for each in (entry.text, text))
+def score(entry: Entry, hypothesis: Hypothesis) -> Score:
+    text, timed = ("", ()) if hypothesis.failure else (hypothesis.text, hypothesis.words)
+    wanted, found = (normalization.words(each, entry.language) for each in (entry.text, text))
     pairs = tuple(matches(entry.words, timed)) if entry.is_speech else ()
     space = " " if entry.is_spaced else ""  # it counts as a character
     return Score(
-        words=_count(word_alignment(reference, hypothesis)),
-        characters=_count(jiwer.process_characters(space.join(reference), space.join(hypothesis))),
+        words=_count(word_alignment(wanted, found)),
+        characters=_count(jiwer.process_characters(space.join(wanted), space.join(found))),
         matches=pairs,
         edge_errors_s=tuple(abs(error) for i, j in pairs for error in timed[j].edge_errors_s(entry.words[i])),
         timed_words=len(timed),
         zero_length=zero_length(timed),
         order_violations=order_violations(timed),
-        right_language=answer.language == entry.language and not answer.failure if entry.is_speech else None,
+        right_language=hypothesis.language == entry.language and not hypothesis.failure if entry.is_speech else None,
         invented=not entry.is_speech and bool(text.strip()),
     )
-
-
-def scored(entry: Entry, answer: Hypothesis, duration_s: float) -> Scored:
-    return Scored(entry, answer, score(entry, answer), duration_s)
 
 
 def word_alignment(reference: Iterable[str], hypothesis: Iterable[str]) -> jiwer.WordOutput:
@@ -140,9 +136,9 @@ def order_violations(words: Sequence[Word]) -> int:
 
 def figures(scored: Sequence[Scored]) -> Figures:
     spoken = [s for s in scored if s.entry.is_speech]
-    done = [s for s in scored if not s.answer.failure]
+    done = [s for s in scored if not s.hypothesis.failure]
     timed = sum(s.score.timed_words for s in scored)
-    took_s = sum(s.answer.took_s for s in done)
+    took_s = sum(s.hypothesis.took_s for s in done)
     return Figures(
         recordings=len(scored),
         failures=len(scored) - len(done),

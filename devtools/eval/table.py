@@ -96,7 +96,7 @@ def _remarks(system: System) -> list[str]:
         remarks.append(f"{len(kinds)} of {len(system.probes)} transcriptions of non-speech invented a text")
         if kinds:
             remarks.append(f"from {', '.join(f'{kind} ({kinds.count(kind)})' for kind in dict.fromkeys(kinds))}")
-        if failures := [p.answer.failure for p in system.probes if p.answer.failure]:
+        if failures := [p.hypothesis.failure for p in system.probes if p.hypothesis.failure]:
             remarks.append(f"{len(failures)} of them failed, the first with {failures[0]}")
     everything = system.figures[ALL]
     if everything.silent:
@@ -109,6 +109,6 @@ def _failures(report: Report) -> list[str]:
     by_cause: dict[str, list[str]] = {}
     for recording in report.recordings:
         for name, scored in recording.scored.items():
-            if scored.answer.failure:
-                by_cause.setdefault(f"{name}: {scored.answer.failure}", []).append(recording.entry.id)
+            if scored.hypothesis.failure:
+                by_cause.setdefault(f"{name}: {scored.hypothesis.failure}", []).append(recording.entry.id)
     return [f"failed: {cause} ({', '.join(ids)})" for cause, ids in by_cause.items()]

@@ -70,9 +70,6 @@ class Row:
         mirrored = half + [(x, -peak) for x, peak in reversed(half)]
         return " ".join(f"{x:.1f},{WAVE_HEIGHT / 2 - peak * (WAVE_HEIGHT / 2 - 1):.1f}" for x, peak in mirrored)
 
-    def whole_seconds(self) -> range:
-        return range(math.ceil(self.start_s), math.floor(self.end_s) + 1)
-
 
 def rows(duration_s: float) -> list[Row]:
     """As few rows of equal length as ROW_S allows."""
@@ -87,7 +84,7 @@ def lanes(recording: Recording) -> dict[str, list[PlacedWord]]:
     found = {TRUTH: [PlacedWord(word, i) for i, word in enumerate(reference)]}
     for name, scored in recording.scored.items():
         matches = {j: i for i, j in scored.score.matches}
-        found[name] = [_placed(j, word, matches.get(j), reference) for j, word in enumerate(scored.answer.words)]
+        found[name] = [_placed(j, word, matches.get(j), reference) for j, word in enumerate(scored.hypothesis.words)]
     return {name: lane for name, lane in found.items() if lane}
 
 

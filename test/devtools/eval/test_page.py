@@ -50,7 +50,7 @@ def test_the_page_is_well_formed_and_loads_nothing(report: Report) -> None:
 def test_every_word_is_on_the_page_with_its_times_and_its_error(report: Report) -> None:
     outline = Outline(page.html(report))
     for recording in report.recordings:
-        for words in (recording.entry.words, *(s.answer.words for s in recording.scored.values())):
+        for words in (recording.entry.words, *(s.hypothesis.words for s in recording.scored.values())):
             for word in words:
                 assert word.text in outline.texts
     tips = [value for _, name, value in outline.attributes if name == "data-tip"]
@@ -72,6 +72,16 @@ def test_what_comes_from_outside_is_text_and_never_markup(report: Report) -> Non
         assert text in texts
 
 
+def test_a_recording_may_have_any_name(report: Report) -> None:
+    name = "录音 $x$ #1 'a' \"b\" |"
+    first, *others = report.recordings
+    renamed = replace(first, entry=replace(first.entry, id=name))
+    outline = Outline(page.html(replace(report, recordings=(renamed, *others))))
+    assert outline.open == []
+    assert outline.texts.count(name) == 2  # the heading and the label in the chart
+    assert f"{name}\nbackend: 0 of 3 words wrong, 0.0 %" in [value for _, _, value in outline.attributes]
+
+
 def test_a_misplaced_and_a_wrong_word_are_marked_in_their_lanes(report: Report) -> None:
     good, bad, _ = report.recordings
     assert [p.state for p in timeline.lanes(good)[PACKAGE]] == ["off", ""]
@@ -88,9 +98,9 @@ def test_long_recordings_are_drawn_in_rows_of_at_most_15_s(seconds: float, count
 
 
 def test_a_page_without_words_baseline_and_speech_is_still_a_page(report: Report) -> None:
-    ours = report.systems[BACKEND]
+    backend = report.systems[BACKEND]
     silent = tuple(replace(r, scored={BACKEND: r.scored[BACKEND]}) for r in report.recordings if not r.entry.is_speech)
-    alone = replace(report, recordings=silent, systems={BACKEND: replace(ours, probes=())})
+    alone = replace(report, recordings=silent, systems={BACKEND: replace(backend, probes=())})
     written = page.html(alone)
     assert Outline(written).open == []
     assert "package" not in "".join(Outline(written[: written.index("<style>")]).texts)
@@ -98,7 +108,7 @@ def test_a_page_without_words_baseline_and_speech_is_still_a_page(report: Report
 
 
 @pytest.mark.parametrize(
-    ("truth", "heard", "language", "pieces"),
+    ("reference", "hypothesis", "language", "pieces"),
     [
         ("Open the door.", "open the door", "en", [("right", "open"), ("right", "the"), ("right", "door")]),
         ("Open the door.", "Open a door - now.", "en",
@@ -111,9 +121,9 @@ def test_a_page_without_words_baseline_and_speech_is_still_a_page(report: Report
     ],
 )  # fmt: skip
 def test_a_transcription_is_marked_word_by_word(
-    truth: str, heard: str, language: str, pieces: list[tuple[str, str]]
+    reference: str, hypothesis: str, language: str, pieces: list[tuple[str, str]]
 ) -> None:
-    found = list(diff(truth, heard, language))
+    found = list(diff(reference, hypothesis, language))
     assert [(piece.kind, piece.text) for piece in found] == pieces
     assert all(piece.wanted for piece in found if piece.kind == "wrong")
 

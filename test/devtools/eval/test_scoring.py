@@ -18,7 +18,7 @@ def entry(text: str, language: str = "en", words: tuple[Word, ...] = ()) -> Entr
 
 
 @pytest.mark.parametrize(
-    ("truth", "heard", "words"),
+    ("reference", "hypothesis", "words"),
     [
         ("Open the door.", "open the door", Count(0, 3)),
         ("Open the door.", "Open a big door.", Count(2, 3)),
@@ -28,8 +28,8 @@ def entry(text: str, language: str = "en", words: tuple[Word, ...] = ()) -> Entr
         ("One two three.", "One two four.", Count(1, 1)),  # digits in a row are one word: 123
     ],
 )
-def test_english_words_are_counted_after_whispers_normaliser(truth: str, heard: str, words: Count) -> None:
-    assert score(entry(truth), Hypothesis(heard, "en")).words == words
+def test_english_words_are_counted_after_whispers_normaliser(reference: str, hypothesis: str, words: Count) -> None:
+    assert score(entry(reference), Hypothesis(hypothesis, "en")).words == words
 
 
 def test_characters_of_english_include_the_spaces_between_words() -> None:
@@ -47,25 +47,27 @@ def test_other_languages_lose_case_width_and_punctuation() -> None:
     assert normalization.words("สวัสดี ครับ", "th") == list("สวัสดีครับ")
 
 
-TRUTH = (Word("Hello", 0.2, 0.6), Word("wide", 0.7, 0.9), Word("world", 1.0, 1.5))
+REFERENCE = (Word("Hello", 0.2, 0.6), Word("wide", 0.7, 0.9), Word("world", 1.0, 1.5))
 
 
 def test_boundaries_are_measured_on_words_that_match_whatever_their_case_and_punctuation() -> None:
-    heard = (Word("hello,", 0.25, 0.6), Word("white", 0.7, 0.9), Word("World!", 1.1, 1.4))
-    found = score(entry("Hello wide world", words=TRUTH), Hypothesis("hello, white World!", "en", heard))
+    hypothesis = (Word("hello,", 0.25, 0.6), Word("white", 0.7, 0.9), Word("World!", 1.1, 1.4))
+    found = score(entry("Hello wide world", words=REFERENCE), Hypothesis("hello, white World!", "en", hypothesis))
     assert found.matches == ((0, 0), (2, 2))
     assert found.edge_errors_s == pytest.approx((0.05, 0.0, 0.1, 0.1))
     assert found.edge_mean_s == pytest.approx(0.0625)
 
 
 def test_a_missing_word_and_lone_punctuation_do_not_shift_the_pairs() -> None:
-    heard = (Word("Hello", 0.2, 0.6), Word("…", 0.6, 0.7), Word("world", 1.0, 1.5))
-    assert list(matches(TRUTH, heard)) == [(0, 0), (2, 2)]
+    hypothesis = (Word("Hello", 0.2, 0.6), Word("…", 0.6, 0.7), Word("world", 1.0, 1.5))
+    assert list(matches(REFERENCE, hypothesis)) == [(0, 0), (2, 2)]
 
 
-@pytest.mark.parametrize(("truth", "heard"), [((), TRUTH), (TRUTH, ()), ((), ())])
-def test_without_words_on_either_side_nothing_matches(truth: tuple[Word, ...], heard: tuple[Word, ...]) -> None:
-    assert list(matches(truth, heard)) == []
+@pytest.mark.parametrize(("reference", "hypothesis"), [((), REFERENCE), (REFERENCE, ()), ((), ())])
+def test_without_words_on_either_side_nothing_matches(
+    reference: tuple[Word, ...], hypothesis: tuple[Word, ...]
+) -> None:
+    assert list(matches(reference, hypothesis)) == []
 
 
 def test_words_of_no_length_and_words_out_of_order_are_counted() -> None:
@@ -74,15 +76,15 @@ def test_words_of_no_length_and_words_out_of_order_are_counted() -> None:
     assert order_violations(words) == 1  # c; b is within 1 ms
 
 
-def test_a_failed_recording_counts_as_heard_nothing() -> None:
+def test_a_failed_recording_counts_as_an_empty_hypothesis() -> None:
     found = score(
-        entry("Open the door.", words=TRUTH), Hypothesis("Open the door.", "en", TRUTH, failure="INTERNAL: no")
+        entry("Open the door.", words=REFERENCE), Hypothesis("Open the door.", "en", REFERENCE, failure="INTERNAL: no")
     )
     assert found.words == Count(3, 3)
     assert (found.matches, found.timed_words, found.right_language) == ((), 0, False)
 
 
-def test_a_text_where_nobody_speaks_is_invented_and_no_word_error() -> None:
+def test_a_text_without_speech_is_invented_and_no_word_error() -> None:
     found = score(entry("", ""), Hypothesis(" you", "en"))
     assert found.invented
     assert found.words.units == 0
@@ -107,15 +109,15 @@ def test_errors_of_a_group_are_added_up_before_they_are_divided() -> None:
 
 
 def test_the_figures_of_a_report_by_hand(report: Report) -> None:
-    ours, package = report.systems[BACKEND].figures, report.systems[PACKAGE].figures
-    assert list(ours) == ["English", "Chinese", NO_SPEECH, ALL]
-    assert ours["English"].wer == 0
-    assert ours["English"].boundaries is not None
-    assert ours["English"].boundaries.mean_s == pytest.approx((0.01 + 0.02) / 6)
-    assert ours["Chinese"].wer == pytest.approx(2 / 2)  # 二 became 三, and a b came along
-    assert ours[ALL].wer == pytest.approx(2 / 5)
-    assert ours[ALL].speed == pytest.approx(6 / 1.1)
-    assert (ours[NO_SPEECH].silent, ours[NO_SPEECH].invented) == (1, 0)
+    backend, package = report.systems[BACKEND].figures, report.systems[PACKAGE].figures
+    assert list(backend) == ["English", "Chinese", NO_SPEECH, ALL]
+    assert backend["English"].wer == 0
+    assert backend["English"].boundaries is not None
+    assert backend["English"].boundaries.mean_s == pytest.approx((0.01 + 0.02) / 6)
+    assert backend["Chinese"].wer == pytest.approx(2 / 2)  # 二 became 三, and a b came along
+    assert backend[ALL].wer == pytest.approx(2 / 5)
+    assert backend[ALL].speed == pytest.approx(6 / 1.1)
+    assert (backend[NO_SPEECH].silent, backend[NO_SPEECH].invented) == (1, 0)
     assert package["English"].wer == pytest.approx(1 / 3)
     assert package["English"].zero_length == pytest.approx(1 / 2)
     assert package["English"].boundaries is not None

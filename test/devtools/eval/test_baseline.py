@@ -1,4 +1,4 @@
-"""What goes to the systems and what comes back from them, without a system."""
+"""The package's process, with a fake package in it, and what the package is called with."""
 
 from __future__ import annotations
 
@@ -9,20 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 
 from devtools.eval import baseline
-from devtools.eval.__main__ import envelope_of, non_speech, parse, warm_up
-from devtools.eval.hypotheses import (
-    Hypothesis,
-    Job,
-    Run,
-    Word,
-)
-from devtools.eval.manifest import Entry
-from devtools.eval.nonspeech import KINDS
-from devtools.eval.report import Envelope, envelope
-from devtools.transcribe.checkpoints import chosen_aligner
+from devtools.eval.hypotheses import Hypothesis, Job, Run, Word
 
 PROCESS = """
 import os
@@ -87,54 +76,6 @@ def test_a_process_that_ends_loses_the_jobs_that_it_left(model: str, aligner: st
     assert found.peak_bytes is None
 
 
-def test_non_speech_is_asked_at_three_levels_with_and_without_a_language(tmp_path: Path) -> None:
-    asked = non_speech(tmp_path)
-    assert len(asked) == len({job.key for job in asked}) == 120
-    assert {kind for kind, _ in asked.values()} == set(KINDS)
-    for job, (kind, level) in asked.items():
-        peak = 0.0 if kind == "digital silence" else level
-        if level == 0.01 and not job.language:
-            samples, rate = soundfile.read(job.audio, dtype="float32")
-            assert rate == 16_000
-            assert np.abs(samples).max() == pytest.approx(peak, rel=1e-6)
-
-
-def test_the_warm_up_is_the_shortest_recording_in_which_somebody_speaks() -> None:
-    entries = [
-        Entry("long", Path("l"), "x", "en"),
-        Entry("short", Path("s"), "x", "en"),
-        Entry("none", Path("n"), "", ""),
-    ]
-    outlines = {"long": Envelope(9.0), "short": Envelope(3.0), "none": Envelope(1.0)}
-    assert [job.audio for job in warm_up(entries, outlines)] == ["s"]
-    assert warm_up(entries[2:], outlines) == []
-
-
-def aligner_of(argv: list[str]) -> str:
-    arguments = parse(argv)
-    return chosen_aligner(arguments.model, arguments.aligner)
-
-
-def test_another_model_gets_no_aligner_of_the_demo() -> None:
-    assert aligner_of(["--model", "Qwen/Qwen3-ASR-0.6B"]) == ""
-    assert aligner_of(["--aligner", ""]) == ""
-    assert aligner_of(["--aligner", "Qwen/Qwen3-ForcedAligner-0.6B"]) == "Qwen/Qwen3-ForcedAligner-0.6B"
-
-
-def test_an_unreadable_recording_is_drawn_as_nothing(tmp_path: Path) -> None:
-    (tmp_path / "a.wav").write_bytes(b"no sound")
-    found = envelope_of(Entry("a", tmp_path / "a.wav", "x", "en"))
-    assert (found.duration_s, found.peaks.size) == (0.0, 0)
-
-
-def test_an_outline_is_the_loudest_of_every_20_ms() -> None:
-    samples = np.zeros(16_000 + 10, np.float32)
-    samples[330], samples[16_005] = -0.5, 0.25
-    found = envelope(samples)
-    assert found.peaks.size == 51
-    assert (found.peaks[1], found.peaks[50], found.peaks.sum()) == (1.0, 0.5, 1.5)
-
-
 class Package:
     """Answers as the package does; `fault` is raised instead."""
 
@@ -144,8 +85,8 @@ class Package:
         self.fault = fault
         self.calls: list[dict[str, Any]] = []
 
-    def transcribe(self, **asked: Any) -> list[Any]:
-        self.calls.append(asked)
+    def transcribe(self, **arguments: Any) -> list[Any]:
+        self.calls.append(arguments)
         if self.fault:
             raise self.fault
         items = [SimpleNamespace(text="一", start_time=0.1, end_time=0.2)]
@@ -157,10 +98,10 @@ def test_the_package_is_given_samples_and_full_names(recordings: Path) -> None:
     found = baseline.transcribe(package, Job("a", str(recordings / "chinese.wav"), "en"))
     assert (found.text, found.language, found.words, found.failure) == ("一。", "zh", (Word("一", 0.1, 0.2),), "")
     assert found.took_s > 0
-    (asked,) = package.calls
-    samples, rate = asked["audio"]
+    (arguments,) = package.calls
+    samples, rate = arguments["audio"]
     assert (samples.dtype, samples.ndim, rate) == (np.float32, 1, 16_000)
-    assert (asked["language"], asked["return_time_stamps"]) == ("English", True)
+    assert (arguments["language"], arguments["return_time_stamps"]) == ("English", True)
 
 
 def test_a_file_that_the_package_fails_on_does_not_end_the_run(recordings: Path) -> None:
