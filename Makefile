@@ -94,7 +94,6 @@ demo-models-eval: install-dev ## How well the demo checkpoints hear, on recordin
 .PHONY: recordings
 recordings: install-dev ## Make the recordings in test/audio and their manifest again (espeak-ng)
 	$(PYTHON_BIN) -m devtools.demo_models.recordings
-	$(PYTHON_BIN) -m devtools.demo_models.evalset
 
 .PHONY: clean
 clean: ## Remove what was built, except ./venv
