@@ -11,7 +11,7 @@ import pytest
 
 from devtools.eval import page, table, timeline
 from devtools.eval.report import BACKEND, PACKAGE, Report, as_json
-from devtools.eval.word_diff import Piece, diff
+from devtools.eval.word_diff import Piece, diff, shortened
 
 VOID = {"meta"}
 
@@ -126,6 +126,14 @@ def test_a_transcription_is_marked_word_by_word(
     found = list(diff(reference, hypothesis, language))
     assert [(piece.kind, piece.text) for piece in found] == pieces
     assert all(piece.wanted for piece in found if piece.kind == "wrong")
+
+
+def test_of_many_missing_words_in_a_row_only_the_number_is_shown() -> None:
+    pieces = list(shortened(diff("stop a b c d e f g h i go a", "stop go", "en"), " "))
+    assert pieces == [
+        Piece("right", "stop"), Piece("many missing", "9 words missing", "a b c d e f g h i"), Piece("right", "go"),
+        Piece("missing", "a"),
+    ]  # fmt: skip
 
 
 def test_a_wrong_word_says_what_it_should_be() -> None:
