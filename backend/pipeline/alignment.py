@@ -1,7 +1,7 @@
 """When the words of a chunk are said: the aligner's units of it, and what it lost asked for once more.
 
 Rules: any trouble of the aligner's is a reason for coarse times, never for a status. A passage is at most a minute
-long, where the aligner is at its best (transcriber.py). Words that it piled up or wanted outside the passage are
+long, where the aligner is at its best (see below). Words that it piled up or wanted outside the passage are
 aligned again alone, between their neighbours, and if that fails too they are spread over the speech there.
 """
 

@@ -1,14 +1,13 @@
-"""The aligner alone, the backend's against the package's, on the same weights and with the true text:
-`python -m devtools.eval.alignment`, `make eval-aligner`.
+"""The backend's aligner against the package's, on the same weights and with the reference text: `make eval-aligner`.
 
-Both compute in float32 and are given one passage at a time. Recordings above a minute are given whole, as they are, and
-in pieces cut between sentences. Then the time that each takes to read times from the model's scores.
+Both compute in float32 and get one passage at a time. Recordings above a minute are given whole, and in pieces cut
+between sentences. Then the time that each takes to decode times from the model's logits.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import statistics
 import sys
 import time
@@ -20,22 +19,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.audio.decoding.decode import decode
 from backend.errors import AsrError
 from backend.languages import ALIGNABLE, NAMES
+from devtools.arguments import parse_arguments
 from devtools.eval import manifest, passages, table
-from devtools.eval.__main__ import DEMO_SET, LONGEST_S, ROOT
-from devtools.eval.answers import Word
-from devtools.eval.manifest import Entry, ManifestError
-from devtools.eval.passages import SAMPLE_RATE, Stretch, TextMismatch
-from devtools.eval.report import OURS, PACKAGE
-from devtools.eval.scoring import Spread, matches, order_violations, spread, zero_length
-from devtools.transcribe.__main__ import DEMO_ALIGNER, DemoFailed, loadable
+from devtools.eval.hypotheses import Hypothesis, Word
+from devtools.eval.manifest import DEMO_SET, Entry, ManifestError
+from devtools.eval.passages import SAMPLE_RATE, Piece, TextMismatch
+from devtools.eval.report import BACKEND, PACKAGE
+from devtools.eval.scoring import Spread, score, spread
+from devtools.server_process import DEMO_ALIGNER, ROOT
+from devtools.tables import aligned, sections, write_json
+from devtools.transcribe.checkpoints import NotLoadable, loadable
 
 SHORT_S = 60.0
 SNR_DB = 10.0
-TIMED_S, TIMED_WORDS, TIMES = 180, 500, 5
+TIMED_S, TIMED_WORDS, REPEATS = 180, 500, 5
 
+Case = tuple[Entry, NDArray[np.float32]]  # a recording and its samples
 Align = Callable[[NDArray[np.float32], str, str], list[Word]]  # samples, text, language code
 
 
@@ -52,191 +53,155 @@ class Placement:
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians in seconds: features and forward pass of the model, and the reading of times from its scores."""
+    """Medians: features and forward pass of the model, and the decoding of times from its logits."""
 
     forward_s: float
     decoding_s: float
 
 
+COLUMNS = (
+    table.Column("words", lambda p: p.words, decimals=0),
+    table.Column("matched", lambda p: p.matched, decimals=0),
+    *table.BOUNDARY_COLUMNS,
+    table.Column("zero", lambda p: p.zero_length, decimals=0),
+    table.Column("order", lambda p: p.order_violations, decimals=0),
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    wanted = parse(argv)
+    parser = argparse.ArgumentParser(prog="devtools.eval.alignment", description=__doc__)
+    parser.add_argument("--manifest", type=Path, default=DEMO_SET, help="JSON lines with words; default: the demo's")
+    parser.add_argument("--aligner", default=str(DEMO_ALIGNER), help="a folder or hub id; default: the demo's")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/eval", help="the folder for alignment.json")
+    arguments = parse_arguments(parser, argv)
     try:
-        cases = read(Path(wanted.manifest))
-        folder = loadable("ALIGNER", wanted.aligner)
-        ours, package = load_ours(folder), load_package(folder)
-        aligners: dict[str, Align] = {OURS: ours_of(ours), PACKAGE: package_of(package)}
-        placements = compare(cases, aligners)
-        timings = {OURS: timed(aligners[OURS], ours, "_timed", cases)}
-        timings[PACKAGE] = timed(aligners[PACKAGE], package.aligner_processor, "fix_timestamp", cases)
-    except (ManifestError, TextMismatch, DemoFailed, AsrError) as failure:
+        cases = read(arguments.manifest)
+        folder = loadable("ALIGNER", arguments.aligner)
+        (backend, align_with_backend), (package, align_with_package) = load_backend(folder), load_package(folder)
+        placements = compare(cases, {BACKEND: align_with_backend, PACKAGE: align_with_package})
+        timings = {
+            BACKEND: timed(align_with_backend, backend, "_timed", cases),
+            PACKAGE: timed(align_with_package, package.aligner_processor, "fix_timestamp", cases),
+        }
+    except (ManifestError, TextMismatch, NotLoadable, AsrError) as failure:
         print(f"eval.alignment: {failure}", file=sys.stderr)
         return 1
-    out = Path(wanted.out) / "alignment.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    found = {
-        "groups": {group: {name: asdict(p) for name, p in by.items()} for group, by in placements.items()},
-        "timing": {name: asdict(timing) for name, timing in timings.items()},
-    }
-    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(table.aligned(rows(placements), left=2), "", *timing_lines(timings), "", out, sep="\n")
+    out = arguments.out / "alignment.json"
+    groups = {group: {name: asdict(p) for name, p in systems.items()} for group, systems in placements.items()}
+    write_json(out, {"groups": groups, "timing": {name: asdict(timing) for name, timing in timings.items()}})
+    lines = "\n".join(timing_line(name, timing) for name, timing in timings.items())
+    print(sections(aligned(table.rows(COLUMNS, placements), left=2), lines, out))
     return 0
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="devtools.eval.alignment", description="Our aligner against the package's.")
-    parser.add_argument("--manifest", default=DEMO_SET, help="JSON lines with words; default: the demo's")
-    parser.add_argument(
-        "--aligner", default=DEMO_ALIGNER, help="a folder, or a hub id such as Qwen/Qwen3-ForcedAligner-0.6B"
-    )
-    parser.add_argument("--out", default=str(ROOT / "build/eval"), help="the folder for alignment.json")
-    return parser.parse_args(argv)
-
-
-def read(path: Path) -> list[tuple[Entry, NDArray[np.float32]]]:
-    """The recordings that can be aligned and checked, with their samples. Raises ManifestError, UndecodableAudio."""
+def read(path: Path) -> list[Case]:
+    """The recordings that can be aligned and checked. Raises ManifestError, UndecodableAudio."""
     entries = [e for e in manifest.read(path) if e.words and e.language in ALIGNABLE]
     if not entries:
-        raise ManifestError(
-            path, None, f'no recording has "words" and one of the languages {", ".join(sorted(ALIGNABLE))}'
-        )
-    return [(entry, decode(str(entry.audio), max_seconds=LONGEST_S).samples) for entry in entries]
+        languages = ", ".join(sorted(ALIGNABLE))
+        raise ManifestError(path, None, f'no recording has "words" and one of the languages {languages}')
+    return [(entry, entry.samples()) for entry in entries]
 
 
-def load_ours(aligner: str) -> Any:
-    """The backend's aligner. Raises LoadRefused."""
+def load_backend(folder: str) -> tuple[Any, Align]:
+    """The backend's aligner, and a call of it. Raises LoadRefused."""
     from backend.engine.loader import CheckpointLoader
     from backend.options import LoadOptions
-
-    return CheckpointLoader().load_aligner(LoadOptions(model=aligner, forced_aligner=aligner, dtype="float32"))
-
-
-def load_package(aligner: str) -> Any:
-    import torch
-    from qwen_asr import Qwen3ForcedAligner
-
-    return Qwen3ForcedAligner.from_pretrained(aligner, dtype=torch.float32)
-
-
-def ours_of(aligner: Any) -> Align:
     from backend.serving.protocols import Passage
+
+    aligner = CheckpointLoader().load_aligner(LoadOptions(model=folder, forced_aligner=folder, dtype="float32"))
 
     def align(samples: NDArray[np.float32], text: str, language: str) -> list[Word]:
         (units,) = aligner.align([Passage(samples, text, language)])
         return [Word(unit.text, unit.start_s, unit.end_s) for unit in units]
 
-    return align
+    return aligner, align
 
 
-def package_of(aligner: Any) -> Align:
+def load_package(folder: str) -> tuple[Any, Align]:
+    """The package's aligner, and a call of it."""
+    import torch
+    from qwen_asr import Qwen3ForcedAligner
+
+    aligner = Qwen3ForcedAligner.from_pretrained(folder, dtype=torch.float32)
+
     def align(samples: NDArray[np.float32], text: str, language: str) -> list[Word]:
         (result,) = aligner.align(audio=(samples, SAMPLE_RATE), text=text, language=NAMES[language])
         return [Word(item.text, item.start_time, item.end_time) for item in result.items]
 
-    return align
+    return aligner, align
 
 
-def compare(
-    cases: Sequence[tuple[Entry, NDArray[np.float32]]], aligners: Mapping[str, Align]
-) -> dict[str, dict[str, Placement]]:
-    """Group of recordings -> system -> how well it placed their words. Groups that nobody is in are left out."""
+def compare(cases: Sequence[Case], aligners: Mapping[str, Align]) -> dict[str, dict[str, Placement]]:
+    """Group of recordings -> system -> how well it placed their words. Empty groups are left out."""
     short = [case for case in cases if case[1].size <= SHORT_S * SAMPLE_RATE]
     long = [case for case in cases if case[1].size > SHORT_S * SAMPLE_RATE]
-    ways = (
+    found: dict[str, dict[str, Placement]] = {}
+    for group, members, cut in (
         (f"up to {SHORT_S:.0f} s", short, passages.whole),
         ("longer, whole", long, passages.whole),
         (f"longer, in pieces up to {passages.PIECE_S:.0f} s", long, passages.pieces),
-    )
-    found: dict[str, dict[str, Placement]] = {}
-    for group, members, cut in ways:
-        for condition, snr_db in (("clean", None), (f"noise at {SNR_DB:.0f} dB", SNR_DB)):
-            if members:
-                given = [
-                    (entry, cut(entry, samples if snr_db is None else passages.in_noise(entry, samples, snr_db)))
-                    for entry, samples in members
-                ]
+    ):
+        for condition, snr_db in (("clean", math.inf), (f"noise at {SNR_DB:.0f} dB", SNR_DB)):
+            given = [(entry, cut(entry, passages.in_noise(entry, samples, snr_db))) for entry, samples in members]
+            if given:
                 found[f"{group}, {condition}"] = {name: placement(given, align) for name, align in aligners.items()}
     return found
 
 
-def placement(given: Sequence[tuple[Entry, Sequence[Stretch]]], align: Align) -> Placement:
-    """What one aligner makes of recordings in their stretches."""
-    errors: list[float] = []
-    words = matched = zero = disorder = 0
-    for entry, stretches in given:
+def placement(given: Sequence[tuple[Entry, Sequence[Piece]]], align: Align) -> Placement:
+    """What one aligner makes of recordings in their pieces."""
+    scores = []
+    for entry, pieces in given:
         placed = [
-            Word(w.text, w.start_s + stretch.start_s, w.end_s + stretch.start_s)
-            for stretch in stretches
-            for w in align(stretch.samples, stretch.text, entry.language)
+            Word(word.text, word.start_s + piece.start_s, word.end_s + piece.start_s)
+            for piece in pieces
+            for word in align(piece.samples, piece.text, entry.language)
         ]
-        for i, j in matches(entry.words, placed):
-            matched += 1
-            heard, true = placed[j], entry.words[i]
-            errors += [abs(heard.start_s - true.start_s), abs(heard.end_s - true.end_s)]
-        words += len(placed)
-        zero += zero_length(placed)
-        disorder += order_violations(placed)
-    return Placement(words, matched, spread(errors), zero, disorder)
+        scores.append(score(entry, Hypothesis(entry.text, entry.language, tuple(placed))))
+    return Placement(
+        words=sum(s.timed_words for s in scores),
+        matched=sum(len(s.matches) for s in scores),
+        boundaries=spread([error for s in scores for error in s.edge_errors_s]),
+        zero_length=sum(s.zero_length for s in scores),
+        order_violations=sum(s.order_violations for s in scores),
+    )
 
 
 def timed(
-    align: Align,
-    owner: Any,
-    decoding: str,
-    cases: Sequence[tuple[Entry, NDArray[np.float32]]],
-    clock: Callable[[], float] = time.perf_counter,
+    align: Align, owner: Any, decoding: str, cases: Sequence[Case], clock: Callable[[], float] = time.perf_counter
 ) -> Timing:
-    """Medians of 5 alignments of 3 min of sound and 500 words, the share of owner's method `decoding` apart."""
+    """Medians of 5 alignments of 3 min of sound and 500 words; owner's method `decoding` counts apart."""
     entry, samples = max(cases, key=lambda case: case[1].size)
     text = " ".join(np.resize([word.text for word in entry.words], TIMED_WORDS))
     sound = np.resize(samples, TIMED_S * SAMPLE_RATE)
     method = getattr(owner, decoding)
-    spent: list[float] = []
+    decoding_s: list[float] = []
+    forward_s: list[float] = []
 
     def measured(*args: Any, **kwargs: Any) -> Any:
         began = clock()
         result = method(*args, **kwargs)
-        spent.append(clock() - began)
+        decoding_s.append(clock() - began)
         return result
 
     setattr(owner, decoding, measured)
-    forward: list[float] = []
     try:
-        for _ in range(TIMES):
+        for _ in range(REPEATS):
             began = clock()
             align(sound, text, entry.language)
-            forward.append(clock() - began - spent[-1])
+            forward_s.append(clock() - began - decoding_s[-1])
     finally:
         delattr(owner, decoding)
-    return Timing(statistics.median(forward), statistics.median(spent))
+    return Timing(statistics.median(forward_s), statistics.median(decoding_s))
 
 
-def rows(found: Mapping[str, Mapping[str, Placement]]) -> list[list[str]]:
-    head = ["", "", "words", "matched", "mean ms", "p50 ms", "p95 ms", "≤ 80 ms %", "zero", "order"]
-    written = [head]
-    for group, by in found.items():
-        for i, (name, p) in enumerate(by.items()):
-            b = p.boundaries
-            times = (
-                [f"{v:.1f}" for v in (1000 * b.mean_s, 1000 * b.p50_s, 1000 * b.p95_s, 100 * b.close)]
-                if b
-                else ["-"] * 4
-            )
-            counts = [str(p.zero_length), str(p.order_violations)]
-            written.append(["" if i else group, name, str(p.words), str(p.matched), *times, *counts])
-        ours, theirs = by[OURS].boundaries, by[PACKAGE].boundaries
-        if ours and theirs:
-            pairs = ((ours.mean_s, theirs.mean_s), (ours.p50_s, theirs.p50_s), (ours.p95_s, theirs.p95_s))
-            written.append(["", "ratio", "", "", *(table.parts(*pair) for pair in pairs), "", "", ""])
-    return written
-
-
-def timing_lines(timings: Mapping[str, Timing]) -> list[str]:
-    """A line for each system: what the decoding of times costs, beside the forward pass."""
-    return [
-        f"{TIMED_S // 60} min, {TIMED_WORDS} words, {name}: features and forward {1000 * t.forward_s:.1f} ms,"
-        f" decoding of times {1000 * t.decoding_s:.1f} ms ({100 * t.decoding_s / t.forward_s:.2f} % of it)"
-        for name, t in timings.items()
-    ]
+def timing_line(name: str, timing: Timing) -> str:
+    forward_ms, decoding_ms = 1000 * timing.forward_s, 1000 * timing.decoding_s
+    return (
+        f"{TIMED_S // 60} min, {TIMED_WORDS} words, {name}: features and forward {forward_ms:.1f} ms,"
+        f" decoding of times {decoding_ms:.1f} ms ({100 * decoding_ms / forward_ms:.2f} % of it)"
+    )
 
 
 if __name__ == "__main__":

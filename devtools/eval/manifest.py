@@ -1,10 +1,10 @@
-"""The manifest: JSON lines, one recording each, with the truth about it.
+"""The manifest: JSON lines, one recording each, with its reference.
 
     {"audio": "talk.mp3", "text": "Hello world.", "language": "en", "words": [["Hello", 0.2, 0.6], ["world", 0.7, 1.1]]}
 
-`audio` is a path, relative to the manifest; `text` is empty where nobody speaks, and `language` with it; `words` (start
-and end in seconds) and `id` (default: the path without its ending) may be left out. What is wrong is an error that
-names the line and the remedy; nothing is skipped.
+`audio` is a path, relative to the manifest. `text` and `language` are empty where there is no speech. `words` (start
+and end in seconds) and `id` (default: the path without its suffix) are optional. Whatever is wrong is an error that
+names the line and the remedy; no line is skipped.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.audio.decoding.decode import decode
 from backend.errors import UnsupportedLanguage
 from backend.languages import NAMES, code_of
-from devtools.eval.answers import Word
-from devtools.eval.spelling import plain
+from devtools.eval.hypotheses import Word
+from devtools.eval.normalization import UNSPACED, plain
 
+DEMO_SET = Path(__file__).resolve().parents[2] / "test/audio/manifest.jsonl"
 KEYS = ("audio", "text", "language", "words", "id")
+LONGEST_S = 6 * 3600.0
 
 
 class ManifestError(Exception):
@@ -33,7 +39,7 @@ class ManifestError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A recording and its truth. `language` is a code, "" where nobody speaks; `words` may be empty: times unknown."""
+    """A recording and its reference. `language` is a code, "" without speech; no `words`: their times are unknown."""
 
     id: str
     audio: Path
@@ -45,9 +51,17 @@ class Entry:
     def is_speech(self) -> bool:
         return bool(plain(self.text))
 
+    @property
+    def is_spaced(self) -> bool:
+        return self.language not in UNSPACED
+
+    def samples(self) -> NDArray[np.float32]:
+        """(n,) mono at 16 kHz. Raises UndecodableAudio."""
+        return decode(str(self.audio), max_seconds=LONGEST_S).samples
+
 
 def read(path: Path) -> list[Entry]:
-    """The entries in their order, at least one, their ids unique. Raises ManifestError."""
+    """The entries in their order, at least one, with unique ids. Raises ManifestError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -75,8 +89,7 @@ def _entry(line: str, folder: Path) -> Entry:
         raise ValueError(f"this is not JSON ({error.msg} at column {error.colno})") from error
     if not isinstance(fields, dict):
         raise ValueError("a line must be a JSON object")
-    unknown = [key for key in fields if key not in KEYS]
-    if unknown:
+    if unknown := [key for key in fields if key not in KEYS]:
         raise ValueError(f'the key "{unknown[0]}" is not known; known keys: {", ".join(KEYS)}')
     name, text = _string(fields, "audio"), _string(fields, "text")
     audio = (folder / name).resolve()
@@ -108,7 +121,7 @@ def _language(fields: dict[str, Any], text: str) -> str:
 def _words(value: Any) -> tuple[Word, ...]:
     if not isinstance(value, list):
         raise ValueError('"words" must be a list of [text, start in seconds, end in seconds]')
-    words = tuple(_word(item) for item in value)
+    words = tuple(map(_word, value))
     for earlier, later in itertools.pairwise(words):
         if later.start_s < earlier.start_s:
             raise ValueError(f'"words" must be in order of their starts; "{later.text}" is not')
@@ -117,9 +130,7 @@ def _words(value: Any) -> tuple[Word, ...]:
 
 def _word(item: Any) -> Word:
     match item:
-        case [str(text), int() | float() as start, int() | float() as end] if not (
-            isinstance(start, bool) or isinstance(end, bool)
-        ):
-            if math.isfinite(start) and math.isfinite(end) and 0 <= start <= end:
+        case [str(text), int() | float() as start, int() | float() as end] if bool not in (type(start), type(end)):
+            if 0 <= start <= end < math.inf:
                 return Word(text, float(start), float(end))
     raise ValueError(f'"words": {json.dumps(item, ensure_ascii=False)} is not [text, start, end] with 0 ≤ start ≤ end')

@@ -1,20 +1,21 @@
-"""Twenty kinds of sound in which nobody speaks, made from numbers.
+"""Twenty kinds of synthetic sound without speech, to find out whether a model hallucinates text.
 
-Rules: a kind is a function of a generator and a number of samples at 16 kHz; `sound` seeds the generator from the
-kind's name alone, so that everybody hears the same, and only `sound` sets the level.
+A kind is a function of a random generator and a number of samples at 16 kHz. `sound` seeds the generator from the
+kind's name, so that every caller gets the same samples, and only `sound` sets the level.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000
 Wave = NDArray[np.float64]
-Kind = Callable[[np.random.Generator, int], Wave]
+Partials = Iterable[tuple[float, float]]  # (Hz, amplitude)
 
 
 def sound(kind: str, *, seconds: float, level: float) -> NDArray[np.float32]:
@@ -31,7 +32,7 @@ def sound(kind: str, *, seconds: float, level: float) -> NDArray[np.float32]:
 
 
 def usual_length_s(kind: str) -> float:
-    """How long a kind of KINDS is in the evaluation: 4 to 8 s, by its place in the table."""
+    """The length of a kind of KINDS in the evaluation: 4 to 8 s, by its place in the table."""
     return 4.0 + list(KINDS).index(kind) % 5
 
 
@@ -39,99 +40,74 @@ def _seconds(size: int) -> Wave:
     return np.arange(size) / SAMPLE_RATE
 
 
-def _tones(size: int, partials: Iterable[tuple[float, float]]) -> Wave:
-    """The sum of sines, each (Hz, amplitude)."""
+def _tones(size: int, partials: Partials) -> Wave:
+    """The sum of sines."""
     t = _seconds(size)
-    wave: Wave = np.sum([a * np.sin(2 * np.pi * f * t) for f, a in partials], axis=0, dtype=np.float64)
-    return wave
+    return np.asarray(np.sum([a * np.sin(2 * np.pi * f * t) for f, a in partials], axis=0, dtype=np.float64))
 
 
-def _coloured(rng: np.random.Generator, size: int, slope: float) -> Wave:
-    """Noise of unit power whose amplitude falls as 1 / frequency ** slope: 0 white, 0.5 pink, 1 brown."""
-    spectrum = np.fft.rfft(rng.standard_normal(size))
-    wave: Wave = np.fft.irfft(spectrum / np.maximum(np.arange(spectrum.size), 1) ** slope, size)
-    return wave / max(float(wave.std()), 1e-12)
-
-
-def _band(rng: np.random.Generator, size: int, low_hz: float, high_hz: float) -> Wave:
-    """White noise of unit power between two frequencies."""
-    spectrum = np.fft.rfft(rng.standard_normal(size))
-    hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    wave: Wave = np.fft.irfft(np.where((hz >= low_hz) & (hz <= high_hz), spectrum, 0), size)
-    return wave / max(float(wave.std()), 1e-12)
-
-
-def _struck(size: int, hits: Iterable[tuple[float, Wave]]) -> Wave:
-    """Sounds laid over each other, each from its second on."""
-    wave = np.zeros(size)
-    for at_s, hit in hits:
-        start = min(size, round(at_s * SAMPLE_RATE))
-        wave[start : start + hit.size] += hit[: size - start]
-    return wave
-
-
-def _ringing(seconds: float, decay_s: float, partials: Iterable[tuple[float, float]]) -> Wave:
-    """Partials, each (Hz, amplitude), that die away: to 1/e after `decay_s`."""
+def _ringing(seconds: float, decay_s: float, partials: Partials) -> Wave:
+    """Sines that decay to 1/e after `decay_s`."""
     size = round(seconds * SAMPLE_RATE)
     return _tones(size, partials) * np.exp(-_seconds(size) / decay_s)
 
 
-def _beats(size: int, every_s: float) -> list[float]:
-    return [beat * every_s for beat in range(int(size / SAMPLE_RATE / every_s) + 1)]
+def _noise(rng: np.random.Generator, size: int, shape: Callable[[Any, Any], Any]) -> Wave:
+    """Gaussian noise of unit power. `shape` maps its spectrum and the frequencies (Hz) to the shaped spectrum."""
+    spectrum = np.fft.rfft(rng.standard_normal(size))
+    wave: Wave = np.fft.irfft(shape(spectrum, np.fft.rfftfreq(size, 1 / SAMPLE_RATE)), size)
+    return wave / max(float(wave.std()), 1e-12)
 
 
-def _silence(_rng: np.random.Generator, size: int) -> Wave:
-    return np.zeros(size)
+def _coloured(rng: np.random.Generator, size: int, slope: float) -> Wave:
+    """Noise whose amplitude falls as 1 / frequency ** slope: 0 white, 0.5 pink, 1 brown."""
+    return _noise(rng, size, lambda spectrum, hz: spectrum / np.maximum(np.arange(hz.size), 1) ** slope)
 
 
-def _dither(rng: np.random.Generator, size: int) -> Wave:
-    """What is left where a converter has nothing to convert: steps of one least bit, up and down."""
-    return rng.integers(0, 2, size).astype(np.float64) - rng.integers(0, 2, size)
+def _band(rng: np.random.Generator, size: int, low_hz: float, high_hz: float) -> Wave:
+    """White noise between two frequencies."""
+    return _noise(rng, size, lambda spectrum, hz: np.where((hz >= low_hz) & (hz <= high_hz), spectrum, 0))
 
 
-def _hum(_rng: np.random.Generator, size: int) -> Wave:
-    return _tones(size, [(50.0 * n, 1 / n**1.5) for n in (1, 2, 3, 4, 5, 7, 9, 11)])
+def _count(size: int, period_s: float) -> int:
+    return int(size / SAMPLE_RATE / period_s) + 1
+
+
+def _repeated(size: int, period_s: float, sounds: Sequence[Wave]) -> Wave:
+    """The sounds in turn, one every `period_s`, over each other where they are longer."""
+    wave = np.zeros(size)
+    for i in range(_count(size, period_s)):
+        start = min(size, round(period_s * i * SAMPLE_RATE))
+        sound = sounds[i % len(sounds)][: size - start]
+        wave[start : start + sound.size] += sound
+    return wave
+
+
+def _impulses(rng: np.random.Generator, size: int, count: int, least: float, signs: Sequence[int] = (1,)) -> Wave:
+    """At least one sample of least..1 at a random place; zeros between them."""
+    wave = np.zeros(size)
+    at = rng.integers(0, size, max(1, count))
+    wave[at] = rng.uniform(least, 1, at.size) * (rng.choice(signs, at.size) if len(signs) > 1 else 1)
+    return wave
 
 
 def _keypad(rng: np.random.Generator, size: int) -> Wave:
-    """Pairs of a low and a high tone, as a telephone dials."""
-    pairs = [
-        (rng.choice((697.0, 770.0, 852.0, 941.0)), rng.choice((1209.0, 1336.0, 1477.0))) for _ in _beats(size, 0.2)
-    ]
-    length = round(0.12 * SAMPLE_RATE)
-    return _struck(size, [(0.2 * i, _tones(length, [(low, 1), (high, 1)])) for i, (low, high) in enumerate(pairs)])
+    """DTMF: pairs of a low and a high tone, as a telephone dials."""
+    low, high = (697.0, 770.0, 852.0, 941.0), (1209.0, 1336.0, 1477.0)
+    keys = [(rng.choice(low), rng.choice(high)) for _ in range(_count(size, 0.2))]
+    return _repeated(size, 0.2, [_tones(1920, [(hz, 1.0) for hz in key]) for key in keys])
 
 
 def _sweep(_rng: np.random.Generator, size: int) -> Wave:
     """From 50 Hz to 7 kHz, linearly."""
     t = _seconds(size)
-    return np.sin(2 * np.pi * (50 * t + (7000 - 50) / 2 * t**2 / t[-1])) if size > 1 else np.zeros(size)
-
-
-def _clicks(rng: np.random.Generator, size: int) -> Wave:
-    wave = np.zeros(size)
-    at = rng.integers(0, size, max(1, size // 2000))
-    wave[at] = rng.uniform(0.2, 1, at.size) * rng.choice((-1, 1), at.size)
-    return wave
-
-
-def _metronome(_rng: np.random.Generator, size: int) -> Wave:
-    """120 beats a minute, the first of four higher."""
-    return _struck(
-        size,
-        [
-            (at, _ringing(0.05, 0.008, [(2000.0 if i % 4 == 0 else 1500.0, 1.0)]))
-            for i, at in enumerate(_beats(size, 0.5))
-        ],
-    )
+    return np.asarray(np.sin(2 * np.pi * (50 * t + (7000 - 50) / 2 * t**2 / max(t[-1], 1 / SAMPLE_RATE))))
 
 
 def _rain(rng: np.random.Generator, size: int) -> Wave:
-    """A bed of hiss, and 150 drops a second, each a short burst."""
+    """Hiss, and 150 drops a second, each a short burst."""
     burst = rng.standard_normal(80) * np.exp(-np.arange(80) / 15)
-    drops = np.zeros(size)
-    at = rng.integers(0, size, max(1, round(150 * size / SAMPLE_RATE)))
-    drops[at] = rng.uniform(0.3, 1, at.size)
+    drops = _impulses(rng, size, round(150 * size / SAMPLE_RATE), 0.3)
     return 0.15 * _band(rng, size, 1000, 8000) + np.convolve(drops, burst)[:size]
 
 
@@ -143,40 +119,34 @@ def _wind(rng: np.random.Generator, size: int) -> Wave:
 
 
 def _engine(rng: np.random.Generator, size: int) -> Wave:
-    """Four cylinders at an unsteady 1500 turns a minute, and the noise of each ignition."""
+    """Four cylinders at an unsteady 1500 revolutions a minute, and the noise of each ignition."""
     t = _seconds(size)
     phase = 2 * np.pi * (50 * t + 0.4 * np.sin(2 * np.pi * 0.7 * t))
-    fired = np.sum([np.cos(n * phase) / n for n in range(1, 12)], axis=0, dtype=np.float64)
-    return fired + 0.4 * np.maximum(np.cos(phase), 0) ** 4 * _band(rng, size, 200, 3000)
+    tones = np.sum([np.cos(n * phase) / n for n in range(1, 12)], axis=0, dtype=np.float64)
+    return np.asarray(tones + 0.4 * np.maximum(np.cos(phase), 0) ** 4 * _band(rng, size, 200, 3000))
 
 
-def _room(rng: np.random.Generator, size: int) -> Wave:
-    """Air and a distant fan: what a microphone hears in an empty room."""
-    return _coloured(rng, size, 0.6) + 0.2 * _band(rng, size, 300, 4000) + 0.3 * _tones(size, [(118.0, 1.0)])
-
-
-def _plucked(rng: np.random.Generator, hz: float, seconds: float) -> Wave:
-    """A string by Karplus and Strong: a burst of noise goes round a delay line that averages neighbours."""
+def _string(rng: np.random.Generator, hz: float, seconds: float) -> Wave:
+    """Karplus-Strong synthesis: a burst of noise in a delay line that averages neighbours."""
     line = rng.uniform(-1, 1, round(SAMPLE_RATE / hz))
-    rounds = []
+    periods = []
     for _ in range(round(seconds * hz)):
-        rounds.append(line)
+        periods.append(line)
         line = 0.498 * (line + np.roll(line, 1))
-    return np.concatenate(rounds)
+    return np.concatenate(periods)
 
 
 def _guitar(rng: np.random.Generator, size: int) -> Wave:
     melody = (196.0, 246.9, 293.7, 392.0, 329.6, 293.7, 246.9, 220.0)
-    notes = [melody[i % len(melody)] for i in range(len(_beats(size, 0.3)))]
-    return _struck(size, [(0.3 * i, _plucked(rng, hz, 1.2)) for i, hz in enumerate(notes)])
+    return _repeated(size, 0.3, [_string(rng, melody[i % len(melody)], 1.2) for i in range(_count(size, 0.3))])
 
 
 def _organ(_rng: np.random.Generator, size: int) -> Wave:
     """Four chords of a second each, every pipe with its octaves."""
     chords = ((130.8, 164.8, 196.0), (110.0, 130.8, 164.8), (87.3, 110.0, 130.8), (98.0, 123.5, 146.8))
     pipes = [[(f * m, 1 / m) for f in chord for m in (1, 2, 4, 8)] for chord in chords]
-    held = np.minimum(1, np.minimum(np.arange(SAMPLE_RATE), np.arange(SAMPLE_RATE)[::-1]) / 400)
-    return _struck(size, [(at, held * _tones(SAMPLE_RATE, pipes[i % 4])) for i, at in enumerate(_beats(size, 1.0))])
+    fade = np.minimum(1, np.minimum(np.arange(SAMPLE_RATE), np.arange(SAMPLE_RATE)[::-1]) / 400)
+    return _repeated(size, 1.0, [fade * _tones(SAMPLE_RATE, partials) for partials in pipes])
 
 
 def _drums(rng: np.random.Generator, size: int) -> Wave:
@@ -185,41 +155,41 @@ def _drums(rng: np.random.Generator, size: int) -> Wave:
     kick = 1.5 * np.sin(2 * np.pi * (45 * t + 3 * (1 - np.exp(-t / 0.03)))) * np.exp(-t / 0.09)
     snare = rng.standard_normal(3000) * np.exp(-np.arange(3000) / 700) * 0.5
     hat = np.diff(rng.standard_normal(801)) * np.exp(-np.arange(800) / 150) * 0.25
-    pattern = (kick, hat, snare, hat)
-    return _struck(size, [(at, pattern[i % 4]) for i, at in enumerate(_beats(size, 60 / 110 / 2))])
+    return _repeated(size, 60 / 110 / 2, (kick, hat, snare, hat))
 
 
 def _bell(_rng: np.random.Generator, size: int) -> Wave:
-    """Partials of a church bell, which are no multiples of each other, struck every 1.5 s."""
-    partials = [
-        (220 * r, a) for r, a in ((0.5, 0.6), (1, 1), (1.19, 0.8), (1.5, 0.5), (2, 0.7), (2.74, 0.3), (3.76, 0.2))
-    ]
-    return _struck(size, [(at, _ringing(4.0, 1.1, partials)) for at in _beats(size, 1.5)])
+    """Inharmonic partials of a church bell, struck every 1.5 s."""
+    partials = ((0.5, 0.6), (1, 1), (1.19, 0.8), (1.5, 0.5), (2, 0.7), (2.74, 0.3), (3.76, 0.2))
+    return _repeated(size, 1.5, [_ringing(4.0, 1.1, [(220 * ratio, amplitude) for ratio, amplitude in partials])])
 
 
 def _siren(_rng: np.random.Generator, size: int) -> Wave:
     """Between 600 and 1400 Hz and back, once in two seconds."""
-    hz = 1000 - 400 * np.cos(np.pi * _seconds(size))
-    phase = 2 * np.pi * np.cumsum(hz) / SAMPLE_RATE
-    return np.sin(phase) + 0.3 * np.sin(2 * phase)
+    phase = 2 * np.pi * np.cumsum(1000 - 400 * np.cos(np.pi * _seconds(size))) / SAMPLE_RATE
+    return np.asarray(np.sin(phase) + 0.3 * np.sin(2 * phase))
 
 
-KINDS: dict[str, Kind] = {
-    "digital silence": _silence,
-    "dither": _dither,
+KINDS: dict[str, Callable[[np.random.Generator, int], Wave]] = {
+    "digital silence": lambda _rng, size: np.zeros(size),
+    "dither": lambda rng, size: rng.integers(0, 2, size).astype(np.float64) - rng.integers(0, 2, size),  # of one LSB
     "white noise": lambda rng, size: _coloured(rng, size, 0.0),
     "pink noise": lambda rng, size: _coloured(rng, size, 0.5),
     "brown noise": lambda rng, size: _coloured(rng, size, 1.0),
-    "mains hum": _hum,
+    "mains hum": lambda _rng, size: _tones(size, [(50.0 * n, 1 / n**1.5) for n in (1, 2, 3, 4, 5, 7, 9, 11)]),
     "pure tone": lambda _rng, size: _tones(size, [(1000.0, 1.0)]),
     "keypad tones": _keypad,
     "sweep": _sweep,
-    "clicks": _clicks,
-    "metronome": _metronome,
+    "clicks": lambda rng, size: _impulses(rng, size, size // 2000, 0.2, signs=(-1, 1)),
+    "metronome": lambda _rng, size: (  # 120 beats a minute, the first of four higher
+        _repeated(size, 0.5, [_ringing(0.05, 0.008, [(hz, 1.0)]) for hz in (2000.0, 1500.0, 1500.0, 1500.0)])
+    ),
     "rain": _rain,
     "wind": _wind,
     "engine": _engine,
-    "room tone": _room,
+    "room tone": lambda rng, size: (  # air and a distant fan
+        _coloured(rng, size, 0.6) + 0.2 * _band(rng, size, 300, 4000) + 0.3 * _tones(size, [(118.0, 1.0)])
+    ),
     "guitar": _guitar,
     "organ": _organ,
     "drums": _drums,

@@ -1,4 +1,4 @@
-"""What the aligners are given: recordings with their true text, whole or cut between sentences, clean or in noise."""
+"""Input of the aligners: recordings with their reference text, whole or cut between sentences, clean or in noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from devtools.eval.answers import Word
 from devtools.eval.manifest import Entry
 
 SAMPLE_RATE = 16_000
@@ -22,46 +21,45 @@ class TextMismatch(Exception):
     """The words of an entry are not the words of its text."""
 
     def __init__(self, entry_id: str, word: str) -> None:
-        super().__init__(
-            f'MANIFEST: {entry_id}: the word "{word}" of "words" does not follow in "text"; write both alike'
-        )
+        problem = f'the word "{word}" of "words" does not follow in "text"; write both alike'
+        super().__init__(f"MANIFEST: {entry_id}: {problem}")
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A part of a recording: where it begins in it, its samples ((n,) float32, 16 kHz), its text."""
+class Piece:
+    """A part of a recording: where it begins, its samples ((n,) float32, 16 kHz), its text."""
 
     start_s: float
     samples: NDArray[np.float32]
     text: str
 
 
-def whole(entry: Entry, samples: NDArray[np.float32]) -> list[Stretch]:
-    return [Stretch(0.0, samples, entry.text)]
+def whole(entry: Entry, samples: NDArray[np.float32]) -> list[Piece]:
+    return [Piece(0.0, samples, entry.text)]
 
 
-def pieces(entry: Entry, samples: NDArray[np.float32], longest_s: float = PIECE_S) -> list[Stretch]:
+def pieces(entry: Entry, samples: NDArray[np.float32], longest_s: float = PIECE_S) -> list[Piece]:
     """The recording cut in the middle of pauses between sentences, as many sentences to a piece as fit.
 
-    A sentence that is longer by itself is a piece by itself. Raises TextMismatch.
+    A sentence that is longer is a piece by itself. Raises TextMismatch.
     """
-    begins = text_begins(entry)
-    breaks = [0, *(i + 1 for i in _sentence_ends(entry, begins)), len(entry.words)]
+    begins = _word_offsets(entry)
+    sentences = [*(i + 1 for i in _sentence_ends(entry, begins)), len(entry.words)]
     firsts = [0]  # the first word of each piece
-    for sentence, following in pairwise(breaks[1:]):
+    for sentence, following in pairwise(sentences):
         if entry.words[following - 1].end_s - entry.words[firsts[-1]].start_s > longest_s:
             firsts.append(sentence)
-    cuts_s = [0.0, *((entry.words[i - 1].end_s + entry.words[i].start_s) / 2 for i in firsts[1:])]
-    edges = [round(cut * SAMPLE_RATE) for cut in cuts_s] + [samples.size]
-    ends = [0, *(begins[i] for i in firsts[1:]), len(entry.text)]
+    cuts_s = [(entry.words[i - 1].end_s + entry.words[i].start_s) / 2 for i in firsts[1:]]
+    edges = [0, *(round(cut * SAMPLE_RATE) for cut in cuts_s), samples.size]
+    offsets = [0, *(begins[i] for i in firsts[1:]), len(entry.text)]
     return [
-        Stretch(edges[i] / SAMPLE_RATE, samples[edges[i] : edges[i + 1]], entry.text[ends[i] : ends[i + 1]].strip())
-        for i in range(len(firsts))
+        Piece(start / SAMPLE_RATE, samples[start:end], entry.text[first:last].strip())
+        for (start, end), (first, last) in zip(pairwise(edges), pairwise(offsets), strict=True)
     ]
 
 
-def text_begins(entry: Entry) -> list[int]:
-    """Where each word of the truth begins in the text. Raises TextMismatch."""
+def _word_offsets(entry: Entry) -> list[int]:
+    """Where each word of the reference begins in its text. Raises TextMismatch."""
     begins: list[int] = []
     cursor = 0
     for word in entry.words:
@@ -74,21 +72,15 @@ def text_begins(entry: Entry) -> list[int]:
 
 
 def _sentence_ends(entry: Entry, begins: Sequence[int]) -> Iterator[int]:
-    """The words, but the last, behind which a sentence ends."""
+    """The last words of all sentences but the last."""
     for i, (begin, following) in enumerate(pairwise(begins)):
         if _SENTENCE_ENDS & set(entry.text[begin + len(entry.words[i].text) : following]):
             yield i
 
 
 def in_noise(entry: Entry, samples: NDArray[np.float32], snr_db: float) -> NDArray[np.float32]:
-    """The recording with white noise, so many dB below the power of its words; the same noise for everybody."""
-    rng = np.random.default_rng(zlib.crc32(entry.id.encode()))
-    spoken = np.concatenate([_spoken(samples, word) for word in entry.words])
-    power = float(np.mean(spoken**2)) if spoken.size else 0.0
-    noise = rng.standard_normal(samples.size) * np.sqrt(power / 10 ** (snr_db / 10))
-    noisy: NDArray[np.float32] = (samples + noise).astype(np.float32)
-    return noisy
-
-
-def _spoken(samples: NDArray[np.float32], word: Word) -> NDArray[np.float32]:
-    return samples[round(word.start_s * SAMPLE_RATE) : round(word.end_s * SAMPLE_RATE)]
+    """The recording with white noise, `snr_db` below the power of its words; the same noise each time. inf: none."""
+    spoken = [samples[round(w.start_s * SAMPLE_RATE) : round(w.end_s * SAMPLE_RATE)] for w in entry.words]
+    power = float(np.mean(np.concatenate(spoken) ** 2)) if any(part.size for part in spoken) else 0.0
+    noise = np.random.default_rng(zlib.crc32(entry.id.encode())).standard_normal(samples.size)
+    return np.asarray(samples + noise * np.sqrt(power / 10 ** (snr_db / 10)), np.float32)

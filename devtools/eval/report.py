@@ -1,4 +1,4 @@
-"""Everything that one evaluation found, as values; the table, the JSON file and the page are views of it."""
+"""Everything that one evaluation found, as values; the table, the JSON file and the page show it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.languages import NAMES
-from devtools.eval.answers import Answer, Run
+from devtools.eval.hypotheses import Hypothesis, Run
 from devtools.eval.manifest import Entry
 from devtools.eval.scoring import Figures, Scored, figures, score
+from devtools.tables import NOT_MEASURED
 
-OURS, PACKAGE = "backend", "package"  # the keys of `systems`
+BACKEND, PACKAGE = "backend", "package"  # the keys of `systems`
 ALL = "all"
-SILENT = "no speech"
+NO_SPEECH = "no speech"
 PEAKS_PER_S = 50
 
 
 @dataclass(frozen=True)
-class Outline:
-    """A recording as it is drawn. `peaks`: (n,) within 0..1, PEAKS_PER_S a second; empty where it cannot be read."""
+class Envelope:
+    """A waveform for drawing. `peaks`: (n,) within 0..1, PEAKS_PER_S a second; empty for an unreadable file."""
 
     duration_s: float = 0.0
     peaks: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -30,40 +31,43 @@ class Outline:
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording with what each system made of it."""
+    """One recording with the score of each system."""
 
     entry: Entry
-    outline: Outline
+    envelope: Envelope
     scored: Mapping[str, Scored]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One transcription of a sound in which nobody speaks. `language` is the code that was forced, "" for none."""
+    """One transcription of a sound without speech. `language` is the code that was forced, "" for none."""
 
     kind: str
     level: float
     language: str
-    answer: Answer
+    hypothesis: Hypothesis
 
     @property
-    def is_invented(self) -> bool:
-        return bool(self.answer.text.strip())
+    def is_hallucination(self) -> bool:
+        return bool(self.hypothesis.text.strip())
 
 
 @dataclass(frozen=True)
 class System:
-    """`figures` by group: the languages' names, SILENT, ALL."""
+    """`figures` by group: the languages' names, NO_SPEECH, ALL."""
 
     figures: Mapping[str, Figures]
     peak_bytes: int | None
     probes: tuple[Probe, ...]
 
     @property
-    def inventing(self) -> list[str]:
-        """Each kind of sound that was given a text at least once, in order, with how often: `siren (2)`."""
-        kinds = [probe.kind for probe in self.probes if probe.is_invented]
-        return [f"{kind} ({kinds.count(kind)})" for kind in dict.fromkeys(kinds)]
+    def memory(self) -> str:
+        return NOT_MEASURED if self.peak_bytes is None else f"{self.peak_bytes / 2**20:.0f} MiB"
+
+    @property
+    def hallucinations(self) -> list[str]:
+        """The kind of sound of each hallucination."""
+        return [probe.kind for probe in self.probes if probe.is_hallucination]
 
 
 @dataclass(frozen=True)
@@ -80,35 +84,36 @@ class Report:
 
     @property
     def duration_s(self) -> float:
-        return sum(r.outline.duration_s for r in self.recordings)
+        return sum(r.envelope.duration_s for r in self.recordings)
 
     @property
     def worst_first(self) -> list[Recording]:
-        """By the backend's share of wrong words, then by how far its words are off; failures and inventions lead."""
+        """By the backend's failures, then by its WER (hallucinations count as 1), then by its boundary errors."""
 
         def badness(recording: Recording) -> tuple[bool, float, float]:
-            scored = recording.scored[OURS]
-            wrong = scored.score.words
-            share = wrong.errors / wrong.units if wrong.units else float(scored.score.invented)
-            return bool(scored.answer.failure), share, scored.score.edge_mean_s or 0.0
+            scored = recording.scored[BACKEND]
+            score = scored.score
+            return bool(scored.hypothesis.failure), score.words.rate or float(score.invented), score.edge_mean_s or 0.0
 
         return sorted(self.recordings, key=badness, reverse=True)
 
 
-def outline(samples: NDArray[np.float32], sample_rate: int = 16_000) -> Outline:
-    """The loudest sample of every 20 ms, as a share of the recording's loudest. samples: (n,) mono."""
+def envelope(samples: NDArray[np.float32], sample_rate: int = 16_000) -> Envelope:
+    """The peak of every 20 ms, relative to the recording's peak. samples: (n,) mono."""
     every = sample_rate // PEAKS_PER_S
-    loud = np.abs(np.pad(samples, (0, -samples.size % every))).reshape(-1, every).max(axis=1, initial=0)
-    return Outline(samples.size / sample_rate, (loud / max(float(loud.max(initial=0)), 1e-9)).astype(np.float32))
+    peaks = np.abs(np.pad(samples, (0, -samples.size % every))).reshape(-1, every).max(axis=1, initial=0)
+    return Envelope(samples.size / sample_rate, (peaks / max(float(peaks.max(initial=0)), 1e-9)).astype(np.float32))
 
 
-def recording(entry: Entry, outline: Outline, runs: Mapping[str, Run]) -> Recording:
-    answers = {name: run.answers[entry.id] for name, run in runs.items()}
-    return Recording(
-        entry,
-        outline,
-        {name: Scored(entry, a, score(entry, a), outline.duration_s) for name, a in answers.items()},
-    )
+def recording(entry: Entry, envelope: Envelope, runs: Mapping[str, Run]) -> Recording:
+    answers = {name: run.hypotheses[entry.id] for name, run in runs.items()}
+    found = {name: Scored(entry, a, score(entry, a), envelope.duration_s) for name, a in answers.items()}
+    return Recording(entry, envelope, found)
+
+
+def system(name: str, run: Run, recordings: Sequence[Recording], probes: Sequence[Probe]) -> System:
+    found = {group: figures([r.scored[name] for r in members]) for group, members in groups(recordings).items()}
+    return System(found, run.peak_bytes, tuple(probes))
 
 
 def groups(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
@@ -117,50 +122,37 @@ def groups(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
     languages = sorted(set(spoken), key=lambda code: (-spoken.count(code), code))
     found = {NAMES[code]: [r for r in recordings if r.entry.language == code] for code in languages}
     silent = [r for r in recordings if not r.entry.is_speech]
-    return found | ({SILENT: silent} if silent else {}) | {ALL: list(recordings)}
-
-
-def system(name: str, run: Run, recordings: Sequence[Recording], probes: Sequence[Probe]) -> System:
-    found = {
-        group: figures([recording.scored[name] for recording in members])
-        for group, members in groups(recordings).items()
-    }
-    return System(found, run.peak_bytes, tuple(probes))
+    return found | ({NO_SPEECH: silent} if silent else {}) | {ALL: list(recordings)}
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """Everything but the waveforms, in JSON's own types."""
-    return {
-        "manifest": report.manifest,
-        "model": report.model,
-        "aligner": report.aligner,
-        "options": list(report.options),
-        "made": report.made,
-        "systems": {
-            name: {
-                "figures": {group: asdict(found) for group, found in system.figures.items()},
-                "peak_bytes": system.peak_bytes,
-                "nonspeech": [
-                    {"kind": p.kind, "level": p.level, "language": p.language, "text": p.answer.text}
-                    | ({"failure": p.answer.failure} if p.answer.failure else {})
-                    for p in system.probes
-                ],
-            }
-            for name, system in report.systems.items()
-        },
+    names = ("manifest", "model", "aligner", "options", "made")
+    return {name: getattr(report, name) for name in names} | {
+        "systems": {name: _system_json(system) for name, system in report.systems.items()},
         "recordings": [_recording_json(r) for r in report.recordings],
     }
 
 
+def _system_json(system: System) -> dict[str, Any]:
+    return {
+        "figures": {group: asdict(found) for group, found in system.figures.items()},
+        "peak_bytes": system.peak_bytes,
+        "nonspeech": [
+            {"kind": p.kind, "level": p.level, "language": p.language, "text": p.hypothesis.text}
+            | ({"failure": p.hypothesis.failure} if p.hypothesis.failure else {})
+            for p in system.probes
+        ],
+    }
+
+
 def _recording_json(recording: Recording) -> dict[str, Any]:
-    entry = recording.entry
+    entry, scored = recording.entry, recording.scored
     return {
         "id": entry.id,
         "language": entry.language,
-        "duration_s": recording.outline.duration_s,
+        "duration_s": recording.envelope.duration_s,
         "text": entry.text,
         "words": entry.words,
-        "systems": {
-            name: {**asdict(scored.answer), "score": asdict(scored.score)} for name, scored in recording.scored.items()
-        },
+        "systems": {name: {**asdict(s.hypothesis), "score": asdict(s.score)} for name, s in scored.items()},
     }

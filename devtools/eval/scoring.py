@@ -1,20 +1,20 @@
-"""From truth and answer to numbers: one recording's score, and the figures of a group of them.
+"""Scores of one recording from its reference and a hypothesis, and the figures of a group of recordings.
 
-Rules: a failed recording counts as heard nothing, so failing never flatters; errors are added up before they are
-divided, so a long recording weighs what it is long; a figure that nothing was measured for is None, never 0.
+Rules: a failed recording counts as an empty hypothesis; errors are added up before they are divided, so that a long
+recording weighs more than a short one; a figure that nothing was measured for is None, never 0.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import jiwer
 import numpy as np
 
-from devtools.eval import spelling
-from devtools.eval.answers import Answer, Word
+from devtools.eval import normalization
+from devtools.eval.hypotheses import Hypothesis, Word
 from devtools.eval.manifest import Entry
 
 CLOSE_S = 0.08  # one time class of the aligner
@@ -23,15 +23,22 @@ SLACK_S = 0.001  # rounding is no violation of order
 
 @dataclass(frozen=True)
 class Count:
-    """Errors among units of the truth."""
+    """Errors (substitutions, deletions, insertions) and units of the reference."""
 
-    errors: int
-    units: int
+    errors: int = 0
+    units: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.errors + other.errors, self.units + other.units)
+
+    @property
+    def rate(self) -> float | None:
+        return self.errors / self.units if self.units else None
 
 
 @dataclass(frozen=True)
 class Score:
-    """One recording. `matches` are (index of the truth's word, index of the answer's word) pairs of equal words."""
+    """One recording. `matches` are (index in the reference, index in the hypothesis) pairs of equal words."""
 
     words: Count
     characters: Count
@@ -40,8 +47,8 @@ class Score:
     timed_words: int
     zero_length: int
     order_violations: int
-    right_language: bool | None  # None: nobody speaks, nothing to be right about
-    invented: bool
+    right_language: bool | None  # None: no speech, so no language
+    invented: bool  # a text where there is no speech: a hallucination
 
     @property
     def edge_mean_s(self) -> float | None:
@@ -51,7 +58,7 @@ class Score:
 @dataclass(frozen=True)
 class Scored:
     entry: Entry
-    answer: Answer
+    hypothesis: Hypothesis
     score: Score
     duration_s: float
 
@@ -79,47 +86,43 @@ class Figures:
     order_violations: int | None
     language: float | None
     speed: float | None  # × real time
-    silent: int  # recordings in which nobody speaks
-    invented: int  # and those of them that were given a text
+    silent: int  # recordings without speech
+    invented: int  # those of them with a text
 
 
-def score(entry: Entry, answer: Answer) -> Score:
-    heard = "" if answer.failure else answer.text
-    counted, wrong = (spelling.words(text, entry.language) for text in (entry.text, heard))
-    timed = () if answer.failure else answer.words
+def score(entry: Entry, hypothesis: Hypothesis) -> Score:
+    text, timed = ("", ()) if hypothesis.failure else (hypothesis.text, hypothesis.words)
+    wanted, found = (normalization.words(each, entry.language) for each in (entry.text, text))
     pairs = tuple(matches(entry.words, timed)) if entry.is_speech else ()
+    space = " " if entry.is_spaced else ""  # it counts as a character
     return Score(
-        words=_count(counted, wrong),
-        characters=_count(spelling.characters(counted, entry.language), spelling.characters(wrong, entry.language)),
+        words=_count(word_alignment(wanted, found)),
+        characters=_count(jiwer.process_characters(space.join(wanted), space.join(found))),
         matches=pairs,
-        edge_errors_s=tuple(
-            abs(error)
-            for i, j in pairs
-            for error in (timed[j].start_s - entry.words[i].start_s, timed[j].end_s - entry.words[i].end_s)
-        ),
+        edge_errors_s=tuple(abs(error) for i, j in pairs for error in timed[j].edge_errors_s(entry.words[i])),
         timed_words=len(timed),
         zero_length=zero_length(timed),
         order_violations=order_violations(timed),
-        right_language=answer.language == entry.language and not answer.failure if entry.is_speech else None,
-        invented=not entry.is_speech and bool(heard.strip()),
+        right_language=hypothesis.language == entry.language and not hypothesis.failure if entry.is_speech else None,
+        invented=not entry.is_speech and bool(text.strip()),
     )
 
 
-def alignment(truth: Sequence[str], heard: Sequence[str]) -> list[jiwer.AlignmentChunk]:
-    """How one list of units becomes the other with the fewest errors; units hold no spaces and are not empty."""
-    chunks: list[jiwer.AlignmentChunk] = jiwer.process_words(" ".join(truth), " ".join(heard)).alignments[0]
-    return chunks
+def word_alignment(reference: Iterable[str], hypothesis: Iterable[str]) -> jiwer.WordOutput:
+    """The alignment with the fewest errors; words hold no spaces and are not empty."""
+    return jiwer.process_words(" ".join(reference), " ".join(hypothesis))
 
 
-def matches(truth: Sequence[Word], heard: Sequence[Word]) -> Iterator[tuple[int, int]]:
-    """Index pairs of the words that are equal in the alignment, punctuation and case in_thread_if_long."""
-    named, known = (
-        [(i, key) for i, word in enumerate(words) if (key := spelling.key(word.text))] for words in (truth, heard)
+def matches(reference: Sequence[Word], hypothesis: Sequence[Word]) -> Iterator[tuple[int, int]]:
+    """Index pairs of the words that are equal in the alignment, without punctuation and case."""
+    wanted, found = (
+        [(i, key) for i, word in enumerate(words) if (key := normalization.key(word.text))]
+        for words in (reference, hypothesis)
     )
-    for chunk in alignment([key for _, key in named], [key for _, key in known]):
+    for chunk in word_alignment((key for _, key in wanted), (key for _, key in found)).alignments[0]:
         if chunk.type == "equal":
             spans = range(chunk.ref_start_idx, chunk.ref_end_idx), range(chunk.hyp_start_idx, chunk.hyp_end_idx)
-            yield from ((named[i][0], known[j][0]) for i, j in zip(*spans, strict=True))
+            yield from ((wanted[i][0], found[j][0]) for i, j in zip(*spans, strict=True))
 
 
 def zero_length(words: Sequence[Word]) -> int:
@@ -133,22 +136,21 @@ def order_violations(words: Sequence[Word]) -> int:
 
 def figures(scored: Sequence[Scored]) -> Figures:
     spoken = [s for s in scored if s.entry.is_speech]
-    done = [s for s in scored if not s.answer.failure]
+    done = [s for s in scored if not s.hypothesis.failure]
     timed = sum(s.score.timed_words for s in scored)
-    took_s = sum(s.answer.took_s for s in done)
-    silent = [s for s in scored if not s.entry.is_speech]
+    took_s = sum(s.hypothesis.took_s for s in done)
     return Figures(
         recordings=len(scored),
         failures=len(scored) - len(done),
-        wer=_rate([s.score.words for s in spoken]),
-        cer=_rate([s.score.characters for s in spoken]),
+        wer=sum((s.score.words for s in spoken), Count()).rate,
+        cer=sum((s.score.characters for s in spoken), Count()).rate,
         boundaries=spread([e for s in spoken for e in s.score.edge_errors_s]),
         zero_length=sum(s.score.zero_length for s in scored) / timed if timed else None,
         order_violations=sum(s.score.order_violations for s in scored) if timed else None,
         language=sum(s.score.right_language is True for s in spoken) / len(spoken) if spoken else None,
         speed=sum(s.duration_s for s in done) / took_s if took_s else None,
-        silent=len(silent),
-        invented=sum(s.score.invented for s in silent),
+        silent=len(scored) - len(spoken),
+        invented=sum(s.score.invented for s in scored),
     )
 
 
@@ -161,14 +163,6 @@ def spread(errors_s: Sequence[float]) -> Spread | None:
     return Spread(float(errors.mean()), float(p50), float(p95), float((errors <= CLOSE_S).mean()))
 
 
-def _count(truth: Sequence[str], heard: Sequence[str]) -> Count:
-    chunks = alignment(truth, heard)
-    errors = sum(
-        max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx) for c in chunks if c.type != "equal"
-    )
-    return Count(errors, len(truth))
-
-
-def _rate(counts: Sequence[Count]) -> float | None:
-    units = sum(c.units for c in counts)
-    return sum(c.errors for c in counts) / units if units else None
+def _count(found: jiwer.WordOutput | jiwer.CharacterOutput) -> Count:
+    wrong = found.substitutions + found.deletions
+    return Count(wrong + found.insertions, wrong + found.hits)

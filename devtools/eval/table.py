@@ -1,130 +1,114 @@
-"""The figures as text for a terminal: aligned columns, "-" where nothing was measured."""
+"""The figures as text for a terminal; "-" where nothing was measured."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from devtools.eval.report import OURS, PACKAGE, Report, System
-from devtools.eval.scoring import Figures
+from devtools.eval.report import ALL, BACKEND, PACKAGE, Report, System
+from devtools.tables import NOT_MEASURED, figure, sections, without_repeats
+from devtools.tables import aligned as aligned
 
 
 @dataclass(frozen=True)
 class Column:
-    """`value` picks the figure, times `scale` for people; `ratio`: it means something to divide two of them."""
+    """`value` picks a figure, shown times `scale`; `has_ratio`: two of them can be divided."""
 
     title: str
-    value: Callable[[Figures], float | None]
+    value: Callable[[Any], float | None]
     scale: float = 1.0
-    digits: int = 1
-    ratio: bool = False
+    decimals: int = 1
+    has_ratio: bool = False
+
+    def cell(self, figures: Any) -> str:
+        value = self.value(figures)
+        return figure(None if value is None else value * self.scale, self.decimals)
 
 
+BOUNDARY_COLUMNS = (
+    Column("mean ms", lambda f: f.boundaries and f.boundaries.mean_s, 1000, 1, True),
+    Column("p50 ms", lambda f: f.boundaries and f.boundaries.p50_s, 1000, 1, True),
+    Column("p95 ms", lambda f: f.boundaries and f.boundaries.p95_s, 1000, 1, True),
+    Column("≤ 80 ms %", lambda f: f.boundaries and f.boundaries.close, 100, 1),
+)
 COLUMNS = (
-    Column("files", lambda f: f.recordings, digits=0),
-    Column("failed", lambda f: f.failures, digits=0),
+    Column("files", lambda f: f.recordings, decimals=0),
+    Column("failed", lambda f: f.failures, decimals=0),
     Column("WER %", lambda f: f.wer, 100, 2, True),
     Column("CER %", lambda f: f.cer, 100, 2, True),
-    Column("mean ms", lambda f: f.boundaries.mean_s if f.boundaries else None, 1000, 1, True),
-    Column("p50 ms", lambda f: f.boundaries.p50_s if f.boundaries else None, 1000, 1, True),
-    Column("p95 ms", lambda f: f.boundaries.p95_s if f.boundaries else None, 1000, 1, True),
-    Column("≤ 80 ms %", lambda f: f.boundaries.close if f.boundaries else None, 100, 1),
+    *BOUNDARY_COLUMNS,
     Column("zero %", lambda f: f.zero_length, 100, 2),
-    Column("order", lambda f: f.order_violations, digits=0),
+    Column("order", lambda f: f.order_violations, decimals=0),
     Column("language %", lambda f: f.language, 100, 1),
     Column("× real time", lambda f: f.speed, 1, 1, True),
 )
 
 
-def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Rows under each other: the first `left` columns from the left, the others from the right."""
-    widths = [max(_width(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = []
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            gap = " " * (width - _width(cell))
-            cells.append(cell + gap if i < left else gap + cell)
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+def rows(columns: Sequence[Column], groups: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """A head, then for each group a row for each system and, with a baseline, one for the backend's ratio to it."""
+    found = [["", "", *(column.title for column in columns)]]
+    for group, systems in groups.items():
+        found += [[group, name, *(column.cell(figures) for column in columns)] for name, figures in systems.items()]
+        if PACKAGE in systems:
+            found.append([group, "ratio", *(_ratio(column, systems) for column in columns)])
+    return without_repeats(found)
 
 
-def number(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def parts(ours: float | None, theirs: float | None) -> str:
-    """Ours in parts of theirs, to two digits that mean something; "-" where there is nothing to divide by."""
-    if ours is None or not theirs:
-        return "-"
-    ratio = ours / theirs
+def _ratio(column: Column, systems: Mapping[str, Any]) -> str:
+    """To two digits that mean something; "-" where there is nothing to divide by."""
+    if not column.has_ratio:
+        return ""
+    backend, package = column.value(systems[BACKEND]), column.value(systems[PACKAGE])
+    if backend is None or not package:
+        return NOT_MEASURED
+    ratio = backend / package
     return f"{ratio:.2f}" if ratio >= 0.1 or not ratio else f"{ratio:.2g}"
 
 
 def figure_rows(report: Report) -> list[list[str]]:
-    """A head, then for each group a row for each system and, with a baseline, one for the backend's ratio to it."""
-    rows = [["", "", *(column.title for column in COLUMNS)]]
-    for group in report.systems[OURS].figures:
-        found = {name: system.figures[group] for name, system in report.systems.items()}
-        for i, (name, figures) in enumerate(found.items()):
-            cells = [number(_scaled(column, figures), column.digits) for column in COLUMNS]
-            rows.append([group if i == 0 else "", name, *cells])
-        if PACKAGE in found:
-            ratios = [
-                parts(column.value(found[OURS]), column.value(found[PACKAGE])) if column.ratio else ""
-                for column in COLUMNS
-            ]
-            rows.append(["", "ratio", *ratios])
-    return rows
+    groups = report.systems[BACKEND].figures
+    return rows(COLUMNS, {group: {name: s.figures[group] for name, s in report.systems.items()} for group in groups})
+
+
+def cells(report: Report, title: str) -> list[str]:
+    """A figure of all recordings, for each system."""
+    column = next(column for column in COLUMNS if column.title == title)
+    return [column.cell(system.figures[ALL]) for system in report.systems.values()]
 
 
 def terminal(report: Report) -> str:
     """What `make eval` prints."""
-    parts = [
+    return sections(
         f"{report.manifest}: {len(report.recordings)} recordings, {report.duration_s / 60:.1f} min;"
         f" model {report.model}, aligner {report.aligner or 'none'}",
         aligned(figure_rows(report), left=2),
-        "\n".join(f"{name}: {_beside(system)}" for name, system in report.systems.items()),
-        *_failures(report),
-    ]
-    return "\n\n".join(parts)
+        "\n".join(f"{name}: {'; '.join(_remarks(system))}" for name, system in report.systems.items()),
+        "\n".join(_failures(report)),
+    )
 
 
-def memory(system: System) -> str:
-    return "-" if system.peak_bytes is None else f"{system.peak_bytes / 2**20:.0f} MiB"
-
-
-def _beside(system: System) -> str:
-    """What is no figure of a group: memory, and texts for sounds in which nobody speaks."""
-    said = [f"peak memory {memory(system)}"]
+def _remarks(system: System) -> list[str]:
+    """Peak memory and hallucinations, which belong to no group."""
+    remarks = [f"peak memory {system.memory}"]
     if system.probes:
-        invented = sum(p.is_invented for p in system.probes)
-        said.append(f"{invented} of {len(system.probes)} transcriptions of non-speech invented a text")
-        said += [f"from {', '.join(system.inventing)}"] if invented else []
-        failed = [p for p in system.probes if p.answer.failure]
-        said += [f"{len(failed)} of them failed, the first with {failed[0].answer.failure}"] if failed else []
-    everything = list(system.figures.values())[-1]
+        kinds = system.hallucinations
+        remarks.append(f"{len(kinds)} of {len(system.probes)} transcriptions of non-speech invented a text")
+        if kinds:
+            remarks.append(f"from {', '.join(f'{kind} ({kinds.count(kind)})' for kind in dict.fromkeys(kinds))}")
+        if failures := [p.hypothesis.failure for p in system.probes if p.hypothesis.failure]:
+            remarks.append(f"{len(failures)} of them failed, the first with {failures[0]}")
+    everything = system.figures[ALL]
     if everything.silent:
-        said.append(f"{everything.invented} of {everything.silent} recordings without speech were given a text")
-    return "; ".join(said)
+        remarks.append(f"{everything.invented} of {everything.silent} recordings without speech were given a text")
+    return remarks
 
 
 def _failures(report: Report) -> list[str]:
-    """A line for each cause, with the recordings that it befell."""
+    """A line for each cause, with its recordings."""
     by_cause: dict[str, list[str]] = {}
     for recording in report.recordings:
         for name, scored in recording.scored.items():
-            if scored.answer.failure:
-                by_cause.setdefault(f"{name}: {scored.answer.failure}", []).append(recording.entry.id)
-    return ["\n".join(f"failed: {cause} ({', '.join(ids)})" for cause, ids in by_cause.items())] if by_cause else []
-
-
-def _scaled(column: Column, figures: Figures) -> float | None:
-    value = column.value(figures)
-    return None if value is None else value * column.scale
-
-
-def _width(text: str) -> int:
-    """Columns on a terminal: East Asian characters take two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+            if scored.hypothesis.failure:
+                by_cause.setdefault(f"{name}: {scored.hypothesis.failure}", []).append(recording.entry.id)
+    return [f"failed: {cause} ({', '.join(ids)})" for cause, ids in by_cause.items()]

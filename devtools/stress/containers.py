@@ -117,7 +117,7 @@ def encoded(container: str, codec: str, rate: int, *, sound: bool = True, pictur
     file = io.BytesIO()
     with av.open(file, "w", format=container) as out:
         shown = out.add_stream("mpeg4", rate=10) if picture else None
-        heard = out.add_stream(codec, rate=rate, layout="mono") if sound else None
+        heard: Any = out.add_stream(codec, rate=rate, layout="mono") if sound else None
         if heard is not None and codec in _BIT_RATES:
             heard.bit_rate = _BIT_RATES[codec]
         if shown is not None:

@@ -72,8 +72,8 @@ def test_prompts_are_counted_while_others_are_read(recognizer, demo) -> None:
     """The tokenizer cannot be told to pad while it counts."""
     clip = utterance(demo[0][:8000])
     expected = recognizer.recognize([clip])
-    with ThreadPoolExecutor(1) as aside:
-        counts = [aside.submit(recognizer.count_tokens, "\U0010fffd" * 8192) for _ in range(20)]
+    with ThreadPoolExecutor(1) as in_thread_if_long:
+        counts = [in_thread_if_long.submit(recognizer.count_tokens, "\U0010fffd" * 8192) for _ in range(20)]
         while not counts[-1].done():
             assert recognizer.recognize([clip]) == expected
     assert {count.result() for count in counts} == {4 * 8192}

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devtools.eval.answers import Answer, Run, Word
+from devtools.eval.hypotheses import Hypothesis, Run, Word
 from devtools.eval.manifest import Entry
-from devtools.eval.report import OURS, PACKAGE, Probe, Report, outline, recording, system
+from devtools.eval.report import BACKEND, PACKAGE, Probe, Report, envelope, recording, system
 
 TRUTH = (Word("Hello", 0.2, 0.6), Word("wide", 0.7, 0.9), Word("world", 1.0, 1.5))
 ENTRIES = (
@@ -17,23 +17,23 @@ ENTRIES = (
     Entry("bad <script>", Path("bad.wav"), "一二。", "zh", (Word("一", 0.1, 0.4), Word("二", 0.5, 0.9))),
     Entry("nobody", Path("nobody.wav"), "", ""),
 )
-OURS_SAID = {
-    "good": Answer(
+BACKEND_HYPOTHESES = {
+    "good": Hypothesis(
         "Hello wide world.", "en", (Word("Hello", 0.21, 0.6), Word("wide", 0.7, 0.9), Word("world.", 1.0, 1.48)), 0.5
     ),
-    "bad <script>": Answer("一三<b>&", "zh", (Word("一", 0.1, 0.4), Word("三<b>&", 0.5, 0.9)), 0.5),
-    "nobody": Answer(took_s=0.1),
+    "bad <script>": Hypothesis("一三<b>&", "zh", (Word("一", 0.1, 0.4), Word("三<b>&", 0.5, 0.9)), 0.5),
+    "nobody": Hypothesis(took_s=0.1),
 }
-PACKAGE_SAID = {
-    "good": Answer("Hello world.", "en", (Word("Hello", 0.4, 0.4), Word("world", 0.96, 1.44)), 1.0),
-    "bad <script>": Answer(failure='RuntimeError: "tensor" <broke>', took_s=0.2),
-    "nobody": Answer("Thank you.", "en", (), 0.1),
+PACKAGE_HYPOTHESES = {
+    "good": Hypothesis("Hello world.", "en", (Word("Hello", 0.4, 0.4), Word("world", 0.96, 1.44)), 1.0),
+    "bad <script>": Hypothesis(failure='RuntimeError: "tensor" <broke>', took_s=0.2),
+    "nobody": Hypothesis("Thank you.", "en", (), 0.1),
 }
 
 
 def probed(text: str) -> list[Probe]:
     return [
-        Probe(kind, level, language, Answer(text if kind == "siren" else ""))
+        Probe(kind, level, language, Hypothesis(text if kind == "siren" else ""))
         for kind in ("rain", "siren")
         for level in (1.0, 0.1)
         for language in ("", "en")
@@ -42,9 +42,9 @@ def probed(text: str) -> list[Probe]:
 
 @pytest.fixture
 def report() -> Report:
-    runs = {OURS: Run(OURS_SAID, 512 * 2**20), PACKAGE: Run(PACKAGE_SAID, None)}
+    runs = {BACKEND: Run(BACKEND_HYPOTHESES, 512 * 2**20), PACKAGE: Run(PACKAGE_HYPOTHESES, None)}
     sound = np.sin(np.arange(2 * 16_000) / 20).astype(np.float32)
-    recordings = [recording(entry, outline(sound), runs) for entry in ENTRIES]
+    recordings = [recording(entry, envelope(sound), runs) for entry in ENTRIES]
     return Report(
         manifest="a set of <three>",
         model="some/model",
@@ -53,7 +53,7 @@ def report() -> Report:
         made="2026-01-01",
         recordings=tuple(recordings),
         systems={
-            OURS: system(OURS, runs[OURS], recordings, probed("")),
+            BACKEND: system(BACKEND, runs[BACKEND], recordings, probed("")),
             PACKAGE: system(PACKAGE, runs[PACKAGE], recordings, probed("Thank you.")),
         },
     )

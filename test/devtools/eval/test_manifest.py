@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from devtools.eval.__main__ import DEMO_SET, main
-from devtools.eval.answers import Word
+from devtools.eval.hypotheses import Word
 from devtools.eval.manifest import ManifestError, read
 
 

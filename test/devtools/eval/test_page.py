@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from devtools.eval import lanes, page, table
-from devtools.eval.marking import Piece, marked
-from devtools.eval.report import OURS, PACKAGE, Report, as_json
+from devtools.eval import page, table, timeline
+from devtools.eval.report import BACKEND, PACKAGE, Report, as_json
+from devtools.eval.word_diff import Piece, diff, shortened
 
 VOID = {"meta"}
 
@@ -50,7 +50,7 @@ def test_the_page_is_well_formed_and_loads_nothing(report: Report) -> None:
 def test_every_word_is_on_the_page_with_its_times_and_its_error(report: Report) -> None:
     outline = Outline(page.html(report))
     for recording in report.recordings:
-        for words in (recording.entry.words, *(s.answer.words for s in recording.scored.values())):
+        for words in (recording.entry.words, *(s.hypothesis.words for s in recording.scored.values())):
             for word in words:
                 assert word.text in outline.texts
     tips = [value for _, name, value in outline.attributes if name == "data-tip"]
@@ -72,25 +72,35 @@ def test_what_comes_from_outside_is_text_and_never_markup(report: Report) -> Non
         assert text in texts
 
 
+def test_a_recording_may_have_any_name(report: Report) -> None:
+    name = "录音 $x$ #1 'a' \"b\" |"
+    first, *others = report.recordings
+    renamed = replace(first, entry=replace(first.entry, id=name))
+    outline = Outline(page.html(replace(report, recordings=(renamed, *others))))
+    assert outline.open == []
+    assert outline.texts.count(name) == 2  # the heading and the label in the chart
+    assert f"{name}\nbackend: 0 of 3 words wrong, 0.0 %" in [value for _, _, value in outline.attributes]
+
+
 def test_a_misplaced_and_a_wrong_word_are_marked_in_their_lanes(report: Report) -> None:
     good, bad, _ = report.recordings
-    assert [p.state for p in lanes.lanes_of(good)[PACKAGE]] == ["off", ""]
-    assert [p.state for p in lanes.lanes_of(bad)[OURS]] == ["", "wrong"]
-    assert lanes.lanes_of(bad).keys() == {"truth", OURS}  # the package failed
+    assert [p.state for p in timeline.lanes(good)[PACKAGE]] == ["off", ""]
+    assert [p.state for p in timeline.lanes(bad)[BACKEND]] == ["", "wrong"]
+    assert timeline.lanes(bad).keys() == {"truth", BACKEND}  # the package failed
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.0, 0), (3.0, 1), (15.0, 1), (15.1, 2), (180.2, 13)])
 def test_long_recordings_are_drawn_in_rows_of_at_most_15_s(seconds: float, count: int) -> None:
-    rows = lanes.rows(seconds)
+    rows = timeline.rows(seconds)
     assert len(rows) == count
     assert all(row.end_s - row.start_s <= 15.0 for row in rows)
     assert sum(row.end_s - row.start_s for row in rows) == pytest.approx(seconds)
 
 
 def test_a_page_without_words_baseline_and_speech_is_still_a_page(report: Report) -> None:
-    ours = report.systems[OURS]
-    silent = tuple(replace(r, scored={OURS: r.scored[OURS]}) for r in report.recordings if not r.entry.is_speech)
-    alone = replace(report, recordings=silent, systems={OURS: replace(ours, probes=())})
+    backend = report.systems[BACKEND]
+    silent = tuple(replace(r, scored={BACKEND: r.scored[BACKEND]}) for r in report.recordings if not r.entry.is_speech)
+    alone = replace(report, recordings=silent, systems={BACKEND: replace(backend, probes=())})
     written = page.html(alone)
     assert Outline(written).open == []
     assert "package" not in "".join(Outline(written[: written.index("<style>")]).texts)
@@ -98,7 +108,7 @@ def test_a_page_without_words_baseline_and_speech_is_still_a_page(report: Report
 
 
 @pytest.mark.parametrize(
-    ("truth", "heard", "language", "pieces"),
+    ("reference", "hypothesis", "language", "pieces"),
     [
         ("Open the door.", "open the door", "en", [("right", "open"), ("right", "the"), ("right", "door")]),
         ("Open the door.", "Open a door - now.", "en",
@@ -111,15 +121,23 @@ def test_a_page_without_words_baseline_and_speech_is_still_a_page(report: Report
     ],
 )  # fmt: skip
 def test_a_transcription_is_marked_word_by_word(
-    truth: str, heard: str, language: str, pieces: list[tuple[str, str]]
+    reference: str, hypothesis: str, language: str, pieces: list[tuple[str, str]]
 ) -> None:
-    found = marked(truth, heard, language)
+    found = list(diff(reference, hypothesis, language))
     assert [(piece.kind, piece.text) for piece in found] == pieces
     assert all(piece.wanted for piece in found if piece.kind == "wrong")
 
 
+def test_of_many_missing_words_in_a_row_only_the_number_is_shown() -> None:
+    pieces = list(shortened(diff("stop a b c d e f g h i go a", "stop go", "en"), " "))
+    assert pieces == [
+        Piece("right", "stop"), Piece("many missing", "9 words missing", "a b c d e f g h i"), Piece("right", "go"),
+        Piece("missing", "a"),
+    ]  # fmt: skip
+
+
 def test_a_wrong_word_says_what_it_should_be() -> None:
-    assert marked("red door", "green door", "en")[0] == Piece("wrong", "green", "red")
+    assert next(diff("red door", "green door", "en")) == Piece("wrong", "green", "red")
 
 
 def test_the_table_is_aligned_and_has_a_dash_for_what_was_not_measured(report: Report) -> None:
@@ -137,17 +155,13 @@ def test_the_table_is_aligned_and_has_a_dash_for_what_was_not_measured(report: R
     assert 'failed: package: RuntimeError: "tensor" <broke> (bad <script>)' in printed
 
 
-def test_columns_count_east_asian_characters_as_two() -> None:
-    assert table.aligned([["一", "1"], ["abc", "22"]]) == "一    1\nabc  22"
-
-
 def test_the_json_holds_every_answer_and_reads_back(report: Report) -> None:
     found = json.loads(json.dumps(as_json(report)))
     assert found["systems"][PACKAGE]["figures"]["Chinese"]["failures"] == 1
     assert found["systems"][PACKAGE]["peak_bytes"] is None
     good = next(r for r in found["recordings"] if r["id"] == "good")
     assert good["words"][0] == ["Hello", 0.2, 0.6]
-    assert good["systems"][OURS]["words"][2] == ["world.", 1.0, 1.48]
-    assert good["systems"][OURS]["score"]["words"] == {"errors": 0, "units": 3}
+    assert good["systems"][BACKEND]["words"][2] == ["world.", 1.0, 1.48]
+    assert good["systems"][BACKEND]["score"]["words"] == {"errors": 0, "units": 3}
     invented = [p for p in found["systems"][PACKAGE]["nonspeech"] if p["text"]]
     assert len(invented) == 4

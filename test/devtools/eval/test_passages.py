@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from devtools.eval import alignment
-from devtools.eval.answers import Word
+from devtools.eval import alignment, table
+from devtools.eval.hypotheses import Word
 from devtools.eval.manifest import Entry, ManifestError
 from devtools.eval.passages import TextMismatch, in_noise, pieces, whole
 
@@ -62,7 +62,7 @@ def test_noise_is_as_loud_as_asked_and_the_same_each_time() -> None:
 
 def test_words_of_a_piece_are_placed_in_the_recording() -> None:
     def late(samples: NDArray[np.float32], text: str, language: str) -> list[Word]:
-        """Every word 50 ms after the truth, told from the start of its piece; the last one has no length."""
+        """Every word 50 ms after the truth, counted from the start of its piece; the last one has no length."""
         start = float(samples[0]) * 15
         words = [w for w in ENTRY.words if start <= w.start_s < start + samples.size / 16_000]
         assert language == "en"
@@ -77,10 +77,10 @@ def test_words_of_a_piece_are_placed_in_the_recording() -> None:
     assert found.boundaries.close == pytest.approx(14 / 16)
 
 
-def test_an_aligner_that_places_nothing_has_no_errors_to_speak_of() -> None:
+def test_an_aligner_that_places_nothing_has_no_boundary_errors() -> None:
     found = alignment.placement([(ENTRY, whole(ENTRY, SAMPLES))], lambda *_: [])
     assert (found.words, found.matched, found.boundaries) == (0, 0, None)
-    rows = alignment.rows({"group": {"backend": found, "package": found}})
+    rows = table.rows(alignment.COLUMNS, {"group": {"backend": found, "package": found}})
     assert rows[1][4:8] == ["-"] * 4
 
 
@@ -95,15 +95,15 @@ def test_recordings_above_a_minute_are_also_cut() -> None:
 
 
 class Aligner:
-    """Spends what it is told to, on a clock of its own: 3 s at first and then 2 s before it decodes, 0.5 s for that."""
+    """Takes 3 s at first and 2 s from then on, on a clock of its own, and 0.5 s to decode."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.asked: list[tuple[int, int]] = []
+        self.calls: list[tuple[int, int]] = []
 
     def align(self, samples: NDArray[np.float32], text: str, _language: str) -> list[Word]:
-        self.now += 2.0 if self.asked else 3.0
-        self.asked.append((samples.size, len(text.split())))
+        self.now += 2.0 if self.calls else 3.0
+        self.calls.append((samples.size, len(text.split())))
         self.decode()
         return []
 
@@ -114,7 +114,7 @@ class Aligner:
 def test_decoding_is_timed_apart_from_the_rest() -> None:
     aligner = Aligner()
     found = alignment.timed(aligner.align, aligner, "decode", [(ENTRY, SAMPLES)], clock=lambda: aligner.now)
-    assert aligner.asked == [(180 * 16_000, 500)] * 5
+    assert aligner.calls == [(180 * 16_000, 500)] * 5
     assert (found.forward_s, found.decoding_s) == (2.0, 0.5)
     assert "decode" not in vars(aligner)  # as it was
 
