@@ -2,7 +2,7 @@
 
 Rules: nothing is counted here. What the requests' totals, the scheduler and the resident model know in any case is read
 at each scrape, in the listener's own threads, so metrics cost a request nothing. Only the loopback is listened on:
-there is no token, and a thread for every connection. README.md lists every name, and a test compares.
+there is no token, and a thread for every connection. docs/operations.md lists every name, and a test compares.
 
 Imported only when they are switched on, because prometheus_client is.
 """
