@@ -16,11 +16,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from devtools.bench import asking, earlier, inner, starting
+from devtools.bench import asking, git_revision, inner, starting
 from devtools.bench.arguments import count, some_of
 from devtools.bench.child import Failed
 from devtools.bench.pairs import Row
-from devtools.bench.plan import DEMO, FORMATS, Plan
+from devtools.bench.plan import DEMO, FORMATS, RIVALS, Plan
 from devtools.bench.shapes import ROOT, SHAPES
 from devtools.bench.table import as_json, terminal
 
@@ -37,6 +37,7 @@ MEASURES: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "compiled": inner.compiled,
     "gpu": asking.gpu,
 }
+_AGAINST_EARLIER = ("health", "load", "swap", "clip", "long", "crowd", "decode")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,9 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             long=wanted.long,
             is_quick=wanted.quick,
             formats=wanted.formats,
-            earlier=earlier.system(wanted.against) if wanted.against else None,
+            earlier=git_revision.system(wanted.against) if wanted.against else None,
+            rivals=wanted.rivals,
         )
-        for name in wanted.only:
+        for name in wanted.only or (MEASURES if plan.with_today else _AGAINST_EARLIER):
             for row in MEASURES[name](plan):
                 rows.append(row)
                 _keep(rows, plan, wanted.out)  # whoever interrupts hours of measuring has what was measured
@@ -74,14 +76,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", default=DEMO, choices=[DEMO, *SHAPES.keys() - {"aligner", "tiny-aligner"}])
     parser.add_argument("--runs", type=count, default=5, help="pairs for each figure; default: 5")
     parser.add_argument(
-        "--only", type=some_of(MEASURES), default=tuple(MEASURES), help=f"of {', '.join(MEASURES)}, with commas"
+        "--only", type=some_of(MEASURES), default=(), help=f"of {', '.join(MEASURES)}, with commas; default: all"
     )
     parser.add_argument("--formats", type=some_of(FORMATS), default=(), help=f"of {', '.join(FORMATS)}, with commas")
     parser.add_argument("--against", metavar="REV", help="also our own backend at another commit")
+    parser.add_argument(
+        "--rivals", default="both", choices=RIVALS, help="earlier: with --against alone, and not with today's way"
+    )
     parser.add_argument("--quick", action="store_true", help="one pair, nothing twice")
     parser.add_argument("--long", action="store_true", help="large models, too, get 20 minutes and 32 clips at once")
     parser.add_argument("--out", type=Path, default=ROOT / "build/bench/results.json")
-    return parser.parse_args(argv)
+    wanted = parser.parse_args(argv)
+    if wanted.rivals == "earlier" and not wanted.against:
+        parser.error("--rivals earlier needs --against REV")
+    return wanted
 
 
 def _preface(plan: Plan) -> str:

@@ -49,7 +49,7 @@ def _clip_rows(plan: Plan) -> Iterator[Row]:
         found = plan.rounds("11 s clip", children, ask)
     for subject, rival in plan.contests:
         goal = _ONE_ON_A_GPU if plan.on_gpu and rival is TODAY else _goal(plan, _CLIP_GOALS, subject, rival)
-        note = "; ".join(sorted({reply.warning for reply in replies[subject]} - {""}))
+        note = "; ".join(sorted({rival.note, *(reply.warning for reply in replies[subject])} - {""}))
         wrong = sum(plan.text is not None and reply.text != plan.text for reply in replies[subject])
         pairs = pairs_of(found, subject, rival)
         yield Row("11 s clip", subject.name, rival.name, "s", "fewer", pairs, goal, note, mismatches=wrong)
@@ -81,12 +81,14 @@ def _long_rows(plan: Plan, measure: str, seconds: float) -> Iterator[Row]:
 
     with contextlib.ExitStack() as stack:
         children = {s: stack.enter_context(loaded(s, plan.model())) for s in plan.systems if s is not TODAY}
-        children[TODAY] = stack.enter_context(_loaded_to_say_as_much(plan, children[plan.subjects[0]], seconds))
+        if plan.with_today:
+            children[TODAY] = stack.enter_context(_loaded_to_say_as_much(plan, children[plan.subjects[0]], seconds))
         found = plan.rounds(measure, children, ask)
     for subject, rival in plan.contests:
         goal = _goal(plan, _LONG_GOALS, subject, rival) if seconds == clips.LONG_S else None
         words = (f"{side.name} {number}" for side in (subject, rival) for number in sorted(said[side]))
-        note = "; ".join([f"words: {', '.join(words)}", *sorted((warnings[subject] | warnings[rival]) - {""})])
+        notes = sorted((warnings[subject] | warnings[rival] | {rival.note}) - {""})
+        note = "; ".join([f"words: {', '.join(words)}", *notes])
         yield Row(measure, subject.name, rival.name, "s", "fewer", pairs_of(found, subject, rival), goal, note)
 
 
@@ -138,7 +140,8 @@ def _burst_rows(
     sides = (subject.name, rival.name)
     goal = _goal(plan, _CROWD_GOALS, subject, rival) if measure.startswith("8 ") else None
     speeds = tuple((a.speed, b.speed) for a, b in found)
-    yield Row(measure, *sides, "× real time", "more", speeds, goal, mismatches=sum(a.wrong for a, _ in found))
+    wrong = sum(a.wrong for a, _ in found)
+    yield Row(measure, *sides, "× real time", "more", speeds, goal, rival.note, mismatches=wrong)
     if not measure.startswith("1 "):
         yield Row(f"{measure}, p50", *sides, "s", pairs=tuple((a.p50_s, b.p50_s) for a, b in found))
         yield Row(f"{measure}, p95", *sides, "s", pairs=tuple((a.p95_s, b.p95_s) for a, b in found))

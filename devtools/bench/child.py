@@ -37,7 +37,10 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class System:
-    """One side of the bench. `dtype` and `quantization`: LoadModel's; `options` go with every load."""
+    """One side of the bench. `dtype` and `quantization`: LoadModel's; `options` go with every load.
+
+    `engine`: the command of its engine alone (inside.py), empty where it has none. `note`: goes with its every row.
+    """
 
     name: str
     command: tuple[str, ...]
@@ -45,6 +48,8 @@ class System:
     dtype: str = ""
     quantization: str = ""
     options: tuple[str, ...] = ()
+    engine: tuple[str, ...] = (sys.executable, "-m", "devtools.bench.inside")
+    note: str = ""
 
     def load_options(self, model: Path, aligner: Path | None = None, more: Sequence[str] = ()) -> pb.ModelOptions:
         named = [f"forced_aligner:{aligner}"] if aligner else []

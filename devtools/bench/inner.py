@@ -16,7 +16,8 @@ from devtools.bench.shapes import DEMO_MODEL
 _WIRE_MS = 5.0
 _WIRE_CLIP_S, _WIRE_WARM, _WIRE_PAIRS = 3.0, 15, 20  # milliseconds among hundreds need more pairs than a ratio does
 _BUDGET_AT_LEAST, _BUDGET_PER_S = 32, 12  # the backend's own bound on a passage's tokens
-_FEW_TOKENS, _MANY_TOKENS = 4, 36  # both before the text of a bench checkpoint ends
+# seconds of audio, few and many tokens, both before the answer ends, and how often each is measured
+_STEPS, _DEMO_STEPS = (2.0, 4, 36, 1), (15.0, 4, 28, 5)
 _WARM, _ROWS = 2, 8
 _BYTES = {"ours fp32": 4, "ours bf16": 2, "ours int8": 1}
 _STEP_GOALS = {"ours bf16": Goal("≤", 1.7), "ours int8": Goal("≤", 2)}
@@ -87,29 +88,31 @@ def _wire_rows(plan: Plan, subject: System, name: str, more: tuple[str, ...]) ->
 
 
 def decode(plan: Plan) -> Iterator[Row]:
-    """The decoder's step, against the time in which the machine can read the weights that a step needs.
+    """The decode step of the engine alone, against memory bandwidth and against an earlier revision.
 
-    The step is the difference between two answers of different length to the same sound, for each token more. The
-    machine's reading is measured in the same process; the bytes are those of the linear layers and the head.
+    A step is the difference between two answers of different length to the same audio, for each token more. The limit
+    is the time in which the same process reads the bytes of the linear layers and the head from memory. The demo's
+    answers end by themselves, so its step is measured on 15 s of speech, whose answer is longer than both.
     """
-    if plan.is_demo:  # its answers end by themselves
-        return
-    for subject in plan.subjects:
-        rows = functools.partial(_decode_rows, plan, subject)
-        yield from rows_or_failure("decode step", subject.name, "memory's limit", rows)
+    if plan.with_today and not plan.is_demo:
+        for subject in plan.subjects:
+            rows = functools.partial(_decode_rows, plan, subject)
+            yield from rows_or_failure("decode step", subject.name, "memory's limit", rows)
+    for subject, rival in plan.contests_with_earlier:
+        rows = functools.partial(_decode_against, plan, subject, rival)
+        yield from rows_or_failure("decode step", subject.name, rival.name, rows)
 
 
 def _decode_rows(plan: Plan, subject: System) -> Iterator[Row]:
-    model = str(plan.model())
     with Inside() as inside:
-        inside.do("load", model=model, dtype=subject.dtype, quantization=subject.quantization)
+        _load(inside, plan, subject)
         needed = plan.size.decoded_parameters * _BYTES[subject.name]
         plan.say(f"decode step, {subject.name}: {plan.runs} times")
-        _step_ms(inside, 1)
+        _step_ms(plan, inside, 1)
         found = []
         for _ in range(plan.runs):
             limit_ms = needed / float(inside.do("read_memory")["bytes_per_s"]) * 1000
-            found.append((limit_ms, _step_ms(inside, 1), _step_ms(inside, _ROWS)))
+            found.append((limit_ms, _step_ms(plan, inside, 1), _step_ms(plan, inside, _ROWS)))
     limit = "memory's limit"
     note = f"{needed / 1e9:.2f} GB a step"
     goal = None if plan.on_gpu else _STEP_GOALS.get(subject.name)
@@ -120,6 +123,43 @@ def _decode_rows(plan: Plan, subject: System) -> Iterator[Row]:
     both = tuple((eight, one) for _, one, eight in found)
     goal = Goal("≤", 1.6) if subject.quantization and not plan.on_gpu else None
     yield Row(f"decode step, {_ROWS} rows", subject.name, "1 row", "ms", "share", both, goal)
+
+
+def _decode_against(plan: Plan, subject: System, rival: System) -> Iterator[Row]:
+    with Inside() as ours, Inside(rival) as theirs:
+        for inside in (ours, theirs):
+            _load(inside, plan, subject)
+        for count in (1, _ROWS):
+
+            def step(inside: Inside, count: int = count) -> float:
+                return _step_ms(plan, inside, count)
+
+            step(ours), step(theirs)
+            name = f"decode step, {count} row{'s' * (count > 1)}"
+            found = plan.pairs(f"{name}, {subject.name}, {rival.name}", lambda: step(ours), lambda: step(theirs))
+            yield Row(name, subject.name, rival.name, "ms", pairs=found, note=rival.note)
+
+
+def _load(inside: Inside, plan: Plan, subject: System) -> None:
+    inside.do("load", model=str(plan.model()), dtype=subject.dtype, quantization=subject.quantization)
+
+
+def _step_ms(plan: Plan, inside: Inside, rows: int) -> float:
+    """Raises Failed where the model ended its answer before as many tokens as were asked for."""
+    seconds, few, many, times = _DEMO_STEPS if plan.is_demo else _STEPS
+    audio = str(clips.clip(0, seconds))
+
+    def took_s(tokens: int) -> float:
+        answer = inside.do("recognize", audio=audio, tokens=tokens, rows=rows)
+        if answer["finished"]:
+            raise Failed(f"the answer has no more than {tokens} tokens")
+        return float(answer["took_s"])
+
+    pairs = [(took_s(few), took_s(many)) for _ in range(times)]
+    step_s = (min(longer for _, longer in pairs) - min(shorter for shorter, _ in pairs)) / (many - few)
+    if step_s <= 0:
+        raise Failed(f"{many} tokens took no longer than {few}: the machine is too busy for milliseconds")
+    return step_s * 1000
 
 
 def compiled(plan: Plan) -> Iterator[Row]:
@@ -148,12 +188,3 @@ def _compiled_rows(plan: Plan, subject: System) -> Iterator[Row]:
             name = f"kernels in C, {count} clip{'s' * (count > 1)}"
             found = plan.pairs(f"{name}, {subject.name}", lambda: speed(with_them), lambda: speed(without))
             yield Row(name, subject.name, "torch's", "× real time", "more", found)
-
-
-def _step_ms(inside: Inside, rows: int) -> float:
-    audio = str(clips.clip(0, 2.0))
-    few, many = (
-        float(inside.do("recognize", audio=audio, tokens=tokens, rows=rows)["took_s"])
-        for tokens in (_FEW_TOKENS, _MANY_TOKENS)
-    )
-    return (many - few) / (_MANY_TOKENS - _FEW_TOKENS) * 1000

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from devtools.bench.child import Failed
-from devtools.bench.shapes import ROOT
+from devtools.bench.child import OURS, Failed, System
 
 _BUFFER_BYTES = 1 << 30  # far more than any cache holds
 _READINGS = 7
@@ -32,11 +31,17 @@ AS_SERVED = {  # as run.sh has it: who spins longer takes a core from whoever co
 class Inside:
     """The parent's side: `with Inside() as inside: inside.do("load", model=…)`."""
 
-    def __init__(self, *, as_served: bool = True) -> None:
-        """`as_served`: with the environment that run.sh gives to ours."""
+    def __init__(self, system: System = OURS, *, as_served: bool = True) -> None:
+        """`as_served`: with the environment that run.sh gives to ours. Raises Failed where `system` has none.
+
+        Another revision's is its own program, which fits its own modules; the tasks `load` and `recognize` are
+        therefore the same in all revisions.
+        """
+        if not system.engine:
+            raise Failed(f"{system.name} has no process for the engine alone")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "devtools.bench.inside"],
-            cwd=ROOT,
+            system.engine,
+            cwd=system.folder,
             env={**(AS_SERVED if as_served else {}), **os.environ},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

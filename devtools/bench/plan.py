@@ -24,6 +24,7 @@ _GPUS = ("/dev/nvidia0", "/dev/kfd")
 _BF16 = replace(OURS, name="ours bf16", dtype="bfloat16")
 _FP32 = replace(OURS, name="ours fp32", dtype="float32")
 _INT8 = replace(OURS, name="ours int8", quantization="int8")
+RIVALS = ("both", "today", "earlier")
 FORMATS = {"fp32": _FP32, "bf16": _BF16, "int8": _INT8}
 
 
@@ -31,6 +32,7 @@ FORMATS = {"fp32": _FP32, "bf16": _BF16, "int8": _INT8}
 class Plan:
     """`long`: also what takes a large model many minutes. `earlier`: our own backend at another commit.
 
+    `rivals`: which of today's way and the earlier commit.
     `formats`: of fp32, bf16 and int8; empty: those that the device computes.
     """
 
@@ -40,6 +42,7 @@ class Plan:
     is_quick: bool = False
     formats: tuple[str, ...] = ()
     earlier: System | None = None
+    rivals: str = "both"
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -66,12 +69,21 @@ class Plan:
     @property
     def contests(self) -> Iterator[tuple[System, System]]:
         """Who is measured against whom: each of ours against today's way, and against itself at another commit."""
-        for subject in self.subjects:
+        for subject in self.subjects if self.with_today else ():
             yield subject, TODAY
-        for subject in self.subjects if self.earlier else ():
-            assert self.earlier is not None
+        yield from self.contests_with_earlier
+
+    @property
+    def contests_with_earlier(self) -> Iterator[tuple[System, System]]:
+        if self.earlier is None or self.rivals == "today":
+            return
+        for subject in self.subjects:
             name = f"{self.earlier.name} {subject.name.removeprefix('ours ')}"
-            yield subject, replace(subject, name=name, command=self.earlier.command, folder=self.earlier.folder)
+            yield subject, replace(self.earlier, name=name, dtype=subject.dtype, quantization=subject.quantization)
+
+    @property
+    def with_today(self) -> bool:
+        return self.rivals != "earlier"
 
     @property
     def systems(self) -> tuple[System, ...]:

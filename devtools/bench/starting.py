@@ -20,7 +20,9 @@ MIB = 1 << 20
 
 def health(plan: Plan) -> Iterator[Row]:
     """Seconds from the start of the process to its first Health. Each side once before, for the files' sake."""
-    rivals = [TODAY, *([plan.earlier] if plan.earlier else [])]
+    rivals = [TODAY] * plan.with_today
+    if plan.earlier and plan.rivals != "today":
+        rivals.append(plan.earlier)
     for rival in rivals:
 
         def rows(rival: System = rival) -> Iterator[Row]:
@@ -41,10 +43,11 @@ def _up_s(system: System) -> float:
 
 
 class Load(NamedTuple):
-    """`up_s`: until Health. `peak`: bytes that it held at most above what it holds with its libraries and no model."""
+    """`up_s`: until Health. `whole`: bytes that it held at most; `peak`: above what its libraries hold."""
 
     up_s: float
     took_s: float
+    whole: int
     peak: Memory
     weight_bytes: int
 
@@ -70,9 +73,12 @@ def _load_rows(plan: Plan, subject: System, rival: System) -> Iterator[Row]:
         lambda: _loaded_once(plan, rival, floors[rival]),
     )
     sides = (subject.name, rival.name)
-    yield Row("LoadModel", *sides, "s", pairs=tuple((a.took_s, b.took_s) for a, b in found))
+    yield Row("LoadModel", *sides, "s", pairs=tuple((a.took_s, b.took_s) for a, b in found), note=rival.note)
     ready = tuple((a.up_s + a.took_s, b.up_s + b.took_s) for a, b in found)
     yield Row("process start to loaded", *sides, "s", pairs=ready)
+    if rival is not TODAY:
+        whole = tuple((a.whole / MIB, b.whole / MIB) for a, b in found)
+        yield Row("LoadModel, the process's peak memory", *sides, "MiB", pairs=whole)
     if plan.is_demo:  # its weights are less than what the libraries' own memory varies by
         return
     peaks = tuple((a.peak.resident / MIB, b.peak.resident / MIB) for a, b in found)
@@ -88,7 +94,7 @@ def _loaded_once(plan: Plan, system: System, floor: Memory) -> Load:
         took_s = child.load(system.load_options(plan.model()))
         weights = 0 if system is TODAY else child.weight_bytes()
         peak.stop()
-        return Load(child.up_s, took_s, peak.memory.above(floor), weights)
+        return Load(child.up_s, took_s, peak.memory.resident, peak.memory.above(floor), weights)
 
 
 def floor(system: System, *, words: bool = False) -> Memory:
@@ -119,8 +125,26 @@ def swap(plan: Plan) -> Iterator[Row]:
     Against today's way, which loads both at LoadModel: from the start of the process to the first words, and the peak
     of it all. Against the weights of both, and against a second instance beside the lean one: the request that swaps.
     """
-    subject = next(system for system in plan.subjects if system.name == "ours bf16")
-    yield from rows_or_failure("swap", subject.name, TODAY.name, functools.partial(_swap_rows, plan, subject))
+    subject = next((system for system in plan.subjects if system.name == "ours bf16"), plan.subjects[0])
+    if plan.with_today:
+        yield from rows_or_failure("swap", subject.name, TODAY.name, functools.partial(_swap_rows, plan, subject))
+    for rival in (theirs for ours, theirs in plan.contests_with_earlier if ours is subject):
+        rows = functools.partial(_swap_against, plan, subject, rival)
+        yield from rows_or_failure("swap", subject.name, rival.name, rows)
+
+
+def _swap_against(plan: Plan, subject: System, rival: System) -> Iterator[Row]:
+    """Against an earlier revision, which swaps as well: the memory of the whole process, libraries included."""
+    plan.say(f"the swap, {subject.name} against {rival.name}: {plan.runs} pairs")
+    none = Memory(0, 0)
+    found = alternate(plan.runs, lambda: _swapped_once(plan, subject, none), lambda: _swapped_once(plan, rival, none))
+    sides = (subject.name, rival.name)
+    took = tuple((a.first_s - a.second_s, b.first_s - b.second_s) for a, b in found)
+    yield Row("swap", *sides, "s", pairs=took, note="first request for words less a later one")
+    starts = tuple((a.up_s + a.load_s + a.first_s, b.up_s + b.load_s + b.first_s) for a, b in found)
+    yield Row("process start to first words", *sides, "s", pairs=starts, note=rival.note)
+    peaks = tuple((a.during.resident / MIB, b.during.resident / MIB) for a, b in found)
+    yield Row("swap, the process's peak memory", *sides, "MiB", pairs=peaks)
 
 
 def _swap_rows(plan: Plan, subject: System) -> Iterator[Row]:

@@ -13,9 +13,9 @@ import soundfile
 from backend.engine import native
 from backend.engine.kernels import TORCH
 from devtools.bench import clips, memory
-from devtools.bench.__main__ import MEASURES, parse
+from devtools.bench.__main__ import _AGAINST_EARLIER, MEASURES, parse
 from devtools.bench.child import OURS, TODAY, Failed
-from devtools.bench.earlier import system
+from devtools.bench.git_revision import system
 from devtools.bench.inside import AS_SERVED, Engine, Inside
 from devtools.bench.memory import Peak
 from devtools.bench.plan import Plan
@@ -25,9 +25,10 @@ HAS_PROC = Path("/proc/self/clear_refs").exists()
 
 
 def test_everything_is_measured_unless_names_are_given(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse([]).only == tuple(MEASURES)
+    assert not parse([]).only  # which means all that the rivals have
+    assert set(_AGAINST_EARLIER) < set(MEASURES)
     assert parse(["--only", "clip, crowd"]).only == ("clip", "crowd")
-    for wrong in (["--only", "clop"], ["--runs", "0"], ["--shape", "aligner"]):
+    for wrong in (["--only", "clop"], ["--runs", "0"], ["--shape", "aligner"], ["--rivals", "earlier"]):
         with pytest.raises(SystemExit):
             parse(wrong)
     assert "clop is not known" in capsys.readouterr().err
@@ -39,6 +40,14 @@ def test_each_of_ours_meets_today_and_itself_at_another_commit() -> None:
     names = [ours.name for ours in Plan().subjects]
     assert contests[: len(names)] == [(name, TODAY.name) for name in names]
     assert contests[len(names) :] == [(name, name.replace("ours", "abc1234")) for name in names]
+
+
+def test_an_earlier_revision_can_be_the_only_rival() -> None:
+    earlier = replace(OURS, name="abc1234", command=("old",), engine=("worker",))
+    plan = Plan(earlier=earlier, rivals="earlier")
+    assert {(theirs.command, theirs.engine) for _, theirs in plan.contests} == {(("old",), ("worker",))}
+    assert TODAY not in plan.systems
+    assert all(theirs is TODAY for _, theirs in Plan(earlier=earlier, rivals="today").contests)
 
 
 def test_a_commit_that_is_not_there_is_named() -> None:
