@@ -14,8 +14,9 @@ import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
-from devtools.bench.child import OURS, RUN, Failed, System
-from devtools.bench.shapes import ROOT
+from devtools.bench.measurement import Failed
+from devtools.bench.system import OURS, System
+from devtools.server_process import ROOT, RUN_SH
 
 _FOLDER = ROOT / "build/bench"
 _UNPACKED = ".unpacked"
@@ -33,9 +34,9 @@ def system(revision: str) -> System:
     note = _missing_kernels(commit, folder)
     worker = next((name for name in _WORKERS if (folder / name).is_file()), "")
     module = worker.removesuffix(".py").replace("/", ".")
-    command = (*RUN, str(folder / "run.sh"))
+    command = (*RUN_SH, str(folder / "run.sh"))
     engine = (str(folder / "venv/bin/python"), "-m", module) if module else ()
-    return replace(OURS, name=commit, command=command, folder=folder, engine=engine, note=note)
+    return replace(OURS, name=commit, command=command, folder=folder, worker=engine, note=note)
 
 
 def _unpack(commit: str, folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""A tokenizer with the real one's size and special ids, and the words that a bench checkpoint says.
+"""The tokenizer of the bench checkpoints, and the words that they say.
 
-The package ends an answer at two ids that stand in its code, so these tokens have the ids they have in the released
-tokenizer; with them its other special tokens do. Everything else is made up.
+It has the size of the released one, and its special tokens have the released ids: two of them, which end an answer,
+stand in the package's code. All else is made up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from devtools.bench.shapes import DEMO_MODEL
+from devtools.server_process import DEMO_MODEL
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # type: ignore[import-untyped]
@@ -27,29 +27,25 @@ SPECIAL = {
 NOT_SPECIAL = {"<asr_text>": 151_704, "<timestamp>": 151_705}  # decoding must keep <asr_text>: it ends the language
 _PROTOCOL = ("system", "user", "assistant", "language", " None", " English", " Chinese")
 _SYLLABLES = ["".join(pair) for pair in itertools.product("bdfghjklmnprstvz", "aeio")]
-# 4096 words, each of them one token, as most words of a real transcript are
+# 4096 words of one token each, as most words of a real transcript are
 WORDS = tuple(f" {first}{second}" for first, second in itertools.product(_SYLLABLES, repeat=2))
-_NEWLINE = "\u010a"  # how a byte-level vocabulary writes the byte 10
 
 
 def make_core() -> Tokenizer:
-    """The tokenizer's model: bytes, the words, and entries without a meaning up to the special ids."""
+    """Bytes, the words, and meaningless entries up to the special ids."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    demo = Tokenizer.from_file(str(DEMO_MODEL / "tokenizer.json"))
-    learned = Tokenizer(models.BPE())
+    demo, learned = Tokenizer.from_file(str(DEMO_MODEL / "tokenizer.json")), Tokenizer(models.BPE())
     learned.pre_tokenizer = demo.pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=16_384, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=16_384, initial_alphabet=alphabet, show_progress=False)
     learned.train_from_iterator([*_PROTOCOL, *WORDS], trainer)
     model = json.loads(learned.to_str())["model"]
     vocabulary: dict[str, int] = dict(model["vocab"])
     named = {token_id: token for token, token_id in (SPECIAL | NOT_SPECIAL).items()}
     for token_id in range(len(vocabulary), max(named) + 1):
         vocabulary[named.get(token_id, f"<|nothing-{token_id}|>")] = token_id
-    merges = [tuple(merge) for merge in model["merges"]]
-    core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[tuple(merge) for merge in model["merges"]]))
     core.pre_tokenizer, core.decoder = demo.pre_tokenizer, decoders.ByteLevel()
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     core.add_tokens([AddedToken(token, special=False, normalized=False) for token in NOT_SPECIAL])
@@ -57,23 +53,19 @@ def make_core() -> Tokenizer:
 
 
 def chain(core: Tokenizer, words: int) -> list[int]:
-    """What a checkpoint says, as ids: the newline that ends the prompt, the language, so many words, the end."""
+    """Token ids from the end of the prompt to the end of the answer: newline, language, `words` words, end."""
     if not 0 < words <= len(WORDS):
         raise ValueError(f"a chain has 1 to {len(WORDS)} words, not {words}")
-    said = [
-        _NEWLINE,
-        "language",
-        "\u0120English",
-        "<asr_text>",
-        *(word.replace(" ", "\u0120") for word in WORDS[:words]),
-    ]
+    # a byte-level vocabulary writes newline and space as these two
+    said = ["\u010a", "language", "\u0120English", "<asr_text>"]
+    said += [word.replace(" ", "\u0120") for word in WORDS[:words]]
     ids = [core.token_to_id(token) for token in (*said, "<|im_end|>")]
     assert None not in ids
     return ids
 
 
 def text_of(words: int) -> str:
-    """The transcript of a checkpoint that says so many words."""
+    """The transcript of a checkpoint with so many words."""
     return "".join(WORDS[:words]).strip()
 
 

@@ -1,26 +1,33 @@
-"""Figures of two sides, measured in alternation, and what may be said about them.
+"""Paired measurements, and the ratio that they give.
 
-A machine is not the same from minute to minute: its neighbours, its heat, its memory. Two sides that are measured in
-turns see the same machine, so each pair gives a ratio, and the median over the pairs is the figure.
+A machine's speed changes from minute to minute. Two sides that are measured in alternation see the same machine, so
+each pair gives a ratio, and the median over the pairs is the result.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
+
+from devtools.server_process import ServerFailed
 
 A = TypeVar("A")
 K = TypeVar("K", bound=Hashable)
 
-# Seconds and bytes are better when fewer, × real time when more: 2 is twice as good. A share is ours over theirs.
+# "fewer" (seconds, bytes): theirs over ours; "more" (× real time): ours over theirs; 2 is twice as good in both.
+# "share": ours over theirs, for limits.
 Sense = Literal["fewer", "more", "share"]
 
 
+class Failed(Exception):
+    """One side could not be measured; the message goes into the table."""
+
+
 class Spread(NamedTuple):
-    """The median of some ratios, and how far they lie apart."""
+    """Of ratios."""
 
     median: float
     least: float
@@ -28,7 +35,7 @@ class Spread(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """What issue and operator want of the median ratio."""
+    """The median ratio that is wanted."""
 
     bound: Literal["≥", "≤"]
     ratio: float
@@ -39,9 +46,9 @@ class Goal(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: the same figure of ours and of what it is held against, pair by pair, in `unit`.
+    """One line of the table. `pairs`: ours and theirs, in `unit`. `failure`: why there are none.
 
-    `failure` says why there is no figure. `note`: what a reader has to know about it.
+    `note`: what a reader must know about the figure. `mismatches`: texts that differ from the expected one.
     """
 
     measure: str
@@ -53,17 +60,17 @@ class Row:
     goal: Goal | None = None
     note: str = ""
     failure: str = ""
-    mismatches: int = field(default=0)
+    mismatches: int = 0
 
     @property
     def spread(self) -> Spread | None:
-        """Of the ratios; None without a pair that can be divided."""
+        """None without a pair that can be divided."""
         ratios = [ratio for pair in self.pairs if math.isfinite(ratio := _ratio(*pair, self.sense))]
         return Spread(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
 
     @property
     def medians(self) -> tuple[float, float] | None:
-        """Ours and theirs, each by itself."""
+        """Of each side by itself."""
         if not self.pairs:
             return None
         ours, theirs = zip(*self.pairs, strict=True)
@@ -71,7 +78,7 @@ class Row:
 
     @property
     def is_good(self) -> bool | None:
-        """Whether the goal is met; None without a goal or a figure."""
+        """Whether the goal is met; None without a goal or a ratio."""
         return None if self.goal is None or self.spread is None else self.goal.is_met(self.spread.median)
 
 
@@ -86,11 +93,11 @@ def alternate(runs: int, ours: Callable[[], A], theirs: Callable[[], A]) -> list
 
 
 def rounds(runs: int, sides: Mapping[K, Callable[[], A]]) -> list[dict[K, A]]:
-    """Each side once in every round; every other round the other way round."""
+    """Each side once a round; the order is reversed in every other round."""
     found = []
     for run in range(runs):
-        turns = list(sides.items())
-        found.append({side: measure() for side, measure in (turns[::-1] if run % 2 else turns)})
+        order = list(sides.items())
+        found.append({side: measure() for side, measure in (order[::-1] if run % 2 else order)})
     return found
 
 
@@ -99,8 +106,21 @@ def pairs_of(found: Sequence[Mapping[K, A]], ours: K, theirs: K) -> tuple[tuple[
     return tuple((each[ours], each[theirs]) for each in found)
 
 
+def in_unit(pairs: Sequence[tuple[A, A]], value: Callable[[A], float]) -> tuple[tuple[float, float], ...]:
+    """One figure of each side of all pairs."""
+    return tuple((value(ours), value(theirs)) for ours, theirs in pairs)
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that so many per cent do not exceed (nearest rank). Raises ValueError on nothing."""
+    """Nearest rank. Raises ValueError on nothing."""
     if not values:
         raise ValueError("no values")
     return sorted(values)[max(math.ceil(len(values) * percent / 100), 1) - 1]
+
+
+def rows_or_failure(measure: str, ours: str, theirs: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows, and where a side fails one more that says why there are no others."""
+    try:
+        yield from rows
+    except (Failed, ServerFailed) as failure:
+        yield Row(measure, ours, theirs, failure=str(failure))
