@@ -16,47 +16,33 @@ from pathlib import Path
 from devtools.arguments import count, parse_arguments, some_of
 from devtools.bench import git_revision, micro, startup, transcription
 from devtools.bench.benchmark import DEMO, FORMATS, RIVALS, Benchmark
+from devtools.bench.checkpoints import SHAPES
 from devtools.bench.measurement import Failed, Row
-from devtools.bench.shapes import SHAPES
 from devtools.bench.table import as_json, terminal
-from devtools.server_process import ROOT
+from devtools.server_process import ROOT, ServerFailed
 from devtools.tables import write_json
 
-MEASURES: Mapping[str, Callable[[Benchmark], Iterator[Row]]] = {
-    "health": startup.health,
-    "load": startup.load,
-    "swap": startup.swap,
-    "clip": transcription.clip,
-    "long": transcription.long,
-    "crowd": transcription.crowd,
-    "aligner": micro.aligner,
-    "wire": micro.wire,
-    "decode": micro.decode,
-    "compiled": micro.compiled,
-    "gpu": transcription.gpu,
-}
+# each takes the Benchmark and the sides that it compares: ours and a rival, ours alone, or all in one
+_OF_CONTESTS = {"health": startup.health, "load": startup.load, "swap": startup.swap, "decode": micro.decode}
+_OF_SUBJECTS = {"aligner": micro.aligner, "compiled": micro.compiled, "gpu": transcription.gpu}
+_OF_ALL = {"clip": transcription.clip, "long": transcription.long, "crowd": transcription.crowd, "wire": micro.wire}
+MEASURES: Mapping[str, Callable[..., Iterator[Row]]] = _OF_CONTESTS | _OF_ALL | _OF_SUBJECTS
 AGAINST_EARLIER = ("health", "load", "swap", "clip", "long", "crowd", "decode")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse(argv)
+    asked = parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # unwinds, which stops the servers
     rows: list[Row] = []
     try:
-        bench = Benchmark(
-            shape=arguments.shape,
-            runs=1 if arguments.quick else arguments.runs,
-            long=arguments.long,
-            is_quick=arguments.quick,
-            formats=arguments.formats,
-            earlier=git_revision.system(arguments.against) if arguments.against else None,
-            rivals=arguments.rivals,
-        )
-        for name in arguments.only or (MEASURES if bench.with_baseline else AGAINST_EARLIER):
-            for row in MEASURES[name](bench):
+        earlier = git_revision.system(asked.against) if asked.against else None
+        runs = 1 if asked.quick else asked.runs
+        bench = Benchmark(asked.shape, runs, asked.long, asked.formats, earlier, asked.rivals)
+        for name in asked.only or (MEASURES if bench.with_baseline else AGAINST_EARLIER):
+            for row in _measured(bench, name):
                 rows.append(row)  # written at once: an interrupted run keeps what it has measured
-                found = {"shape": bench.shape, "runs": bench.runs, "processors": os.cpu_count(), "rows": as_json(rows)}
-                write_json(arguments.out, found)
+                found = {"shape": bench.shape, "runs": runs, "processors": os.cpu_count(), "rows": as_json(rows)}
+                write_json(asked.out, found)
     except Failed as failure:
         print(f"bench: {failure}", file=sys.stderr)
         return 1
@@ -64,8 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("bench: stopped", file=sys.stderr)
     if not rows:
         return 1
-    print(terminal(rows, _preface(bench)), "", str(arguments.out), sep="\n")
+    print(terminal(rows, _preface(bench)), "", str(asked.out), sep="\n")
     return 1 if any(row.mismatches for row in rows) or all(row.failure for row in rows) else 0
+
+
+def _measured(bench: Benchmark, name: str) -> Iterator[Row]:
+    """The rows of one measure, and where a side fails one that says why."""
+    every = [()] if name in _OF_ALL else bench.contests if name in _OF_CONTESTS else [(s,) for s in bench.subjects]
+    for sides in every:
+        try:
+            yield from MEASURES[name](bench, *sides)
+        except (Failed, ServerFailed) as failure:  # noqa: PERF203 - the next sides may do
+            ours, theirs, *_ = (*(side.name for side in sides), "", "")
+            yield Row(name, ours, theirs, failure=str(failure))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,13 +73,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--formats", type=some_of(FORMATS), default=(), help=f"of {', '.join(FORMATS)}, with commas")
     parser.add_argument("--against", metavar="REV", help="also our own backend at another git revision")
     parser.add_argument("--rivals", choices=RIVALS, default="both", help="earlier: only REV; today: all but REV")
-    parser.add_argument("--quick", action="store_true", help="one pair, nothing twice")
+    parser.add_argument("--quick", action="store_true", help="one pair for each figure")
     parser.add_argument("--long", action="store_true", help="large models, too, get 20 minutes and 32 clips at once")
     parser.add_argument("--out", type=Path, default=ROOT / "build/bench/results.json")
-    arguments = parse_arguments(parser, argv)
-    if arguments.rivals == "earlier" and not arguments.against:
+    asked = parse_arguments(parser, argv)
+    if asked.rivals == "earlier" and not asked.against:
         parser.error("--rivals earlier needs --against REV")
-    return arguments
+    return asked
 
 
 def _preface(bench: Benchmark) -> str:

@@ -21,8 +21,6 @@ from backend.wire import backend_pb2_grpc as rpc
 from devtools.eval.baseline import end_as_configured
 
 _WORKERS = 64  # more than the bench ever sends at once: requests wait for the model, never for a thread
-_MESSAGE_BYTES = 50 * 1024 * 1024
-_NS = 1_000_000_000
 
 
 class BaselineServicer(rpc.BackendServicer):
@@ -42,22 +40,20 @@ class BaselineServicer(rpc.BackendServicer):
             return pb.Result(success=False, message=f"{type(error).__name__}: {error}")
         return pb.Result(success=True, message="Model loaded successfully")
 
-    def AudioTranscription(self, request: pb.TranscriptRequest, context: grpc.ServicerContext) -> pb.TranscriptResult:  # noqa: N802
+    def AudioTranscription(self, request: Any, context: grpc.ServicerContext) -> pb.TranscriptResult:  # noqa: N802
         if self._package is None:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "model not loaded")
         code, times = code_of(request.language), "word" in request.timestamp_granularities
-        language = NAMES[code] if code else None
+        asked = {"context": request.prompt, "language": NAMES[code] if code else None, "return_time_stamps": times}
         with self._lock:
-            (found,) = self._package.transcribe(
-                audio=request.dst, context=request.prompt, language=language, return_time_stamps=times
-            )
+            (found,) = self._package.transcribe(audio=request.dst, **asked)
         words = [
-            pb.TranscriptWord(start=round(item.start_time * _NS), end=round(item.end_time * _NS), text=item.text)
+            pb.TranscriptWord(start=round(item.start_time * 1e9), end=round(item.end_time * 1e9), text=item.text)
             for item in found.time_stamps or ()
         ]
         segment = pb.TranscriptSegment(id=0, end=words[-1].end if words else 0, text=found.text, words=words)
-        code = code_of_name(found.language.split(",")[0])
-        return pb.TranscriptResult(text=found.text, language=code or "", segments=[segment] if found.text else [])
+        language = code_of_name(found.language.split(",")[0]) or ""
+        return pb.TranscriptResult(text=found.text, language=language, segments=[segment] if found.text else [])
 
 
 def placement() -> dict[str, Any]:
@@ -71,26 +67,22 @@ def _load(request: pb.ModelOptions) -> Any:
     """The package's model, with its aligner where the options name one."""
     from qwen_asr import Qwen3ASRModel
 
-    options = dict(option.split(":", 1) for option in request.Options)
-    package = Qwen3ASRModel.from_pretrained(
-        request.ModelFile or request.Model,
-        forced_aligner=options.get("forced_aligner"),
-        forced_aligner_kwargs=placement(),
-        **({"max_new_tokens": int(options["max_new_tokens"])} if "max_new_tokens" in options else {}),
-        **placement(),
-    )
+    options: dict[str, Any] = dict(option.split(":", 1) for option in request.Options)
+    named = placement() | {"forced_aligner": options.get("forced_aligner"), "forced_aligner_kwargs": placement()}
+    named |= {name: int(value) for name, value in options.items() if name == "max_new_tokens"}
+    package = Qwen3ASRModel.from_pretrained(request.ModelFile or request.Model, **named)
     end_as_configured(package.model)
     return package
 
 
-def serve(address: str) -> None:
-    """Until SIGTERM."""
+def main() -> None:
     import qwen_asr  # noqa: F401 - before the port, as it is usually done
 
-    options = [(f"grpc.max_{way}_message_length", _MESSAGE_BYTES) for way in ("send", "receive")]
-    server = grpc.server(ThreadPoolExecutor(_WORKERS), options=options)
+    parser = argparse.ArgumentParser(prog="devtools.bench.baseline_server", description="The bench's baseline.")
+    parser.add_argument("--addr", required=True)
+    server = grpc.server(ThreadPoolExecutor(_WORKERS))
     rpc.add_BackendServicer_to_server(BaselineServicer(), server)  # type: ignore[no-untyped-call] # generated
-    server.add_insecure_port(address)
+    server.add_insecure_port(parser.parse_args().addr)
     server.start()
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
@@ -99,6 +91,4 @@ def serve(address: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="devtools.bench.baseline_server", description="The bench's baseline.")
-    parser.add_argument("--addr", required=True)
-    serve(parser.parse_args().addr)
+    main()

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from devtools.bench import checkpoints, clips, vocabulary
-from devtools.bench.measurement import A, alternate, rounds
-from devtools.bench.shapes import SHAPES, Shape
 from devtools.bench.system import BASELINE, OURS, Server, System
 from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL
 
@@ -26,7 +22,6 @@ FORMATS = {
     "int8": replace(OURS, name="ours int8", quantization="int8"),
 }
 _WARM_TIMES, _WARM_S = 3, 3.0  # the first answers import, compile and allocate
-_GPUS = ("/dev/nvidia0", "/dev/kfd")
 
 
 @dataclass(frozen=True)
@@ -39,11 +34,9 @@ class Benchmark:
     shape: str = DEMO
     runs: int = 5
     long: bool = False
-    is_quick: bool = False
     formats: tuple[str, ...] = ()
     earlier: System | None = None
     rivals: str = "both"
-    began: float = field(default_factory=time.monotonic)
 
     @property
     def is_demo(self) -> bool:
@@ -52,12 +45,7 @@ class Benchmark:
     @property
     def on_gpu(self) -> bool:
         """A GPU, and a torch that was built for one; found without importing torch."""
-        return any(Path(path).exists() for path in _GPUS) and "+cpu" not in version("torch")
-
-    @property
-    def size(self) -> Shape:
-        """Raises KeyError for the demo."""
-        return SHAPES[self.shape]
+        return any(map(Path.exists, (Path("/dev/nvidia0"), Path("/dev/kfd")))) and "+cpu" not in version("torch")
 
     @property
     def subjects(self) -> tuple[System, ...]:
@@ -73,15 +61,10 @@ class Benchmark:
         """Each of ours with BASELINE, then each of ours with itself at the earlier revision."""
         for subject in self.subjects if self.with_baseline else ():
             yield subject, BASELINE
-        yield from self.contests_with_earlier
-
-    @property
-    def contests_with_earlier(self) -> Iterator[tuple[System, System]]:
-        if self.earlier is None or self.rivals == "today":
-            return
-        for subject in self.subjects:
-            name = f"{self.earlier.name} {subject.name.removeprefix('ours ')}"
-            yield subject, replace(self.earlier, name=name, dtype=subject.dtype, quantization=subject.quantization)
+        if self.earlier and self.rivals != "today":
+            for subject in self.subjects:
+                name = f"{self.earlier.name} {subject.name.removeprefix('ours ')}"
+                yield subject, replace(self.earlier, name=name, dtype=subject.dtype, quantization=subject.quantization)
 
     @property
     def systems(self) -> tuple[System, ...]:
@@ -105,28 +88,12 @@ class Benchmark:
         """The transcript of every clip; None for the demo, which recognises speech."""
         return None if self.is_demo else vocabulary.text_of(CLIP_WORDS)
 
-    def say(self, what: str) -> None:
-        """A line of progress, with the minutes since the run began."""
-        minutes, seconds = divmod(int(time.monotonic() - self.began), 60)
-        print(f"[{minutes:3}:{seconds:02}] {what}", file=sys.stderr, flush=True)
-
-    def pairs(self, what: str, ours: Callable[[], A], theirs: Callable[[], A]) -> tuple[tuple[A, A], ...]:
-        """`runs` alternating pairs, announced."""
-        self.say(f"{what}: {self.runs} pairs")
-        return tuple(alternate(self.runs, ours, theirs))
-
-    def rounds(
-        self, what: str, servers: Mapping[System, Server], measure: Callable[[Server], A]
-    ) -> list[dict[System, A]]:
-        """`runs` rounds over all servers, announced."""
-        self.say(f"{what}, {', '.join(system.name for system in servers)}: {self.runs} rounds")
-        return rounds(self.runs, {system: functools.partial(measure, server) for system, server in servers.items()})
-
     @contextlib.contextmanager
-    def servers(self, more: Sequence[str] = ()) -> Iterator[dict[System, Server]]:
+    def servers(self, without: Collection[System] = ()) -> Iterator[dict[System, Server]]:
         """All systems with the model loaded, at the same time: one round is one state of the machine."""
         with contextlib.ExitStack() as stack:
-            yield {system: stack.enter_context(loaded(system, self.model(), more)) for system in self.systems}
+            wanted = [system for system in self.systems if system not in without]
+            yield {system: stack.enter_context(loaded(system, self.model())) for system in wanted}
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Checkpoints of the published sizes that say a fixed number of words: `python -m devtools.bench.checkpoints 0.6b 40`.
+"""Checkpoints of the published sizes that say a fixed number of words.
 
 Two systems can only be compared over equal work, and the length of an answer decides most of it. So a bench checkpoint
 gives the same answer to any audio, in fp32, bf16 and int8 alike:
@@ -14,42 +14,88 @@ one shape share all other files by hard links.
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devtools.bench import vocabulary
-from devtools.bench.shapes import SHAPES, Shape, config
-from devtools.server_process import DEMO_MODEL, ROOT
+from devtools.bench.measurement import Failed, say
+from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL, ROOT
 
 if TYPE_CHECKING:
     import torch
 
-FOLDER = ROOT / "build/bench/checkpoints"
-_VERSION = {"recipe": 1}  # raised when checkpoints change
-_MADE, _INDEX, _MAP = "made.json", "model.safetensors.index.json", "model-map.safetensors"
+FOLDER = ROOT / "build/bench/checkpoints"  # to be removed when what is written here changes
+_INDEX, _MAP = "model.safetensors.index.json", "model-map.safetensors"
 _EMBEDDING_STD = 0.1
 _SUBLAYER_STD = 1e-3  # of what a sublayer adds, for an input of 1
 _ON = 12.0  # a unit's gate for its own token; silu(12) = 12, and orthogonal embeddings give 0
+VOCABULARY = 151_936  # rows of the embedding; the tokenizer has fewer tokens, as the real one has
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`classes`: of an aligner's head; 0 for a recogniser, whose head is its embedding."""
+
+    name: str
+    encoder_layers: int
+    encoder_width: int
+    encoder_heads: int
+    encoder_ffn: int
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    classes: int = 0
+    convolution: int = 480  # channels of the encoder's convolutions
+
+    @property
+    def is_aligner(self) -> bool:
+        return self.classes > 0
+
+    @property
+    def decoded_parameters(self) -> int:
+        """Weights that a decode step reads: the linear layers of the text model, and the head."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.ffn) + self.hidden * VOCABULARY
+
+
+SHAPES = {
+    shape.name: shape
+    for shape in (
+        Shape("0.6b", 18, 896, 14, 3584, 28, 1024, 16, 8, 128, 3072),
+        Shape("1.7b", 24, 1024, 16, 4096, 28, 2048, 16, 8, 128, 6144),
+        Shape("aligner", 24, 1024, 16, 4096, 28, 1024, 16, 8, 128, 3072, classes=5000),
+        # for tests: everything small but the vocabulary, whose last ids the package expects
+        Shape("tiny", 1, 64, 4, 128, 2, 128, 4, 2, 32, 256, convolution=16),
+        Shape("tiny-aligner", 1, 64, 4, 128, 2, 128, 4, 2, 32, 256, classes=300, convolution=16),
+    )
+}
 
 
 def ensure(name: str, words: int, folder: Path = FOLDER) -> Path:
     """The checkpoint of the shape `name` with so many words (0: an aligner), made where it is missing.
 
-    In a process of its own, so that torch and gigabytes do not stay in the one that measures.
+    In a process of its own, so that torch and gigabytes do not stay in the one that measures. Raises Failed.
     """
     wanted = folder / _name(SHAPES[name], words)
-    if not _is_made(wanted):
-        command = [sys.executable, "-m", "devtools.bench.checkpoints", name, str(words), "--folder", str(folder)]
-        subprocess.run(command, check=True, cwd=ROOT)
+    if not wanted.exists():
+        say(f"making the checkpoint {wanted.name}")
+        process = multiprocessing.get_context("spawn").Process(target=make, args=(SHAPES[name], words, folder))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise Failed(f"the checkpoint {wanted.name} could not be made")
     return wanted
 
 
@@ -61,10 +107,12 @@ def most_words(name: str) -> int:
 def make(shape: Shape, words: int, folder: Path = FOLDER) -> Path:
     """Writes the checkpoint, and first what it shares with others of its shape, where they are missing."""
     wanted, shared = folder / _name(shape, words), folder / shape.name
-    if not _is_made(shared):
-        _write_shared(shape, shared)
-    if not _is_made(wanted):
-        _write_saying(shape, words, shared, wanted)
+    if not shared.exists():
+        with _draft(shared) as draft:
+            _write_shared(shape, draft)
+    if not wanted.exists():
+        with _draft(wanted) as draft:
+            _write_saying(shape, words, shared, draft)
     return wanted
 
 
@@ -72,35 +120,29 @@ def _name(shape: Shape, words: int) -> str:
     return f"{shape.name}-{words}" if words else shape.name
 
 
-def _is_made(folder: Path) -> bool:
-    made = folder / _MADE
-    return made.is_file() and json.loads(made.read_text()) == _VERSION
-
-
-def _finish(draft: Path, folder: Path) -> None:
-    """Puts a complete draft in its place: an interrupted run leaves nothing half made."""
-    (draft / _MADE).write_text(json.dumps(_VERSION))
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
-
-
-def _draft(folder: Path) -> Path:
+@contextlib.contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which takes its place when it is complete: an interrupted run leaves nothing half made."""
     draft = folder.with_name(f"{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    return draft
+    yield draft
+    draft.rename(folder)
 
 
-def _write_shared(shape: Shape, folder: Path) -> None:
+def _write_shared(shape: Shape, draft: Path) -> None:
     """Everything but the map: a shard for each part of the model, so that only one of them is in memory."""
     import torch
     from safetensors.torch import save_file
 
-    draft, core = _draft(folder), vocabulary.make_core()
-    vocabulary.save(core, draft)
+    from devtools.demo_models.checkpoint import as_qwen
+
+    core = vocabulary.make_core()
+    as_qwen(core).save_pretrained(draft)
     for name in ("chat_template.jinja", "preprocessor_config.json"):
         shutil.copy(DEMO_MODEL / name, draft)
-    keys = config(shape, vocabulary.ids_by_name(core))
+    names = (*vocabulary.SPECIAL, *vocabulary.NOT_SPECIAL, "user")
+    keys = config(shape, {token: core.token_to_id(token) for token in names})
     (draft / "config.json").write_text(json.dumps(keys, indent=2))
     ends = [vocabulary.SPECIAL[token] for token in ("<|im_end|>", "<|endoftext|>")]
     (draft / "generation_config.json").write_text(json.dumps({"eos_token_id": ends, "pad_token_id": ends[1]}))
@@ -112,10 +154,34 @@ def _write_shared(shape: Shape, folder: Path) -> None:
         save_file(tensors, draft / file, metadata={"format": "pt"})
         index |= dict.fromkeys(tensors, file)
     _write_index(draft, index)
-    _finish(draft, folder)
 
 
-def _parameters(keys: dict[str, Any]) -> Iterable[tuple[str, tuple[int, ...]]]:
+def config(shape: Shape, ids: dict[str, int]) -> dict[str, Any]:
+    """config.json of a checkpoint of `shape` whose special tokens have these `ids`."""
+    demo = DEMO_ALIGNER if shape.is_aligner else DEMO_MODEL
+    keys: dict[str, Any] = json.loads((demo / "config.json").read_text())
+    thinker, half = keys["thinker_config"], shape.head_dim // 2
+    side = half * 20 // 64  # the real heads have 64 frequencies: 24, 20 and 20
+    rope = {"rope_type": "default", "interleaved": True, "mrope_section": [half - 2 * side, side, side]}
+    audio, text = thinker["audio_config"], thinker["text_config"]
+    audio |= {"encoder_layers": shape.encoder_layers, "num_hidden_layers": shape.encoder_layers}
+    audio |= {"d_model": shape.encoder_width, "encoder_attention_heads": shape.encoder_heads}
+    audio |= {"encoder_ffn_dim": shape.encoder_ffn, "downsample_hidden_size": shape.convolution}
+    audio["output_dim"] = shape.hidden
+    text |= {"vocab_size": VOCABULARY, "hidden_size": shape.hidden, "intermediate_size": shape.ffn}
+    text |= {"num_hidden_layers": shape.layers, "num_attention_heads": shape.heads, "head_dim": shape.head_dim}
+    text |= {"num_key_value_heads": shape.kv_heads, "max_position_embeddings": 65_536, "rope_scaling": rope}
+    thinker |= {"audio_token_id": ids["<|audio_pad|>"], "pad_token_id": ids["<|endoftext|>"]}
+    thinker |= {"audio_start_token_id": ids["<|audio_start|>"], "audio_end_token_id": ids["<|audio_end|>"]}
+    thinker |= {"user_token_id": ids["user"], "dtype": "bfloat16"}
+    keys["dtype"] = "bfloat16"
+    if shape.is_aligner:
+        thinker["classify_num"] = shape.classes
+        keys |= {"timestamp_token_id": ids["<timestamp>"], "timestamp_segment_time": 80}
+    return keys
+
+
+def _parameters(keys: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a checkpoint's tensors, by the package's own classes."""
     import torch
     from qwen_asr.core.transformers_backend import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
@@ -150,19 +216,17 @@ def _is_map(shape: Shape, name: str) -> bool:
     return not shape.is_aligner and f".model.layers.{shape.layers - 1}.mlp." in name
 
 
-def _write_saying(shape: Shape, words: int, shared: Path, folder: Path) -> None:
+def _write_saying(shape: Shape, words: int, shared: Path, draft: Path) -> None:
     """Links to what is shared, the map for so many words, and the index over both."""
     from safetensors.torch import save_file
 
-    draft = _draft(folder)
     for file in shared.iterdir():
-        if file.name not in (_INDEX, _MADE):
+        if file.name != _INDEX:
             os.link(file, draft / file.name)
     index = json.loads((shared / _INDEX).read_text())["weight_map"]
     tensors = _map(shape, vocabulary.chain(vocabulary.make_core(), words), shared, index)
     save_file(tensors, draft / _MAP, metadata={"format": "pt"})
     _write_index(draft, index | dict.fromkeys(tensors, _MAP))
-    _finish(draft, folder)
 
 
 def _map(shape: Shape, ids: Sequence[int], shared: Path, index: dict[str, str]) -> dict[str, torch.Tensor]:
@@ -192,13 +256,3 @@ def _write_index(folder: Path, weight_map: dict[str, str]) -> None:
     total = sum((folder / file).stat().st_size for file in set(weight_map.values()))
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / _INDEX).write_text(json.dumps(index, indent=1))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="devtools.bench.checkpoints", description="Makes a bench checkpoint.")
-    parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("words", type=int, help="how many words it says; 0 for an aligner")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
-    wanted = parser.parse_args()
-    print(f"making the checkpoint {_name(SHAPES[wanted.shape], wanted.words)}", file=sys.stderr)
-    make(SHAPES[wanted.shape], wanted.words, wanted.folder)

@@ -8,8 +8,10 @@ the arguments and results of `load` and `recognize` never change.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,7 +23,7 @@ from devtools.bench.measurement import Failed
 from devtools.bench.system import OURS, System
 
 _BUFFER_BYTES = 1 << 30  # far more than any cache holds
-_READS = 7
+_EXPORT = re.compile(r'^export (\w+)="\$\{\1:-(\w+)\}"', re.MULTILINE)  # in run.sh
 KERNELS = {  # and the C functions by which they are recognised
     "rowwise": {"norm", "gate"},
     "decode attention": {"attend"},
@@ -29,30 +31,22 @@ KERNELS = {  # and the C functions by which they are recognised
     "prefill attention": {"attend_to_prompts"},
 }
 ONEDNN_ONLY = "GEMV and FBGEMM in int8"
-AS_SERVED = {  # as in run.sh
-    "GOMP_SPINCOUNT": "20000",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
-    "LRU_CACHE_CAPACITY": "128",
-}
 
 
 class Worker:
     """The parent's side: `with Worker() as worker: worker.run("load", model=…)`."""
 
     def __init__(self, system: System = OURS, *, as_served: bool = True) -> None:
-        """`as_served`: with run.sh's environment. Raises Failed where `system` has no worker."""
+        """`as_served`: with the environment of run.sh. Raises Failed where `system` has no worker."""
         if not system.worker:
             raise Failed(f"{system.name} has no process for the engine alone")
+        served = _EXPORT.findall((system.folder / "run.sh").read_text()) if as_served else ()
+        pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
         self._process = subprocess.Popen(
-            system.worker,
-            cwd=system.folder,
-            env={**(AS_SERVED if as_served else {}), **os.environ},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,  # like the servers: Linux divides a busy processor by sessions
-        )
+            system.worker, cwd=system.folder, env={**dict(served), **os.environ}, stdin=pipe, stdout=pipe, stderr=quiet,
+            text=True, start_new_session=True,  # like the servers: Linux divides a busy processor by sessions
+        )  # fmt: skip
+        self.pid = self._process.pid
 
     def __enter__(self) -> Worker:
         return self
@@ -60,10 +54,6 @@ class Worker:
     def __exit__(self, *_error: object) -> None:
         self._process.kill()
         self._process.communicate()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def run(self, task: str, **arguments: Any) -> dict[str, Any]:
         """The result of one task. Raises Failed with its cause."""
@@ -91,36 +81,33 @@ class Engine:
     """The child's side: a method for each task. `took_s` leaves preparation out."""
 
     def __init__(self) -> None:
-        self._recognizers: list[Any] = []
-        self._aligners: list[Any] = []
+        self._recognizer: Any = None
+        self._aligner: Any = None
+        self._loaded: list[Any] = []
         self._package: Any = None
-        self._waveforms: dict[str, Any] = {}
 
     def switch_off(self, kernels: Sequence[str]) -> dict[str, Any]:
         """Models that are loaded from now on compute without these: some of KERNELS, ONEDNN_ONLY, or "all" KERNELS."""
-        from backend.engine import compiled, int8, native, products, prompts
+        from backend.engine import compiled, int8, linear, native, windows
         from backend.engine.kernels import TORCH
 
+        def never(*_: Any) -> bool:
+            return False
+
+        replaced: dict[str, list[tuple[Any, str, Any]]] = {
+            "all": [(native, "library", None)],
+            "rowwise": [(compiled.COMPILED, "normed", TORCH.normed), (compiled.COMPILED, "gated", TORCH.gated)],
+            "decode attention": [(compiled.COMPILED, "tokens", TORCH.tokens)],
+            "GEMV": [(linear, "can_multiply", never), (int8, "can_multiply", never)],
+            "prefill attention": [(compiled, "can_attend", never), (windows, "can_attend", never)],
+            # BySweeping multiplies more rows than MOST_SWEPT by oneDNN
+            ONEDNN_ONLY: [(int8, "can_multiply", lambda *_: True), (int8, "MOST_SWEPT", 0)],
+        }
         if kernels and native.library is None:
             raise RuntimeError("install.sh found no C compiler, so there are no kernels to switch off")
-        for kernel in kernels:
-            match kernel:
-                case "all":
-                    native.library = None
-                case "rowwise":
-                    _replace(compiled.COMPILED, "normed", TORCH.normed)
-                    _replace(compiled.COMPILED, "gated", TORCH.gated)
-                case "decode attention":
-                    _replace(compiled.COMPILED, "tokens", TORCH.tokens)
-                case "GEMV":
-                    _replace_everywhere(products.can_multiply, lambda *_: False)
-                case "prefill attention":
-                    _replace_everywhere(prompts.can_attend, lambda *_: False)
-                case _ if kernel == ONEDNN_ONLY:  # BySweeping multiplies more rows than this by oneDNN
-                    _replace(int8, "MOST_SWEPT", 0)
-                    _replace(int8, "can_multiply", lambda *_: True)
-                case _:
-                    raise ValueError(f"there is no kernel {kernel}")
+        for owner, name, value in (each for kernel in kernels for each in replaced[kernel]):
+            getattr(owner, name)  # raises where there is nothing of this name
+            setattr(owner, name, value)
         return {}
 
     def used_kernels(self, audio: str) -> dict[str, Any]:
@@ -142,27 +129,26 @@ class Engine:
         began = time.monotonic()
         from backend.engine.loading import CheckpointLoader
 
-        loader = CheckpointLoader()
-        self._recognizers.append(loader.load_recognizer(options))
-        if aligner:
-            self._aligners.append(loader.load_aligner(options))
-        return {"took_s": time.monotonic() - began, "weight_bytes": self._recognizers[-1].weight_bytes}
+        self._recognizer = CheckpointLoader().load_recognizer(options)
+        self._aligner = CheckpointLoader().load_aligner(options) if aligner else None
+        self._loaded += [self._recognizer, self._aligner]
+        return {"took_s": time.monotonic() - began, "weight_bytes": self._recognizer.weight_bytes}
 
     def recognize(self, audio: str, tokens: int, rows: int = 1) -> dict[str, Any]:
         """The last loaded recogniser on a batch of `rows` copies of a recording, each with at most `tokens` tokens."""
         from backend.engine.recognizer import Utterance
 
-        utterances = [Utterance(self._samples(audio), None, "", tokens)] * rows
+        utterances = [Utterance(_samples(audio), None, "", tokens)] * rows
         began = time.monotonic()
-        found = self._recognizers[-1].recognize(utterances)
+        found = self._recognizer.recognize(utterances)
         return {"took_s": time.monotonic() - began, "text": found[0].text, "finished": found[0].finished}
 
     def align(self, audio: str, text: str) -> dict[str, Any]:
         from backend.engine.recognizer import Passage
 
-        passage = Passage(self._samples(audio), text, "en")
+        passage = Passage(_samples(audio), text, "en")
         began = time.monotonic()
-        units = self._aligners[-1].align([passage])
+        units = self._aligner.align([passage])
         return {"took_s": time.monotonic() - began, "units": len(units[0])}
 
     def load_package_aligner(self, aligner: str) -> dict[str, Any]:
@@ -170,12 +156,11 @@ class Engine:
 
         from devtools.bench.baseline_server import placement
 
-        began = time.monotonic()
         self._package = Qwen3ForcedAligner.from_pretrained(aligner, **placement())
-        return {"took_s": time.monotonic() - began}
+        return {}
 
     def align_by_package(self, audio: str, text: str) -> dict[str, Any]:
-        samples = self._samples(audio)
+        samples = _samples(audio)
         began = time.monotonic()
         (units,) = self._package.align(audio=[(samples, 16_000)], text=[text], language=["English"])
         return {"took_s": time.monotonic() - began, "units": len(units)}
@@ -186,19 +171,12 @@ class Engine:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         buffer = torch.ones(_BUFFER_BYTES // 4, dtype=torch.float32, device=device)
-        fastest_s = float("inf")
-        for _ in range(_READS):
+        times_s = []
+        for _ in range(7):
             began = time.monotonic()
             buffer.sum().item()
-            fastest_s = min(fastest_s, time.monotonic() - began)
-        return {"took_s": fastest_s, "bytes_per_s": _BUFFER_BYTES / fastest_s}
-
-    def _samples(self, audio: str) -> Any:
-        if audio not in self._waveforms:
-            from backend.audio.decode import decode
-
-            self._waveforms[audio] = decode(audio, max_seconds=3600.0).samples
-        return self._waveforms[audio]
+            times_s.append(time.monotonic() - began)
+        return {"took_s": min(times_s), "bytes_per_s": _BUFFER_BYTES / min(times_s)}
 
 
 class _Recorder:
@@ -213,23 +191,14 @@ class _Recorder:
         return getattr(self._library, name)
 
 
-def _replace_everywhere(function: object, by: object) -> None:
-    """In every module of the backend that has imported it."""
-    import backend.engine.loading  # noqa: F401 - imports all of them
+@functools.cache
+def _samples(audio: str) -> Any:
+    from backend.audio.decode import decode
 
-    for module in [module for name, module in sys.modules.items() if name.startswith("backend.")]:
-        for name, value in list(vars(module).items()):
-            if value is function:
-                setattr(module, name, by)
+    return decode(audio, max_seconds=3600.0).samples
 
 
-def _replace(owner: object, name: str, value: object) -> None:
-    """Raises AttributeError where there is nothing of this name to replace."""
-    getattr(owner, name)
-    setattr(owner, name, value)
-
-
-def main() -> int:
+def main() -> None:
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     engine = Engine()
@@ -237,12 +206,10 @@ def main() -> int:
         arguments = json.loads(line)
         try:
             result = getattr(engine, arguments.pop("task"))(**arguments)
-        except Exception as error:  # noqa: BLE001 - anything may fail; the cause goes into the table, the next task may work
+        except Exception as error:  # noqa: BLE001 - anything may fail; the cause goes into the table
             result = {"failure": f"{type(error).__name__}: {error}"}
-        results.write(json.dumps(result) + "\n")
-        results.flush()
-    return 0
+        print(json.dumps(result), file=results, flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

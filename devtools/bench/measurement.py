@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
-from devtools.server_process import ServerFailed
-
 A = TypeVar("A")
 K = TypeVar("K", bound=Hashable)
+Pairs = tuple[tuple[float, float], ...]  # ours and theirs
 
 # "fewer" (seconds, bytes): theirs over ours; "more" (× real time): ours over theirs; 2 is twice as good in both.
 # "share": ours over theirs, for limits.
 Sense = Literal["fewer", "more", "share"]
+_BEGAN_S = time.monotonic()
 
 
 class Failed(Exception):
@@ -46,17 +48,14 @@ class Goal(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `pairs`: ours and theirs, in `unit`. `failure`: why there are none.
-
-    `note`: what a reader must know about the figure. `mismatches`: texts that differ from the expected one.
-    """
+    """One line of the table, its `pairs` in `unit`. `failure`: why there are none. `mismatches`: wrong texts."""
 
     measure: str
     ours: str
     theirs: str
     unit: str = ""
     sense: Sense = "fewer"
-    pairs: tuple[tuple[float, float], ...] = ()
+    pairs: Pairs = ()
     goal: Goal | None = None
     note: str = ""
     failure: str = ""
@@ -65,7 +64,8 @@ class Row:
     @property
     def spread(self) -> Spread | None:
         """None without a pair that can be divided."""
-        ratios = [ratio for pair in self.pairs if math.isfinite(ratio := _ratio(*pair, self.sense))]
+        sides = self.pairs if self.sense == "fewer" else [(theirs, ours) for ours, theirs in self.pairs]
+        ratios = [above / below for below, above in sides if below]
         return Spread(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
 
     @property
@@ -82,18 +82,16 @@ class Row:
         return None if self.goal is None or self.spread is None else self.goal.is_met(self.spread.median)
 
 
-def _ratio(ours: float, theirs: float, sense: Sense) -> float:
-    above, below = (theirs, ours) if sense == "fewer" else (ours, theirs)
-    return above / below if below else math.nan
+def say(what: str) -> None:
+    """A line of progress, with the minutes since the run began."""
+    minutes, seconds = divmod(int(time.monotonic() - _BEGAN_S), 60)
+    print(f"[{minutes:3}:{seconds:02}] {what}", file=sys.stderr, flush=True)
 
 
-def alternate(runs: int, ours: Callable[[], A], theirs: Callable[[], A]) -> list[tuple[A, A]]:
-    """`runs` pairs: ours, theirs, theirs, ours, ours, … so that neither always follows the other."""
-    return [(found["ours"], found["theirs"]) for found in rounds(runs, {"ours": ours, "theirs": theirs})]
-
-
-def rounds(runs: int, sides: Mapping[K, Callable[[], A]]) -> list[dict[K, A]]:
-    """Each side once a round; the order is reversed in every other round."""
+def rounds(runs: int, sides: Mapping[K, Callable[[], A]], *, what: str = "") -> list[dict[K, A]]:
+    """Each side once a round, in reversed order in every other round. `what` is announced."""
+    if what:
+        say(f"{what}: {runs} times {len(sides)}")
     found = []
     for run in range(runs):
         order = list(sides.items())
@@ -101,12 +99,17 @@ def rounds(runs: int, sides: Mapping[K, Callable[[], A]]) -> list[dict[K, A]]:
     return found
 
 
+def alternate(runs: int, ours: Callable[[], A], theirs: Callable[[], A], *, what: str = "") -> list[tuple[A, A]]:
+    """`runs` pairs: ours, theirs, theirs, ours, ours, … so that neither always follows the other."""
+    return [(found["ours"], found["theirs"]) for found in rounds(runs, {"ours": ours, "theirs": theirs}, what=what)]
+
+
 def pairs_of(found: Sequence[Mapping[K, A]], ours: K, theirs: K) -> tuple[tuple[A, A], ...]:
     """Two sides of all rounds."""
     return tuple((each[ours], each[theirs]) for each in found)
 
 
-def in_unit(pairs: Sequence[tuple[A, A]], value: Callable[[A], float]) -> tuple[tuple[float, float], ...]:
+def figures(pairs: Sequence[tuple[A, A]], value: Callable[[A], float]) -> Pairs:
     """One figure of each side of all pairs."""
     return tuple((value(ours), value(theirs)) for ours, theirs in pairs)
 
@@ -116,11 +119,3 @@ def percentile(values: Sequence[float], percent: float) -> float:
     if not values:
         raise ValueError("no values")
     return sorted(values)[max(math.ceil(len(values) * percent / 100), 1) - 1]
-
-
-def rows_or_failure(measure: str, ours: str, theirs: str, rows: Iterator[Row]) -> Iterator[Row]:
-    """The rows, and where a side fails one more that says why there are no others."""
-    try:
-        yield from rows
-    except (Failed, ServerFailed) as failure:
-        yield Row(measure, ours, theirs, failure=str(failure))

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 from devtools.bench import clips
 from devtools.bench.benchmark import Benchmark
 from devtools.bench.engine_worker import Worker
-from devtools.bench.measurement import Goal, Row, in_unit, rows_or_failure
-from devtools.bench.system import BASELINE, OURS, Server, System
+from devtools.bench.measurement import Goal, Row, alternate, figures
+from devtools.bench.system import BASELINE, Server, System
 from devtools.procfs import MIB, Memory, PeakMemory, memory, peak_resident_bytes
 from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL
 
 _HEALTH_S = 0.5
 _NOTHING = Memory(0, 0)
-_SWAP_NOTE = "first request for words less a later one"
+_WHOLE_PROCESS = "the whole process, libraries included"
 
 
-def health(bench: Benchmark) -> Iterator[Row]:
-    """Seconds from the start of the process to its first Health."""
-    for rival in dict.fromkeys(bench.earlier if side is not BASELINE else side for _, side in bench.contests):
-        assert rival is not None
-        yield from rows_or_failure("Health", "ours", rival.name, _health_rows(bench, rival))
-
-
-def _health_rows(bench: Benchmark, rival: System) -> Iterator[Row]:
-    if not bench.is_quick:
-        _up_s(OURS), _up_s(rival)  # reads their files into the page cache
-    pairs = bench.pairs(f"Health, against {rival.name}", lambda: _up_s(OURS), lambda: _up_s(rival))
+def health(bench: Benchmark, subject: System, rival: System) -> Iterator[Row]:
+    """Seconds from the start of the process to its first Health, which no number format changes."""
+    if subject is not bench.subjects[0]:
+        return
+    sides = [partial(_up_s, system) for system in (subject, rival)]
+    alternate(1, *sides)  # reads their files into the page cache
+    pairs, name = tuple(alternate(bench.runs, *sides, what=f"Health, {rival.name}")), rival.name.split()[0]
     goal = Goal("≥", 15) if rival is BASELINE else None
-    yield Row("Health", "ours", rival.name, "s", pairs=pairs, goal=goal, note=rival.note)
+    yield Row("Health", "ours", name, "s", pairs=pairs, goal=goal, note=rival.note)
     if rival is BASELINE:
         half = tuple((ours, _HEALTH_S) for ours, _ in pairs)
         yield Row("Health", "ours", "half a second", "s", "share", half, Goal("≤", 1))
@@ -44,7 +41,7 @@ def _up_s(system: System) -> float:
 class Start(NamedTuple):
     """A server's start: `up_s` to Health, `load_s` of LoadModel, then the first two requests for words.
 
-    Peaks until the model is loaded and during the first request for words, and what was held before that request.
+    Memory above the floor: peaks until the model is loaded and during the first request for words, and before that.
     """
 
     up_s: float
@@ -56,60 +53,23 @@ class Start(NamedTuple):
     before: Memory = _NOTHING
     words: Memory = _NOTHING
 
+    @property
+    def loaded_s(self) -> float:
+        return self.up_s + self.load_s
 
-def load(bench: Benchmark) -> Iterator[Row]:
-    """LoadModel in a new process: seconds, imports included, and peak memory.
-
-    Peak memory is counted above what a process holds that has imported everything: one with the demo's model, which is
-    10 MB. Against the earlier revision also as the whole process's, which the demo's shape has as well.
-    """
-    for subject, rival in bench.contests:
-        yield from rows_or_failure("LoadModel", subject.name, rival.name, _load_rows(bench, subject, rival))
+    @property
+    def swap_s(self) -> float:
+        return self.first_s - self.second_s
 
 
-def _load_rows(bench: Benchmark, subject: System, rival: System) -> Iterator[Row]:
-    floors = {system: _floor(system) for system in (subject, rival)}
-    what = f"LoadModel, {subject.name} against {rival.name}"
-    found = bench.pairs(what, lambda: _start(bench, subject), lambda: _start(bench, rival))
-    sides = (subject.name, rival.name)
-    yield Row("LoadModel", *sides, "s", pairs=in_unit(found, lambda start: start.load_s), note=rival.note)
-    yield Row("process start to loaded", *sides, "s", pairs=in_unit(found, lambda start: start.up_s + start.load_s))
-    if rival is not BASELINE:
-        whole = in_unit(found, lambda start: start.loading.resident / MIB)
-        yield Row("LoadModel, the process's peak memory", *sides, "MiB", pairs=whole)
-    if bench.is_demo:  # its weights are less than the libraries' own memory varies by
-        return
-    above = [(a.loading.above(floors[subject]), b.loading.above(floors[rival])) for a, b in found]
-    yield Row("LoadModel, peak memory", *sides, "MiB", pairs=in_unit(above, lambda peak: peak.resident / MIB))
-    if rival is BASELINE:
-        for kind, goal in (("resident", Goal("≤", 1.15)), ("anonymous", None)):
-            ours = zip(above, found, strict=True)
-            shares = tuple((getattr(peak, kind) / MIB, start.weight_bytes / MIB) for (peak, _), (start, _) in ours)
-            yield Row(f"LoadModel, peak {kind} memory", subject.name, "its weights", "MiB", "share", shares, goal)
+def _starts(bench: Benchmark, ours: System, theirs: System, what: str, *, words: bool) -> list[tuple[Start, Start]]:
+    floors = [_NOTHING if bench.is_demo else _floor(system, words=words) for system in (ours, theirs)]
+    sides = [partial(_start, bench, *side, words=words) for side in zip((ours, theirs), floors, strict=True)]
+    return alternate(bench.runs, *sides, what=f"{what}, {ours.name} against {theirs.name}")
 
 
-def _start(bench: Benchmark, system: System, *, words: bool = False) -> Start:
-    """A new process up to a loaded model; with `words`, up to the second request for words."""
-    with Server(system) as server:
-        with PeakMemory(server.pid) as peak:
-            load_s = server.load_model(bench.model(), bench.aligner if words else None)
-            loading = peak.memory()
-        weights = 0 if system is BASELINE else server.weight_bytes()
-        if not words:
-            return Start(server.up_s, load_s, loading, weights)
-        if system is not BASELINE:
-            server.transcribe(clips.clip(0))  # a plain request never loads the aligner
-        loading = Memory(peak_resident_bytes(server.pid), loading.anonymous)
-        with PeakMemory(server.pid) as peak:
-            first = server.transcribe(clips.clip(0), words=True)
-            during = peak.memory()
-        second = server.transcribe(clips.clip(0), words=True)
-        weights = 0 if system is BASELINE else server.weight_bytes()
-        return Start(server.up_s, load_s, loading, weights, first.took_s, second.took_s, peak.before, during)
-
-
-def _floor(system: System, *, words: bool = False) -> Memory:
-    """What a process holds with everything imported, with `words` also for times, and next to no weights."""
+def _floor(system: System, *, words: bool) -> Memory:
+    """What a process holds with everything imported, with `words` also for times, and 10 MB of weights."""
     with Server(system) as server:
         server.load_model(DEMO_MODEL, DEMO_ALIGNER if words else None)
         if words:
@@ -117,61 +77,78 @@ def _floor(system: System, *, words: bool = False) -> Memory:
         return memory(server.pid)
 
 
-def swap(bench: Benchmark) -> Iterator[Row]:
-    """The aligner is loaded by the first request for words.
+def _start(bench: Benchmark, system: System, floor: Memory, *, words: bool) -> Start:
+    """A new process up to a loaded model; with `words`, up to the second request for words."""
+    with Server(system) as server:
+        with PeakMemory(server.pid) as peak:
+            load_s = server.load_model(bench.model(), bench.aligner if words else None)
+            loading = peak.memory()
+        if not words:
+            return Start(server.up_s, load_s, loading.above(floor), _weight_bytes(server))
+        if system is not BASELINE:
+            server.transcribe(clips.clip(0))  # a plain request never loads the aligner
+        loading = Memory(peak_resident_bytes(server.pid), loading.anonymous)
+        with PeakMemory(server.pid) as peak:
+            first_s = server.seconds(clips.clip(0), words=True)
+            during = peak.memory()
+        second_s = server.seconds(clips.clip(0), words=True)
+        held = [each.above(floor) for each in (peak.before, during)]
+        return Start(server.up_s, load_s, loading.above(floor), _weight_bytes(server), first_s, second_s, *held)
+
+
+def _weight_bytes(server: Server) -> int:
+    return 0 if server.system is BASELINE else server.weight_bytes()  # which the baseline does not say
+
+
+def load(bench: Benchmark, subject: System, rival: System) -> Iterator[Row]:
+    """LoadModel in a new process: seconds, imports included, and peak memory.
+
+    Peak memory is counted above what a process with the demo's model holds; in the demo's shape, whose weights are less
+    than the libraries' own memory varies by, it is the whole process's, and compared with the earlier revision alone.
+    """
+    found, sides = _starts(bench, subject, rival, "LoadModel", words=False), (subject.name, rival.name)
+    yield Row("LoadModel", *sides, "s", pairs=figures(found, lambda start: start.load_s), note=rival.note)
+    yield Row("process start to loaded", *sides, "s", pairs=figures(found, lambda start: start.loaded_s))
+    if bench.is_demo and rival is BASELINE:
+        return
+    peaks, note = figures(found, lambda start: start.loading.resident / MIB), _WHOLE_PROCESS if bench.is_demo else ""
+    yield Row("LoadModel, peak memory", *sides, "MiB", pairs=peaks, note=note)
+    for kind, goal in (("resident", Goal("≤", 1.15)), ("anonymous", None)) if rival is BASELINE else ():
+        shares = tuple((getattr(start.loading, kind) / MIB, start.weight_bytes / MIB) for start, _ in found)
+        yield Row(f"LoadModel, peak {kind} memory", subject.name, "its weights", "MiB", "share", shares, goal)
+
+
+def swap(bench: Benchmark, subject: System, rival: System) -> Iterator[Row]:
+    """The aligner is loaded by the first request for words; in bf16, or the first format without it.
 
     The baseline loads both models in LoadModel: compared from the start of the process to the first words. The request
-    that swaps is compared with the weights of both models and with a second instance beside the first.
+    that swaps is compared with the earlier revision's, with the weights of both models and with a second instance.
     """
-    subject = next((system for system in bench.subjects if system.name == "ours bf16"), bench.subjects[0])
-    for ours, rival in bench.contests:
-        if ours is subject:
-            rows = _swap_rows(bench, ours) if rival is BASELINE else _swap_against(bench, ours, rival)
-            yield from rows_or_failure("swap", ours.name, rival.name, rows)
-
-
-def _swap_pairs(bench: Benchmark, subject: System, rival: System) -> tuple[tuple[Start, Start], ...]:
-    what = f"the swap, {subject.name} against {rival.name}"
-    return bench.pairs(what, lambda: _start(bench, subject, words=True), lambda: _start(bench, rival, words=True))
-
-
-def _to_first_words_s(start: Start) -> float:
-    return start.up_s + start.load_s + start.first_s
-
-
-def _swap_against(bench: Benchmark, subject: System, rival: System) -> Iterator[Row]:
-    found, sides = _swap_pairs(bench, subject, rival), (subject.name, rival.name)
-    took = in_unit(found, lambda start: start.first_s - start.second_s)
-    yield Row("swap", *sides, "s", pairs=took, note=_SWAP_NOTE)
-    yield Row("process start to first words", *sides, "s", pairs=in_unit(found, _to_first_words_s), note=rival.note)
-    peaks = in_unit(found, lambda start: start.words.resident / MIB)
-    yield Row("swap, the process's peak memory", *sides, "MiB", pairs=peaks)
-
-
-def _swap_rows(bench: Benchmark, subject: System) -> Iterator[Row]:
-    floors = {system: _floor(system, words=True) for system in (subject, BASELINE)}
-    found, sides = _swap_pairs(bench, subject, BASELINE), (subject.name, f"{BASELINE.name}, eager")
-    yield Row("process start to first words", *sides, "s", pairs=in_unit(found, _to_first_words_s))
-    if bench.is_demo:
+    if subject is not next((system for system in bench.subjects if system.name == "ours bf16"), bench.subjects[0]):
         return
-    whole = [(_whole(a) - floors[subject].resident, _whole(b) - floors[BASELINE].resident) for a, b in found]
-    yield Row("the same, peak memory", *sides, "MiB", pairs=in_unit(whole, lambda peak: peak / MIB))
+    found = _starts(bench, subject, rival, "the swap", words=True)
+    sides = (subject.name, f"{rival.name}, eager" if rival is BASELINE else rival.name)
+    to_words_s = figures(found, lambda start: start.loaded_s + start.first_s)
+    yield Row("process start to first words", *sides, "s", pairs=to_words_s, note=rival.note)
+    swap_note = "first request for words less a later one"
+    if rival is not BASELINE:
+        yield Row("swap", *sides, "s", pairs=figures(found, lambda start: start.swap_s), note=swap_note)
+    if bench.is_demo and rival is BASELINE:
+        return
+    peaks = figures(found, lambda start: max(start.loading.resident, start.words.resident) / MIB)
+    yield Row("the same, peak memory", *sides, "MiB", pairs=peaks, note=_WHOLE_PROCESS if bench.is_demo else "")
+    if rival is not BASELINE:
+        return
     ours = [start for start, _ in found]
     for kind, goal in (("resident", Goal("≤", 1.05)), ("anonymous", None)):
-        peaks = [getattr(start.words.above(floors[subject]), kind) / MIB for start in ours]
-        shares = tuple((peak, start.weight_bytes / MIB) for peak, start in zip(peaks, ours, strict=True))
+        shares = tuple((getattr(start.words, kind) / MIB, start.weight_bytes / MIB) for start in ours)
         yield Row(f"swap, peak {kind} memory", subject.name, "both weights", "MiB", "share", shares, goal)
-    bench.say(f"a second instance: {bench.runs} times")
     both = list(zip(ours, [_second_instance(bench, subject) for _ in ours], strict=True))
     sides = (subject.name, "a second instance")
-    took = tuple((start.first_s - start.second_s, second_s) for start, (second_s, _) in both)
-    yield Row("swap", *sides, "s", pairs=took, note=_SWAP_NOTE)
+    took = tuple((start.swap_s, second_s) for start, (second_s, _) in both)
+    yield Row("swap", *sides, "s", pairs=took, note=swap_note)
     rises = tuple(((start.words.resident - start.before.resident) / MIB, rise / MIB) for start, (_, rise) in both)
     yield Row("swap, rise of memory", *sides, "MiB", pairs=rises)
-
-
-def _whole(start: Start) -> int:
-    return max(start.loading.resident, start.words.resident)
 
 
 def _second_instance(bench: Benchmark, system: System) -> tuple[float, int]:
@@ -179,5 +156,4 @@ def _second_instance(bench: Benchmark, system: System) -> tuple[float, int]:
     with Worker() as worker:
         worker.load(bench.model(), system)
         with PeakMemory(worker.pid) as peak:
-            took_s = worker.load(bench.model(), system, bench.aligner)
-            return took_s, peak.growth_bytes()
+            return worker.load(bench.model(), system, bench.aligner), peak.growth_bytes()

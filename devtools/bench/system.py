@@ -61,26 +61,25 @@ class Server(ServerProcess):
 
     def load_model(self, model: Path, aligner: Path | None = None, more: Sequence[str] = ()) -> float:
         """Seconds of LoadModel, with `more` of its options. Raises ServerFailed."""
-        return self.load(
-            pb.ModelOptions(
-                Model=model.name,
-                ModelFile=str(model),
-                DType=self.system.dtype,
-                Quantization=self.system.quantization,
-                Options=[*([f"forced_aligner:{aligner}"] if aligner else []), *more],
-            )
-        )
+        request = pb.ModelOptions(Model=model.name, ModelFile=str(model), DType=self.system.dtype)
+        request.Quantization = self.system.quantization
+        request.Options.extend([*([f"forced_aligner:{aligner}"] if aligner else []), *more])
+        return self.load(request)
 
     def transcribe(self, audio: Path, *, words: bool = False) -> Reply:
         """The transcript of a recording, its language to be detected. Raises Failed or ServerFailed."""
-        granularities = ["word", "segment"] if words else []
-        request = pb.TranscriptRequest(dst=str(audio), diarize=True, timestamp_granularities=granularities)
+        request = pb.TranscriptRequest(dst=str(audio), diarize=True)
+        request.timestamp_granularities.extend(["word", "segment"] if words else [])
         began = time.monotonic()
         try:
             result, warnings = transcribe(self, request, _ANSWER_S)
         except RequestFailed as error:
             raise Failed(str(error)) from error
         return Reply(result.text, time.monotonic() - began, "; ".join(warnings))
+
+    def seconds(self, audio: Path, *, words: bool = False) -> float:
+        """How long `transcribe` takes."""
+        return self.transcribe(audio, words=words).took_s
 
     def weight_bytes(self) -> int:
         """What the backend itself says. Raises Failed."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from devtools.server_process import DEMO_MODEL
@@ -67,14 +66,3 @@ def chain(core: Tokenizer, words: int) -> list[int]:
 def text_of(words: int) -> str:
     """The transcript of a checkpoint with so many words."""
     return "".join(WORDS[:words]).strip()
-
-
-def ids_by_name(core: Tokenizer) -> dict[str, int]:
-    return {token: core.token_to_id(token) for token in (*SPECIAL, *NOT_SPECIAL, "user")}
-
-
-def save(core: Tokenizer, folder: Path) -> None:
-    """The tokenizer's files, as transformers writes them."""
-    from devtools.demo_models.checkpoint import as_qwen
-
-    as_qwen(core).save_pretrained(folder)

@@ -20,7 +20,7 @@ from backend.engine.scheduler import Scheduler
 from backend.options import LoadOptions, TranscribeOptions
 from backend.transcriber import Transcriber
 from devtools.bench import checkpoints, clips, vocabulary
-from devtools.bench.shapes import SHAPES
+from devtools.bench.checkpoints import SHAPES
 
 SAMPLES = np.random.default_rng(1).normal(0, 0.1, 16_000).astype(np.float32)
 BUDGET = 200
