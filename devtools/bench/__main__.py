@@ -16,8 +16,8 @@ from pathlib import Path
 from devtools.arguments import count, parse_arguments, some_of
 from devtools.bench import git_revision, micro, startup, transcription
 from devtools.bench.benchmark import DEMO, FORMATS, RIVALS, Benchmark
-from devtools.bench.checkpoints import SHAPES
 from devtools.bench.measurement import Failed, Row
+from devtools.bench.shapes import SHAPES
 from devtools.bench.table import as_json, terminal
 from devtools.server_process import ROOT, ServerFailed
 from devtools.tables import write_json

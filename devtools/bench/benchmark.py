@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from devtools.bench import checkpoints, clips, vocabulary
+from devtools.bench import clips, shapes
 from devtools.bench.system import BASELINE, OURS, Server, System
 from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL
 
@@ -75,18 +75,18 @@ class Benchmark:
         """The recogniser's checkpoint; one of a published size says `words` words, or as many as it can."""
         if self.is_demo:
             return DEMO_MODEL
-        return checkpoints.ensure(self.shape, min(words, checkpoints.most_words(self.shape)))
+        return shapes.ensure(self.shape, min(words, shapes.most_words(self.shape)))
 
     @property
     def aligner(self) -> Path:
         if self.is_demo:
             return DEMO_ALIGNER
-        return checkpoints.ensure("tiny-aligner" if self.shape == "tiny" else "aligner", 0)
+        return shapes.ensure("tiny-aligner" if self.shape == "tiny" else "aligner", 0)
 
     @property
     def text(self) -> str | None:
         """The transcript of every clip; None for the demo, which recognises speech."""
-        return None if self.is_demo else vocabulary.text_of(CLIP_WORDS)
+        return None if self.is_demo else shapes.text_of(CLIP_WORDS)
 
     @contextlib.contextmanager
     def servers(self, without: Collection[System] = ()) -> Iterator[dict[System, Server]]:

@@ -18,7 +18,6 @@ from devtools.bench.measurement import Failed
 from devtools.bench.system import OURS, System
 from devtools.server_process import ROOT, RUN_SH
 
-_FOLDER = ROOT / "build/bench"
 _UNPACKED = ".unpacked"
 _WORKERS = ("devtools/bench/engine_worker.py", "devtools/bench/inside.py", "bench/inside.py")  # newest name first
 _NOT_INHERITED = {"BUILD_TYPE", "PYTHON", "DEV", "TORCH_INDEX"}  # those of `make bench`; the kind of the venv decides
@@ -27,9 +26,12 @@ _NOT_INHERITED = {"BUILD_TYPE", "PYTHON", "DEV", "TORCH_INDEX"}  # those of `mak
 def system(revision: str) -> System:
     """The backend of `revision`, a name that git knows, ready to run. Raises Failed."""
     commit = _git("rev-parse", "--short", "--verify", f"{revision}^{{commit}}").decode().strip()
-    folder = _FOLDER / f"rev-{commit}"
+    folder = ROOT / f"build/bench/rev-{commit}"
     if not (folder / _UNPACKED).is_file():
-        _unpack(commit, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        subprocess.run(["tar", "-x", "-C", str(folder)], input=_git("archive", commit), check=True)
+        (folder / _UNPACKED).touch()
     _install(folder)
     note = _missing_kernels(commit, folder)
     worker = next((name for name in _WORKERS if (folder / name).is_file()), "")
@@ -37,14 +39,6 @@ def system(revision: str) -> System:
     command = (*RUN_SH, str(folder / "run.sh"))
     engine = (str(folder / "venv/bin/python"), "-m", module) if module else ()
     return replace(OURS, name=commit, command=command, folder=folder, worker=engine, note=note)
-
-
-def _unpack(commit: str, folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=_git("archive", commit), check=True)
-    (folder / _UNPACKED).touch()
 
 
 def _install(folder: Path) -> None:

@@ -91,7 +91,7 @@ def say(what: str) -> None:
 def rounds(runs: int, sides: Mapping[K, Callable[[], A]], *, what: str = "") -> list[dict[K, A]]:
     """Each side once a round, in reversed order in every other round. `what` is announced."""
     if what:
-        say(f"{what}: {runs} times {len(sides)}")
+        say(f"{what}: {runs} rounds of {len(sides)} sides")
     found = []
     for run in range(runs):
         order = list(sides.items())

@@ -7,11 +7,11 @@ import statistics
 from collections.abc import Iterator
 from functools import partial
 
-from devtools.bench import clips, vocabulary
+from devtools.bench import clips, shapes
 from devtools.bench.benchmark import CLIP_WORDS, Benchmark, loaded
-from devtools.bench.checkpoints import SHAPES
 from devtools.bench.engine_worker import KERNELS, ONEDNN_ONLY, Worker
 from devtools.bench.measurement import Failed, Goal, Row, alternate, figures, pairs_of, rounds, say
+from devtools.bench.shapes import SHAPES
 from devtools.bench.system import BASELINE, System
 from devtools.server_process import DEMO_MODEL
 
@@ -34,7 +34,7 @@ def aligner(bench: Benchmark, subject: System) -> Iterator[Row]:
     """
     if subject.quantization:  # of which the aligner has none
         return
-    clip = {"audio": str(clips.clip(0)), "text": bench.text or vocabulary.text_of(CLIP_WORDS)}
+    clip = {"audio": str(clips.clip(0)), "text": bench.text or shapes.text_of(CLIP_WORDS)}
     with Worker() as ours, Worker(as_served=False) as package:
         ours.load(DEMO_MODEL, subject, bench.aligner)
         package.run("load_package_aligner", aligner=str(bench.aligner))

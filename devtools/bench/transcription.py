@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from devtools.bench import clips, vocabulary
+from devtools.bench import clips, shapes
 from devtools.bench.benchmark import Benchmark, loaded
 from devtools.bench.measurement import Goal, Row, figures, pairs_of, percentile, rounds, say
 from devtools.bench.system import BASELINE, Reply, Server, System
@@ -137,7 +137,7 @@ def gpu(bench: Benchmark, subject: System) -> Iterator[Row]:
     measure, rival = f"{_GPU_CLIPS} clips of {_GPU_CLIP_S:g} s", f"{_GPU_SPEED:g} × real time"
     audio = [clips.clip(number % 30, _GPU_CLIP_S) for number in range(_GPU_CLIPS)]
     more = (f"max_chunk_seconds:{_GPU_CLIP_S:g}", f"batch_max_size:{_GPU_CLIPS}")
-    texts = [vocabulary.text_of(_GPU_WORDS)] * _GPU_CLIPS
+    texts = [shapes.text_of(_GPU_WORDS)] * _GPU_CLIPS
     with loaded(subject, bench.model(_GPU_WORDS), more) as ours:
         burst(ours, audio, ())
         say(f"{measure}, {subject.name}: {bench.runs} times")

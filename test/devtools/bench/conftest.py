@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from devtools.bench import checkpoints
-from devtools.bench.checkpoints import SHAPES
+from devtools.bench.shapes import SHAPES
 
 
 @pytest.fixture(scope="session")

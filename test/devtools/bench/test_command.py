@@ -11,11 +11,10 @@ import soundfile
 
 from backend.engine import native
 from backend.engine.kernels import TORCH
-from devtools.bench import clips
+from devtools.bench import clips, git_revision
 from devtools.bench.__main__ import AGAINST_EARLIER, MEASURES, parse
 from devtools.bench.benchmark import Benchmark
 from devtools.bench.engine_worker import ONEDNN_ONLY, Engine, Worker
-from devtools.bench.git_revision import system
 from devtools.bench.measurement import Failed
 from devtools.bench.system import BASELINE, OURS
 from devtools.server_process import ROOT
@@ -51,7 +50,29 @@ def test_an_earlier_revision_can_be_the_only_rival() -> None:
 
 def test_a_commit_that_is_not_there_is_named() -> None:
     with pytest.raises(Failed, match=r"\S"):
-        system("no-such-commit")
+        git_revision.system("no-such-commit")
+
+
+def test_a_revision_without_its_c_kernels_is_refused_where_ours_has_them(tmp_path: Path, monkeypatch) -> None:
+    ours, theirs = tmp_path / "ours/backend/engine", tmp_path / "theirs/backend/engine/ops/csrc"
+    ours.mkdir(parents=True)
+    theirs.mkdir(parents=True)
+    monkeypatch.setattr(git_revision, "ROOT", tmp_path / "ours")
+
+    def note() -> str:
+        return git_revision._missing_kernels("abc1234", tmp_path / "theirs")
+
+    assert note() == ""
+    (ours / "libkernels.so").touch()
+    assert note() == "abc1234 has no C kernels"
+    (theirs / "gemv.c").touch()
+    with pytest.raises(Failed, match="did not compile the C kernels of abc1234"):
+        note()
+    (theirs / "libkernels.so").touch()
+    assert note() == ""
+    (ours / "libkernels.so").unlink()
+    with pytest.raises(Failed, match="make install"):
+        note()
 
 
 def test_clips_differ_and_are_as_long_as_they_should_be() -> None:
