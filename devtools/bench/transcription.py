@@ -65,15 +65,15 @@ def _latencies(bench: Benchmark, measure: str, seconds: float) -> Iterator[Row]:
         sides = {system: functools.partial(latency_s, server) for system, server in servers.items()}
         found = rounds(bench.runs, sides, what=measure)
     for subject, rival in bench.contests:
-        counts = {side.name: sum(len(r.text.split()) for r in replies[side]) / bench.runs for side in (subject, rival)}
-        words = ", ".join(f"{side} {count:.0f}" for side, count in counts.items())
-        warnings = {reply.warning for side in (subject, rival) for reply in replies[side]}
-        note = "; ".join(filter(None, [f"words: {words}", rival.note, *sorted(warnings)]))
-        wrong = 0
-        if seconds == clips.CLIP_S and bench.text is not None:
-            wrong = sum(reply.text != bench.text for reply in replies[subject])
+        notes, wrong = {rival.note, *(reply.warning for side in (subject, rival) for reply in replies[side])}, 0
+        if seconds == clips.CLIP_S:
+            wrong = sum(bench.text is not None and reply.text != bench.text for reply in replies[subject])
+        else:
+            words = {side: sum(len(reply.text.split()) for reply in replies[side]) for side in (subject, rival)}
+            notes.add("words: " + ", ".join(f"{side.name} {count / bench.runs:.0f}" for side, count in words.items()))
         pairs, goal = pairs_of(found, subject, rival), _goal(bench, measure, subject, rival)
-        yield Row(measure, subject.name, rival.name, "s", "fewer", pairs, goal, note, mismatches=wrong)
+        remarks = "; ".join(sorted(notes - {""}))
+        yield Row(measure, subject.name, rival.name, "s", "fewer", pairs, goal, remarks, mismatches=wrong)
 
 
 def _loaded_to_say_as_much(bench: Benchmark, ours: Server, s: float) -> contextlib.AbstractContextManager[Server]:
