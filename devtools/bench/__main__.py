@@ -1,14 +1,11 @@
 """One command, one table: `python -m devtools.bench`, with JSON beside it in build/bench.
 
-Every figure is the median of pairs that were measured in turns: ours, and the way it is done today (today.py), or
-our own backend at another commit, or a limit of this machine. Exit code 1 when a text was not what it is alone, or when
-nothing could be measured; a goal that was missed is a figure like any other.
+Exit code 1 when a text was not what it is alone, or when nothing could be measured; a missed goal is a result.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import signal
@@ -16,46 +13,36 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from devtools.bench import asking, earlier, inner, starting
-from devtools.bench.arguments import count, some_of
-from devtools.bench.child import Failed
-from devtools.bench.pairs import Row
-from devtools.bench.plan import DEMO, FORMATS, Plan
-from devtools.bench.shapes import ROOT, SHAPES
+from devtools.arguments import count, parse_arguments, some_of
+from devtools.bench import git_revision, micro, startup, transcription
+from devtools.bench.benchmark import DEMO, FORMATS, RIVALS, Benchmark
+from devtools.bench.measurement import Failed, Row
+from devtools.bench.shapes import SHAPES
 from devtools.bench.table import as_json, terminal
+from devtools.server_process import ROOT, ServerFailed
+from devtools.tables import write_json
 
-MEASURES: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
-    "health": starting.health,
-    "load": starting.load,
-    "swap": starting.swap,
-    "clip": asking.clip,
-    "long": asking.long,
-    "crowd": asking.crowd,
-    "aligner": inner.aligner,
-    "wire": inner.wire,
-    "decode": inner.decode,
-    "compiled": inner.compiled,
-    "gpu": asking.gpu,
-}
+# each takes the Benchmark and the sides that it compares: ours and a rival, ours alone, or all in one
+_OF_CONTESTS = {"health": startup.health, "load": startup.load, "swap": startup.swap, "decode": micro.decode}
+_OF_SUBJECTS = {"aligner": micro.aligner, "compiled": micro.compiled, "gpu": transcription.gpu}
+_OF_ALL = {"clip": transcription.clip, "long": transcription.long, "crowd": transcription.crowd, "wire": micro.wire}
+MEASURES: Mapping[str, Callable[..., Iterator[Row]]] = _OF_CONTESTS | _OF_ALL | _OF_SUBJECTS
+AGAINST_EARLIER = ("health", "load", "swap", "clip", "long", "crowd", "decode")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    wanted = parse(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the servers would work on
+    asked = parse(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # unwinds, which stops the servers
     rows: list[Row] = []
     try:
-        plan = Plan(
-            shape=wanted.shape,
-            runs=1 if wanted.quick else wanted.runs,
-            long=wanted.long,
-            is_quick=wanted.quick,
-            formats=wanted.formats,
-            earlier=earlier.system(wanted.against) if wanted.against else None,
-        )
-        for name in wanted.only:
-            for row in MEASURES[name](plan):
-                rows.append(row)
-                _keep(rows, plan, wanted.out)  # whoever interrupts hours of measuring has what was measured
+        earlier = git_revision.system(asked.against) if asked.against else None
+        runs = 1 if asked.quick else asked.runs
+        bench = Benchmark(asked.shape, runs, asked.long, asked.formats, earlier, asked.rivals)
+        for name in asked.only or (MEASURES if bench.with_baseline else AGAINST_EARLIER):
+            for row in _measured(bench, name):
+                rows.append(row)  # written at once: an interrupted run keeps what it has measured
+                found = {"shape": bench.shape, "runs": runs, "processors": os.cpu_count(), "rows": as_json(rows)}
+                write_json(asked.out, found)
     except Failed as failure:
         print(f"bench: {failure}", file=sys.stderr)
         return 1
@@ -63,40 +50,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("bench: stopped", file=sys.stderr)
     if not rows:
         return 1
-    print(terminal(rows, _preface(plan)), "", str(wanted.out), sep="\n")
+    print(terminal(rows, _preface(bench)), "", str(asked.out), sep="\n")
     return 1 if any(row.mismatches for row in rows) or all(row.failure for row in rows) else 0
 
 
+def _measured(bench: Benchmark, name: str) -> Iterator[Row]:
+    """The rows of one measure, and where a side fails one that says why."""
+    every = [()] if name in _OF_ALL else bench.contests if name in _OF_CONTESTS else [(s,) for s in bench.subjects]
+    for sides in every:
+        try:
+            yield from MEASURES[name](bench, *sides)
+        except (Failed, ServerFailed) as failure:
+            ours, theirs, *_ = (*(side.name for side in sides), "", "")
+            yield Row(name, ours, theirs, failure=str(failure))
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="bench", description="How fast and how large, beside the way it is done today."
-    )
+    parser = argparse.ArgumentParser(prog="bench", description="Speed and size, beside today's way.")
     parser.add_argument("--shape", default=DEMO, choices=[DEMO, *SHAPES.keys() - {"aligner", "tiny-aligner"}])
     parser.add_argument("--runs", type=count, default=5, help="pairs for each figure; default: 5")
-    parser.add_argument(
-        "--only", type=some_of(MEASURES), default=tuple(MEASURES), help=f"of {', '.join(MEASURES)}, with commas"
-    )
+    parser.add_argument("--only", type=some_of(MEASURES), default=(), help=f"of {', '.join(MEASURES)}; default: all")
     parser.add_argument("--formats", type=some_of(FORMATS), default=(), help=f"of {', '.join(FORMATS)}, with commas")
-    parser.add_argument("--against", metavar="REV", help="also our own backend at another commit")
-    parser.add_argument("--quick", action="store_true", help="one pair, nothing twice")
+    parser.add_argument("--against", metavar="REV", help="also our own backend at another git revision")
+    parser.add_argument("--rivals", choices=RIVALS, default="both", help="earlier: only REV; today: all but REV")
+    parser.add_argument("--quick", action="store_true", help="one pair for each figure")
     parser.add_argument("--long", action="store_true", help="large models, too, get 20 minutes and 32 clips at once")
     parser.add_argument("--out", type=Path, default=ROOT / "build/bench/results.json")
-    return parser.parse_args(argv)
+    asked = parse_arguments(parser, argv)
+    if asked.rivals == "earlier" and not asked.against:
+        parser.error("--rivals earlier needs --against REV")
+    return asked
 
 
-def _preface(plan: Plan) -> str:
-    what = "the demo's models" if plan.is_demo else f"random weights of the {plan.shape}'s size"
+def _preface(bench: Benchmark) -> str:
+    what = "the demo's models" if bench.is_demo else f"random weights of the {bench.shape}'s size"
     processor = platform.processor() or platform.machine()
     return (
-        f"{what}, {os.cpu_count()} × {processor}; median of {plan.runs} alternating pair(s).\n"
+        f"{what}, {os.cpu_count()} × {processor}; median of {bench.runs} alternating pair(s).\n"
         "×: how many times faster, smaller or more; of it: ours as a part of what it is held against."
     )
-
-
-def _keep(rows: Sequence[Row], plan: Plan, out: Path) -> None:
-    found = {"shape": plan.shape, "runs": plan.runs, "processors": os.cpu_count(), "rows": as_json(rows)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from backend.pipeline.transcriber import Transcriber
 from backend.serving.protocols import Passage, Utterance
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
-from devtools.bench import checkpoints, clips, vocabulary
-from devtools.bench.shapes import SHAPES
+from devtools.bench import checkpoints, clips
+from devtools.bench.shapes import SHAPES, ensure, most_words, text_of
 
 SAMPLES = np.random.default_rng(1).normal(0, 0.1, 16_000).astype(np.float32)
 BUDGET = 200
@@ -41,24 +41,24 @@ def test_the_package_says_the_text_and_ends(package: Qwen3ASRModel, dtype: torch
     package.model.to(dtype)
     for name in (None, "English"):
         (heard,) = package.transcribe(audio=(SAMPLES, 16_000), language=name)
-        assert (heard.text, heard.language) == (vocabulary.text_of(12), "English")
+        assert (heard.text, heard.language) == (text_of(12), "English")
 
 
 def test_the_backend_says_the_text_and_ends_alone_and_in_a_batch(ours: QwenRecognizer) -> None:
     asked = [Utterance(SAMPLES[: size * 4000], code, "", BUDGET) for size, code in ((2, "en"), (4, None), (3, None))]
     for heard in (*ours.recognize(asked), *ours.recognize(asked[1:2])):
-        assert (heard.text, heard.language, heard.finished) == (vocabulary.text_of(12), "en", True)
+        assert (heard.text, heard.language, heard.finished) == (text_of(12), "en", True)
 
 
-async def test_the_backend_takes_the_text_as_it_is(ours: QwenRecognizer, loader: Any, decoder_pool: Any) -> None:
+async def test_the_backend_takes_the_text_as_it_is(ours: QwenRecognizer, loader: Any, guard: Any) -> None:
     loader.recognizer = ours
     scheduler, resident = Scheduler(), Resident(loader)
     await resident.load(LoadOptions(model="m"))
     try:
-        told = await Transcriber(resident, scheduler, decoder_pool).transcribe(str(clips.clip(0)), TranscribeOptions())
+        told = await Transcriber(resident, scheduler, guard).transcribe(str(clips.clip(0)), TranscribeOptions())
     finally:
         scheduler.stop()
-    assert (told.text, told.language, told.warnings) == (vocabulary.text_of(12), "en", ())
+    assert (told.text, told.language, told.warnings) == (text_of(12), "en", ())
 
 
 def test_texts_of_different_lengths_share_all_but_the_map(saying_12: Path, saying_90: Path) -> None:
@@ -69,15 +69,15 @@ def test_texts_of_different_lengths_share_all_but_the_map(saying_12: Path, sayin
 
 def test_a_checkpoint_is_made_once(saying_12: Path, made: Path) -> None:
     before = (saying_12 / "model-map.safetensors").stat().st_mtime_ns
-    assert checkpoints.ensure("tiny", 12, made) == saying_12
+    assert ensure("tiny", 12, made) == saying_12
     assert (saying_12 / "model-map.safetensors").stat().st_mtime_ns == before
 
 
 def test_an_aligner_gives_every_word_a_time(made: Path) -> None:
     folder = checkpoints.make(SHAPES["tiny-aligner"], 0, made)
     aligner = CheckpointLoader().load_aligner(LoadOptions(model="", forced_aligner=str(folder), dtype="float32"))
-    (units,) = aligner.align([Passage(SAMPLES, vocabulary.text_of(7), "en")])
-    assert [unit.text for unit in units] == vocabulary.text_of(7).split()
+    (units,) = aligner.align([Passage(SAMPLES, text_of(7), "en")])
+    assert [unit.text for unit in units] == text_of(7).split()
 
 
 def test_the_special_tokens_have_the_real_ids(saying_12: Path) -> None:
@@ -90,13 +90,13 @@ def test_the_special_tokens_have_the_real_ids(saying_12: Path) -> None:
 
 
 def test_a_chain_is_as_long_as_the_map_can_hold() -> None:
-    core = vocabulary.make_core()
-    ids = vocabulary.chain(core, 3000)
+    core = checkpoints.make_core()
+    ids = checkpoints.chain(core, 3000)
     assert len(set(ids)) == len(ids) == 3000 + 5
     assert core.encode(" baba babe").ids == ids[4:6]
     with pytest.raises(ValueError, match="1 to 4096"):
-        vocabulary.chain(core, 5000)
-    assert checkpoints.most_words("tiny") < SHAPES["tiny"].ffn
+        checkpoints.chain(core, 5000)
+    assert most_words("tiny") < SHAPES["tiny"].ffn
 
 
 def test_the_decoder_of_the_0_6b_reads_what_the_real_one_does() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from devtools.bench.pairs import Goal, Row
+from devtools.bench.measurement import Goal, Row
 from devtools.bench.table import as_json, terminal
 
 ROWS = [

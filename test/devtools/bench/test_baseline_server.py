@@ -11,13 +11,13 @@ import pytest
 
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
-from devtools.bench.today import TodayServicer
+from devtools.bench.baseline_server import BaselineServicer
 
 
 @pytest.fixture(scope="module")
 def stub() -> Iterator[rpc.BackendStub]:
     server = grpc.server(ThreadPoolExecutor(2))
-    rpc.add_BackendServicer_to_server(TodayServicer(), server)
+    rpc.add_BackendServicer_to_server(BaselineServicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:

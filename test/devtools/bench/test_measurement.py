@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from devtools.bench.pairs import Goal, Row, Spread, alternate, percentile
+from devtools.bench.measurement import Goal, Row, Spread, alternate, percentile
 
 
 def test_a_ratio_is_a_pairs_own_and_the_figure_is_their_median() -> None:

@@ -1,0 +1,109 @@
+"""What one run of the bench compares: models, number formats, rivals, how often."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from devtools.bench import clips, shapes
+from devtools.bench.system import BASELINE, OURS, Server, System
+from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL
+
+CLIP_WORDS = 40  # about as many as 11 s of speech have
+DEMO = "demo"
+RIVALS = ("both", "today", "earlier")
+FORMATS = {
+    "fp32": replace(OURS, name="ours fp32", dtype="float32"),
+    "bf16": replace(OURS, name="ours bf16", dtype="bfloat16"),
+    "int8": replace(OURS, name="ours int8", quantization="int8"),
+}
+_WARM_TIMES, _WARM_S = 3, 3.0  # the first answers import, compile and allocate
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`earlier`: our own backend at another git revision. `rivals`: which of BASELINE and `earlier` to measure.
+
+    `long`: also what takes a large model many minutes. `formats`: empty means all that the device computes.
+    """
+
+    shape: str = DEMO
+    runs: int = 5
+    long: bool = False
+    formats: tuple[str, ...] = ()
+    earlier: System | None = None
+    rivals: str = "both"
+
+    @property
+    def is_demo(self) -> bool:
+        return self.shape == DEMO
+
+    @property
+    def on_gpu(self) -> bool:
+        """A GPU, and a torch that was built for one; found without importing torch."""
+        return any(map(Path.exists, (Path("/dev/nvidia0"), Path("/dev/kfd")))) and "+cpu" not in version("torch")
+
+    @property
+    def subjects(self) -> tuple[System, ...]:
+        """Ours, once for each number format."""
+        return tuple(FORMATS[name] for name in self.formats or (("bf16", "int8") if self.on_gpu else FORMATS))
+
+    @property
+    def with_baseline(self) -> bool:
+        return self.rivals != "earlier"
+
+    @property
+    def contests(self) -> Iterator[tuple[System, System]]:
+        """Each of ours with BASELINE, then each of ours with itself at the earlier revision."""
+        for subject in self.subjects if self.with_baseline else ():
+            yield subject, BASELINE
+        if self.earlier and self.rivals != "today":
+            for subject in self.subjects:
+                name = f"{self.earlier.name} {subject.name.removeprefix('ours ')}"
+                yield subject, replace(self.earlier, name=name, dtype=subject.dtype, quantization=subject.quantization)
+
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """All sides of all contests, each once."""
+        return tuple(dict.fromkeys(system for contest in self.contests for system in contest))
+
+    def model(self, words: int = CLIP_WORDS) -> Path:
+        """The recogniser's checkpoint; one of a published size says `words` words, or as many as it can."""
+        if self.is_demo:
+            return DEMO_MODEL
+        return shapes.ensure(self.shape, min(words, shapes.most_words(self.shape)))
+
+    @property
+    def aligner(self) -> Path:
+        if self.is_demo:
+            return DEMO_ALIGNER
+        return shapes.ensure("tiny-aligner" if self.shape == "tiny" else "aligner", 0)
+
+    @property
+    def text(self) -> str | None:
+        """The transcript of every clip; None for the demo, which recognises speech."""
+        return None if self.is_demo else shapes.text_of(CLIP_WORDS)
+
+    @contextlib.contextmanager
+    def servers(self, without: Collection[System] = ()) -> Iterator[dict[System, Server]]:
+        """All systems with the model loaded, at the same time: one round is one state of the machine."""
+        with contextlib.ExitStack() as stack:
+            wanted = [system for system in self.systems if system not in without]
+            yield {system: stack.enter_context(loaded(system, self.model())) for system in wanted}
+
+
+@contextlib.contextmanager
+def loaded(system: System, model: Path, more: Sequence[str] = ()) -> Iterator[Server]:
+    """A server with the model loaded, warmed up by a few requests. Raises Failed or ServerFailed."""
+    with Server(system) as server:
+        server.load_model(model, more=more)
+        until = time.monotonic() + _WARM_S
+        for _ in range(_WARM_TIMES):
+            server.transcribe(clips.clip(0))
+            if time.monotonic() > until:
+                break
+        yield server

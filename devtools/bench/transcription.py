@@ -1,0 +1,147 @@
+"""Latency and throughput of whole requests: one clip, a long recording, many clips at once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from devtools.bench import clips, shapes
+from devtools.bench.benchmark import Benchmark, loaded
+from devtools.bench.measurement import Goal, Row, figures, pairs_of, percentile, rounds, say
+from devtools.bench.system import BASELINE, Reply, Server, System
+
+_AT_ONCE, _AT_ONCE_QUICKLY = (1, 8, 32), 8  # of a published size; for more the baseline takes minutes
+_DEMO_PIECE_S = 15.0
+_GPU_CLIP_S, _GPU_CLIPS, _GPU_WORDS, _GPU_SPEED = 30.0, 64, 110, 700.0
+
+# of the 0.6B on a CPU against the baseline: bf16, int8
+_GOALS = {"11 s clip": (2.5, 4.0), "8 clips at once": (6.0, 12.0), "3 min recording": (4.0, 8.0)}
+_GPU_CLIP_GOAL = Goal("≥", 3)
+
+
+def _goal(bench: Benchmark, measure: str, subject: System, rival: System) -> Goal | None:
+    if rival is not BASELINE or bench.on_gpu or bench.shape != "0.6b" or measure not in _GOALS:
+        return _GPU_CLIP_GOAL if rival is BASELINE and bench.on_gpu and measure == "11 s clip" else None
+    bf16, int8 = _GOALS[measure]
+    return {"ours bf16": Goal("≥", bf16), "ours int8": Goal("≥", int8)}.get(subject.name)
+
+
+def clip(bench: Benchmark) -> Iterator[Row]:
+    """One clip of 11 s on an idle server."""
+    return _latencies(bench, "11 s clip", clips.CLIP_S)
+
+
+def long(bench: Benchmark) -> Iterator[Row]:
+    """Recordings of 3 and 20 minutes; the latter with a large model only with `--long`.
+
+    A bench checkpoint says its words once for each chunk. Ours cuts a recording into chunks, the package takes up to
+    20 minutes as one chunk; so its checkpoint says as many words as ours says in all chunks. The demo's model was
+    trained on 15 s and says little in longer chunks; the baseline gets its recording in pieces of 15 s, in sequence.
+    """
+    for seconds in (clips.LONG_S, clips.LONGEST_S)[: 2 if bench.is_demo or bench.long else 1]:
+        yield from _latencies(bench, f"{seconds / 60:g} min recording", seconds)
+
+
+def _latencies(bench: Benchmark, measure: str, seconds: float) -> Iterator[Row]:
+    replies = defaultdict[System, list[Reply]](list)
+
+    def latency_s(server: Server) -> float:
+        in_pieces = server.system is BASELINE and bench.is_demo
+        files = clips.pieces(seconds, _DEMO_PIECE_S) if in_pieces else [clips.recording(seconds)]
+        found = [server.transcribe(file) for file in files]
+        replies[server.system] += found
+        return sum(reply.took_s for reply in found)
+
+    with bench.servers(without={BASELINE}) as servers, contextlib.ExitStack() as stack:
+        if bench.with_baseline:
+            baseline = _loaded_to_say_as_much(bench, servers[bench.subjects[0]], seconds)
+            servers[BASELINE] = stack.enter_context(baseline)
+        sides = {system: functools.partial(latency_s, server) for system, server in servers.items()}
+        found = rounds(bench.runs, sides, what=measure)
+    for subject, rival in bench.contests:
+        notes, wrong = {rival.note, *(reply.warning for side in (subject, rival) for reply in replies[side])}, 0
+        if seconds == clips.CLIP_S:
+            wrong = sum(bench.text is not None and reply.text != bench.text for reply in replies[subject])
+        else:
+            words = {side: sum(len(reply.text.split()) for reply in replies[side]) for side in (subject, rival)}
+            notes.add("words: " + ", ".join(f"{side.name} {count / bench.runs:.0f}" for side, count in words.items()))
+        pairs, goal = pairs_of(found, subject, rival), _goal(bench, measure, subject, rival)
+        remarks = "; ".join(sorted(notes - {""}))
+        yield Row(measure, subject.name, rival.name, "s", "fewer", pairs, goal, remarks, mismatches=wrong)
+
+
+def _loaded_to_say_as_much(bench: Benchmark, ours: Server, s: float) -> contextlib.AbstractContextManager[Server]:
+    """The baseline with a checkpoint that says in one chunk what ours says in all chunks of a recording of `s`."""
+    if bench.is_demo:
+        return loaded(BASELINE, bench.model())
+    words = len(ours.transcribe(clips.recording(s)).text.split())
+    # the default of max_new_tokens, 512, would cut the answer
+    return loaded(BASELINE, bench.model(words), more=[f"max_new_tokens:{words + 16}"])
+
+
+class Burst(NamedTuple):
+    """Concurrent requests: `speed` in seconds of audio per second, latencies, and how many texts were wrong."""
+
+    speed: float
+    p50_s: float
+    p95_s: float
+    wrong: int
+
+
+def crowd(bench: Benchmark) -> Iterator[Row]:
+    """1, 8 and 32 different clips of 11 s at once; each text must be what it is when requested alone."""
+    sizes = [size for size in _AT_ONCE if size <= _AT_ONCE_QUICKLY or bench.is_demo or bench.long]
+    audio = [clips.clip(number) for number in range(max(sizes))]
+    with bench.servers() as servers:
+        ours = {system: server for system, server in servers.items() if system is not BASELINE}
+        alone = {s: [bench.text or server.transcribe(path).text for path in audio] for s, server in ours.items()}
+
+        def concurrent(size: int, server: Server) -> Burst:
+            return burst(server, audio[:size], alone.get(server.system, ()))
+
+        for size in sizes:
+            measure = f"{size} clip{'s'[: size > 1]} at once"
+            sides = {system: functools.partial(concurrent, size, server) for system, server in servers.items()}
+            found = rounds(bench.runs, sides, what=measure)
+            for subject, rival in bench.contests:
+                pairs, names = pairs_of(found, subject, rival), (subject.name, rival.name)
+                goal = _goal(bench, measure, subject, rival)
+                speeds, wrong = figures(pairs, lambda each: each.speed), sum(burst.wrong for burst, _ in pairs)
+                yield Row(measure, *names, "× real time", "more", speeds, goal, rival.note, mismatches=wrong)
+                if size > 1:
+                    yield Row(f"{measure}, p50", *names, "s", pairs=figures(pairs, lambda each: each.p50_s))
+                    yield Row(f"{measure}, p95", *names, "s", pairs=figures(pairs, lambda each: each.p95_s))
+
+
+def burst(server: Server, audio: Sequence[Path], expected: Sequence[str], clip_s: float = clips.CLIP_S) -> Burst:
+    """All at once, each from its own thread. `expected`: the texts; empty means any."""
+    began = time.monotonic()
+    with ThreadPoolExecutor(len(audio)) as threads:
+        replies = list(threads.map(server.transcribe, audio))
+    took_s = time.monotonic() - began
+    latencies = [reply.took_s for reply in replies]
+    wrong = sum(reply.text != text for reply, text in zip(replies, expected, strict=False))
+    return Burst(len(audio) * clip_s / took_s, percentile(latencies, 50), percentile(latencies, 95), wrong)
+
+
+def gpu(bench: Benchmark, subject: System) -> Iterator[Row]:
+    """On a GPU: 64 clips of 30 s at once, with the words that 30 s have, against 700 × real time."""
+    if bench.is_demo or not bench.on_gpu:
+        return
+    measure, rival = f"{_GPU_CLIPS} clips of {_GPU_CLIP_S:g} s", f"{_GPU_SPEED:g} × real time"
+    audio = [clips.clip(number % 30, _GPU_CLIP_S) for number in range(_GPU_CLIPS)]
+    more = (f"max_chunk_seconds:{_GPU_CLIP_S:g}", f"batch_max_size:{_GPU_CLIPS}")
+    texts = [shapes.text_of(_GPU_WORDS)] * _GPU_CLIPS
+    with loaded(subject, bench.model(_GPU_WORDS), more) as ours:
+        burst(ours, audio, ())
+        say(f"{measure}, {subject.name}: {bench.runs} times")
+        found = [burst(ours, audio, texts, _GPU_CLIP_S) for _ in range(bench.runs)]
+    speeds, wrong = tuple((each.speed, _GPU_SPEED) for each in found), sum(each.wrong for each in found)
+    goal = Goal("≥", 1) if bench.shape == "1.7b" else None
+    yield Row(measure, subject.name, rival, "× real time", "more", speeds, goal, mismatches=wrong)
