@@ -1,7 +1,6 @@
-"""What breaks such a server, tried: load, faults, signals and leaks (`devtools.stress.soak`), and thousands of bad
-inputs (`devtools.stress.fuzz`).
+"""Stress tests of the running server: load, faults, signals and leaks (soak), and thousands of bad inputs (fuzz).
 
-The server under trial is always a process of its own, asked through gRPC: either run.sh with the demo checkpoints, or
-victim.py, the very same server with models that can be told to fail. Every measured value stands beside its
-goal, and a goal that was missed makes the exit code 1. Nothing in backend/ imports this.
+The server under test is a process of its own, called through gRPC: run.sh with the demo checkpoints, or
+faulty_server.py, the same server with models that fail on demand. The tests are pytest functions; the commands run them
+with the full profile, and test/devtools/stress with the short one. Nothing in backend/ imports this package.
 """

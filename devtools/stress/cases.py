@@ -1,24 +1,33 @@
-"""A case: what is sent, and what may come back for it. Saved as JSON it can be sent again, whatever made it."""
+"""A case of the fuzzing: what is sent, which answers are right, and what is wrong with the one that came.
+
+A case that failed is saved as JSON and can be sent again.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from devtools.procfs import MIB
+from devtools.stress.client import FULL, OK
+from devtools.stress.sounds import UNCLEAN
+
 Expected = Literal["good", "bad", "either"]
+TIME_LIMIT_S, MEMORY_LIMIT_MIB = 5.0, 512
+FILE_NAME = "upload-of-a-client"  # no error text may contain it: a client controls it
+_EVICTING = ("connection refused", "connection reset", "no such host", "model not loaded")  # for the gateway
 
 
 @dataclass(frozen=True)
 class Case:
-    """`kind` is its line in the table, `name` what is special about it.
+    """`kind` is its row in the table, `name` what is special about it.
 
-    Of audio: `content` is written to a file of its own, or `path` is sent as it is ({folder} in it stands for the run's
-    folder). `request` has the other fields of a TranscriptRequest; with `load` it is a ModelOptions' instead.
-    `text`: the text of the answer, where it is known.
+    Audio: `content` is written to a file, or `path` is sent as it is, with {folder} for the run's folder. `request` has
+    other fields of TranscriptRequest, or with `load` those of ModelOptions. `text`: of the reply, where known.
     """
 
     kind: str
@@ -30,21 +39,51 @@ class Case:
     load: bool = False
     text: str = ""
 
-    def as_json(self) -> str:
-        return json.dumps({**asdict(self), "content": base64.b64encode(self.content).decode()}, indent=1)
-
     @staticmethod
     def of_json(text: str) -> Case:
-        """Raises ValueError, KeyError or TypeError. What else stands there (the failure) is not read."""
-        read = json.loads(text)
-        fields = {name: read[name] for name in asdict(Case("", "", "good"))}
-        return Case(**{**fields, "content": base64.b64decode(read["content"])})
+        """Raises ValueError, KeyError or TypeError. Other fields (seed, failures) are ignored."""
+        saved = json.loads(text)
+        values = {each.name: saved[each.name] for each in fields(Case)}
+        return Case(**{**values, "content": base64.b64decode(values["content"])})
 
 
-def save(case: Case, folder: Path, number: int, seed: int, failures: list[str]) -> Path:
-    """Beside the case: the seed and number that made it, and what was wrong."""
+@dataclass(frozen=True)
+class Reply:
+    """`status`: the name of a gRPC code, or `refused` for a load. `growth_bytes`: memory above that before the case."""
+
+    status: str
+    took_s: float = 0.0
+    growth_bytes: int = 0
+    details: str = ""
+    text: str = ""
+    violations: tuple[str, ...] = ()
+    has_died: bool = False
+
+
+def save(case: Case, folder: Path, number: int, seed: int, failures: Sequence[str]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{seed}-{number}.json"
-    told = {**json.loads(case.as_json()), "seed": seed, "number": number, "failures": failures}
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    content = base64.b64encode(case.content).decode()
+    saved = {**asdict(case), "content": content, "seed": seed, "number": number, "failures": failures}
+    path.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def failures(case: Case, reply: Reply) -> list[str]:
+    """What is wrong with the reply."""
+    refusals = {"refused"} if case.load else {"INVALID_ARGUMENT", FULL}
+    allowed = {"good": {OK}, "bad": refusals, "either": {OK, *refusals}}[case.expected]
+    is_transcript = reply.status == OK and OK in allowed and not case.load
+    wrong = {
+        f"{reply.status} instead of {' or '.join(sorted(allowed))}: {reply.details}": reply.status not in allowed,
+        "OK without having been transcribed": is_transcript and not reply.text,  # silence has a text, too
+        "a control token reached the recogniser": is_transcript and reply.text == UNCLEAN,
+        "not the samples of the file": is_transcript and bool(case.text) and reply.text != case.text,
+        **dict.fromkeys(reply.violations, is_transcript),
+        "the server died": reply.has_died,
+        f"took {reply.took_s:.1f} s": reply.took_s > TIME_LIMIT_S,
+        f"cost {reply.growth_bytes // MIB} MiB": reply.growth_bytes > MEMORY_LIMIT_MIB * MIB,
+        "the error text makes the gateway evict the model": any(text in reply.details.lower() for text in _EVICTING),
+        "the error text repeats the file's name": not case.load and FILE_NAME in reply.details,
+    }
+    return [problem for problem, is_there in wrong.items() if is_there]

@@ -1,6 +1,6 @@
-"""Models behind the engine's Protocols that hear a hash, take the time they are told to, and fail by plan.
+"""Models behind the engine's Protocols whose text is a hash, and which take time and fail as their plan says.
 
-Recogniser and aligner are called by the backend's one model thread, so their counters need no lock.
+The backend's one model thread calls recognizer and aligner, so their counters need no lock.
 """
 
 from __future__ import annotations
@@ -9,25 +9,32 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.engine.recognizer import AlignedUnit, Passage, Recognition, Token, Utterance
 from backend.errors import LoadRefused
 from backend.options import LoadOptions
-from devtools.stress.plan import Fault, Kind, Plan
+from devtools.stress.plan import Kind, Plan
 from devtools.stress.sounds import is_marked, text_of
 
-_SLOW_S = 2.0  # a step that is: a hundred times what one takes
+_SLOW_S = 2.0  # a hundred times a normal step
 
 
 class AcceleratorError(RuntimeError):
-    """What torch raises for a device that is lost, by its name and text."""
+    """Named like torch's error for a lost device."""
+
+
+_ERRORS: Mapping[Kind, tuple[type[Exception], str]] = {
+    "out of memory": (MemoryError, "DefaultCPUAllocator: can't allocate memory"),
+    "exception": (ValueError, "a fault by plan: connection refused"),  # a text that must not reach the client
+    "lost device": (AcceleratorError, "CUDA error: an illegal memory access was encountered"),
+}
 
 
 class Faults:
-    """Counts the calls and does what the plan says of them."""
+    """Counts the calls and applies the faults of the plan."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -35,37 +42,29 @@ class Faults:
         self._marked: Counter[str] = Counter()
 
     def call(self, where: str, marked: bool = False) -> set[Kind]:
-        """Raises, hangs or waits; returns the kinds that are the caller's to do."""
+        """Raises, hangs or sleeps; returns the kinds that the caller has to apply."""
         self._calls[where] += 1
         self._marked[where] += marked
         numbers = self._calls[where], self._marked[where] if marked else 0
-        faults = [fault for fault in self._plan.faults if fault.where == where and fault.strikes(*numbers)]
-        return {fault.kind for fault in faults if not _happen(fault)}
-
-
-def _happen(fault: Fault) -> bool:
-    if fault.kind == "out of memory":
-        raise MemoryError("DefaultCPUAllocator: can't allocate memory")
-    if fault.kind == "exception":
-        raise ValueError("a fault by plan: connection refused")  # a text that must not get out
-    if fault.kind == "lost device":
-        raise AcceleratorError("CUDA error: an illegal memory access was encountered")
-    if fault.kind == "hang":
-        threading.Event().wait()
-    if fault.kind == "slow":
-        time.sleep(_SLOW_S)
-        return True
-    return False
+        kinds = {fault.kind for fault in self._plan.faults if fault.where == where and fault.strikes(*numbers)}
+        for kind in kinds & _ERRORS.keys():
+            error, text = _ERRORS[kind]
+            raise error(text)
+        if "hang" in kinds:
+            threading.Event().wait()
+        if "slow" in kinds:
+            time.sleep(_SLOW_S)
+        return kinds
 
 
 @dataclass(eq=False)
 class HashRecognizer:
-    """See sounds.text_of. It refers to itself, as models do: only the garbage collector ends it, wherever that runs."""
+    """See sounds.text_of. Refers to itself, as models do, so only the garbage collector can delete it."""
 
     plan: Plan
     weight_bytes: int = 1000
     at_once_s: float = math.inf
-    kept: list[Samples] = field(default_factory=list)
+    leaked: list[Samples] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.faults = Faults(self.plan)
@@ -90,7 +89,7 @@ class HashSession:
     def add(self, utterances: Sequence[Utterance]) -> None:
         self._call("add", utterances)
         if self.recognizer.plan.leaks:
-            self.recognizer.kept += [utterance.samples.copy() for utterance in utterances]
+            self.recognizer.leaked += [utterance.samples.copy() for utterance in utterances]
         steps = self.recognizer.plan.steps_of
         self.left |= {id(utterance): (utterance, steps(utterance.prompt)) for utterance in utterances}
 
@@ -98,10 +97,10 @@ class HashSession:
         kinds = self._call("step", [utterance for utterance, _ in self.left.values()])
         time.sleep(self.recognizer.plan.step_s)
         self.left = {key: (utterance, steps - 1) for key, (utterance, steps) in self.left.items()}
-        ended = [utterance for utterance, steps in self.left.values() if steps <= 0]
-        for utterance in ended:
+        done = [utterance for utterance, steps in self.left.values() if steps <= 0]
+        for utterance in done:
             del self.left[id(utterance)]
-        return [(utterance, _heard(utterance, kinds)) for utterance in ended]
+        return [(utterance, _recognition(utterance, kinds)) for utterance in done]
 
     def drop(self, utterance: Utterance) -> None:
         self._call("drop", [utterance])
@@ -113,7 +112,7 @@ class HashSession:
         return self.recognizer.faults.call(where, any(is_marked(utterance.samples) for utterance in utterances))
 
 
-def _heard(utterance: Utterance, kinds: set[Kind]) -> Recognition:
+def _recognition(utterance: Utterance, kinds: set[Kind]) -> Recognition:
     text = text_of(utterance.samples, utterance.prompt, utterance.language)
     if "text that no reply can hold" in kinds and is_marked(utterance.samples):
         text += "\ud800"
@@ -122,7 +121,7 @@ def _heard(utterance: Utterance, kinds: set[Kind]) -> Recognition:
 
 @dataclass(eq=False)
 class ShareAligner:
-    """Gives every word of a passage an equal share of it."""
+    """Gives every word an equal share of its passage."""
 
     plan: Plan
     weight_bytes: int = 300
@@ -135,7 +134,7 @@ class ShareAligner:
         kinds = self.faults.call("align", any(is_marked(passage.samples) for passage in passages))
         time.sleep(self.plan.passage_s * len(passages))
         units = [_shares(passage) for passage in passages]
-        if "times that are no numbers" in kinds:
+        if "NaN times" in kinds:
             return [[AlignedUnit(unit.text, math.nan, math.nan) for unit in some] for some in units]
         return units[1:] if "too few answers" in kinds else units
 
@@ -147,7 +146,7 @@ def _shares(passage: Passage) -> list[AlignedUnit]:
 
 
 class PlannedLoader:
-    """Loads a plan: the model's name is one, see plan.py."""
+    """Loads the plan that the model's name is."""
 
     def prepare(self) -> None: ...
 

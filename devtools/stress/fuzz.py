@@ -1,158 +1,159 @@
-"""Thousands of bad inputs through the running server: `python -m devtools.stress.fuzz`, `make fuzz`.
+"""Thousands of bad inputs through the running server: `make fuzz`, `python -m devtools.stress.fuzz`.
 
-Seeded: the same seed and number of cases send the same bytes. What fails is saved in build/trials/failures with all
-that it takes to send it again (`--replay FILE`). Exit code 1 when a goal was missed.
+Hand-made cases are hypothesis' explicit examples, its strategies draw the others; the same seed and number of cases
+send the same bytes. A case that failed is saved in build/stress/failures and can be sent again (`--replay FILE`). Exit
+code 1 when a goal was missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import collections
-import itertools
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from random import Random
 
-from devtools.stress import oddities, wishes
-from devtools.stress.cases import Case, save
-from devtools.stress.child import ROOT, Failed
-from devtools.stress.containers import Source, sources
-from devtools.stress.firing import Range
-from devtools.stress.form import Form, sound_folder
-from devtools.stress.lines import Line, are_met, as_json, failed, holds, none_of, terminal, told
-from devtools.stress.mutations import mutated
-from devtools.stress.processes import MIB
-from devtools.stress.verdict import LONGEST_S, MOST_MIB, Reply, failures
+import hypothesis
+import pytest
 
-OUT = ROOT / "build/trials"
-_REQUESTS, _LOADS = 0.15, 0.05  # of the cases that chance makes; the rest are mutated files
-_ORDER = {"OK": 0, "INVALID_ARGUMENT": 1, "refused": 1}
+from devtools.arguments import parse_arguments
+from devtools.procfs import MIB
+from devtools.server_process import ROOT
+from devtools.stress.cases import MEMORY_LIMIT_MIB, TIME_LIMIT_S, Case, failures
+from devtools.stress.client import EXACT
+from devtools.stress.fuzz_runner import FuzzRunner
+from devtools.stress.odd_inputs import CONTAINERS, ODD_INPUTS, containers
+from devtools.stress.profile import Profile
+from devtools.stress.results import Result, Results, Run, are_met, table
+from devtools.stress.strategies import LOADS, REQUESTS, known_bad_loads, mutants
+
+HAND_MADE = {**ODD_INPUTS, "known bad loads": known_bad_loads}
+DRAWN = {"requests": REQUESTS, "loads": LOADS, **{f"mutated {name}": mutants(name) for name in CONTAINERS}}
+KINDS = (*HAND_MADE, *DRAWN)
+_SHARES = {"requests": 0.15, "loads": 0.05}  # of the drawn cases; the containers share the rest
+_ORDER = ("OK", "INVALID_ARGUMENT", "refused")
 
 
-@dataclass
-class Tally:
-    """What came of one kind of input."""
+@pytest.fixture(scope="module")
+def runner(run: Run) -> Iterator[FuzzRunner]:
+    saved = run.out.parent / "failures"
+    with (
+        tempfile.TemporaryDirectory(prefix="stress-") as folder,
+        FuzzRunner(Path(folder), saved, run.profile.seed) as runner,
+        runner.bystander,
+    ):
+        yield runner
 
-    replies: list[tuple[str, Reply]] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
 
-    def line(self, kind: str) -> Line:
-        counts = collections.Counter(reply.status for _, reply in self.replies)
-        outcomes = ", ".join(f"{counts[s]} {s}" for s in sorted(counts, key=lambda s: (_ORDER.get(s, 2), s)))
-        (slow, slowest), (large, largest) = (
-            max(self.replies, key=lambda each: each[1].took_s),
-            max(self.replies, key=lambda each: each[1].cost),
-        )
-        measured = f"{outcomes}; {slowest.took_s:.2f} s; {max(largest.cost, 0) / MIB:.0f} MiB"
-        note = "; ".join(self.failures[:5]) + (f"; and {len(self.failures) - 5} more" if self.failures[5:] else "")
-        return holds(
-            kind, f"{len(self.replies)} inputs", measured, "no failure", not self.failures, note,
-            outcomes=dict(counts), slowest_s=slowest.took_s, slowest=slow, most_bytes=largest.cost, largest=large,
-            failures=self.failures,
-        )  # fmt: skip
+@pytest.mark.fuzz
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs(kind: str, runner: FuzzRunner, profile: Profile, results: Results) -> None:
+    first = len(runner.sent)
+    for_each_case(kind, runner.folder, profile, runner.send)
+    sent = runner.sent[first:]
+    if not sent:
+        pytest.skip("the short form has no bombs, and the installed wheels cannot write every container")
+    counts = collections.Counter(each.reply.status for each in sent)
+    statuses = sorted(counts, key=lambda status: (_ORDER.index(status) if status in _ORDER else len(_ORDER), status))
+    slowest, largest = (
+        max(sent, key=lambda each: each.reply.took_s),
+        max(sent, key=lambda each: each.reply.growth_bytes),
+    )
+    failed = [each.failure for each in sent if each.failure]
+    results.measure = kind
+    results.check(
+        f"{len(sent)} inputs",
+        f"{', '.join(f'{counts[status]} {status}' for status in statuses)}; "
+        f"{slowest.reply.took_s:.2f} s; {max(largest.reply.growth_bytes, 0) / MIB:.0f} MiB",
+        "no failure", not failed, "; ".join([*failed[:5], *([f"and {len(failed) - 5} more"] if failed[5:] else [])]),
+        outcomes=dict(counts), slowest_s=slowest.reply.took_s, slowest=slowest.case.name,
+        most_bytes=largest.reply.growth_bytes, largest=largest.case.name, failures=failed,
+    )  # fmt: skip
+
+
+@pytest.mark.fuzz
+async def test_the_server_after_all_inputs(runner: FuzzRunner, results: Results) -> None:
+    results.measure = "all inputs"
+    replies = [each.reply for each in runner.sent]
+    results.none("deaths of the server", runner.restarts)
+    results.none(f"longer than {TIME_LIMIT_S:g} s", sum(reply.took_s > TIME_LIMIT_S for reply in replies))
+    large = sum(reply.growth_bytes > MEMORY_LIMIT_MIB * MIB for reply in replies)
+    results.none(f"more than {MEMORY_LIMIT_MIB} MiB", large)
+    results.measure, seen = "a bystander", runner.bystander
+    results.none(f"inexact of {seen.answered}", len(seen.inexact), ", ".join(sorted(set(seen.inexact))))
+    results.measure, golden = "golden request", await runner.server.golden()
+    results.check("at the end", golden, EXACT, golden == EXACT)
+
+
+def for_each_case(kind: str, folder: Path, profile: Profile, send: Callable[[Case], object]) -> None:
+    """Sends the hand-made cases of the kind, and its share of the drawn ones."""
+    hand_made = [] if kind not in HAND_MADE or (profile.brief and kind == "bombs") else [*HAND_MADE[kind](folder)]
+    count = drawn_count(kind, profile.cases)
+    phases = [hypothesis.Phase.explicit, *([hypothesis.Phase.generate] if count else [])]
+
+    @hypothesis.seed(f"{profile.seed}/{kind}")
+    @hypothesis.settings(max_examples=max(count, 1), phases=phases, database=None, deadline=None,
+                         suppress_health_check=list(hypothesis.HealthCheck))  # fmt: skip
+    @hypothesis.given(case=DRAWN.get(kind, REQUESTS))
+    def test(case: Case) -> None:
+        send(case)
+
+    for case in reversed(hand_made):  # hypothesis runs the last one that was added first
+        test = hypothesis.example(case=case)(test)
+    if hand_made or count:
+        test()
+
+
+def drawn_count(kind: str, cases: int) -> int:
+    """How many of all drawn `cases` are of the kind."""
+    counts = {name: round(cases * share) for name, share in _SHARES.items()}
+    share, left = divmod(cases - sum(counts.values()), len(containers()))
+    counts |= {f"mutated {name}": share + (number < left) for number, name in enumerate(containers())}
+    return counts.get(kind, 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    wanted = parse(argv)
-    lines: list[Line] = []
-    try:
-        lines = replayed(wanted.replay) if wanted.replay else fuzzed(wanted)
-    except Failed as failure:
-        lines = [failed("fuzz", str(failure))]
-    except KeyboardInterrupt:
-        print("fuzz: stopped", file=sys.stderr)
-        return 1
-    preface = f"{wanted.cases} cases of chance with seed {wanted.seed}; the worst time and memory of one input each."
-    print(terminal(lines, f"{wanted.replay} again" if wanted.replay else preface))
-    if not wanted.replay:
-        wanted.out.mkdir(parents=True, exist_ok=True)
-        path = wanted.out / "fuzz.json"
-        told_ = {"cases": wanted.cases, "seed": wanted.seed, "lines": as_json(lines)}
-        path.write_text(json.dumps(told_, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        print("", path, sep="\n")
-    return 0 if are_met(lines) else 1
+    arguments = parse(argv)
+    if arguments.replay:
+        rows = replay(arguments.replay)
+        print(table(rows, f"{arguments.replay} again"))
+        return 0 if are_met(rows) else 1
+    profile = Profile(cases=arguments.cases, seed=arguments.seed, brief=arguments.brief)
+    header = f"{profile.cases} drawn cases with seed {profile.seed}; the worst time and memory of one input each."
+    return Run(profile, arguments.out / "fuzz.json").main([Path(__file__)], header)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="devtools.stress.fuzz", description="Bad inputs through the server.")
-    parser.add_argument("--cases", type=int, default=2000, help="that chance makes; those made once come on top")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cases", type=int, default=Profile.cases, help="drawn at random; the hand-made come on top")
+    parser.add_argument("--seed", type=int, default=Profile.seed)
     parser.add_argument("--brief", action="store_true", help="without the bombs")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="send one saved failure again")
-    parser.add_argument("--out", type=Path, default=OUT)
-    return parser.parse_args(argv)
+    parser.add_argument("--out", type=Path, default=ROOT / "build/stress")
+    return parse_arguments(parser, argv)
 
 
-def fuzzed(wanted: argparse.Namespace) -> list[Line]:
-    form = Form(seed=wanted.seed)
-    tallies: dict[str, Tally] = collections.defaultdict(Tally)
-    with sound_folder() as folder, Range(folder) as range_:
-        with range_.watched():
-            for number, case in enumerate(all_cases(wanted, folder)):
-                if number % 250 == 0:
-                    form.say(f"case {number}: {case.kind}")
-                reply = range_.fire(case)
-                tally = tallies[case.kind]
-                tally.replies.append((case.name, reply))
-                if wrong := failures(case, reply):
-                    saved = save(case, wanted.out / "failures", number, wanted.seed, wrong)
-                    tally.failures.append(f"{case.name}: {', '.join(wrong)} ({saved.name})")
-        golden = range_.golden_is_exact()
-    return [*(tallies[kind].line(kind) for kind in tallies), *_closing(tallies, range_, golden)]
-
-
-def _closing(tallies: dict[str, Tally], range_: Range, golden: bool) -> Iterator[Line]:
-    replies = [reply for tally in tallies.values() for _, reply in tally.replies]
-    yield none_of("all inputs", "deaths of the server", range_.restarts)
-    slow = sum(reply.took_s > LONGEST_S for reply in replies)
-    yield none_of("all inputs", f"longer than {LONGEST_S:g} s", slow)
-    yield none_of("all inputs", f"more than {MOST_MIB} MiB", sum(reply.cost > MOST_MIB * MIB for reply in replies))
-    seen = range_.bystander
-    yield none_of("a bystander", f"inexact of {seen.asked}", len(seen.inexact), ", ".join(sorted(set(seen.inexact))))
-    yield holds("golden request", "at the end", "exact" if golden else "NOT EXACT", "exact", golden)
-
-
-def all_cases(wanted: argparse.Namespace, folder: Path) -> Iterator[Case]:
-    """Every container as it is, everything odd, and so many cases of chance."""
-    made, left_out = sources()
-    if left_out:
-        print(f"not written by these wheels: {', '.join(left_out)}", file=sys.stderr)
-    yield from (Case("as they are", source.kind, "good", source.content) for source in made)
-    yield from oddities.cases(folder, is_brief=wanted.brief)
-    requests, loads = round(wanted.cases * _REQUESTS), round(wanted.cases * _LOADS)
-    yield from wishes.cases(wanted.seed, requests, loads)
-    yield from mutants(made, wanted.seed, wanted.cases - requests - loads)
-
-
-def mutants(made: Sequence[Source], seed: int, count: int) -> Iterator[Case]:
-    """Each container in turn."""
-    for number, source in zip(range(count), itertools.cycle(made)):
-        chance = Random(f"{seed}/{number}")
-        content, names = mutated(chance, source.content, chance.choice(made).content)
-        yield Case(f"mutated {source.kind}", f"{number}: {names}", "either", content)
-
-
-def replayed(path: Path) -> list[Line]:
-    """Raises Failed when the file is no case."""
+def replay(path: Path) -> list[Result]:
+    results = Results("case")
     try:
         case = Case.of_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Failed(f"{path} is no saved case: {type(error).__name__}") from error
-    with sound_folder() as folder, Range(folder) as range_:
+        results.check("", f"{path} is no saved case: {type(error).__name__}", "measured", False)
+        return results.rows
+    with tempfile.TemporaryDirectory(prefix="stress-") as name, FuzzRunner(Path(name), path.parent) as runner:
         if "{folder}" in case.path:
-            collections.deque(oddities.cases(folder), maxlen=0)  # makes the files that paths lead to
-        reply = range_.fire(case)
-        golden = range_.golden_is_exact()
+            collections.deque(HAND_MADE[case.kind](runner.folder), maxlen=0)  # makes the files that paths lead to
+        reply = runner.reply(case)
+        golden = asyncio.run(runner.server.golden())
     wrong = failures(case, reply)
-    shown = f"{reply.status} {reply.details}; {reply.took_s:.2f} s; {max(reply.cost, 0) / MIB:.0f} MiB"
-    return [
-        told("case", case.kind, case.name),
-        holds("case", "answer", shown, case.expected, not wrong, "; ".join(wrong)),
-        holds("golden request", "after it", "exact" if golden else "NOT EXACT", "exact", golden),
-    ]
+    results.check(case.kind, case.name)
+    shown = f"{reply.status} {reply.details}; {reply.took_s:.2f} s; {max(reply.growth_bytes, 0) / MIB:.0f} MiB"
+    results.check("answer", shown, case.expected, not wrong, "; ".join(wrong))
+    results.measure = "golden request"
+    results.check("after it", golden, EXACT, golden == EXACT)
+    return results.rows
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""A load that is held: many streams at once, each with recordings of its own, for as long as the form says.
+"""Sustained load, overload, and memory over thousands of requests.
 
-Nothing may be lost and nothing mixed up. With the fakes a text can only belong to its own audio, prompt and language;
-with the demo checkpoints every text must be the one that the same recording has alone.
+Under load no request is lost or mixed up: with the fakes a text can only belong to its own audio, prompt and language,
+with the demo checkpoints it must be the text that the same recording has alone. Overload is refused at once, and Health
+does not wait. Memory, descriptors and children do not grow, and a build with a leak must be found.
 """
 
 from __future__ import annotations
@@ -10,132 +11,189 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from devtools.stress.asking import LOST, OK, Outcome, Wanted, all_asked, asked_anew, healths, own_sound, statuses
-from devtools.stress.child import ROOT, RUN, Child, Failed
-from devtools.stress.form import Form, sound_folder
-from devtools.stress.lines import Line, at_most, none_of, quantile, told
-from devtools.stress.plan import Plan, taking
-from devtools.stress.sounds import ONE_CHUNK_S
+import numpy as np
+import pytest
+from numpy.typing import NDArray
 
-_HEALTH_S = 0.1
-_RECORDINGS = 6  # of each stream, asked for in turns
-_LANGUAGES = ("", "en", "de-DE", "zh")
-_CODES = {"": None, "en": "en", "de-DE": "de", "zh": "zh"}
+from devtools import procfs
+from devtools.stress.client import FULL, LOST, OK, Outcome, Server, causes, demo_server, statuses
+from devtools.stress.plan import Plan
+from devtools.stress.profile import Profile
+from devtools.stress.results import Results, quantile
+from devtools.stress.sounds import AUDIO, ONE_CHUNK_S, Request, noise_requests
 
-
-@dataclass
-class Held:
-    """What a load came to."""
-
-    outcomes: list[tuple[Wanted, Outcome]] = field(default_factory=list)
-    health_s: list[float] = field(default_factory=list)
-
-    @property
-    def lost(self) -> list[Outcome]:
-        return [outcome for _, outcome in self.outcomes if outcome.status == LOST]
-
-    @property
-    def wrong(self) -> list[tuple[Wanted, Outcome]]:
-        return [(w, o) for w, o in self.outcomes if o.status == OK and not o.is_exact(w)]
-
-    @property
-    def refused(self) -> list[Outcome]:
-        return [outcome for _, outcome in self.outcomes if outcome.status not in (OK, LOST)]
+_HEALTH_S, _REFUSAL_S = 0.1, 0.05
+_CODES = {"": "", "en": "en", "de-DE": "de", "zh": "zh"}  # language of a request: what the recognizer gets
+_OVERLOAD = 4  # times the capacity
+_BOUND, _BATCH = 12, 4  # of the overloaded server: requests in flight, and decoded together
+_STEPS, _STEP_S = 40, 0.005  # 0.2 s a request: at 20 requests a second the client is not the bottleneck
+_GROWTH_MIB = 5.0  # per 1000 requests
+_SAMPLES, _WARM_UP = 40, 0.25  # of memory in a run, and the share of requests before the run
 
 
-def with_fakes(form: Form) -> Iterator[Line]:
+@pytest.mark.soak("load")
+async def test_load_of_noise(profile: Profile, folder: Path, results: Results) -> None:
     """Every stream sends noise of its own, of all lengths, with and without times."""
-    form.say(f"load held: {form.streams} streams of noise for {form.load_s:g} s")
-    with sound_folder() as folder, Child() as child:
-        child.load_plan(Plan(steps=4, step_s=0.002))
-        streams = [_own(folder, form.seed, number) for number in range(form.streams)]
-        held = asyncio.run(hold(child.address, streams, form.load_s))
-    yield from lines_of("load held, by hash", held)
+    results.measure = "load held, by hash"
+    with Server() as server:
+        server.load_plan(Plan(steps=4, step_s=0.002))
+        streams = [_noise_stream(folder, profile.seed, number) for number in range(profile.streams)]
+        await _hold(server, streams, profile.load_s, results)
 
 
-def with_demo(form: Form) -> Iterator[Line]:
-    """The demo's recordings through run.sh, the texts of a crowd against those of each alone."""
-    form.say(f"load held: {form.streams} streams of the demo's recordings for {form.load_s:g} s")
-    with Child(RUN) as child:
-        child.load_demo()
-        entries, missed = asyncio.run(_alone(child.address, _demo_recordings()))
-        chance = Random(form.seed)
-        streams = [chance.sample(entries, len(entries)) for _ in range(form.streams)]
-        held = asyncio.run(hold(child.address, streams, form.load_s))
-    yield told(
-        "load held, demo models", "recordings heard as in the manifest", f"{len(entries) - missed} of {len(entries)}"
-    )
-    yield from lines_of("load held, demo models", held)
+def _noise_stream(folder: Path, seed: int, number: int) -> list[Request]:
+    chance = Random(f"{seed}/{number}")
+    requests = []
+    for times in (True, False) * 3:
+        seconds = chance.choice((chance.uniform(0.05, 0.5), chance.uniform(0.5, 4), chance.uniform(4, ONE_CHUNK_S)))
+        language, code = chance.choice(list(_CODES.items()))
+        seeds, steps = [chance.getrandbits(48)], chance.randint(1, 8)
+        (request,) = noise_requests(folder, seeds, seconds, steps, times=times, language=code)
+        requests.append(replace(request, language=language))
+    return requests
 
 
-def lines_of(measure: str, held: Held) -> Iterator[Line]:
-    exact = sum(outcome.is_exact(wanted) for wanted, outcome in held.outcomes)
-    took = [outcome.took_s for _, outcome in held.outcomes]
-    yield told(
-        measure, "sent", f"{len(held.outcomes)} = {exact} exact + {statuses(held.refused)}", sent=len(held.outcomes),
-        exact=exact, p50_s=quantile(took, 0.5), p99_s=quantile(took, 0.99),
-    )  # fmt: skip
-    yield none_of(measure, "lost", len(held.lost), "; ".join(sorted({o.details for o in held.lost})))
-    wrong = [f"{w.path.name}: {o.result.text[:60]!r} instead of {w.text[:60]!r}" for w, o in held.wrong[:3]]
-    yield none_of(measure, "wrong", len(held.wrong), "; ".join(wrong))
-    yield none_of(measure, "refused", len(held.refused), "; ".join(sorted({o.details for o in held.refused})))
-    yield at_most(measure, "Health meanwhile, p99", quantile(held.health_s, 0.99), _HEALTH_S, "s")
+@pytest.mark.soak("load")
+async def test_load_of_speech(profile: Profile, results: Results) -> None:
+    """The demo's short recordings through run.sh."""
+    results.measure = "load held, demo models"
+    entries = [json.loads(line) for line in (AUDIO / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    short = [(AUDIO / entry["audio"], entry["text"]) for entry in entries if entry["audio"] != "long.flac"]
+    with demo_server() as server:
+        alone = [await server.transcribe(Request(*each, times=times)) for each in short for times in (False, True)]
+        assert all(outcome.status == OK for outcome in alone), causes(alone)
+        matching = sum(outcome.result.text == outcome.request.text for outcome in alone)
+        results.check("recordings heard as in the manifest", f"{matching} of {len(alone)}")
+        requests = [replace(outcome.request, text=outcome.result.text) for outcome in alone]
+        chance = Random(profile.seed)
+        streams = [chance.sample(requests, len(requests)) for _ in range(profile.streams)]
+        await _hold(server, streams, profile.load_s, results)
 
 
-async def hold(address: str, streams: Sequence[Sequence[Wanted]], seconds: float) -> Held:
-    """Every stream asks for its recordings one after the other, over and over; what has begun is waited for."""
+async def _hold(server: Server, streams: Sequence[Sequence[Request]], seconds: float, results: Results) -> None:
+    """Each stream sends its requests one after another, over and over; what was sent is waited for."""
     until = time.monotonic() + seconds
-    held, ended = Held(), asyncio.Event()
+    outcomes: list[Outcome] = []
 
-    async def run(recordings: Sequence[Wanted]) -> None:
-        for wanted in itertools.cycle(recordings):
+    async def send(requests: Sequence[Request]) -> None:
+        for request in itertools.cycle(requests):
             if time.monotonic() > until:
                 return
-            held.outcomes.append((wanted, await asked_anew(address, wanted)))
+            outcomes.append(await server.transcribe(request))
 
-    watching = asyncio.create_task(healths(address, ended))
-    await asyncio.gather(*(run(recordings) for recordings in streams))
-    ended.set()
-    held.health_s = await watching
-    return held
+    async with server.timed_health() as health_s:
+        await asyncio.gather(*map(send, streams))
+    exact = sum(outcome.is_exact for outcome in outcomes)
+    refused = [outcome for outcome in outcomes if outcome.status not in (OK, LOST)]
+    shown, took_s = f"{len(outcomes)} = {exact} exact + {statuses(refused)}", [outcome.took_s for outcome in outcomes]
+    p50_s, p99_s = quantile(took_s, 0.5), quantile(took_s, 0.99)
+    results.check("sent", shown, sent=len(outcomes), exact=exact, p50_s=p50_s, p99_s=p99_s)
+    _check_lost_and_wrong(outcomes, results)
+    results.none("refused", len(refused), causes(refused))
+    results.at_most("Health meanwhile, p99", quantile(health_s, 0.99), _HEALTH_S, "s")
 
 
-def _own(folder: Path, seed: int, number: int) -> list[Wanted]:
-    chance = Random(f"{seed}/{number}")
-    recordings = []
-    for each in range(_RECORDINGS):
-        seconds = chance.choice((chance.uniform(0.05, 0.5), chance.uniform(0.5, 4), chance.uniform(4, ONE_CHUNK_S)))
-        language = chance.choice(_LANGUAGES)
-        prompt = taking(chance.randint(1, 8), f"for stream {number}")
-        own = own_sound(
-            folder, chance.getrandbits(48), seconds, prompt, times=each % 2 == 0, language=_CODES[language] or ""
+def _check_lost_and_wrong(outcomes: Sequence[Outcome], results: Results) -> None:
+    lost = [outcome for outcome in outcomes if outcome.status == LOST]
+    results.none("lost", len(lost), causes(lost))
+    wrong = [outcome for outcome in outcomes if outcome.status == OK and not outcome.is_exact]
+    texts = [f"{o.request.path.name}: {o.result.text[:60]!r} instead of {o.request.text[:60]!r}" for o in wrong[:3]]
+    results.none("wrong", len(wrong), "; ".join(texts))
+
+
+@pytest.mark.soak("overload")
+async def test_overload(profile: Profile, folder: Path, results: Results) -> None:
+    """Requests arrive at four times the capacity, which is measured first."""
+    results.measure = f"{_OVERLOAD} × overload"
+    with Server(arguments=("--max-requests", str(_BOUND))) as server:
+        server.load_plan(Plan(step_s=_STEP_S), f"batch_max_size:{_BATCH}")
+        requests = itertools.cycle(noise_requests(folder, range(16), 1.0, _STEPS))
+        async with server.connect() as stub:
+            began = time.monotonic()
+            await server.transcribe_all(itertools.islice(requests, _BOUND), stub)
+            rate = _BOUND / (time.monotonic() - began)
+            async with server.timed_health() as health_s:
+                began, tasks = time.monotonic(), []
+                for number in range(round(profile.overload_s * rate * _OVERLOAD)):
+                    await asyncio.sleep(max(began + number / (rate * _OVERLOAD) - time.monotonic(), 0))
+                    tasks.append(asyncio.create_task(server.transcribe(next(requests), stub)))
+                outcomes = await asyncio.gather(*tasks)
+    shown, answered = f"{len(outcomes)} = {statuses(outcomes)}", sum(outcome.status == OK for outcome in outcomes)
+    results.check("arrived", shown, sent=len(outcomes), rate=rate, answered=answered)
+    _check_lost_and_wrong(outcomes, results)
+    others = [outcome for outcome in outcomes if outcome.status not in (OK, FULL, LOST)]
+    results.none("refused by another status", len(others), causes(others))
+    refusals_s = [outcome.took_s for outcome in outcomes if outcome.status == FULL]
+    results.at_most("refusal, p99", quantile(refusals_s, 0.99), _REFUSAL_S, "s")
+    results.at_most("Health, p99", quantile(health_s, 0.99), _HEALTH_S, "s")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """`slope_mib`: per 1000 requests. `descriptors`, `children`: how many more at the end than before."""
+
+    slope_mib: float
+    last_mib: float
+    descriptors: int
+    children: int
+    inexact: int
+
+
+@pytest.mark.soak("memory")
+async def test_memory(profile: Profile, folder: Path, results: Results) -> None:
+    results.measure = f"{profile.requests} requests"
+    steady = await growth(Plan(steps=2), profile.requests, folder)
+    note = f"holds {steady.last_mib:.0f} MiB at the end"
+    results.at_most("memory per 1000, second half", steady.slope_mib, _GROWTH_MIB, "MiB", note)
+    results.none("descriptors left", max(steady.descriptors, 0))
+    results.none("children left", max(steady.children, 0))
+    results.none("not exact", steady.inexact)
+    leak = (await growth(Plan(steps=2, leaks=True), max(profile.requests // 4, 300), folder)).slope_mib
+    results.check("a build that leaks, per 1000", f"{leak:.0f} MiB", f"> {_GROWTH_MIB:g} MiB", leak > _GROWTH_MIB)
+
+
+async def growth(plan: Plan, count: int, folder: Path) -> Growth:
+    """Over `count` requests with 125 KiB of samples each, after a warm-up."""
+    with Server() as server:
+        server.load_plan(plan)
+        requests = itertools.cycle(
+            [each for n in range(24) for each in noise_requests(folder, [n], 2.0, 2, times=n % 2 == 0)]
         )
-        recordings.append(replace(own, language=language))
-    return recordings
+
+        async def send(count: int) -> int:
+            """Eight at once; the number of inexact replies."""
+            left = iter(range(count))
+
+            async def one_by_one() -> int:
+                return sum([not (await server.transcribe(next(requests))).is_exact for _ in left])
+
+            return sum(await asyncio.gather(*(one_by_one() for _ in range(8))))
+
+        def held() -> NDArray[np.int64]:
+            """Descriptors and children."""
+            server.check_alive()
+            return np.array([procfs.descriptors(server.pid), len(procfs.children(server.pid))])
+
+        await send(round(count * _WARM_UP))
+        before, each = held(), count // _SAMPLES
+        resident, inexact = [], 0
+        for _ in range(_SAMPLES):
+            inexact += await send(each)
+            resident.append(procfs.tree_memory(server.pid).resident)
+        until = time.monotonic() + 5.0
+        while (held() > before).any() and time.monotonic() < until:  # noqa: ASYNC110 - open connections
+            await asyncio.sleep(0.05)
+        descriptors, children = map(int, held() - before)
+        slope_mib = slope([each * n for n in range(1, _SAMPLES + 1)], resident) * 1000 / procfs.MIB
+        return Growth(slope_mib, resident[-1] / procfs.MIB, descriptors, children, inexact)
 
 
-def _demo_recordings() -> list[Wanted]:
-    """Those of seconds: of the long one the streams would ask a few times only."""
-    manifest = ROOT / "test/audio/manifest.jsonl"
-    entries = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
-    paths = [(manifest.parent / entry["audio"], entry["text"]) for entry in entries]
-    return [
-        Wanted(path, text, times=times) for path, text in paths if path.name != "long.flac" for times in (False, True)
-    ]
-
-
-async def _alone(address: str, entries: Sequence[Wanted]) -> tuple[list[Wanted], int]:
-    """The recordings with the texts that they have alone, and how many of those are not the manifest's."""
-    heard, missed = [], 0
-    for wanted in entries:
-        (outcome,) = await all_asked(address, [wanted])
-        if outcome.status != OK:
-            raise Failed(f"{wanted.path.name} alone: {outcome.details}")
-        heard.append(replace(wanted, text=outcome.result.text))
-        missed += outcome.result.text != wanted.text
-    return heard, missed
+def slope(requests: Sequence[int], resident: Sequence[int]) -> float:
+    """Bytes per request, by least squares over the second half: caches fill once, which is no growth."""
+    half = len(requests) // 2
+    return float(np.polyfit(requests[half:], resident[half:], 1)[0])

@@ -1,13 +1,15 @@
-"""The short form of the trials."""
+"""The short profile: seconds instead of minutes."""
 
 from __future__ import annotations
 
 import pytest
 
-from devtools.stress.form import Form
+from devtools.stress.profile import SHORT
+from devtools.stress.results import Run, folder, profile, results
+
+__all__ = ["folder", "profile", "results"]
 
 
 @pytest.fixture(scope="session")
-def form() -> Form:
-    """Seconds instead of minutes, and no goal of absolute time is asserted: a busy machine breaks those."""
-    return Form(load_s=3.0, streams=4, overload_s=2.0, cancels=2, requests=600, is_quiet=True)
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(SHORT, tmp_path_factory.mktemp("stress") / "results.json")

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from devtools.stress import fuzz
 from devtools.stress.cases import Case, save
+from devtools.stress.fuzz import KINDS, FuzzRunner, runner
+from devtools.stress.profile import Profile
+from devtools.stress.results import Results
+
+__all__ = ["runner"]
 
 
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """Those of the JSON."""
-    out = tmp_path_factory.mktemp("fuzz")
-    fuzz.main(["--cases", "300", "--brief", "--out", str(out)])
-    found: list[dict] = json.loads((out / "fuzz.json").read_text())["lines"]
-    return found
+def test_the_kinds_of_inputs() -> None:
+    known = {"as they are", "no sound", "rates", "channels", "playlists", "paths", "requests", "loads"}
+    assert known <= {*KINDS}
 
 
-def test_what_is_bad_is_refused_and_what_is_sound_is_answered(lines: list[dict]) -> None:
-    kinds = {line["measure"]: line for line in lines if "outcomes" in line["figures"]}
-    assert {"as they are", "no sound", "rates", "channels", "playlists", "paths", "requests", "loads"} <= {*kinds}
-    for kind, line in kinds.items():
-        print(kind, line["measured"], line["note"])
-        failures = line["figures"]["failures"]
-        assert all(": took " in failure for failure in failures), failures  # a busy machine's
+@pytest.mark.fuzz
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bombs"])
+def test_what_is_bad_is_refused_and_what_is_sound_is_answered(
+    kind: str, runner: FuzzRunner, profile: Profile, results: Results
+) -> None:
+    fuzz.test_inputs(kind, runner, profile, results)
+    (row,) = results.rows
+    print(kind, row.measured, row.note)
+    failures = row.figures["failures"]
+    assert all(": took " in failure for failure in failures), failures  # a busy machine's
 
 
-def test_no_input_ends_the_server_or_touches_another_request(lines: list[dict]) -> None:
-    closing = [line for line in lines if line["measure"] in ("all inputs", "a bystander", "golden request")]
-    assert len(closing) == 5
-    for line in closing:
-        assert line["is_met"] or line["what"].startswith("longer than"), line
+@pytest.mark.fuzz
+async def test_no_input_ends_the_server_or_touches_another_request(runner: FuzzRunner, results: Results) -> None:
+    await fuzz.test_the_server_after_all_inputs(runner, results)
+    assert len(results.rows) == 5
+    for row in results.rows:
+        assert row.is_met or row.what.startswith("longer than"), row
 
 
 def test_a_saved_case_is_sent_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from devtools.stress.orphans import moments, outlived_s
+from devtools.stress.endings import moments, outlived_s
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -15,7 +15,7 @@ def test_no_backend_outlives_its_gateway(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_what_does_outlive_it_is_seen() -> None:
-    lived = outlived_s(kills=1, command=("bash", "-c", "sleep 60"), patience_s=0.5)
+    lived = outlived_s(kills=1, command=("bash", "-c", "sleep 60"), timeout_s=0.5)
     assert lived == [float("inf")]
 
 

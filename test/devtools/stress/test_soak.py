@@ -2,116 +2,107 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from devtools.stress import cancelling, growth, limits, load, overload, soak, stopping, surviving
-from devtools.stress.form import Form
-from devtools.stress.lines import Line
+from devtools.stress import endings, load, machine_faults, model_faults
+from devtools.stress.model_faults import servers
 from devtools.stress.plan import Plan
+from devtools.stress.profile import Profile
+from devtools.stress.results import Results
 
+__all__ = ["servers"]
+pytestmark = pytest.mark.soak
 CLEANUP_S = 10.0  # for a slot that is wanted within one
 
 
-def counted(lines: Iterable[Line]) -> dict[str, Line]:
-    """The lines by what they say, printed; all that count something are met."""
-    found = {line.what: line for line in lines}
-    for line in found.values():
-        print(f"{line.measure}: {line.what}: {line.measured} {line.goal} {line.note}")
-    missed = [line for line in found.values() if line.is_met is False and not line.measured.endswith(" s")]
-    assert not missed
-    return found
+@pytest.fixture(autouse=True)
+def printed(results: Results) -> Iterator[None]:
+    yield
+    for row in results.rows:
+        print(f"{row.measure}: {row.what}: {row.measured} {row.goal} {row.note}")
 
 
-def test_a_load_loses_nothing_and_mixes_nothing_up(form: Form) -> None:
-    lines = counted(load.with_fakes(form))
-    assert lines["sent"].figures["exact"] >= 20
+async def test_a_load_loses_nothing_and_mixes_nothing_up(profile: Profile, folder: Path, results: Results) -> None:
+    await load.test_load_of_noise(profile, folder, results)
+    assert not results.missed_counts()
+    assert results["sent"].figures["exact"] >= 20
 
 
-def test_an_overload_is_refused_and_nothing_else(form: Form) -> None:
-    lines = counted(overload.measure(form))
-    assert "RESOURCE_EXHAUSTED" in lines["arrived"].measured
-    assert lines["arrived"].figures["answered"] >= 8
+async def test_an_overload_is_refused_and_nothing_else(profile: Profile, folder: Path, results: Results) -> None:
+    await load.test_overload(profile, folder, results)
+    assert not results.missed_counts()
+    assert "RESOURCE_EXHAUSTED" in results["arrived"].measured
+    assert results["arrived"].figures["answered"] >= 8
 
 
-def test_a_client_that_leaves_frees_its_slot(form: Form) -> None:
-    lines = counted(cancelling.measure(form))
-    assert len(lines) == len(cancelling.STAGES)
-    assert all(line.figures["value"] < CLEANUP_S for line in lines.values())
+@pytest.mark.parametrize("stage", endings.STAGES, ids=lambda stage: stage.name)
+async def test_a_client_that_leaves_frees_its_slot(
+    stage: endings.Stage, profile: Profile, folder: Path, results: Results
+) -> None:
+    await endings.test_cancelled_in_a_stage(stage, profile, folder, results)
+    assert not results.missed_counts()
+    (row,) = results.rows
+    assert row.figures["value"] < CLEANUP_S
 
 
-def test_sigterm_loses_nothing_that_can_finish(form: Form) -> None:
-    lines = counted(stopping.measure_fakes(form, never_end=0))
-    assert lines["exit"].figures["value"] < 10  # the grace: nothing was left to wait for
+async def test_sigterm_loses_nothing_that_can_finish(profile: Profile, folder: Path, results: Results) -> None:
+    await endings.test_sigterm_with_requests_that_never_end(profile, folder, results)
+    assert not results.missed_counts()
+    assert results["exit"].figures["value"] < 10  # the grace: nothing was left to wait for
 
 
-@pytest.fixture(scope="module")
-def struck(form: Form) -> dict[str, Line]:
-    return {line.what: line for line in surviving.measure(form)}
+@pytest.mark.parametrize("fault", model_faults.FAULTS, ids=lambda fault: fault.name)
+async def test_a_fault_of_a_model_touches_the_victim_alone(
+    fault: model_faults.ModelFault, servers: list[model_faults.Server], folder: Path, results: Results
+) -> None:
+    await model_faults.test_model_fault(fault, servers, folder, results)
+    row = results[fault.name]
+    assert row.is_met, (row.measured, row.goal, row.note)
 
 
-@pytest.mark.parametrize(
-    "injected",
-    [trial.injected for trial in surviving.TRIALS],
-)
-def test_a_fault_of_a_model_touches_the_victim_alone(struck: dict[str, Line], injected: str) -> None:
-    line = struck[injected]
-    assert line.is_met, (line.measured, line.goal, line.note)
+async def test_a_load_that_fails_leaves_the_model_that_was_there(results: Results) -> None:
+    await model_faults.test_refused_load(results)
+    assert not results.missed_counts()
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        surviving.refused_load,
-        surviving.replaced,
-        limits.full_stderr,
-        limits.closed_stderr,
-        limits.no_descriptors,
-        limits.killed_decoder,
-        limits.lost_device,
-        limits.hanging_engine,
-    ],
-    ids=lambda fault: fault.__name__,
-)
-def test_a_fault_of_the_machine_is_survived(form: Form, fault: soak.Measure) -> None:
-    counted(fault(form))
+async def test_many_loads_under_load_lose_nothing(folder: Path, results: Results) -> None:
+    await model_faults.test_loads_under_load(folder, results)
+    assert not results.missed_counts()
 
 
-def test_memory_does_not_grow_and_a_build_that_leaks_is_caught(form: Form) -> None:
-    steady = growth.grown(Plan(steps=2), form.requests)
-    leaking = growth.grown(Plan(steps=2, leaks=True), form.requests // 2)
-    print(f"per 1000 requests: {growth.mib(steady.slope):.1f} MiB, with a leak {growth.mib(leaking.slope):.0f} MiB")
+FAULTS = [fault for fault in machine_faults.FAULTS if "of silence" not in fault.name]  # which takes hours of it
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_a_fault_of_the_machine_is_survived(
+    fault: machine_faults.MachineFault, folder: Path, results: Results
+) -> None:
+    await machine_faults.test_machine_fault(fault, folder, results)
+    assert not results.missed_counts()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("the device is lost", "lost device"), ("the 7th step hangs", "hang")])
+async def test_the_end_of_the_engine_ends_the_process(
+    name: str, kind: machine_faults.Kind, folder: Path, results: Results
+) -> None:
+    await machine_faults.test_end_of_the_engine(name, kind, folder, results)
+    assert not results.missed_counts()
+
+
+async def test_memory_does_not_grow_and_a_build_that_leaks_is_caught(profile: Profile, folder: Path) -> None:
+    steady = await load.growth(Plan(steps=2), profile.requests, folder)
+    leaking = await load.growth(Plan(steps=2, leaks=True), profile.requests // 2, folder)
+    print(f"per 1000 requests: {steady.slope_mib:.1f} MiB, with a leak {leaking.slope_mib:.0f} MiB")
     assert (steady.inexact, leaking.inexact) == (0, 0)
     assert max(steady.descriptors, 0) == max(steady.children, 0) == 0
-    assert growth.mib(leaking.slope) > 60  # the samples alone are 122
-    assert growth.mib(steady.slope) < 30  # in a run as short as this, one arena of the allocator's is a slope
+    assert leaking.slope_mib > 60  # the samples alone are 122
+    assert steady.slope_mib < 30  # in a run as short as this, one arena of the allocator's is a slope
 
 
-def test_the_command_keeps_what_it_measured_and_says_whether_all_goals_were_met(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good, bad = Line("a", "b", "0", "0", True), Line("a", "c", "1", "0", False)
-    measures = {"good": (lambda form: iter([good]),), "bad": (lambda form: iter([good, bad]),)}
-    out = tmp_path / "build/soak.json"
-    assert soak.main(["--only", "good", "--out", str(out)], measures) == 0
-    assert "1 of 1 goals met" in capsys.readouterr().out
-    assert soak.main(["--only", "good,bad", "--out", str(out)], measures) == 1
-    assert [line["is_met"] for line in json.loads(out.read_text())["lines"]] == [True, True, False]
-    with pytest.raises(SystemExit):
-        soak.parse(["--only", "nothing"], measures)
-    assert "nothing is not known; there are good, bad" in capsys.readouterr().err
-
-
-def test_a_server_that_does_not_start_is_a_line_and_not_the_end() -> None:
-    def broken(form: Form) -> Iterable[Line]:
-        yield Line("a", "b", "0")
-        with soak.load.Child(("false",)):
-            raise AssertionError
-
-    first, second = soak.measured(broken, Form(is_quiet=True))
-    assert first.what == "b"
-    assert second.is_met is False
-    assert "did not start" in second.measured
+def test_the_slope_is_of_the_second_half() -> None:
+    done = list(range(40))
+    held = [min(number, 20) * 1000 + max(number - 20, 0) * 7 for number in done]
+    assert load.slope(done, held) == pytest.approx(7, rel=0.1)
