@@ -71,7 +71,6 @@ class Server(ServerProcess):
         self.load(pb.ModelOptions(Model=plan.as_name(), Options=named), timeout_s)
 
     def load_demo(self) -> None:
-        """Raises ServerFailed."""
         named, threads = [f"forced_aligner:{DEMO_ALIGNER}"], os.cpu_count() or 1
         self.load(pb.ModelOptions(Model="demo", ModelFile=str(DEMO_MODEL), Options=named, Threads=threads), _LOAD_S)
 
@@ -158,8 +157,8 @@ def contract_violations(result: pb.TranscriptResult) -> list[str]:
     return found
 
 
-def statuses(outcomes: Iterable[Outcome]) -> str:
-    """`8 OK, 1 INTERNAL`."""
+def statuses(outcomes: Iterable[Any]) -> str:
+    """`8 OK, 1 INTERNAL`: of whatever has a `status`."""
     counts = Counter(outcome.status for outcome in outcomes)
     return ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "none"
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.engine.recognizer import AlignedUnit, Passage, Recognition, Token, Utterance
@@ -57,18 +56,14 @@ class Faults:
         return kinds
 
 
-@dataclass(eq=False)
 class HashRecognizer:
     """See sounds.text_of. Refers to itself, as models do, so only the garbage collector can delete it."""
 
-    plan: Plan
-    weight_bytes: int = 1000
-    at_once_s: float = math.inf
-    leaked: list[Samples] = field(default_factory=list)
+    weight_bytes, at_once_s = 1000, math.inf
 
-    def __post_init__(self) -> None:
-        self.faults = Faults(self.plan)
-        self.itself = self
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.faults, self.itself = plan, Faults(plan), self
+        self.leaked: list[Samples] = []
 
     def session(self) -> HashSession:
         self.faults.call("session")
@@ -78,38 +73,36 @@ class HashRecognizer:
         return len(text)
 
 
-@dataclass(eq=False)
 class HashSession:
-    recognizer: HashRecognizer
-    left: dict[int, tuple[Utterance, int]] = field(default_factory=dict)  # by id, because utterances hold arrays
+    def __init__(self, recognizer: HashRecognizer) -> None:
+        self._recognizer = recognizer
+        self._left: dict[int, tuple[Utterance, int]] = {}  # decode steps, by id, because utterances hold arrays
 
     def __len__(self) -> int:
-        return len(self.left)
+        return len(self._left)
 
     def add(self, utterances: Sequence[Utterance]) -> None:
         self._call("add", utterances)
-        if self.recognizer.plan.leaks:
-            self.recognizer.leaked += [utterance.samples.copy() for utterance in utterances]
-        steps = self.recognizer.plan.steps_of
-        self.left |= {id(utterance): (utterance, steps(utterance.prompt)) for utterance in utterances}
+        plan = self._recognizer.plan
+        if plan.leaks:
+            self._recognizer.leaked += [utterance.samples.copy() for utterance in utterances]
+        self._left |= {id(utterance): (utterance, plan.steps_of(utterance.prompt)) for utterance in utterances}
 
     def step(self) -> list[tuple[Utterance, Recognition]]:
-        kinds = self._call("step", [utterance for utterance, _ in self.left.values()])
-        time.sleep(self.recognizer.plan.step_s)
-        self.left = {key: (utterance, steps - 1) for key, (utterance, steps) in self.left.items()}
-        done = [utterance for utterance, steps in self.left.values() if steps <= 0]
-        for utterance in done:
-            del self.left[id(utterance)]
+        kinds = self._call("step", [utterance for utterance, _ in self._left.values()])
+        time.sleep(self._recognizer.plan.step_s)
+        done = [utterance for utterance, steps in self._left.values() if steps <= 1]
+        self._left = {key: (utterance, steps - 1) for key, (utterance, steps) in self._left.items() if steps > 1}
         return [(utterance, _recognition(utterance, kinds)) for utterance in done]
 
     def drop(self, utterance: Utterance) -> None:
         self._call("drop", [utterance])
-        del self.left[id(utterance)]
+        del self._left[id(utterance)]
 
     def _call(self, where: str, utterances: Sequence[Utterance]) -> set[Kind]:
         if not any(utterance.prompt for utterance in utterances):
             return set()
-        return self.recognizer.faults.call(where, any(is_marked(utterance.samples) for utterance in utterances))
+        return self._recognizer.faults.call(where, any(is_marked(utterance.samples) for utterance in utterances))
 
 
 def _recognition(utterance: Utterance, kinds: set[Kind]) -> Recognition:
@@ -119,36 +112,31 @@ def _recognition(utterance: Utterance, kinds: set[Kind]) -> Recognition:
     return Recognition(text, utterance.language or "en", True, (Token(7, 0, 5), Token(8, 5, len(text))))
 
 
-@dataclass(eq=False)
 class ShareAligner:
     """Gives every word an equal share of its passage."""
 
-    plan: Plan
-    weight_bytes: int = 300
-    at_once_s: float = math.inf
+    weight_bytes, at_once_s = 300, math.inf
 
-    def __post_init__(self) -> None:
-        self.faults = Faults(self.plan)
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._faults = plan, Faults(plan)
 
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
-        kinds = self.faults.call("align", any(is_marked(passage.samples) for passage in passages))
-        time.sleep(self.plan.passage_s * len(passages))
-        units = [_shares(passage) for passage in passages]
-        if "NaN times" in kinds:
-            return [[AlignedUnit(unit.text, math.nan, math.nan) for unit in some] for some in units]
+        kinds = self._faults.call("align", any(is_marked(passage.samples) for passage in passages))
+        time.sleep(self._plan.passage_s * len(passages))
+        units = []
+        for passage in passages:
+            words = passage.units or passage.text.split()
+            share = math.nan if "NaN times" in kinds else passage.samples.size / SAMPLE_RATE / len(words)
+            units.append([AlignedUnit(word.strip("."), i * share, (i + 1) * share) for i, word in enumerate(words)])
         return units[1:] if "too few answers" in kinds else units
-
-
-def _shares(passage: Passage) -> list[AlignedUnit]:
-    words = passage.units or passage.text.split()
-    share = passage.samples.size / SAMPLE_RATE / len(words)
-    return [AlignedUnit(word.strip("."), i * share, (i + 1) * share) for i, word in enumerate(words)]
 
 
 class PlannedLoader:
     """Loads the plan that the model's name is."""
 
     def prepare(self) -> None: ...
+
+    def reclaim(self) -> None: ...
 
     def inspect(self, options: LoadOptions) -> None:
         """Raises LoadRefused."""
@@ -158,13 +146,13 @@ class PlannedLoader:
             raise LoadRefused("the model's name is not a plan; see devtools/stress/plan.py") from None
 
     def load_recognizer(self, options: LoadOptions) -> HashRecognizer:
-        plan = Plan.of_name(options.model)
-        Faults(plan).call("load recognizer")
-        return HashRecognizer(plan)
+        return HashRecognizer(_loaded(options, "load recognizer"))
 
     def load_aligner(self, options: LoadOptions) -> ShareAligner:
-        plan = Plan.of_name(options.model)
-        Faults(plan).call("load aligner")
-        return ShareAligner(plan)
+        return ShareAligner(_loaded(options, "load aligner"))
 
-    def reclaim(self) -> None: ...
+
+def _loaded(options: LoadOptions, where: str) -> Plan:
+    plan = Plan.of_name(options.model)
+    Faults(plan).call(where)
+    return plan

@@ -1,7 +1,7 @@
 """Sends cases to a server, one at a time, and starts a new server after a crash.
 
-One at a time, so time, memory and a crash belong to one input. Meanwhile a bystander transcribes a recording of its
-own: its replies stay exact, whatever is sent.
+One at a time, so time, memory and a crash belong to one input. Meanwhile a bystander, a thread, transcribes a recording
+of its own: its replies stay exact, whatever is sent.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -19,62 +19,51 @@ from devtools.procfs import PeakMemory
 from devtools.stress.cases import FILE_NAME, Case, Reply, failures, save
 from devtools.stress.client import OK, Server, contract_violations
 from devtools.stress.plan import Plan
-from devtools.stress.sounds import Request, noise_requests
+from devtools.stress.sounds import noise_requests
 
 _TIMEOUT_S = 120.0  # for one input: a hang shows as its duration
 _BYSTANDER_S = 0.1  # between the bystander's requests
 
 
-@dataclass(frozen=True)
-class Sent:
-    case: Case
-    reply: Reply
-    failure: str = ""  # with the file in which the case is saved
-
-
 class FuzzRunner:
-    """Inside `with FuzzRunner(folder, saved) as runner:` a server runs. `restarts` counts crashes."""
+    """Inside `with FuzzRunner(folder, saved) as runner:` a server runs. `restarts` counts crashes.
+
+    Not counted in `inexact`: requests of the bystander that a restart breaks, and those between two models, which get
+    FAILED_PRECONDITION or the options of the other model.
+    """
 
     def __init__(self, folder: Path, saved: Path, seed: int = 1) -> None:
         self.folder, self._saved, self._seed = folder, saved, seed
         self._stack = ExitStack()
-        (self._plain,) = noise_requests(folder, [98], 1.0, steps=1)
-        self.sent: list[Sent] = []
+        self._plain, self._bystander = noise_requests(folder, [98, 97], 1.0, steps=1)
+        self.sent: list[tuple[str, Reply, str]] = []  # name, reply, and failure with the file of the saved case
+        self.answered, self.inexact = 0, list[str]()  # of the bystander
         self.restarts = self._loads = 0
-        self.is_loading = False
-        self.bystander = Bystander(self, *noise_requests(folder, [97], 0.3, steps=1))
+        self._is_loading = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run_bystander, daemon=True)
 
     def __enter__(self) -> FuzzRunner:
         self._start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._done.set()
+        self._thread.join()
         self._stack.close()
 
-    def send(self, case: Case) -> Sent:
+    def send(self, case: Case) -> None:
         """A case with a wrong reply is saved."""
-        reply = self.reply(case)
-        wrong = failures(case, reply)
-        failure = ""
-        if wrong:
+        reply, failure = self.reply(case), ""
+        if wrong := failures(case, reply):
             path = save(case, self._saved, len(self.sent), self._seed, wrong)
             failure = f"{case.name}: {', '.join(wrong)} ({path.name})"
-        self.sent.append(Sent(replace(case, content=b""), reply, failure))
-        return self.sent[-1]
-
-    def _start(self) -> None:
-        self.server = self._stack.enter_context(Server())
-        self._load_plan()
-        self._memory = self._stack.enter_context(PeakMemory(self.server.pid, with_children=True))
-
-    def _load_plan(self) -> None:
-        """Another name each time: the same options again would be no load."""
-        self._loads += 1
-        self.server.load_plan(Plan(steps=1, step_s=0.0001 + self._loads * 1e-9))
+        self.sent.append((case.name, reply, failure))
 
     def reply(self, case: Case) -> Reply:
         self._memory.reset()
-        self.is_loading = case.load
+        self._is_loading = case.load
         began = time.monotonic()
         try:
             reply = self._load(case) if case.load else self._transcribe(case)
@@ -91,6 +80,16 @@ class FuzzRunner:
             self._load_plan()
         return replace(reply, took_s=took_s, growth_bytes=growth_bytes, has_died=has_died)
 
+    def _start(self) -> None:
+        self.server = self._stack.enter_context(Server())
+        self._load_plan()
+        self._memory = self._stack.enter_context(PeakMemory(self.server.pid, with_children=True))
+
+    def _load_plan(self) -> None:
+        """Another name each time: the same options again would be no load."""
+        self._loads += 1
+        self.server.load_plan(Plan(steps=1, step_s=0.0001 + self._loads * 1e-9))
+
     def _load(self, case: Case) -> Reply:
         options = {"Model": Plan(steps=1, step_s=0.0001).as_name(), **case.request}
         result = self.server.stub.LoadModel(pb.ModelOptions(**options), timeout=_TIMEOUT_S)
@@ -98,55 +97,25 @@ class FuzzRunner:
 
     def _transcribe(self, case: Case) -> Reply:
         own = self.folder / f"{FILE_NAME}.wav"
-        path = str(own)
+        path = str(self._plain.path if case.kind == "requests" else own)
         if case.path or case.kind == "paths":
             path = case.path.replace("{folder}", str(self.folder))
-        elif case.kind == "requests":
-            path = str(self._plain.path)
-        else:
-            own.write_bytes(case.content)
-        try:
-            request = pb.TranscriptRequest(**{"dst": path, **case.request})
-            result = self.server.stub.AudioTranscription(request, timeout=_TIMEOUT_S)
-        finally:
-            own.unlink(missing_ok=True)
+        own.write_bytes(case.content)
+        request = pb.TranscriptRequest(**{"dst": path, **case.request})
+        result = self.server.stub.AudioTranscription(request, timeout=_TIMEOUT_S)
         return Reply(OK, text=result.text, violations=tuple(contract_violations(result)))
 
-
-class Bystander:
-    """A thread that transcribes one recording over and over.
-
-    Not counted: requests that a restart breaks (the crash itself counts), and those between two models, which get
-    FAILED_PRECONDITION or the options of the other model.
-    """
-
-    def __init__(self, runner: FuzzRunner, request: Request) -> None:
-        self._runner = runner
-        self._request = request
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.answered = 0
-        self.inexact: list[str] = []
-
-    def __enter__(self) -> Bystander:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
+    def _run_bystander(self) -> None:
         while not self._done.wait(_BYSTANDER_S):
-            server, was_loading = self._runner.server, self._runner.is_loading
+            server, was_loading = self.server, self._is_loading
             try:
-                result = server.stub.AudioTranscription(self._request.message, timeout=_TIMEOUT_S)
+                result = server.stub.AudioTranscription(self._bystander.message, timeout=_TIMEOUT_S)
             except (grpc.RpcError, ValueError) as error:  # ValueError: the channel was closed for a restart
                 code = error.code().name if isinstance(error, grpc.RpcError) else str(error)
-                is_between = (was_loading or self._runner.is_loading) and code == "FAILED_PRECONDITION"
-                if server is self._runner.server and server.is_alive and not is_between:
+                is_between = (was_loading or self._is_loading) and code == "FAILED_PRECONDITION"
+                if server is self.server and server.is_alive and not is_between:
                     self.inexact.append(code)
                 continue
             self.answered += 1
-            if result.text != self._request.text and not (was_loading or self._runner.is_loading):
+            if result.text != self._bystander.text and not (was_loading or self._is_loading):
                 self.inexact.append(f"another text: {result.text[:40]!r}")

@@ -1,4 +1,4 @@
-"""Files and paths that people and attackers do send, each once in every run, and sound files of all kinds to damage.
+"""Files, paths and options that people and attackers do send, each once in every run, and sound files to damage.
 
 The right answer is known: sound files are transcribed, others refused. Large files are sparse or compressed silence,
 so they cost little to make; what they cost the server is measured.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -42,21 +44,21 @@ _FFMPEG = {
     "flv": ("flv", "aac", 44_100), "wavpack": ("wv", "wavpack", 16_000), "amr nb": ("amr", "libopencore_amrnb", 8_000),
 }  # fmt: skip
 CONTAINERS = (*_SOUNDFILE, *_FFMPEG)
-_BIT_RATES = {"wmav2": 64_000}  # the default is too low
+ODD_INPUTS = ("as they are", "no sound", "no numbers", "rates", "channels", "few samples", "odd levels", "playlists",
+              "paths", "bombs", "known bad loads")  # fmt: skip
 _RATES: Mapping[int, Expected] = {
     1: "bad", 100: "bad", 3_999: "bad", 4_000: "good", 8_000: "good", 11_025: "good", 44_100: "good", 192_000: "good",
     768_000: "good", 768_001: "bad", 10_000_000: "bad",
 }  # fmt: skip
 _PLAYLISTS = {
     "HLS": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{other}\n#EXT-X-ENDLIST\n",
-    "ffconcat": "ffconcat version 1.0\nfile '{other}'\n",
-    "file list": "file '{other}'\n",
+    "ffconcat": "ffconcat version 1.0\nfile '{other}'\n", "file list": "file '{other}'\n",
     "pls": "[playlist]\nFile1={other}\nNumberOfEntries=1\n",
     "DASH": "<?xml version='1.0'?><MPD><BaseURL>{other}</BaseURL></MPD>",
     "SDP": "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n",
     "cue": 'FILE "{other}" WAVE\n  TRACK 01 AUDIO\n    INDEX 01 00:00:00\n',
     "tagged HLS": "ID3\x04\0\0\0\0\0\0#EXTM3U\n#EXTINF:2,\n{other}\n",
-}
+}  # fmt: skip
 _NO_SOUND = {
     "empty": b"", "one byte": b"\0", "zeros": bytes(10_000), "ones": b"\xff" * 10_000,
     "text": b"hello, this is text\n" * 100, "html": b"<!doctype html><html><body>404</body></html>",
@@ -75,6 +77,22 @@ _PATHS = (
     "http://127.0.0.1:9/a.wav", "https://127.0.0.1:9/a.wav", "file://{folder}/real.wav", "concat:{folder}/real.wav",
     "subfile:,,start,0,end,0,,:{folder}/real.wav", "data:audio/wav;base64,UklG",
     "data:audio/wav;base64," + "QUJD" * 3000,
+)  # fmt: skip
+_NO_NUMBERS = ("nan", "inf", "-inf", "", "0x10", "abc", "1,5", "--1", "²", "9" * 5000)
+BAD_OPTIONS = (
+    *(f"{name}:{value}" for name in ("max_new_tokens", "batch_max_size", "max_chunk_seconds", "vad_threshold",
+                                     "max_audio_seconds", "max_segment_chars") for value in _NO_NUMBERS),
+    "max_new_tokens:0", "max_new_tokens:-5", "max_new_tokens:8193", "batch_max_size:0", "batch_max_size:257",
+    "max_chunk_seconds:1", "max_chunk_seconds:181", "vad:maybe", "torch_dtype:int4", "attn_implementation:evil/kernel",
+    "attn_implementation:flash_attention_3", "trust_remote_code:true", "_attn_implementation_internal:x", "unknown:1",
+    "no colon", ":", "MAX_NEW_TOKENS:5",
+)  # fmt: skip
+BAD_FIELDS: tuple[Mapping[str, Any], ...] = (
+    {"Quantization": "int4"}, {"Quantization": "awq"}, {"DType": "int8"}, {"LoraAdapter": "a"}, {"MainGPU": "cuda:x"},
+    {"LoraAdapters": ["a"]}, {"TensorParallelSize": 2}, {"MainGPU": "-1"}, {"MainGPU": "²"}, {"MainGPU": "9" * 5000},
+    {"FlashAttention": "3"}, {"EngineArgs": "{"}, {"EngineArgs": "[]"}, {"EngineArgs": '{"vad": null}'},
+    {"EngineArgs": '{"nothing": 1}'}, {"EngineArgs": "[" * 200_000}, {"EngineArgs": '{"max_new_tokens": 1e999}'},
+    {"EngineArgs": '{"max_new_tokens": ' + "9" * 5000 + "}"}, {"EngineArgs": '{"max_new_tokens": NaN}'},
 )  # fmt: skip
 
 
@@ -97,14 +115,14 @@ def encoded(container: str, codec: str, rate: int, *, sound: bool = True, pictur
     with av.open(file, "w", format=container) as out:
         video = out.add_stream("mpeg4", rate=10) if picture else None
         audio = out.add_stream(codec, rate=rate, layout="mono") if sound else None
-        if audio is not None and codec in _BIT_RATES:
-            audio.bit_rate = _BIT_RATES[codec]
         if video is not None:
             video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
             for _ in range(10):
                 out.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
             out.mux(video.encode(None))
         if audio is not None:
+            if codec == "wmav2":
+                audio.bit_rate = 64_000  # the default is too low
             whole = av.AudioFrame.from_ndarray(speech(rate).reshape(1, -1), format="flt", layout="mono")
             whole.sample_rate = rate
             size = audio.frame_size or 1024
@@ -121,17 +139,12 @@ def containers() -> Mapping[str, bytes]:
     written = {}
     for name in CONTAINERS:
         with contextlib.suppress(av.FFmpegError, ValueError, soundfile.SoundFileError):
-            by_ffmpeg = name in _FFMPEG
-            written[name] = encoded(*_FFMPEG[name]) if by_ffmpeg else plain(speech(), 16_000, *_SOUNDFILE[name].split())
+            codec = _SOUNDFILE.get(name, "").split()
+            written[name] = plain(speech(), 16_000, *codec) if codec else encoded(*_FFMPEG[name])
     return written
 
 
-def _as_they_are(_folder: Path) -> Iterator[Case]:
-    for name, content in containers().items():
-        yield Case("as they are", name, "good", content)
-
-
-def _no_sound(_folder: Path) -> Iterator[Case]:
+def _no_sound() -> Iterator[Case]:
     for name, content in _NO_SOUND.items():
         yield Case("no sound", name, "bad", content)
     for container in ("WAV", "AIFF", "CAF", "W64", "RF64", "AU", "FLAC", "OGG"):
@@ -139,40 +152,27 @@ def _no_sound(_folder: Path) -> Iterator[Case]:
         nothing = plain(np.zeros((0, 1), np.float32), 16_000, container, codec)
         yield Case("no sound", f"{container} without frames", "bad", nothing)
     yield Case("no sound", "video without sound", "bad", encoded("mp4", "aac", 48_000, sound=False, picture=True))
+    for value, codec, at in itertools.product((np.nan, np.inf, -np.inf), ("FLOAT", "DOUBLE"), (0, 9_000, -1)):
+        samples = speech()
+        samples[at] = value
+        yield Case("no numbers", f"{value} at {at}, {codec}", "bad", plain(samples, codec=codec))
 
 
-def _no_numbers(_folder: Path) -> Iterator[Case]:
-    for value in (np.nan, np.inf, -np.inf):
-        for codec in ("FLOAT", "DOUBLE"):
-            for at in (0, 9_000, -1):
-                samples = speech()
-                samples[at] = value
-                yield Case("no numbers", f"{value} at {at}, {codec}", "bad", plain(samples, codec=codec))
-
-
-def _rates(_folder: Path) -> Iterator[Case]:
+def _sound() -> Iterator[Case]:
+    for name, content in containers().items():
+        yield Case("as they are", name, "good", content)
     content = plain(speech())
     for rate, expected in _RATES.items():
         header = content[:24] + struct.pack("<II", rate, min(rate * 2, 0xFFFFFFFF))
         yield Case("rates", f"{rate} Hz", expected, header + content[32:])
-
-
-def _channels(_folder: Path) -> Iterator[Case]:
     for channels in (1, 2, 3, 5, 8, 9, 16, 32, 33, 64):
         yield Case("channels", str(channels), "good" if channels <= 32 else "bad", plain(speech(channels=channels)))
-    content = plain(speech())
     yield Case("channels", "0", "bad", content[:22] + b"\0\0" + content[24:])
-
-
-def _few_samples(_folder: Path) -> Iterator[Case]:
     for frames in (1, 2, 3, 10, 159, 160, 161, 400, 8_000):
         samples = noise(frames, frames / 16_000)
         yield Case("few samples", str(frames), "good", plain(samples, codec="FLOAT"), text=text_of(samples))
         for rate in (8_000, 48_000, 768_000):
             yield Case("few samples", f"{frames} at {rate} Hz", "good", plain(samples, rate, codec="FLOAT"))
-
-
-def _odd_levels(_folder: Path) -> Iterator[Case]:
     levels = {"beyond one": noise(1, 1.0) * 100, "denormal": noise(1, 1.0) * np.float32(1e-42),
               "silence": np.zeros(16_000, np.float32), "a constant": np.full(16_000, 0.5, np.float32)}  # fmt: skip
     for name, samples in levels.items():
@@ -181,46 +181,50 @@ def _odd_levels(_folder: Path) -> Iterator[Case]:
     yield Case("odd levels", "a film", "good", encoded("mp4", "aac", 48_000, picture=True))
 
 
-def _playlists(folder: Path) -> Iterator[Case]:
-    other = folder / "other.wav"
-    other.write_bytes(plain(speech(), codec="FLOAT"))
-    for name, playlist in _PLAYLISTS.items():
-        yield Case("playlists", name, "bad", playlist.format(other=other).encode("latin-1"))
-
-
-def _paths(folder: Path) -> Iterator[Case]:
+def _other_files(folder: Path) -> Iterator[Case]:
+    """Playlists and paths, which lead to other files."""
     real, secret = folder / "real.wav", folder / "secret.wav"
-    real.write_bytes(plain(speech(), codec="FLOAT"))
-    secret.write_bytes(real.read_bytes())
+    for path in (real, secret):
+        path.write_bytes(plain(speech(), codec="FLOAT"))
+    for name, playlist in _PLAYLISTS.items():
+        yield Case("playlists", name, "bad", playlist.format(other=real).encode("latin-1"))
     secret.chmod(0)
     os.mkfifo(folder / "fifo.wav")
     (folder / "link.wav").symlink_to(real)
     (folder / "loop.wav").symlink_to(folder / "loop.wav")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "socket.wav"))  # the file stays
-    for path in _PATHS:
-        yield Case("paths", repr(path[:60]), "bad", path=path)
+    for sent in _PATHS:
+        yield Case("paths", repr(sent[:60]), "bad", path=sent)
     yield Case("paths", "unreadable", "good" if os.geteuid() == 0 else "bad", path="{folder}/secret.wav")
 
 
 def _bombs(folder: Path) -> Iterator[Case]:
     """Small files of long sound, and large files of nothing."""
-    for hours, expected in ((6, "either"), (24, "bad")):
-        path = long_sound(folder / f"bomb{hours}.flac", hours * 3600)
-        yield Case("bombs", f"{hours} h of silence in FLAC", expected, path=f"{{folder}}/{path.name}")  # type: ignore[arg-type]
+    for hours in (6, 24):
+        long_sound(folder / f"bomb{hours}.flac", hours * 3600)
+        expected: Expected = "either" if hours == 6 else "bad"
+        yield Case("bombs", f"{hours} h of silence in FLAC", expected, path=f"{{folder}}/bomb{hours}.flac")
     for gib, rate in ((5, 16_000), (3, 768_000), (3, 4_000)):
         path = folder / f"sparse{gib}-{rate}.wav"
-        soundfile.write(path, np.zeros(rate // 100, np.int16), rate)
-        header = bytearray(path.read_bytes()[:44])
+        header = bytearray(plain(np.zeros(rate // 100, np.float32), rate)[:44])
         header[4:8] = header[40:44] = struct.pack("<I", min((gib << 30) - 44, 0xFFFFFF00))
         path.write_bytes(header)
         os.truncate(path, gib << 30)
-        name, path_sent = f"sparse WAV of {gib} GiB, {rate} Hz", f"{{folder}}/{path.name}"
-        yield Case("bombs", name, "either" if rate == 768_000 else "bad", path=path_sent)
+        expected = "either" if rate == 768_000 else "bad"
+        yield Case("bombs", f"sparse WAV of {gib} GiB, {rate} Hz", expected, path=f"{{folder}}/{path.name}")
 
 
-ODD_INPUTS: Mapping[str, Callable[[Path], Iterator[Case]]] = {
-    "as they are": _as_they_are, "no sound": _no_sound, "no numbers": _no_numbers, "rates": _rates,
-    "channels": _channels, "few samples": _few_samples, "odd levels": _odd_levels, "playlists": _playlists,
-    "paths": _paths, "bombs": _bombs,
-}  # fmt: skip
+def _known_bad_loads() -> Iterator[Case]:
+    for request in (*({"Options": [option]} for option in BAD_OPTIONS), *BAD_FIELDS):
+        yield Case("known bad loads", str(request)[:60], "bad", request=request, load=True)
+
+
+def odd_inputs(kind: str, folder: Path) -> list[Case]:
+    """The cases of one of ODD_INPUTS, none for another kind. The files that paths lead to are written into `folder`."""
+    return [case for case in (_bombs(folder) if kind == "bombs" else _all_but_bombs(folder)) if case.kind == kind]
+
+
+@functools.cache
+def _all_but_bombs(folder: Path) -> list[Case]:
+    return [*_sound(), *_no_sound(), *_other_files(folder), *_known_bad_loads()]

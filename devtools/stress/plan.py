@@ -1,7 +1,7 @@
 """What the fake models do and when they fail: a plan that travels as the model's name.
 
-LoadModel brings the plan, so one process can go through many plans. Calls count from the load, and only for requests
-with a prompt: the backend's own warm-up has none.
+One process can go through many plans, a LoadModel for each. Calls count from the load, and only for requests with a
+prompt: the backend's own warm-up has none.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _STEPS = re.compile(r"take (\d+) steps")
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault at call number `at`, from 1; with `lasts` at all later calls, too.
+    """At call number `at`, from 1, and with `lasts` at all later calls.
 
-    `at` 0: at every call with a marked recording (see sounds.py), or at the first one with `once`.
+    `at` 0: at every call with a marked recording (see sounds.py), with `once` at the first of them.
     """
 
     where: Where

@@ -16,9 +16,13 @@ class Profile:
     endless: int = 2  # requests without an end, at SIGTERM
     kills: int = 40
     requests: int = 4000
+    growth_mib: float = 5.0  # at most, per 1000 requests; in a short run one arena of the allocator is a slope
     cases: int = 2000
     brief: bool = False  # without the bombs
     seed: int = 1
 
 
-SHORT = Profile(load_s=3.0, streams=4, overload_s=2.0, cancels=2, endless=0, requests=600, cases=300, brief=True)
+SHORT = Profile(
+    load_s=3.0, streams=4, overload_s=2.0, cancels=2, endless=0, kills=3, requests=600, growth_mib=30.0, cases=300,
+    brief=True,
+)  # fmt: skip

@@ -16,11 +16,9 @@ import pytest
 from devtools.arguments import parse_arguments, some_of
 from devtools.server_process import ROOT
 from devtools.stress.profile import Profile
-from devtools.stress.results import Run
+from devtools.stress.results import TESTS, Run
 
 GROUPS = ("load", "overload", "cancel", "stop", "orphans", "models", "machine", "engine", "memory")
-MODULES = ("load", "endings", "model_faults", "machine_faults")
-FILES = tuple(Path(__file__).with_name(f"{module}.py") for module in MODULES)
 
 
 class Selection:
@@ -30,16 +28,16 @@ class Selection:
         self._groups = groups
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        marks = {item: item.get_closest_marker("soak") for item in items}
-        items[:] = [item for group in self._groups for item, mark in marks.items() if mark and mark.args == (group,)]
+        marks = {item: [mark.args for mark in item.iter_markers("soak")] for item in items}
+        items[:] = [item for group in self._groups for item, args in marks.items() if (group,) in args]
 
 
-def main(argv: Sequence[str] | None = None, files: Sequence[Path] = FILES) -> int:
+def main(argv: Sequence[str] | None = None, tests: Path = TESTS) -> int:
     arguments = parse(argv)
     chosen = {name: getattr(arguments, name) for name in ("streams", "requests", "cancels", "kills", "seed")}
     profile = Profile(load_s=arguments.minutes * 60, **chosen)
     header = f"{profile.streams} streams for {profile.load_s:g} s, {profile.requests} requests, seed {profile.seed}."
-    return Run(profile, arguments.out).main(files, header, Selection(arguments.only))
+    return Run(profile, arguments.out).main(tests, "soak", header, Selection(arguments.only))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

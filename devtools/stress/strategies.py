@@ -1,22 +1,25 @@
-"""Hypothesis strategies for cases: damaged files, requests (languages, prompts, granularities) and loads (options)."""
+"""Hypothesis strategies for cases: damaged files, requests (languages, prompts, granularities) and loads (options).
+
+The hand-made cases are hypothesis' explicit examples. The same seed and number of cases give the same bytes.
+"""
 
 from __future__ import annotations
 
 import json
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any
 
+import hypothesis
 from hypothesis import strategies as st
 
 from backend.languages import NAMES
 from devtools.stress.cases import Case, Expected
-from devtools.stress.odd_inputs import containers
+from devtools.stress.odd_inputs import BAD_FIELDS, BAD_OPTIONS, CONTAINERS, ODD_INPUTS, containers, odd_inputs
+from devtools.stress.profile import Profile
 from devtools.stress.sounds import CONTROL_TOKENS
-
-Mutation: TypeAlias = Callable[[Random, bytes, bytes], bytes]  # of a file, with another file
 
 _EXTREMES = (0, 1, 2, 3, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 36,
              (1 << 63) - 1, (1 << 64) - 1)  # fmt: skip
@@ -24,77 +27,53 @@ _WAV_FIELDS = {4: 4, 16: 4, 20: 2, 22: 2, 24: 4, 28: 4, 32: 2, 34: 2, 40: 4}  # 
 _PLACES = (1, 4, 12, 36, 44, 64, 128, 512)
 _LONGEST_PROMPT = 8192
 _FEW_BYTES = 682  # of a prompt: more may be more tokens than the model allows
+MUTATIONS = ("flip bits", "flip bits of the header", "change numbers", "claim length", "cut", "cut the head", "splice",
+             "insert", "blank", "randomise", "repeat")  # fmt: skip
 
 
-def _with_flipped_bits(chance: Random, file: bytes, within: int) -> bytes:
-    changed = bytearray(file)
-    for _ in range(chance.choice((1, 1, 2, 8, 32))):
-        changed[chance.randrange(within)] ^= 1 << chance.randrange(8)
-    return bytes(changed)
+def mutated(name: str, chance: Random, file: bytes, other: bytes) -> bytes:
+    """The file after one of MUTATIONS, which may take a piece of the other file."""
+    changed, at = bytearray(file), chance.randrange(len(file))
+    place, other_at = chance.choice(_PLACES), chance.randrange(len(other))
+    match name:
+        case "flip bits" | "flip bits of the header":
+            within = len(file) if name == "flip bits" else min(chance.choice((16, 64, 400)), len(file))
+            for _ in range(chance.choice((1, 1, 2, 8, 32))):
+                changed[chance.randrange(within)] ^= 1 << chance.randrange(8)
+        case "change numbers":
+            for _ in range(chance.choice((1, 1, 2, 3))):
+                _change_number(chance, changed)
+        case "claim length" if file[:4] == b"fLaC" and len(file) > 21:  # STREAMINFO: 2^36 - 1 samples
+            changed[21:26] = bytes([file[21] | 0x0F]) + b"\xff" * 4
+        case "claim length":  # where lengths usually stand
+            at = chance.choice((4, 16, 20, 28, 40))
+            changed[at : at + 4] = b"\xff" * len(changed[at : at + 4])
+        case "cut":
+            del changed[chance.choice((*_PLACES, len(file) // 2, len(file) - 1, at)) :]
+        case "cut the head":
+            del changed[: chance.choice((*_PLACES, at))]
+        case "splice":
+            changed[at + 1 :] = other[other_at:]
+        case "insert":
+            length = chance.choice((1, 3, 16, 512, 4096))
+            changed[at:at] = chance.choice((bytes(length), chance.randbytes(length), other[other_at:][:length]))
+        case "blank":
+            length = len(changed[at : at + chance.choice((4, 64, 512, 4096))])
+            changed[at : at + length] = bytes(length)
+        case "randomise":
+            changed[place:] = chance.randbytes(max(len(file) - place, 0))
+        case "repeat":
+            changed[at:at] = file[at : at + chance.choice((8, 64, 1024))] * chance.choice((2, 16, 64))
+    return bytes(changed) or b"\0"
 
 
-def _with_other_numbers(chance: Random, file: bytes, _other: bytes) -> bytes:
-    """Sizes, rates, channels, block lengths in the header."""
-    changed = bytearray(file)
-    for _ in range(chance.choice((1, 1, 2, 3))):
-        is_wav = file[:4] in (b"RIFF", b"RF64") and chance.random() < 0.7
-        at = chance.choice(list(_WAV_FIELDS)) if is_wav else chance.randrange(min(128, len(file)))
-        length = _WAV_FIELDS[at] if is_wav else chance.choice((1, 2, 3, 4, 8))
-        value = chance.choice((*_EXTREMES, chance.getrandbits(8 * length))) % (1 << 8 * length)
-        changed[at : at + length] = value.to_bytes(length, "little" if is_wav or chance.random() < 0.5 else "big")
-    return bytes(changed)
-
-
-def _with_greatest_length(chance: Random, file: bytes, _other: bytes) -> bytes:
-    """FLAC's STREAMINFO says 2^36 - 1 samples; other containers get ones where their lengths usually stand."""
-    if file[:4] == b"fLaC":
-        return file[:21] + bytes([(file[21:] or b"\0")[0] | 0x0F]) + b"\xff" * 4 + file[26:]
-    at = chance.choice((4, 16, 20, 28, 40))
-    return (file[:at] + b"\xff" * 4 + file[at + 4 :])[: len(file)]
-
-
-def _with_piece(chance: Random, file: bytes, other: bytes) -> bytes:
-    """Zeros, random bytes, or a piece of the other file in the middle."""
-    at, length = chance.randrange(len(file)), chance.choice((1, 3, 16, 512, 4096))
-    begin = chance.randrange(len(other))
-    piece = chance.choice((bytes(length), chance.randbytes(length), other[begin : begin + length]))
-    return file[:at] + piece + file[at:]
-
-
-def _with_zeros(chance: Random, file: bytes, _other: bytes) -> bytes:
-    at, length = chance.randrange(len(file)), chance.choice((4, 64, 512, 4096))
-    return file[:at] + bytes(len(file[at : at + length])) + file[at + length :]
-
-
-def _with_random_tail(chance: Random, file: bytes, _other: bytes) -> bytes:
-    header = chance.choice(_PLACES)
-    return file[:header] + chance.randbytes(max(len(file) - header, 0))
-
-
-def _with_repetition(chance: Random, file: bytes, _other: bytes) -> bytes:
-    at, length = chance.randrange(len(file)), chance.choice((8, 64, 1024))
-    return file[:at] + file[at : at + length] * chance.choice((2, 16, 64)) + file[at:]
-
-
-MUTATIONS: Mapping[str, Mutation] = {
-    "flipped": lambda chance, file, _: _with_flipped_bits(chance, file, len(file)),
-    "flipped header": lambda chance, file, _: _with_flipped_bits(
-        chance, file, min(chance.choice((16, 64, 400)), len(file))
-    ),
-    "cut": lambda chance, file, _: file[
-        : chance.choice((*_PLACES, len(file) // 2, len(file) - 1, chance.randrange(len(file))))
-    ],
-    "beheaded": lambda chance, file, _: file[chance.choice((*_PLACES, chance.randrange(len(file)))) :],
-    "rewritten": _with_other_numbers,
-    "claiming": _with_greatest_length,
-    "spliced": lambda chance, file, other: (
-        file[: chance.randrange(len(file)) + 1] + other[chance.randrange(len(other)) :]
-    ),
-    "inserted": _with_piece,
-    "blanked": _with_zeros,
-    "randomised": _with_random_tail,
-    "repeated": _with_repetition,
-}  # fmt: skip
+def _change_number(chance: Random, file: bytearray) -> None:
+    """A size, rate, number of channels or block length in the header."""
+    is_wav = bytes(file[:4]) in (b"RIFF", b"RF64") and chance.random() < 0.7
+    at = chance.choice(list(_WAV_FIELDS)) if is_wav else chance.randrange(min(128, len(file)))
+    length = _WAV_FIELDS[at] if is_wav else chance.choice((1, 2, 3, 4, 8))
+    value = chance.choice((*_EXTREMES, chance.getrandbits(8 * length))) % (1 << 8 * length)
+    file[at : at + length] = value.to_bytes(length, "little" if is_wav or chance.random() < 0.5 else "big")
 
 
 @st.composite
@@ -102,32 +81,16 @@ def mutants(draw: st.DrawFn, container: str) -> Case:
     """One to three mutations; uniform chance, because hypothesis prefers small numbers: the start of a file."""
     chance = draw(st.randoms(use_true_random=True))
     file, other = containers()[container], chance.choice(list(containers().values()))
-    names = chance.choices([*MUTATIONS, "rewritten"], k=chance.choice((1, 1, 1, 2, 3)))
+    names = chance.choices([*MUTATIONS, "change numbers"], k=chance.choice((1, 1, 1, 2, 3)))
     for name in names:
-        file = MUTATIONS[name](chance, file, other) or b"\0"
+        file = mutated(name, chance, file, other)
     return Case(f"mutated {container}", " + ".join(names), "either", file)
 
 
-_NO_NUMBERS = ("nan", "inf", "-inf", "", "0x10", "abc", "1,5", "--1", "²", "9" * 5000)
 _GOOD = (
     "max_new_tokens:256", "batch_max_size:4", "max_inference_batch_size:1", "torch_dtype:bf16", "torch_dtype:FP32",
     "attn_implementation:sdpa", "max_chunk_seconds:2", "max_chunk_seconds:180", "max_audio_seconds:60", "vad:off",
     "vad_threshold:0.05", "segment_gap_threshold:1", "max_segment_chars:10", "forced_aligner:", "forced_aligner:a:b",
-)  # fmt: skip
-_BAD = (
-    *(f"{name}:{value}" for name in ("max_new_tokens", "batch_max_size", "max_chunk_seconds", "vad_threshold",
-                                     "max_audio_seconds", "max_segment_chars") for value in _NO_NUMBERS),
-    "max_new_tokens:0", "max_new_tokens:-5", "max_new_tokens:8193", "batch_max_size:0", "batch_max_size:257",
-    "max_chunk_seconds:1", "max_chunk_seconds:181", "vad:maybe", "torch_dtype:int4", "attn_implementation:evil/kernel",
-    "attn_implementation:flash_attention_3", "trust_remote_code:true", "_attn_implementation_internal:x", "unknown:1",
-    "no colon", ":", "MAX_NEW_TOKENS:5",
-)  # fmt: skip
-_BAD_FIELDS: tuple[Mapping[str, Any], ...] = (
-    {"Quantization": "int4"}, {"Quantization": "awq"}, {"DType": "int8"}, {"LoraAdapter": "a"}, {"MainGPU": "cuda:x"},
-    {"LoraAdapters": ["a"]}, {"TensorParallelSize": 2}, {"MainGPU": "-1"}, {"MainGPU": "²"}, {"MainGPU": "9" * 5000},
-    {"FlashAttention": "3"}, {"EngineArgs": "{"}, {"EngineArgs": "[]"}, {"EngineArgs": '{"vad": null}'},
-    {"EngineArgs": '{"nothing": 1}'}, {"EngineArgs": "[" * 200_000}, {"EngineArgs": '{"max_new_tokens": 1e999}'},
-    {"EngineArgs": '{"max_new_tokens": ' + "9" * 5000 + "}"}, {"EngineArgs": '{"max_new_tokens": NaN}'},
 )  # fmt: skip
 
 
@@ -156,10 +119,8 @@ _LANGUAGE: st.SearchStrategy[tuple[str, Expected]] = st.one_of(
 _REQUEST = st.fixed_dictionaries({
     "prompt": _PROMPT,
     "timestamp_granularities": st.lists(st.sampled_from(["word", "segment", "WORD", " Word "]) | _TEXT, max_size=4),
-    "translate": st.sampled_from([False] * 19 + [True]),
-    "diarize": st.booleans(),
-    "threads": st.integers(0, 2**32 - 1),
-    "temperature": st.sampled_from([0.0, 1.0, -1.0, 1e30]),
+    "translate": st.sampled_from([False] * 19 + [True]), "diarize": st.booleans(),
+    "threads": st.integers(0, 2**32 - 1), "temperature": st.sampled_from([0.0, 1.0, -1.0, 1e30]),
 })  # fmt: skip
 
 
@@ -176,8 +137,8 @@ def _request(language: tuple[str, Expected], fields: dict[str, Any]) -> Case:
 REQUESTS = st.builds(_request, _LANGUAGE, _REQUEST)
 
 
-def _load(expected: Expected, request: Mapping[str, Any], kind: str = "loads") -> Case:
-    return Case(kind, str(request)[:60], expected, request=request, load=True)
+def _load(expected: Expected, request: Mapping[str, Any]) -> Case:
+    return Case("loads", str(request)[:60], expected, request=request, load=True)
 
 
 _GOOD_OPTIONS = st.lists(st.sampled_from(_GOOD), max_size=3)
@@ -185,15 +146,38 @@ _JSON = st.recursive(st.none() | st.booleans() | st.floats() | _TEXT, st.lists, 
 _JSON_NAME = st.sampled_from(["max_new_tokens", "vad", "batch_max_size", string.ascii_letters])
 LOADS: st.SearchStrategy[Case] = st.one_of(
     _GOOD_OPTIONS.map(lambda good: _load("good", {"Options": good})),
-    st.tuples(_GOOD_OPTIONS, st.sampled_from(_BAD)).map(lambda both: _load("bad", {"Options": [*both[0], both[1]]})),
-    st.sampled_from(_BAD_FIELDS).map(lambda field: _load("bad", field)),
+    st.builds(lambda good, bad: _load("bad", {"Options": [*good, bad]}), _GOOD_OPTIONS, st.sampled_from(BAD_OPTIONS)),
+    st.sampled_from(BAD_FIELDS).map(lambda field: _load("bad", field)),
     _TEXT.map(lambda text: _load("either", {"Options": [text]})),
-    st.dictionaries(_JSON_NAME, _JSON, min_size=1, max_size=1).map(
-        lambda value: _load("either", {"EngineArgs": json.dumps(value)})
-    ),
+    st.builds(lambda name, value: _load("either", {"EngineArgs": json.dumps({name: value})}), _JSON_NAME, _JSON),
 )
+DRAWN = {"requests": REQUESTS, "loads": LOADS, **{f"mutated {name}": mutants(name) for name in CONTAINERS}}
+KINDS = (*ODD_INPUTS, *DRAWN)
+_SHARES = {"requests": 0.15, "loads": 0.05}  # of the drawn cases; the containers share the rest
 
 
-def known_bad_loads(_folder: Path) -> Iterator[Case]:
-    for request in (*({"Options": [option]} for option in _BAD), *_BAD_FIELDS):
-        yield _load("bad", request, "known bad loads")
+def for_each_case(kind: str, folder: Path, profile: Profile, send: Callable[[Case], object]) -> None:
+    """Sends the hand-made cases of the kind, and its share of the drawn ones."""
+    hand_made = [] if profile.brief and kind == "bombs" else odd_inputs(kind, folder)
+    count = drawn_count(kind, profile.cases)
+    phases = [hypothesis.Phase.explicit, *([hypothesis.Phase.generate] if count else [])]
+
+    @hypothesis.seed(f"{profile.seed}/{kind}")
+    @hypothesis.settings(max_examples=max(count, 1), phases=phases, database=None, deadline=None,
+                         suppress_health_check=list(hypothesis.HealthCheck))  # fmt: skip
+    @hypothesis.given(case=DRAWN.get(kind, REQUESTS))
+    def test(case: Case) -> None:
+        send(case)
+
+    for case in reversed(hand_made):  # hypothesis runs the last one that was added first
+        test = hypothesis.example(case=case)(test)
+    if hand_made or count:
+        test()
+
+
+def drawn_count(kind: str, cases: int) -> int:
+    """How many of all drawn `cases` are of the kind."""
+    counts = {name: round(cases * share) for name, share in _SHARES.items()}
+    share, left = divmod(cases - sum(counts.values()), len(containers()))
+    counts |= {f"mutated {name}": share + (number < left) for number, name in enumerate(containers())}
+    return counts.get(kind, 0)

@@ -1,15 +1,57 @@
-"""The short profile: seconds instead of minutes."""
+"""The stress tests run with the profile of `make soak` or `make fuzz`, or else with the short one."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
 import pytest
 
-from devtools.stress.profile import SHORT
-from devtools.stress.results import Run, folder, profile, results
+from devtools.stress.profile import SHORT, Profile
+from devtools.stress.results import Results, Run
 
-__all__ = ["folder", "profile", "results"]
+
+def run_of(config: pytest.Config) -> Run | None:
+    """Of the command; None in the short form."""
+    return next((plugin for plugin in config.pluginmanager.get_plugins() if isinstance(plugin, Run)), None)
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return Run(SHORT, tmp_path_factory.mktemp("stress") / "results.json")
+def run(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_of(pytestconfig) or Run(SHORT, tmp_path_factory.mktemp("stress") / "results.json")
+
+
+@pytest.fixture(scope="session")
+def profile(run: Run) -> Profile:
+    return run.profile
+
+
+@pytest.fixture
+def results(record_property: Callable[[str, object], None]) -> Results:
+    return Results(record=record_property)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Like tmp_path, but deleted at once: recordings take gigabytes."""
+    with tempfile.TemporaryDirectory(prefix="stress-") as name:
+        yield Path(name)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without the tests that take too long for the short form."""
+    if run_of(config) is None:
+        items[:] = [item for item in items if not any(mark.kwargs.get("is_long") for mark in item.iter_markers("soak"))]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """A missed goal fails the short form, except goals of seconds: a busy machine misses those."""
+    value = yield
+    found = pyfuncitem.funcargs.get("results")
+    if isinstance(found, Results) and run_of(pyfuncitem.config) is None:
+        for row in found.rows:
+            print(f"{row.measure}: {row.what}: {row.measured} {row.goal} {row.note}")
+        assert not [row for row in found.rows if row.is_met is False and not row.is_timed]
+    return value

@@ -10,10 +10,9 @@ from random import Random
 import pytest
 
 from devtools.stress.cases import FILE_NAME, Case, Reply, failures, save
-from devtools.stress.fuzz import KINDS, drawn_count, for_each_case
 from devtools.stress.odd_inputs import CONTAINERS, ODD_INPUTS, containers
 from devtools.stress.profile import Profile
-from devtools.stress.strategies import MUTATIONS
+from devtools.stress.strategies import KINDS, MUTATIONS, drawn_count, for_each_case, mutated
 
 WAV = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x80\x3e\0\0\0\x7d\0\0\2\0\x10\0data\0\x08\0\0" + bytes(range(256)) * 8
 
@@ -34,10 +33,9 @@ def test_the_same_seed_sends_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_every_mutation_takes_any_file(name: str) -> None:
-    mutation = MUTATIONS[name]
     for number, file in itertools.product(range(40), (WAV, b"fLaC" + bytes(100), b"\0")):
-        assert isinstance(mutation(Random(number), file, WAV), bytes)
-    assert any(mutation(Random(number), WAV, WAV) != WAV for number in range(10))
+        assert isinstance(mutated(name, Random(number), file, WAV), bytes)
+    assert any(mutated(name, Random(number), WAV, WAV) != WAV for number in range(10))
 
 
 def test_a_mutant_is_never_empty(tmp_path: Path) -> None:

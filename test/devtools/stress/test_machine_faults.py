@@ -103,19 +103,22 @@ class MachineFault:
     goal: str
     strike: Callable[[Server, Path], Awaitable[tuple[str, bool, str]]]
     stderr: Callable[[], AbstractContextManager[int | None]] = contextlib.nullcontext  # of the server; a file for None
+    is_long: bool = False
 
 
 FAULTS = (
     MachineFault("stderr is a full device", "all exact", _served, _full_device),
     MachineFault("nobody reads stderr any more", "all exact", _served, _broken_pipe),
     MachineFault("no descriptors left", "typed; 0 wrong", _no_descriptors),
-    MachineFault(f"{_SPARE_MIB} MiB left for 5.5 h of silence", f"{FULL}; all exact", _no_memory),
+    MachineFault(f"{_SPARE_MIB} MiB left for 5.5 h of silence", f"{FULL}; all exact", _no_memory, is_long=True),
     MachineFault("the decoder is killed in a request", "a child killed; a status; all exact", _killed_decoder),
 )
 
 
 @pytest.mark.soak("machine")
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(each, marks=pytest.mark.soak(is_long=each.is_long), id=each.name) for each in FAULTS]
+)
 async def test_machine_fault(fault: MachineFault, folder: Path, results: Results) -> None:
     with fault.stderr() as stderr, Server(stderr=stderr) as server:
         server.load_plan(Plan())

@@ -164,7 +164,7 @@ def _try_load(server: Server, model: pb.ModelOptions) -> str:
     return "loaded"
 
 
-@pytest.mark.soak("models")
+@pytest.mark.soak("models", is_long=True)
 @pytest.mark.parametrize("damage", ["weights that are no numbers", "weights that are cut short"])
 async def test_damaged_checkpoint(damage: str, folder: Path, results: Results) -> None:
     """The demo's recognizer through run.sh: refused at the load, or no request gets OK; argmax over NaN is a token."""
