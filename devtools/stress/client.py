@@ -1,19 +1,17 @@
-"""The server under test and its clients: what is sent, what comes back, and how long it takes.
+"""The server under test and its clients: what comes back, and how long it takes.
 
-A call ends with a reply, with a status, or LOST: no reply in time, or a broken connection. UNAVAILABLE counts as lost
-because the server itself never sends it. Like the gateway's, a call may have its own connection.
+A call ends with a reply, with a status, or LOST: no reply in time, or a broken connection, as UNAVAILABLE says.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +28,7 @@ from devtools.stress.sounds import Request, noise_requests
 
 OK, CANCELLED, LOST, FULL, EXACT = "OK", "CANCELLED", "lost", "RESOURCE_EXHAUSTED", "exact"
 Stub: TypeAlias = backend_pb2_grpc.BackendStub
+RUN = (*RUN_SH, str(ROOT / "run.sh"))
 FAULTY_SERVER = (sys.executable, "-m", "devtools.stress.faulty_server")
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN)
 _LOAD_S, _TIMEOUT_S = 120.0, 60.0
@@ -125,18 +124,11 @@ class Server(ServerProcess):
                     await asyncio.sleep(0.02)
 
         task = asyncio.create_task(watch())
-        with contextlib.ExitStack() as stack:
-            stack.callback(done.set)
+        try:
             yield took_s
-        await task
-
-
-@contextlib.contextmanager
-def demo_server() -> Iterator[Server]:
-    """run.sh with the demo checkpoints."""
-    with Server((*RUN_SH, str(ROOT / "run.sh"))) as server:
-        server.load_demo()
-        yield server
+        finally:
+            done.set()
+            await task
 
 
 def contract_violations(result: pb.TranscriptResult) -> list[str]:

@@ -1,6 +1,6 @@
-"""Models behind the engine's Protocols whose text is a hash, and which take time and fail as their plan says.
+"""Models whose text is a hash, and which take time and fail as their plan says.
 
-The backend's one model thread calls recognizer and aligner, so their counters need no lock.
+The backend's one model thread calls them, so their counters need no lock.
 """
 
 from __future__ import annotations

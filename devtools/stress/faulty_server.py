@@ -1,8 +1,7 @@
 """The backend with models that fail by plan: `python -m devtools.stress.faulty_server --addr HOST:PORT`.
 
-Everything but the loader is the backend's own, in the order of backend/__main__.py. `--max-requests` bounds the
-requests in flight, so an overload takes tens of them. `--collect-every N` runs the garbage collector after N new
-objects, so collections at unlucky moments happen in seconds instead of months.
+Everything but the loader is the backend's own. `--max-requests` bounds the requests in flight, so an overload takes
+tens of them. `--collect-every N` runs the garbage collector after N new objects: at unlucky moments, too.
 """
 
 from __future__ import annotations

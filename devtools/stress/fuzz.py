@@ -1,7 +1,6 @@
-"""Thousands of bad inputs through the running server: `make fuzz`, `python -m devtools.stress.fuzz`.
+"""`make fuzz`: thousands of bad inputs through the running server, as a table; exit code 1 when a goal was missed.
 
-Runs the tests with the marker `fuzz` and prints a table. A case that failed is saved in build/stress/failures and can
-be sent again (`--replay FILE`). Exit code 1 when a goal was missed.
+A case that failed is saved in build/stress/failures and can be sent again (`--replay FILE`).
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from pathlib import Path
 from devtools.arguments import parse_arguments
 from devtools.procfs import MIB
 from devtools.server_process import ROOT
-from devtools.stress.cases import Case, failures
 from devtools.stress.client import EXACT
-from devtools.stress.fuzz_runner import FuzzRunner
+from devtools.stress.fuzz_runner import Case, FuzzRunner, failures
 from devtools.stress.odd_inputs import odd_inputs
 from devtools.stress.profile import Profile
 from devtools.stress.results import TESTS, Result, Results, Run, are_met, table

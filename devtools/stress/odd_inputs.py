@@ -1,7 +1,6 @@
-"""Files, paths and options that people and attackers do send, each once in every run, and sound files to damage.
+"""Files, paths and options that people and attackers do send, and sound files to damage.
 
-The right answer is known: sound files are transcribed, others refused. Large files are sparse or compressed silence,
-so they cost little to make; what they cost the server is measured.
+Large files are sparse or compressed silence, so they cost little to make; what they cost the server is measured.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from devtools.server_process import ROOT
-from devtools.stress.cases import Case, Expected
+from devtools.stress.fuzz_runner import Case, Expected
 from devtools.stress.sounds import long_sound, noise, text_of
 
 _SOUNDFILE = {  # container and codec
@@ -117,9 +116,9 @@ def encoded(container: str, codec: str, rate: int, *, sound: bool = True, pictur
         audio = out.add_stream(codec, rate=rate, layout="mono") if sound else None
         if video is not None:
             video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-            for _ in range(10):
-                out.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
-            out.mux(video.encode(None))
+            black = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            for image in [*[black] * 10, None]:
+                out.mux(video.encode(image))
         if audio is not None:
             if codec == "wmav2":
                 audio.bit_rate = 64_000  # the default is too low
@@ -127,9 +126,8 @@ def encoded(container: str, codec: str, rate: int, *, sound: bool = True, pictur
             whole.sample_rate = rate
             size = audio.frame_size or 1024
             resampler = av.AudioResampler(format=audio.format, layout="mono", rate=rate, frame_size=size)
-            for frame in [*resampler.resample(whole), *resampler.resample(None)]:
+            for frame in [*resampler.resample(whole), *resampler.resample(None), None]:
                 out.mux(audio.encode(frame))
-            out.mux(audio.encode(None))
     return file.getvalue()
 
 

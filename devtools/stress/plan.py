@@ -1,7 +1,6 @@
 """What the fake models do and when they fail: a plan that travels as the model's name.
 
-One process can go through many plans, a LoadModel for each. Calls count from the load, and only for requests with a
-prompt: the backend's own warm-up has none.
+Calls count from the load, and only for requests with a prompt: the backend's own warm-up has none.
 """
 
 from __future__ import annotations

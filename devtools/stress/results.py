@@ -5,7 +5,7 @@ A result without a goal cannot be missed. A test that raises adds a missed resul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,7 @@ _LONGEST_CELL = 72  # characters; a footnote and the JSON have the whole text
 
 @dataclass(frozen=True)
 class Result:
-    """One row: `measured` and `goal` as text, `figures` for programs. `is_met` is None without a goal.
-
-    `is_timed`: a goal of seconds, which a busy machine misses.
-    """
+    """`is_met` is None without a goal; `is_timed`: a goal of seconds, which a busy machine misses."""
 
     measure: str
     what: str
@@ -38,18 +35,15 @@ class Result:
 
 
 class Results:
-    """What one test measured."""
+    """What one test measured; `measure` names the rows to come."""
 
-    def __init__(self, measure: str = "", record: Callable[[str, object], None] | None = None) -> None:
-        self.measure = measure  # of the rows to come
+    def __init__(self, measure: str = "") -> None:
+        self.measure = measure
         self.rows: list[Result] = []
-        self._record = record
 
     def check(self, what: str, measured: str, goal: str = "", is_met: bool | None = None, note: str = "", *,
               is_timed: bool = False, **figures: Any) -> None:  # fmt: skip
         self.rows.append(Result(self.measure, what, measured, goal, is_met, note, is_timed, figures))
-        if self._record:
-            self._record("result", self.rows[-1])
 
     def at_most(self, what: str, value: float | None, most: float, unit: str, note: str = "") -> None:
         """None, where nothing was measured, misses the goal."""
@@ -70,15 +64,18 @@ class Results:
 
 
 class Run:
-    """A pytest plugin: collects the results, and writes them after each test."""
+    """A pytest plugin: selects the tests of `groups`, in their order, and writes `rows` after each test."""
 
-    def __init__(self, profile: Profile, out: Path) -> None:
-        self.profile, self.out = profile, out
+    def __init__(self, profile: Profile, out: Path, groups: Sequence[str] = ()) -> None:
+        self.profile, self.out, self._groups = profile, out, groups
         self.rows: list[Result] = []
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        marks = {item: [mark.args for mark in item.iter_markers("soak")] for item in items}
+        if self._groups:
+            items[:] = [item for group in self._groups for item, args in marks.items() if (group,) in args]
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call":
-            self.rows += [value for _, value in report.user_properties if isinstance(value, Result)]
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
             cause = crash.message if crash else report.longreprtext
@@ -86,11 +83,11 @@ class Run:
         if report.when == "teardown":
             write_json(self.out, {"profile": asdict(self.profile), "lines": [asdict(row) for row in self.rows]})
 
-    def main(self, tests: Path, mark: str, header: str, *plugins: object) -> int:
+    def main(self, tests: Path, mark: str, header: str) -> int:
         """Runs the tests with the mark and prints the table; 1 when a goal was missed."""
         shown = ["-vv", "--tb=no", "--no-header", "--no-summary"]
         found = [f"-c{ROOT}/pyproject.toml", f"--confcutdir={tests}", "-m", mark, str(tests)]
-        code = pytest.main([*shown, "--assert=plain", "--timeout=0", *found], [self, *plugins])
+        code = pytest.main([*shown, "--assert=plain", "--timeout=0", *found], [self])
         if code == pytest.ExitCode.INTERRUPTED:
             self.rows.append(Result(mark, "", "stopped", "measured", False))
         print("", table(self.rows, header), "", self.out, sep="\n")

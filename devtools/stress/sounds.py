@@ -1,8 +1,7 @@
 """Requests with noise that no other request has, and the text that the fake recognizer makes of it.
 
-The text is a hash of the samples, prompt and language that reach the recognizer, so a reply can only belong to its own
-request. Files are 32-bit float WAVs at 16 kHz of at most one chunk: the samples arrive bit for bit, and the text is
-known in advance. Noise stays below the level of a mark.
+The text is a hash of the samples, prompt and language, so a reply can only belong to its own request. Files are 32-bit
+float WAVs at 16 kHz of at most one chunk: the samples arrive bit for bit, and the text is known in advance.
 """
 
 from __future__ import annotations

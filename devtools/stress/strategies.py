@@ -16,7 +16,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from backend.languages import NAMES
-from devtools.stress.cases import Case, Expected
+from devtools.stress.fuzz_runner import Case, Expected
 from devtools.stress.odd_inputs import BAD_FIELDS, BAD_OPTIONS, CONTAINERS, ODD_INPUTS, containers, odd_inputs
 from devtools.stress.profile import Profile
 from devtools.stress.sounds import CONTROL_TOKENS

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from devtools.stress.client import RUN, Server
 from devtools.stress.profile import SHORT, Profile
 from devtools.stress.results import Results, Run
 
@@ -28,8 +29,8 @@ def profile(run: Run) -> Profile:
 
 
 @pytest.fixture
-def results(record_property: Callable[[str, object], None]) -> Results:
-    return Results(record=record_property)
+def results() -> Results:
+    return Results()
 
 
 @pytest.fixture
@@ -37,6 +38,14 @@ def folder() -> Iterator[Path]:
     """Like tmp_path, but deleted at once: recordings take gigabytes."""
     with tempfile.TemporaryDirectory(prefix="stress-") as name:
         yield Path(name)
+
+
+@pytest.fixture
+def demo_server() -> Iterator[Server]:
+    """run.sh with the demo checkpoints."""
+    with Server(RUN) as server:
+        server.load_demo()
+        yield server
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -48,10 +57,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """A missed goal fails the short form, except goals of seconds: a busy machine misses those."""
-    value = yield
-    found = pyfuncitem.funcargs.get("results")
-    if isinstance(found, Results) and run_of(pyfuncitem.config) is None:
+    found, command = pyfuncitem.funcargs.get("results", Results()), run_of(pyfuncitem.config)
+    try:
+        value = yield
+    finally:
         for row in found.rows:
             print(f"{row.measure}: {row.what}: {row.measured} {row.goal} {row.note}")
-        assert not [row for row in found.rows if row.is_met is False and not row.is_timed]
+        if command:
+            command.rows += found.rows
+    assert command or not [row for row in found.rows if row.is_met is False and not row.is_timed]
     return value

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from devtools.stress.cases import FILE_NAME, Case, Reply, failures, save
+from devtools.stress.fuzz_runner import FILE_NAME, Case, Reply, failures, save
 from devtools.stress.odd_inputs import CONTAINERS, ODD_INPUTS, containers
 from devtools.stress.profile import Profile
 from devtools.stress.strategies import KINDS, MUTATIONS, drawn_count, for_each_case, mutated

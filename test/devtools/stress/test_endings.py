@@ -29,7 +29,7 @@ from backend.audio.waveform import SAMPLE_RATE
 from backend.wire import backend_pb2 as pb
 from devtools import procfs
 from devtools.server_process import ROOT, free_port
-from devtools.stress.client import FULL, LOST, OK, Server, Stub, causes, demo_server, statuses
+from devtools.stress.client import FULL, LOST, OK, Server, Stub, causes, statuses
 from devtools.stress.plan import Plan, prompt_for
 from devtools.stress.profile import SHORT, Profile
 from devtools.stress.results import Results, quantile
@@ -95,14 +95,13 @@ async def test_cancelled_in_a_stage(stage: Stage, profile: Profile, folder: Path
 
 
 @pytest.mark.soak("cancel", is_long=True)
-async def test_cancelled_anywhere_with_the_demo_models(profile: Profile, results: Results) -> None:
+async def test_cancelled_anywhere_with_the_demo_models(demo_server: Server, profile: Profile, results: Results) -> None:
     """Three minutes of speech with word times, through the real models."""
-    with demo_server() as server:
-        long, probe = Request(AUDIO / "long.flac", times=True), Request(AUDIO / "chinese.wav")
-        whole, *alone = [await server.transcribe(request) for request in (long, probe, probe, probe)]
-        assert {outcome.status for outcome in (whole, *alone)} == {OK}, causes([whole, *alone])
-        alone_s, window_s = min(outcome.took_s for outcome in alone), (0.0, whole.took_s)
-        await _measure_cancels("anywhere, demo models", server, [long] * 2, probe, alone_s, window_s, profile, results)
+    long, probe = Request(AUDIO / "long.flac", times=True), Request(AUDIO / "chinese.wav")
+    whole, *alone = [await demo_server.transcribe(request) for request in (long, probe, probe, probe)]
+    assert {outcome.status for outcome in (whole, *alone)} == {OK}, causes([whole, *alone])
+    alone_s, window_s = min(outcome.took_s for outcome in alone), (0.0, whole.took_s)
+    await _measure_cancels("anywhere, demo models", demo_server, [long] * 2, probe, alone_s, window_s, profile, results)
 
 
 async def _measure_cancels(name: str, server: Server, crowd: Sequence[Request], probe: Request, alone_s: float,
@@ -135,12 +134,11 @@ async def _free_after_s(server: Server, crowd: Sequence[Request], probe: Request
 
 
 @pytest.mark.soak("stop", is_long=True)
-async def test_sigterm_with_the_demo_models(results: Results) -> None:
+async def test_sigterm_with_the_demo_models(demo_server: Server, results: Results) -> None:
     """Many short recordings and one of minutes in flight."""
     results.measure = "SIGTERM, demo models"
-    with demo_server() as server:
-        short = [Request(AUDIO / name, times=True) for name in ("demo.wav", "chinese.wav", "left_out.wav")]
-        await _stop(server, [*short * 3, Request(AUDIO / "long.flac")], [], results)
+    short = [Request(AUDIO / name, times=True) for name in ("demo.wav", "chinese.wav", "left_out.wav")]
+    await _stop(demo_server, [*short * 3, Request(AUDIO / "long.flac")], [], results)
 
 
 @pytest.mark.soak("stop")

@@ -11,9 +11,8 @@ import pytest
 
 from devtools.procfs import MIB
 from devtools.stress import fuzz
-from devtools.stress.cases import MEMORY_LIMIT_MIB, TIME_LIMIT_S, Case, save
 from devtools.stress.client import EXACT, statuses
-from devtools.stress.fuzz_runner import FuzzRunner
+from devtools.stress.fuzz_runner import MEMORY_LIMIT_MIB, TIME_LIMIT_S, Case, FuzzRunner, save
 from devtools.stress.profile import Profile
 from devtools.stress.results import Results, Run
 from devtools.stress.strategies import KINDS, for_each_case

@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from devtools import procfs
-from devtools.stress.client import FULL, LOST, OK, Outcome, Server, causes, demo_server, statuses
+from devtools.stress.client import FULL, LOST, OK, Outcome, Server, causes, statuses
 from devtools.stress.plan import Plan
 from devtools.stress.profile import Profile
 from devtools.stress.results import Results, quantile
@@ -59,20 +59,19 @@ def _noise_stream(folder: Path, seed: int, number: int) -> list[Request]:
 
 
 @pytest.mark.soak("load", is_long=True)
-async def test_load_of_speech(profile: Profile, results: Results) -> None:
+async def test_load_of_speech(demo_server: Server, profile: Profile, results: Results) -> None:
     """The demo's short recordings through run.sh."""
     results.measure = "load held, demo models"
     entries = [json.loads(line) for line in (AUDIO / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     short = [(AUDIO / entry["audio"], entry["text"]) for entry in entries if entry["audio"] != "long.flac"]
-    with demo_server() as server:
-        alone = [await server.transcribe(Request(*each, times=times)) for each in short for times in (False, True)]
-        assert all(outcome.status == OK for outcome in alone), causes(alone)
-        matching = sum(outcome.result.text == outcome.request.text for outcome in alone)
-        results.check("recordings heard as in the manifest", f"{matching} of {len(alone)}")
-        requests = [replace(outcome.request, text=outcome.result.text) for outcome in alone]
-        chance = Random(profile.seed)
-        streams = [chance.sample(requests, len(requests)) for _ in range(profile.streams)]
-        await _hold(server, streams, profile.load_s, results)
+    alone = [await demo_server.transcribe(Request(*each, times=times)) for each in short for times in (False, True)]
+    assert all(outcome.status == OK for outcome in alone), causes(alone)
+    matching = sum(outcome.result.text == outcome.request.text for outcome in alone)
+    results.check("recordings heard as in the manifest", f"{matching} of {len(alone)}")
+    requests = [replace(outcome.request, text=outcome.result.text) for outcome in alone]
+    chance = Random(profile.seed)
+    streams = [chance.sample(requests, len(requests)) for _ in range(profile.streams)]
+    await _hold(demo_server, streams, profile.load_s, results)
 
 
 async def _hold(server: Server, streams: Sequence[Sequence[Request]], seconds: float, results: Results) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from backend.wire import backend_pb2 as pb
 from devtools.server_process import DEMO_MODEL, ServerFailed
-from devtools.stress.client import CANCELLED, EXACT, FULL, OK, Outcome, Server, demo_server, exact_of, statuses
+from devtools.stress.client import CANCELLED, EXACT, FULL, OK, Outcome, Server, exact_of, statuses
 from devtools.stress.plan import Fault, Plan
 from devtools.stress.results import Results
 from devtools.stress.sounds import AUDIO, Request, noise_requests
@@ -166,22 +166,21 @@ def _try_load(server: Server, model: pb.ModelOptions) -> str:
 
 @pytest.mark.soak("models", is_long=True)
 @pytest.mark.parametrize("damage", ["weights that are no numbers", "weights that are cut short"])
-async def test_damaged_checkpoint(damage: str, folder: Path, results: Results) -> None:
+async def test_damaged_checkpoint(damage: str, demo_server: Server, folder: Path, results: Results) -> None:
     """The demo's recognizer through run.sh: refused at the load, or no request gets OK; argmax over NaN is a token."""
     request = Request(AUDIO / "chinese.wav")
     shutil.copytree(DEMO_MODEL, folder / "model")
     weights = folder / "model/model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2] if "cut" in damage else _with_nan(content))
-    with demo_server() as server:
-        expected = (await server.transcribe(request)).result.text
-        measured = loaded = _try_load(server, pb.ModelOptions(Model=damage, ModelFile=str(folder / "model")))
-        is_met = loaded == "refused"
-        if loaded == "loaded":
-            victim = await server.transcribe(request)
-            measured, is_met = f"loaded; victim {victim.status} {victim.result.text[:20]!r}", victim.status != OK
-            server.load_demo()
-        after = await server.transcribe(replace(request, text=expected))
+    expected = (await demo_server.transcribe(request)).result.text
+    measured = loaded = _try_load(demo_server, pb.ModelOptions(Model=damage, ModelFile=str(folder / "model")))
+    is_met = loaded == "refused"
+    if loaded == "loaded":
+        victim = await demo_server.transcribe(request)
+        measured, is_met = f"loaded; victim {victim.status} {victim.result.text[:20]!r}", victim.status != OK
+        demo_server.load_demo()
+    after = await demo_server.transcribe(replace(request, text=expected))
     golden = EXACT if after.is_exact else "NOT EXACT"
     results.fault(damage, f"LoadModel {measured}", "refused, or not OK", is_met, golden)
 
