@@ -1,4 +1,6 @@
-"""The server under test and its clients: what comes back, and how long it takes.
+"""The server under test and its clients: what is sent, what comes back, and how long it takes.
+
+Recordings are 32-bit float WAVs at 16 kHz of at most one chunk: the samples arrive bit for bit, so the text is known.
 
 A call ends with a reply, with a status, or LOST: no reply in time, or a broken connection, as UNAVAILABLE says.
 """
@@ -18,14 +20,18 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
+import numpy as np
+import soundfile
 
-from backend.audio.waveform import SAMPLE_RATE
+from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc
 from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL, ROOT, RUN_SH, ServerProcess
-from devtools.stress.plan import Plan
-from devtools.stress.sounds import Request, noise_requests
+from devtools.stress.fakes import MARK, text_of
+from devtools.stress.plan import Plan, prompt_for
 
+AUDIO = ROOT / "test/audio"
+ONE_CHUNK_S = 14.0  # below the default of max_chunk_seconds
 OK, CANCELLED, LOST, FULL, EXACT = "OK", "CANCELLED", "lost", "RESOURCE_EXHAUSTED", "exact"
 Stub: TypeAlias = backend_pb2_grpc.BackendStub
 RUN = (*RUN_SH, str(ROOT / "run.sh"))
@@ -33,6 +39,24 @@ FAULTY_SERVER = (sys.executable, "-m", "devtools.stress.faulty_server")
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN)
 _LOAD_S, _TIMEOUT_S = 120.0, 60.0
 _CHANNEL = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))  # or channels share a connection
+
+
+@dataclass(frozen=True)
+class Request:
+    """A recording to transcribe and the text that must come back."""
+
+    path: Path
+    text: str = ""
+    prompt: str = ""
+    language: str = ""
+    times: bool = False
+
+    @property
+    def message(self) -> pb.TranscriptRequest:
+        words = ["word"] if self.times else []
+        return pb.TranscriptRequest(
+            dst=str(self.path), prompt=self.prompt, language=self.language, diarize=True, timestamp_granularities=words
+        )
 
 
 @dataclass(frozen=True)
@@ -129,6 +153,36 @@ class Server(ServerProcess):
         finally:
             done.set()
             await task
+
+
+def noise(seed: int, seconds: float, *, marked: bool = False) -> Samples:
+    """The same samples for the same seed; shape (n,), within ±0.5 except for the mark."""
+    samples = np.random.default_rng(seed).uniform(-0.5, 0.5, round(seconds * SAMPLE_RATE)).astype(np.float32)
+    if marked:
+        samples[0] = MARK
+    return samples
+
+
+def long_sound(path: Path, seconds: float, level: float = 0.0) -> Path:
+    """Writes FLAC of whole minutes: silence, which compresses to nothing, or one second of noise, repeated."""
+    if not path.exists():
+        second = (np.random.default_rng(1).uniform(-level, level, SAMPLE_RATE) * 32767).astype(np.int16)
+        with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1) as file:
+            for _ in range(round(seconds / 60)):
+                file.write(np.tile(second, 60))
+    return path
+
+
+def noise_requests(folder: Path, seeds: Iterable[int], seconds: float, steps: int, *, times: bool = False,
+                   marked: bool = False, language: str = "") -> list[Request]:  # fmt: skip
+    """One recording of at most one chunk for each seed, which no other request has."""
+    requests = []
+    for seed in seeds:
+        samples, prompt = noise(seed, seconds, marked=marked), prompt_for(steps, seed)
+        path = folder / f"{seed}-{seconds:g}{'m' * marked}.wav"
+        soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
+        requests.append(Request(path, text_of(samples, prompt, language or None), prompt, language, times))
+    return requests
 
 
 def contract_violations(result: pb.TranscriptResult) -> list[str]:

@@ -1,23 +1,31 @@
-"""Models whose text is a hash, and which take time and fail as their plan says.
+"""Models that take time and fail as their plan says, and whose text is a hash of the samples, prompt and language.
 
-The backend's one model thread calls them, so their counters need no lock.
+So a reply can only belong to its own request. The backend's one model thread calls them: no counter needs a lock.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.engine.recognizer import AlignedUnit, Passage, Recognition, Token, Utterance
 from backend.errors import LoadRefused
 from backend.options import LoadOptions
 from devtools.stress.plan import Kind, Plan
-from devtools.stress.sounds import is_marked, text_of
 
+MARK = 0.75  # the first sample of a recording that faults are for
+CONTROL_TOKENS = (  # of the tokenizer: none may reach the recognizer in a prompt
+    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|audio_start|>", "<|audio_end|>", "<|audio_pad|>", "<asr_text>",
+    "<timestamp>",
+)  # fmt: skip
+UNCLEAN = "A control token reached the recogniser."
 _SLOW_S = 2.0  # a hundred times a normal step
 
 
@@ -36,9 +44,7 @@ class Faults:
     """Counts the calls and applies the faults of the plan."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._calls: Counter[str] = Counter()
-        self._marked: Counter[str] = Counter()
+        self._plan, self._calls, self._marked = plan, Counter[str](), Counter[str]()
 
     def call(self, where: str, marked: bool = False) -> set[Kind]:
         """Raises, hangs or sleeps; returns the kinds that the caller has to apply."""
@@ -56,8 +62,21 @@ class Faults:
         return kinds
 
 
+def is_marked(samples: Samples) -> bool:
+    return bool(samples.size and samples[0] == np.float32(MARK))
+
+
+def text_of(samples: Samples, prompt: str = "", language: str | None = None) -> str:
+    """The fake recognizer's text; never empty."""
+    if any(token in prompt for token in CONTROL_TOKENS):
+        return UNCLEAN
+    digest = hashlib.blake2b(np.ascontiguousarray(samples, np.float32).tobytes(), digest_size=8)
+    digest.update(f"|{prompt}|{language or ''}".encode())
+    return f"Heard {digest.hexdigest()}."
+
+
 class HashRecognizer:
-    """See sounds.text_of. Refers to itself, as models do, so only the garbage collector can delete it."""
+    """See text_of. Refers to itself, as models do, so only the garbage collector can delete it."""
 
     weight_bytes, at_once_s = 1000, math.inf
 

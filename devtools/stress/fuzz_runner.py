@@ -20,9 +20,9 @@ import grpc
 
 from backend.wire import backend_pb2 as pb
 from devtools.procfs import MIB, PeakMemory
-from devtools.stress.client import FULL, OK, Server, contract_violations
+from devtools.stress.client import FULL, OK, Server, contract_violations, noise_requests
+from devtools.stress.fakes import UNCLEAN
 from devtools.stress.plan import Plan
-from devtools.stress.sounds import UNCLEAN, noise_requests
 
 Expected = Literal["good", "bad", "either"]
 TIME_LIMIT_S, MEMORY_LIMIT_MIB = 5.0, 512
@@ -34,19 +34,14 @@ _BYSTANDER_S = 0.1  # between the bystander's requests
 
 @dataclass(frozen=True)
 class Case:
-    """`kind`: its row in the table. `content` goes into a file, or `path` is sent, with {folder} for the run's folder.
-
-    `request`: other fields of TranscriptRequest, or with `load` those of ModelOptions. `text`: of the reply, if known.
-    """
-
-    kind: str
+    kind: str  # its row in the table
     name: str
     expected: Expected
-    content: bytes = b""
-    path: str = ""
-    request: Mapping[str, Any] = field(default_factory=dict)
+    content: bytes = b""  # of a file that is sent
+    path: str = ""  # or a path, with {folder} for the run's folder
+    request: Mapping[str, Any] = field(default_factory=dict)  # other fields of TranscriptRequest, or of ModelOptions
     load: bool = False
-    text: str = ""
+    text: str = ""  # of the reply, if known
 
     @staticmethod
     def of_json(text: str) -> Case:
@@ -108,8 +103,7 @@ class FuzzRunner:
         self._plain, self._bystander = noise_requests(folder, [98, 97], 1.0, steps=1)
         self.sent: list[tuple[str, Reply, str]] = []  # name, reply, and failure with the file of the saved case
         self.answered, self.inexact = 0, list[str]()  # of the bystander
-        self.restarts = self._loads = 0
-        self._is_loading = False
+        self.restarts, self._loads, self._is_loading = 0, 0, False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run_bystander, daemon=True)
 

@@ -22,8 +22,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from devtools.server_process import ROOT
+from devtools.stress.client import long_sound, noise
+from devtools.stress.fakes import text_of
 from devtools.stress.fuzz_runner import Case, Expected
-from devtools.stress.sounds import long_sound, noise, text_of
 
 _SOUNDFILE = {  # container and codec
     "wav u8": "WAV PCM_U8", "wav s16": "WAV PCM_16", "wav s24": "WAV PCM_24", "wav s32": "WAV PCM_32",
@@ -45,10 +46,7 @@ _FFMPEG = {
 CONTAINERS = (*_SOUNDFILE, *_FFMPEG)
 ODD_INPUTS = ("as they are", "no sound", "no numbers", "rates", "channels", "few samples", "odd levels", "playlists",
               "paths", "bombs", "known bad loads")  # fmt: skip
-_RATES: Mapping[int, Expected] = {
-    1: "bad", 100: "bad", 3_999: "bad", 4_000: "good", 8_000: "good", 11_025: "good", 44_100: "good", 192_000: "good",
-    768_000: "good", 768_001: "bad", 10_000_000: "bad",
-}  # fmt: skip
+_RATES = (1, 100, 3_999, 4_000, 8_000, 11_025, 44_100, 192_000, 768_000, 768_001, 10_000_000)
 _PLAYLISTS = {
     "HLS": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{other}\n#EXT-X-ENDLIST\n",
     "ffconcat": "ffconcat version 1.0\nfile '{other}'\n", "file list": "file '{other}'\n",
@@ -160,9 +158,9 @@ def _sound() -> Iterator[Case]:
     for name, content in containers().items():
         yield Case("as they are", name, "good", content)
     content = plain(speech())
-    for rate, expected in _RATES.items():
+    for rate in _RATES:
         header = content[:24] + struct.pack("<II", rate, min(rate * 2, 0xFFFFFFFF))
-        yield Case("rates", f"{rate} Hz", expected, header + content[32:])
+        yield Case("rates", f"{rate} Hz", "good" if 4_000 <= rate <= 768_000 else "bad", header + content[32:])
     for channels in (1, 2, 3, 5, 8, 9, 16, 32, 33, 64):
         yield Case("channels", str(channels), "good" if channels <= 32 else "bad", plain(speech(channels=channels)))
     yield Case("channels", "0", "bad", content[:22] + b"\0\0" + content[24:])

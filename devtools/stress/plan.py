@@ -14,21 +14,14 @@ Where = Literal["session", "add", "step", "drop", "align", "load aligner", "load
 Kind = Literal["out of memory", "exception", "lost device", "hang", "slow", "NaN times", "too few answers",
                "text that no reply can hold"]  # fmt: skip
 
-_STEPS = re.compile(r"take (\d+) steps")
-
 
 @dataclass(frozen=True)
 class Fault:
-    """At call number `at`, from 1, and with `lasts` at all later calls.
-
-    `at` 0: at every call with a marked recording (see sounds.py), with `once` at the first of them.
-    """
-
     where: Where
     kind: Kind
-    at: int = 0
-    lasts: bool = False
-    once: bool = False
+    at: int = 0  # number of the call, from 1; 0: every call with a marked recording, see fakes.MARK
+    lasts: bool = False  # at all later calls, too
+    once: bool = False  # only at the first call with a marked recording
 
     def strikes(self, call: int, marked: int) -> bool:
         """`marked`: the number of calls with a marked recording so far; 0 if this call has none."""
@@ -39,16 +32,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Plan:
-    """`steps`: decode steps of a prompt without its own number. `passage_s`: to align one passage.
-
-    `leaks`: the recognizer keeps all samples, as a build with a leak would.
-    """
-
-    steps: int = 3
+    steps: int = 3  # decode steps of a prompt without its own number
     step_s: float = 0.001
-    passage_s: float = 0.001
+    passage_s: float = 0.001  # to align one passage
     faults: tuple[Fault, ...] = ()
-    leaks: bool = False
+    leaks: bool = False  # the recognizer keeps all samples
 
     def as_name(self) -> str:
         return json.dumps(asdict(self))
@@ -60,7 +48,7 @@ class Plan:
         return Plan(**{**fields, "faults": tuple(Fault(**fault) for fault in fields["faults"])})
 
     def steps_of(self, prompt: str) -> int:
-        found = _STEPS.search(prompt)
+        found = re.search(r"take (\d+) steps", prompt)
         return int(found.group(1)) if found else self.steps
 
 

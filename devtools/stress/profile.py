@@ -22,7 +22,5 @@ class Profile:
     seed: int = 1
 
 
-SHORT = Profile(
-    load_s=3.0, streams=4, overload_s=2.0, cancels=2, endless=0, kills=3, requests=600, growth_mib=30.0, cases=300,
-    brief=True,
-)  # fmt: skip
+SHORT = Profile(load_s=3.0, streams=4, overload_s=2.0, cancels=2, endless=0, kills=3, requests=600, growth_mib=30.0,
+                cases=300, brief=True)  # fmt: skip

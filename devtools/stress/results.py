@@ -85,9 +85,10 @@ class Run:
 
     def main(self, tests: Path, mark: str, header: str) -> int:
         """Runs the tests with the mark and prints the table; 1 when a goal was missed."""
-        shown = ["-vv", "--tb=no", "--no-header", "--no-summary"]
-        found = [f"-c{ROOT}/pyproject.toml", f"--confcutdir={tests}", "-m", mark, str(tests)]
-        code = pytest.main([*shown, "--assert=plain", "--timeout=0", *found], [self])
+        shown = "-vv", "--tb=no", "--no-header", "--no-summary", "--assert=plain", "--timeout=0"
+        code = pytest.main(
+            [*shown, f"-c{ROOT}/pyproject.toml", f"--confcutdir={tests}", f"-m{mark}", str(tests)], [self]
+        )
         if code == pytest.ExitCode.INTERRUPTED:
             self.rows.append(Result(mark, "", "stopped", "measured", False))
         print("", table(self.rows, header), "", self.out, sep="\n")

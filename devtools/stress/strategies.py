@@ -16,10 +16,10 @@ import hypothesis
 from hypothesis import strategies as st
 
 from backend.languages import NAMES
+from devtools.stress.fakes import CONTROL_TOKENS
 from devtools.stress.fuzz_runner import Case, Expected
 from devtools.stress.odd_inputs import BAD_FIELDS, BAD_OPTIONS, CONTAINERS, ODD_INPUTS, containers, odd_inputs
 from devtools.stress.profile import Profile
-from devtools.stress.sounds import CONTROL_TOKENS
 
 _EXTREMES = (0, 1, 2, 3, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 36,
              (1 << 63) - 1, (1 << 64) - 1)  # fmt: skip
@@ -43,10 +43,10 @@ def mutated(name: str, chance: Random, file: bytes, other: bytes) -> bytes:
         case "change numbers":
             for _ in range(chance.choice((1, 1, 2, 3))):
                 _change_number(chance, changed)
-        case "claim length" if file[:4] == b"fLaC" and len(file) > 21:  # STREAMINFO: 2^36 - 1 samples
-            changed[21:26] = bytes([file[21] | 0x0F]) + b"\xff" * 4
-        case "claim length":  # where lengths usually stand
-            at = chance.choice((4, 16, 20, 28, 40))
+        case "claim length":  # FLAC's STREAMINFO: 2^36 - 1 samples; else where lengths usually stand
+            at = 22 if file[:4] == b"fLaC" else chance.choice((4, 16, 20, 28, 40))
+            if at == 22 and len(file) > 21:
+                changed[21] |= 0x0F
             changed[at : at + 4] = b"\xff" * len(changed[at : at + 4])
         case "cut":
             del changed[chance.choice((*_PLACES, len(file) // 2, len(file) - 1, at)) :]

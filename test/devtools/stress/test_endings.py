@@ -29,11 +29,22 @@ from backend.audio.waveform import SAMPLE_RATE
 from backend.wire import backend_pb2 as pb
 from devtools import procfs
 from devtools.server_process import ROOT, free_port
-from devtools.stress.client import FULL, LOST, OK, Server, Stub, causes, statuses
+from devtools.stress.client import (
+    AUDIO,
+    FULL,
+    LOST,
+    OK,
+    Request,
+    Server,
+    Stub,
+    causes,
+    long_sound,
+    noise_requests,
+    statuses,
+)
 from devtools.stress.plan import Plan, prompt_for
 from devtools.stress.profile import SHORT, Profile
 from devtools.stress.results import Results, quantile
-from devtools.stress.sounds import AUDIO, Request, long_sound, noise_requests
 
 _FREE_S, _EXIT_S, _ORPHAN_S = 1.0, 12.5, 3.0
 _BOUND = 16  # requests in flight

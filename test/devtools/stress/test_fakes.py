@@ -11,10 +11,9 @@ from backend.engine.recognizer import Passage, Utterance, recognize
 from backend.errors import LoadRefused
 from backend.options import LoadOptions
 from backend.wire import backend_pb2 as pb
-from devtools.stress.client import contract_violations
-from devtools.stress.fakes import HashRecognizer, PlannedLoader, ShareAligner
+from devtools.stress.client import contract_violations, noise, noise_requests
+from devtools.stress.fakes import CONTROL_TOKENS, UNCLEAN, HashRecognizer, PlannedLoader, ShareAligner, text_of
 from devtools.stress.plan import Fault, Plan, prompt_for
-from devtools.stress.sounds import CONTROL_TOKENS, UNCLEAN, noise, noise_requests, text_of
 
 
 def utterance(seed: int = 1, prompt: str = "for a trial", *, marked: bool = False) -> Utterance:

@@ -21,11 +21,22 @@ import pytest
 from numpy.typing import NDArray
 
 from devtools import procfs
-from devtools.stress.client import FULL, LOST, OK, Outcome, Server, causes, statuses
+from devtools.stress.client import (
+    AUDIO,
+    FULL,
+    LOST,
+    OK,
+    ONE_CHUNK_S,
+    Outcome,
+    Request,
+    Server,
+    causes,
+    noise_requests,
+    statuses,
+)
 from devtools.stress.plan import Plan
 from devtools.stress.profile import Profile
 from devtools.stress.results import Results, quantile
-from devtools.stress.sounds import AUDIO, ONE_CHUNK_S, Request, noise_requests
 
 _HEALTH_S, _REFUSAL_S = 0.1, 0.05
 _CODES = {"": "", "en": "en", "de-DE": "de", "zh": "zh"}  # language of a request: what the recognizer gets

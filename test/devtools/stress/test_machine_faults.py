@@ -20,10 +20,20 @@ from pathlib import Path
 import pytest
 
 from devtools import procfs
-from devtools.stress.client import EXACT, FULL, LOST, OK, Server, exact_of, statuses
+from devtools.stress.client import (
+    EXACT,
+    FULL,
+    LOST,
+    OK,
+    Request,
+    Server,
+    exact_of,
+    long_sound,
+    noise_requests,
+    statuses,
+)
 from devtools.stress.plan import Fault, Kind, Plan, prompt_for
 from devtools.stress.results import Results
-from devtools.stress.sounds import Request, long_sound, noise_requests
 
 _ENDS_WITHIN_S = 30.0
 _SPARE_MIB = 400  # of address space beyond that of the idle server

@@ -19,10 +19,21 @@ import pytest
 
 from backend.wire import backend_pb2 as pb
 from devtools.server_process import DEMO_MODEL, ServerFailed
-from devtools.stress.client import CANCELLED, EXACT, FULL, OK, Outcome, Server, exact_of, statuses
+from devtools.stress.client import (
+    AUDIO,
+    CANCELLED,
+    EXACT,
+    FULL,
+    OK,
+    Outcome,
+    Request,
+    Server,
+    exact_of,
+    noise_requests,
+    statuses,
+)
 from devtools.stress.plan import Fault, Plan
 from devtools.stress.results import Results
-from devtools.stress.sounds import AUDIO, Request, noise_requests
 
 _LOADS = 150
 _STEPS, _STEP_S = 20, 0.003
