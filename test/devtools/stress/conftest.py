@@ -57,13 +57,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """A missed goal fails the short form, except goals of seconds: a busy machine misses those."""
-    found, command = pyfuncitem.funcargs.get("results", Results()), run_of(pyfuncitem.config)
+    command, found = run_of(pyfuncitem.config), pyfuncitem.funcargs.get("results")
+    rows = found.rows if isinstance(found, Results) else []
     try:
         value = yield
     finally:
-        for row in found.rows:
+        for row in rows:
             print(f"{row.measure}: {row.what}: {row.measured} {row.goal} {row.note}")
         if command:
-            command.rows += found.rows
-    assert command or not [row for row in found.rows if row.is_met is False and not row.is_timed]
+            command.rows += rows
+    assert command or not [row for row in rows if row.is_met is False and not row.is_timed]
     return value

@@ -97,16 +97,20 @@ STAGES = (
 
 @pytest.mark.soak("cancel")
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-async def test_cancelled_in_a_stage(stage: Stage, profile: Profile, folder: Path, results: Results) -> None:
+async def test_a_cancelled_request_frees_its_slot(
+    stage: Stage, profile: Profile, folder: Path, results: Results
+) -> None:
     with Server(arguments=("--max-requests", str(_BOUND))) as server:
         server.load_plan(stage.plan, f"batch_max_size:{stage.batch}")
         (probe,) = noise_requests(folder, [999], 0.2, steps=1)
-        crowd = stage.requests(folder)
-        await _measure_cancels(stage.name, server, crowd, probe, 0.0, stage.window_s, profile, results)
+        requests = stage.requests(folder)
+        await _measure_cancels(stage.name, server, requests, probe, 0.0, stage.window_s, profile, results)
 
 
 @pytest.mark.soak("cancel", is_long=True)
-async def test_cancelled_anywhere_with_the_demo_models(demo_server: Server, profile: Profile, results: Results) -> None:
+async def test_a_request_cancelled_at_any_moment_frees_its_slot(
+    demo_server: Server, profile: Profile, results: Results
+) -> None:
     """Three minutes of speech with word times, through the real models."""
     long, probe = Request(AUDIO / "long.flac", times=True), Request(AUDIO / "chinese.wav")
     whole, *alone = [await demo_server.transcribe(request) for request in (long, probe, probe, probe)]
@@ -115,23 +119,23 @@ async def test_cancelled_anywhere_with_the_demo_models(demo_server: Server, prof
     await _measure_cancels("anywhere, demo models", demo_server, [long] * 2, probe, alone_s, window_s, profile, results)
 
 
-async def _measure_cancels(name: str, server: Server, crowd: Sequence[Request], probe: Request, alone_s: float,
+async def _measure_cancels(name: str, server: Server, requests: Sequence[Request], probe: Request, alone_s: float,
                            window_s: tuple[float, float], profile: Profile, results: Results) -> None:  # fmt: skip
     chance = Random(f"{profile.seed}/{name}")
     took_s: list[float] = []
     while len(took_s) < profile.cancels and min([0.0] * _HOPELESS + took_s[-_HOPELESS:]) < 10 * _FREE_S:
-        took_s.append(await _free_after_s(server, crowd, probe, alone_s, chance.uniform(*window_s)))
+        took_s.append(await _free_after_s(server, requests, probe, alone_s, chance.uniform(*window_s)))
     results.measure = "cancel → free slot"
     note = f"{len(took_s)} times: median {quantile(took_s, 0.5):.3f} s, longest {max(took_s):.3f} s"
     results.at_most(f"{name}, p99", quantile(took_s, 0.99), _FREE_S, "s", note)
     assert max(took_s) < 10 * _FREE_S  # also on a busy machine
 
 
-async def _free_after_s(server: Server, crowd: Sequence[Request], probe: Request, alone_s: float,
+async def _free_after_s(server: Server, requests: Sequence[Request], probe: Request, alone_s: float,
                         cancel_after_s: float) -> float:  # fmt: skip
-    """Seconds from the cancellation of the crowd until `probe` was answered, less what the probe takes alone."""
+    """Seconds from the cancellation of the requests until `probe` was answered, less what the probe takes alone."""
     async with server.connect() as stub, server.connect() as other:
-        tasks = [asyncio.create_task(server.transcribe(request, stub)) for request in crowd]
+        tasks = [asyncio.create_task(server.transcribe(request, stub)) for request in requests]
         await asyncio.sleep(cancel_after_s)
         for task in tasks:
             task.cancel()
@@ -145,7 +149,7 @@ async def _free_after_s(server: Server, crowd: Sequence[Request], probe: Request
 
 
 @pytest.mark.soak("stop", is_long=True)
-async def test_sigterm_with_the_demo_models(demo_server: Server, results: Results) -> None:
+async def test_sigterm_loses_nothing_of_the_demo_models(demo_server: Server, results: Results) -> None:
     """Many short recordings and one of minutes in flight."""
     results.measure = "SIGTERM, demo models"
     short = [Request(AUDIO / name, times=True) for name in ("demo.wav", "chinese.wav", "left_out.wav")]
@@ -153,7 +157,7 @@ async def test_sigterm_with_the_demo_models(demo_server: Server, results: Result
 
 
 @pytest.mark.soak("stop")
-async def test_sigterm_with_requests_that_never_end(profile: Profile, folder: Path, results: Results) -> None:
+async def test_sigterm_loses_nothing_that_can_finish(profile: Profile, folder: Path, results: Results) -> None:
     """Requests of 1.5 s beside some without an end, which must not take the others with them."""
     results.measure = "SIGTERM, some never end"
     with Server() as server:
@@ -187,7 +191,7 @@ async def _stop(server: Server, finite: list[Request], endless: list[Request], r
 
 
 @pytest.mark.soak("orphans")
-def test_killed_gateways(profile: Profile, results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_outlives_its_gateway(profile: Profile, results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     results.measure = "orphans"
     if profile == SHORT:
         monkeypatch.setenv("LOCALAI_BACKEND_PARENT_WATCH_INTERVAL", "100ms")

@@ -13,7 +13,7 @@ from backend.options import LoadOptions
 from backend.wire import backend_pb2 as pb
 from devtools.stress.client import contract_violations, noise, noise_requests
 from devtools.stress.fakes import CONTROL_TOKENS, UNCLEAN, HashRecognizer, PlannedLoader, ShareAligner, text_of
-from devtools.stress.plan import Fault, Plan, prompt_for
+from devtools.stress.plan import Fault, Plan, Where, prompt_for
 
 
 def utterance(seed: int = 1, prompt: str = "for a trial", *, marked: bool = False) -> Utterance:
@@ -101,10 +101,10 @@ def test_a_reply_that_breaks_the_contract_is_seen() -> None:
     assert contract_violations(reply())  # a text without segments
 
 
-@pytest.mark.parametrize("where", ["recognizer", "aligner"])
-def test_every_load_of_a_failing_plan_fails(where: str) -> None:
-    failing = LoadOptions(Plan(faults=(Fault(f"load {where}", "out of memory", at=1),)).as_name())
-    loads = {"recognizer": PlannedLoader().load_recognizer, "aligner": PlannedLoader().load_aligner}
+@pytest.mark.parametrize("where", ["load recognizer", "load aligner"])
+def test_every_load_of_a_failing_plan_fails(where: Where) -> None:
+    failing = LoadOptions(Plan(faults=(Fault(where, "out of memory", at=1),)).as_name())
+    loads = {"load recognizer": PlannedLoader().load_recognizer, "load aligner": PlannedLoader().load_aligner}
     for _ in range(2):
         with pytest.raises(MemoryError):
             loads[where](failing)

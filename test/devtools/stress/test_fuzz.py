@@ -27,7 +27,9 @@ def runner(run: Run) -> Iterator[FuzzRunner]:
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("kind", KINDS)
-def test_inputs(kind: str, runner: FuzzRunner, profile: Profile, results: Results) -> None:
+def test_bad_input_is_refused_and_sound_is_transcribed(
+    kind: str, runner: FuzzRunner, profile: Profile, results: Results
+) -> None:
     first = len(runner.sent)
     for_each_case(kind, runner.folder, profile, runner.send)
     sent = runner.sent[first:]
@@ -50,7 +52,7 @@ def test_inputs(kind: str, runner: FuzzRunner, profile: Profile, results: Result
 
 
 @pytest.mark.fuzz
-async def test_the_server_after_all_inputs(runner: FuzzRunner, results: Results) -> None:
+async def test_no_input_ends_the_server_or_touches_another_request(runner: FuzzRunner, results: Results) -> None:
     replies = [reply for _, reply, _ in runner.sent]
     large = sum(reply.growth_bytes > MEMORY_LIMIT_MIB * MIB for reply in replies)
     slow = sum(reply.took_s > TIME_LIMIT_S for reply in replies)

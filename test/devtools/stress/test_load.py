@@ -47,13 +47,13 @@ _SAMPLES, _WARM_UP = 40, 0.25  # of memory in a run, and the share of requests b
 
 
 @pytest.mark.soak("load")
-async def test_load_of_noise(profile: Profile, folder: Path, results: Results) -> None:
+async def test_a_load_loses_nothing_and_mixes_nothing_up(profile: Profile, folder: Path, results: Results) -> None:
     """Every stream sends noise of its own, of all lengths, with and without times."""
     results.measure = "load held, by hash"
     with Server() as server:
         server.load_plan(Plan(steps=4, step_s=0.002))
         streams = [_noise_stream(folder, profile.seed, number) for number in range(profile.streams)]
-        await _hold(server, streams, profile.load_s, results)
+        await _sustain(server, streams, profile.load_s, results)
     assert results["sent"].figures["exact"] >= 20
 
 
@@ -70,7 +70,9 @@ def _noise_stream(folder: Path, seed: int, number: int) -> list[Request]:
 
 
 @pytest.mark.soak("load", is_long=True)
-async def test_load_of_speech(demo_server: Server, profile: Profile, results: Results) -> None:
+async def test_under_load_a_recording_has_the_text_that_it_has_alone(
+    demo_server: Server, profile: Profile, results: Results
+) -> None:
     """The demo's short recordings through run.sh."""
     results.measure = "load held, demo models"
     entries = [json.loads(line) for line in (AUDIO / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -78,14 +80,14 @@ async def test_load_of_speech(demo_server: Server, profile: Profile, results: Re
     alone = [await demo_server.transcribe(Request(*each, times=times)) for each in short for times in (False, True)]
     assert all(outcome.status == OK for outcome in alone), causes(alone)
     matching = sum(outcome.result.text == outcome.request.text for outcome in alone)
-    results.check("recordings heard as in the manifest", f"{matching} of {len(alone)}")
+    results.check("texts as in the manifest", f"{matching} of {len(alone)}")
     requests = [replace(outcome.request, text=outcome.result.text) for outcome in alone]
     chance = Random(profile.seed)
     streams = [chance.sample(requests, len(requests)) for _ in range(profile.streams)]
-    await _hold(demo_server, streams, profile.load_s, results)
+    await _sustain(demo_server, streams, profile.load_s, results)
 
 
-async def _hold(server: Server, streams: Sequence[Sequence[Request]], seconds: float, results: Results) -> None:
+async def _sustain(server: Server, streams: Sequence[Sequence[Request]], seconds: float, results: Results) -> None:
     """Each stream sends its requests one after another, over and over; what was sent is waited for."""
     until = time.monotonic() + seconds
     outcomes: list[Outcome] = []
@@ -117,7 +119,7 @@ def _check_lost_and_wrong(outcomes: Sequence[Outcome], results: Results) -> None
 
 
 @pytest.mark.soak("overload")
-async def test_overload(profile: Profile, folder: Path, results: Results) -> None:
+async def test_an_overload_is_refused_and_nothing_else(profile: Profile, folder: Path, results: Results) -> None:
     """Requests arrive at four times the capacity, which is measured first."""
     results.measure = f"{_OVERLOAD} × overload"
     with Server(arguments=("--max-requests", str(_BOUND))) as server:
@@ -158,7 +160,7 @@ class Growth:
 
 
 @pytest.mark.soak("memory")
-async def test_memory(profile: Profile, folder: Path, results: Results) -> None:
+async def test_memory_does_not_grow_and_a_leak_is_found(profile: Profile, folder: Path, results: Results) -> None:
     results.measure = f"{profile.requests} requests"
     steady = await growth(Plan(steps=2), profile.requests, folder)
     note = f"holds {steady.last_mib:.0f} MiB at the end"
@@ -190,21 +192,21 @@ async def growth(plan: Plan, count: int, folder: Path) -> Growth:
 
             return sum(await asyncio.gather(*(one_by_one() for _ in range(8))))
 
-        def held() -> NDArray[np.int64]:
+        def count_open() -> NDArray[np.int64]:
             """Descriptors and children."""
             server.check_alive()
             return np.array([procfs.descriptors(server.pid), len(procfs.children(server.pid))])
 
         await send(round(count * _WARM_UP))
-        before, each = held(), count // _SAMPLES
+        before, each = count_open(), count // _SAMPLES
         resident, inexact = [], 0
         for _ in range(_SAMPLES):
             inexact += await send(each)
             resident.append(procfs.tree_memory(server.pid).resident)
         until = time.monotonic() + 5.0
-        while (held() > before).any() and time.monotonic() < until:
+        while (count_open() > before).any() and time.monotonic() < until:
             await asyncio.sleep(0.05)
-        descriptors, children = map(int, held() - before)
+        descriptors, children = map(int, count_open() - before)
         slope_mib = slope([each * n for n in range(1, _SAMPLES + 1)], resident) * 1000 / procfs.MIB
         return Growth(slope_mib, resident[-1] / procfs.MIB, descriptors, children, inexact)
 

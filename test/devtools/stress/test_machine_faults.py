@@ -56,7 +56,7 @@ async def _no_descriptors(server: Server, folder: Path) -> tuple[str, bool, str]
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, before)
     wrong = sum(outcome.status == OK and not outcome.is_exact for outcome in outcomes)
     is_typed = {outcome.status for outcome in outcomes} <= _TYPED
-    return f"crowd {statuses(outcomes)}; {wrong} wrong", is_typed and not wrong, ""
+    return f"requests: {statuses(outcomes)}; {wrong} wrong", is_typed and not wrong, ""
 
 
 async def _no_memory(server: Server, folder: Path) -> tuple[str, bool, str]:
@@ -129,7 +129,7 @@ FAULTS = (
 @pytest.mark.parametrize(
     "fault", [pytest.param(each, marks=pytest.mark.soak(is_long=each.is_long), id=each.name) for each in FAULTS]
 )
-async def test_machine_fault(fault: MachineFault, folder: Path, results: Results) -> None:
+async def test_a_fault_of_the_machine_is_survived(fault: MachineFault, folder: Path, results: Results) -> None:
     with fault.stderr() as stderr, Server(stderr=stderr) as server:
         server.load_plan(Plan())
         assert await server.golden() == EXACT, "before the fault"
@@ -140,7 +140,7 @@ async def test_machine_fault(fault: MachineFault, folder: Path, results: Results
 
 @pytest.mark.soak("engine")
 @pytest.mark.parametrize(("name", "kind"), [("the device is lost", "lost device"), ("the 7th step hangs", "hang")])
-async def test_end_of_the_engine(name: str, kind: Kind, folder: Path, results: Results) -> None:
+async def test_the_end_of_the_engine_ends_the_process(name: str, kind: Kind, folder: Path, results: Results) -> None:
     with Server(environment={"QWEN_ASR_STALL_SECONDS": "5"}) as server:
         server.load_plan(Plan(faults=(Fault("step", kind, at=7, lasts=True),)))
         requests = noise_requests(folder, range(4), 1.0, 20)
@@ -149,7 +149,7 @@ async def test_end_of_the_engine(name: str, kind: Kind, folder: Path, results: R
     with Server() as successor:
         successor.load_plan(Plan())
         golden = await successor.golden()
-    measured = f"{'still runs' if code is None else f'exit code {code}'}; crowd {statuses(outcomes)}"
+    measured = f"{'still runs' if code is None else f'exit code {code}'}; requests: {statuses(outcomes)}"
     have_status = all(outcome.status not in (OK, LOST) for outcome in outcomes)
     is_met = bool(code) and code != -signal.SIGKILL and have_status and bool(cause)
     note = f"last line: {cause}" if cause else "it said nothing"

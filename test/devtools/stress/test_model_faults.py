@@ -88,7 +88,9 @@ def servers() -> Iterator[list[Server]]:
 
 @pytest.mark.soak("models")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-async def test_model_fault(fault: ModelFault, servers: list[Server], folder: Path, results: Results) -> None:
+async def test_a_fault_of_a_model_touches_the_victim_alone(
+    fault: ModelFault, servers: list[Server], folder: Path, results: Results
+) -> None:
     if not servers or not servers[-1].is_alive:
         servers.append(Server().__enter__())
     server = servers[-1]
@@ -97,13 +99,13 @@ async def test_model_fault(fault: ModelFault, servers: list[Server], folder: Pat
     (marked,) = noise_requests(folder, [0], 2.0, steps, times=fault.times, marked=True)
     others = noise_requests(folder, range(1, 8), 2.0, steps, times=fault.times)
     async with server.timed_health() as health_s, server.connect() as stub:
-        crowd = asyncio.create_task(server.transcribe_all(others, stub, _TIMEOUT_S))
+        others_done = asyncio.create_task(server.transcribe_all(others, stub, _TIMEOUT_S))
         await asyncio.sleep(_STEPS * _STEP_S if fault.late else 0)
         task = asyncio.create_task(server.transcribe(marked, stub, _TIMEOUT_S))
         if fault.leaves:
             await asyncio.sleep(_STEPS * _STEP_S * 3)
             task.cancel()
-        bystanders = await crowd
+        bystanders = await others_done
         (end,) = await asyncio.gather(task, return_exceptions=True)
     victim = end if isinstance(end, Outcome) else Outcome(marked, CANCELLED)
     golden = await server.golden()
@@ -124,7 +126,7 @@ async def test_model_fault(fault: ModelFault, servers: list[Server], folder: Pat
 
 
 @pytest.mark.soak("models")
-async def test_loads_under_load(folder: Path, results: Results) -> None:
+async def test_many_loads_under_load_lose_nothing(folder: Path, results: Results) -> None:
     """A request between two models gets FAILED_PRECONDITION; all others are answered."""
     outcomes: list[Outcome] = []
     loads, done = 0, asyncio.Event()
@@ -155,7 +157,7 @@ async def test_loads_under_load(folder: Path, results: Results) -> None:
 
 
 @pytest.mark.soak("models")
-async def test_refused_load(results: Results) -> None:
+async def test_a_refused_load_leaves_the_model_that_was_there(results: Results) -> None:
     """The model that was there before goes on."""
     with Server() as server:
         server.load_plan(Plan())
@@ -177,7 +179,9 @@ def _try_load(server: Server, model: pb.ModelOptions) -> str:
 
 @pytest.mark.soak("models", is_long=True)
 @pytest.mark.parametrize("damage", ["weights that are no numbers", "weights that are cut short"])
-async def test_damaged_checkpoint(damage: str, demo_server: Server, folder: Path, results: Results) -> None:
+async def test_a_damaged_checkpoint_is_refused_or_fails(
+    damage: str, demo_server: Server, folder: Path, results: Results
+) -> None:
     """The demo's recognizer through run.sh: refused at the load, or no request gets OK; argmax over NaN is a token."""
     request = Request(AUDIO / "chinese.wav")
     shutil.copytree(DEMO_MODEL, folder / "model")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_broken(results):
 """
 
 
-def run(tmp_path: Path, only: str) -> tuple[int, str, list[dict]]:
+def run(tmp_path: Path, only: str) -> tuple[int, str, list[dict[str, Any]]]:
     """Exit code, output and JSON of the command, with the tests above; a child, because pytest cannot run in itself."""
     (tmp_path / "test_made.py").write_text(MADE)
     (tmp_path / "conftest.py").write_text(Path(__file__).with_name("conftest.py").read_text())
@@ -84,7 +85,7 @@ def run(tmp_path: Path, only: str) -> tuple[int, str, list[dict]]:
     )
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    lines: list[dict] = json.loads(out.read_text())["lines"] if out.exists() else []
+    lines: list[dict[str, Any]] = json.loads(out.read_text())["lines"] if out.exists() else []
     return ended.returncode, ended.stdout + ended.stderr, lines
 
 
