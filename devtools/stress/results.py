@@ -89,8 +89,8 @@ class Run:
         code = pytest.main(
             [*shown, f"-c{ROOT}/pyproject.toml", f"--confcutdir={tests}", f"-m{mark}", str(tests)], [self]
         )
-        if code == pytest.ExitCode.INTERRUPTED:
-            self.rows.append(Result(mark, "", "stopped", "measured", False))
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            self.rows.append(Result(mark, "", f"stopped: {pytest.ExitCode(code).name}", "measured", False))
         print("", table(self.rows, header), "", self.out, sep="\n")
         return 0 if are_met(self.rows) else 1
 

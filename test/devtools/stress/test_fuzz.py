@@ -40,7 +40,7 @@ def test_bad_input_is_refused_and_sound_is_transcribed(
     )
     replies, failed = [reply for _, reply, _ in sent], [failure for _, _, failure in sent if failure]
     figures = {
-        "outcomes": collections.Counter(reply.status for reply in replies), "failures": failed,
+        "outcomes": dict(collections.Counter(reply.status for reply in replies)), "failures": failed,
         "slowest": slowest, "slowest_s": slow.took_s, "largest": largest, "most_bytes": large.growth_bytes,
     }  # fmt: skip
     costs = f"{slow.took_s:.2f} s; {max(large.growth_bytes, 0) / MIB:.0f} MiB"

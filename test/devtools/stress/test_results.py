@@ -65,6 +65,10 @@ def test_bad(results):
     results.measure = "a"
     results.none("c", 1)
 
+@pytest.mark.soak("engine")
+def test_unwritable(results):
+    results.check("e", "0", "0", True, figure=object())
+
 @pytest.mark.soak("models")
 def test_broken(results):
     results.check("d", "0")
@@ -107,6 +111,12 @@ def test_a_server_that_does_not_start_is_a_line_and_not_the_end(tmp_path: Path) 
     assert second["is_met"] is False
     assert "the backend ended with exit code 1" in second["measured"], said
     assert third["is_met"]
+
+
+def test_a_run_that_breaks_off_is_no_success(tmp_path: Path) -> None:
+    code, said, _lines = run(tmp_path, "engine,load")
+    assert code == 1
+    assert "stopped: INTERNAL_ERROR" in said
 
 
 def test_an_unknown_group_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
