@@ -1,7 +1,5 @@
-"""What breaks such a server, tried: load, faults, signals and leaks (`devtools.stress.soak`), and thousands of bad
-inputs (`devtools.stress.fuzz`).
+"""What the stress tests need: servers, clients, inputs, results. The tests themselves are in test/devtools/stress.
 
-The server under trial is always a process of its own, asked through gRPC: either run.sh with the demo checkpoints, or
-victim.py, the very same server with models that can be told to fail. Every measured value stands beside its
-goal, and a goal that was missed makes the exit code 1. Nothing in backend/ imports this.
+The server is a process, called through gRPC: run.sh with the demo checkpoints, or faulty_server.py, the same server
+with models that fail on demand. Nothing in backend/ imports this package.
 """

@@ -1,75 +1,88 @@
-"""Models behind the engine's Protocols that hear a hash, take the time they are told to, and fail by plan.
+"""Models that take time and fail as their plan says, and whose text is a hash of the samples, prompt and language.
 
-Recogniser and aligner are called by the backend's one model thread, so their counters need no lock.
+So a reply can only belong to its own request. The backend's one model thread calls them: no counter needs a lock.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.errors import LoadRefused
 from backend.options import LoadOptions
 from backend.serving.protocols import AlignedUnit, Passage, Recognition, Token, Utterance
-from devtools.stress.plan import Fault, Kind, Plan
-from devtools.stress.sounds import is_marked, text_of
+from devtools.stress.plan import Kind, Plan
 
-_SLOW_S = 2.0  # a step that is: a hundred times what one takes
+MARK = 0.75  # the first sample of a recording that faults are for
+CONTROL_TOKENS = (  # of the tokenizer: none may reach the recognizer in a prompt
+    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|audio_start|>", "<|audio_end|>", "<|audio_pad|>", "<asr_text>",
+    "<timestamp>",
+)  # fmt: skip
+UNCLEAN = "A control token reached the recogniser."
+_SLOW_S = 2.0  # a hundred times a normal step
 
 
 class AcceleratorError(RuntimeError):
-    """What torch raises for a device that is lost, by its name and text."""
+    """Named like torch's error for a lost device."""
+
+
+_ERRORS: Mapping[Kind, tuple[type[Exception], str]] = {
+    "out of memory": (MemoryError, "DefaultCPUAllocator: can't allocate memory"),
+    "exception": (ValueError, "a fault by plan: connection refused"),  # a text that must not reach the client
+    "lost device": (AcceleratorError, "CUDA error: an illegal memory access was encountered"),
+}
 
 
 class Faults:
-    """Counts the calls and does what the plan says of them."""
+    """Counts the calls and applies the faults of the plan."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._calls: Counter[str] = Counter()
-        self._marked: Counter[str] = Counter()
+        self._plan, self._calls, self._marked = plan, Counter[str](), Counter[str]()
 
     def call(self, where: str, marked: bool = False) -> set[Kind]:
-        """Raises, hangs or waits; returns the kinds that are the caller's to do."""
+        """Raises, hangs or sleeps; returns the kinds that the caller has to apply."""
         self._calls[where] += 1
         self._marked[where] += marked
         numbers = self._calls[where], self._marked[where] if marked else 0
-        faults = [fault for fault in self._plan.faults if fault.where == where and fault.strikes(*numbers)]
-        return {fault.kind for fault in faults if not _happen(fault)}
+        kinds = {fault.kind for fault in self._plan.faults if fault.where == where and fault.strikes(*numbers)}
+        for kind in kinds & _ERRORS.keys():
+            error, text = _ERRORS[kind]
+            raise error(text)
+        if "hang" in kinds:
+            threading.Event().wait()
+        if "slow" in kinds:
+            time.sleep(_SLOW_S)
+        return kinds
 
 
-def _happen(fault: Fault) -> bool:
-    if fault.kind == "out of memory":
-        raise MemoryError("DefaultCPUAllocator: can't allocate memory")
-    if fault.kind == "exception":
-        raise ValueError("a fault by plan: connection refused")  # a text that must not get out
-    if fault.kind == "lost device":
-        raise AcceleratorError("CUDA error: an illegal memory access was encountered")
-    if fault.kind == "hang":
-        threading.Event().wait()
-    if fault.kind == "slow":
-        time.sleep(_SLOW_S)
-        return True
-    return False
+def is_marked(samples: Samples) -> bool:
+    return bool(samples.size and samples[0] == np.float32(MARK))
 
 
-@dataclass(eq=False)
+def text_of(samples: Samples, prompt: str = "", language: str | None = None) -> str:
+    """The fake recognizer's text; never empty."""
+    if any(token in prompt for token in CONTROL_TOKENS):
+        return UNCLEAN
+    digest = hashlib.blake2b(np.ascontiguousarray(samples, np.float32).tobytes(), digest_size=8)
+    digest.update(f"|{prompt}|{language or ''}".encode())
+    return f"Heard {digest.hexdigest()}."
+
+
 class HashRecognizer:
-    """See sounds.text_of. It refers to itself, as models do: only the garbage collector ends it, wherever that runs."""
+    """See text_of. Refers to itself, as models do, so only the garbage collector can delete it."""
 
-    plan: Plan
-    weight_bytes: int = 1000
-    max_prefill_s: float = math.inf
-    kept: list[Samples] = field(default_factory=list)
+    weight_bytes, max_prefill_s = 1000, math.inf
 
-    def __post_init__(self) -> None:
-        self.faults = Faults(self.plan)
-        self.itself = self
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.faults, self.itself = plan, Faults(plan), self
+        self.leaked: list[Samples] = []
 
     def session(self) -> HashSession:
         self.faults.call("session")
@@ -79,77 +92,70 @@ class HashRecognizer:
         return len(text)
 
 
-@dataclass(eq=False)
 class HashSession:
-    recognizer: HashRecognizer
-    left: dict[int, tuple[Utterance, int]] = field(default_factory=dict)  # by id, because utterances hold arrays
+    def __init__(self, recognizer: HashRecognizer) -> None:
+        self._recognizer = recognizer
+        self._left: dict[int, tuple[Utterance, int]] = {}  # decode steps, by id, because utterances hold arrays
 
     def __len__(self) -> int:
-        return len(self.left)
+        return len(self._left)
 
     def add(self, utterances: Sequence[Utterance]) -> None:
         self._call("add", utterances)
-        if self.recognizer.plan.leaks:
-            self.recognizer.kept += [utterance.samples.copy() for utterance in utterances]
-        steps = self.recognizer.plan.steps_of
-        self.left |= {id(utterance): (utterance, steps(utterance.prompt)) for utterance in utterances}
+        plan = self._recognizer.plan
+        if plan.leaks:
+            self._recognizer.leaked += [utterance.samples.copy() for utterance in utterances]
+        self._left |= {id(utterance): (utterance, plan.steps_of(utterance.prompt)) for utterance in utterances}
 
     def step(self) -> list[tuple[Utterance, Recognition]]:
-        kinds = self._call("step", [utterance for utterance, _ in self.left.values()])
-        time.sleep(self.recognizer.plan.step_s)
-        self.left = {key: (utterance, steps - 1) for key, (utterance, steps) in self.left.items()}
-        ended = [utterance for utterance, steps in self.left.values() if steps <= 0]
-        for utterance in ended:
-            del self.left[id(utterance)]
-        return [(utterance, _heard(utterance, kinds)) for utterance in ended]
+        kinds = self._call("step", [utterance for utterance, _ in self._left.values()])
+        time.sleep(self._recognizer.plan.step_s)
+        done = [utterance for utterance, steps in self._left.values() if steps <= 1]
+        self._left = {key: (utterance, steps - 1) for key, (utterance, steps) in self._left.items() if steps > 1}
+        return [(utterance, _recognition(utterance, kinds)) for utterance in done]
 
     def drop(self, utterance: Utterance) -> None:
         self._call("drop", [utterance])
-        del self.left[id(utterance)]
+        del self._left[id(utterance)]
 
     def _call(self, where: str, utterances: Sequence[Utterance]) -> set[Kind]:
         if not any(utterance.prompt for utterance in utterances):
             return set()
-        return self.recognizer.faults.call(where, any(is_marked(utterance.samples) for utterance in utterances))
+        return self._recognizer.faults.call(where, any(is_marked(utterance.samples) for utterance in utterances))
 
 
-def _heard(utterance: Utterance, kinds: set[Kind]) -> Recognition:
+def _recognition(utterance: Utterance, kinds: set[Kind]) -> Recognition:
     text = text_of(utterance.samples, utterance.prompt, utterance.language)
     if "text that no reply can hold" in kinds and is_marked(utterance.samples):
         text += "\ud800"
     return Recognition(text, utterance.language or "en", True, (Token(7, 0, 5), Token(8, 5, len(text))))
 
 
-@dataclass(eq=False)
 class ShareAligner:
-    """Gives every word of a passage an equal share of it."""
+    """Gives every word an equal share of its passage."""
 
-    plan: Plan
-    weight_bytes: int = 300
-    max_prefill_s: float = math.inf
+    weight_bytes, max_prefill_s = 300, math.inf
 
-    def __post_init__(self) -> None:
-        self.faults = Faults(self.plan)
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._faults = plan, Faults(plan)
 
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
-        kinds = self.faults.call("align", any(is_marked(passage.samples) for passage in passages))
-        time.sleep(self.plan.passage_s * len(passages))
-        units = [_shares(passage) for passage in passages]
-        if "times that are no numbers" in kinds:
-            return [[AlignedUnit(unit.text, math.nan, math.nan) for unit in some] for some in units]
+        kinds = self._faults.call("align", any(is_marked(passage.samples) for passage in passages))
+        time.sleep(self._plan.passage_s * len(passages))
+        units = []
+        for passage in passages:
+            words = passage.units or passage.text.split()
+            share = math.nan if "NaN times" in kinds else passage.samples.size / SAMPLE_RATE / len(words)
+            units.append([AlignedUnit(word.strip("."), i * share, (i + 1) * share) for i, word in enumerate(words)])
         return units[1:] if "too few answers" in kinds else units
 
 
-def _shares(passage: Passage) -> list[AlignedUnit]:
-    words = passage.units or passage.text.split()
-    share = passage.samples.size / SAMPLE_RATE / len(words)
-    return [AlignedUnit(word.strip("."), i * share, (i + 1) * share) for i, word in enumerate(words)]
-
-
 class PlannedLoader:
-    """Loads a plan: the model's name is one, see plan.py."""
+    """Loads the plan that the model's name is."""
 
     def prepare(self) -> None: ...
+
+    def reclaim(self) -> None: ...
 
     def inspect(self, options: LoadOptions) -> None:
         """Raises LoadRefused."""
@@ -159,13 +165,13 @@ class PlannedLoader:
             raise LoadRefused("the model's name is not a plan; see devtools/stress/plan.py") from None
 
     def load_recognizer(self, options: LoadOptions) -> HashRecognizer:
-        plan = Plan.of_name(options.model)
-        Faults(plan).call("load recognizer")
-        return HashRecognizer(plan)
+        return HashRecognizer(_loaded(options, "load recognizer"))
 
     def load_aligner(self, options: LoadOptions) -> ShareAligner:
-        plan = Plan.of_name(options.model)
-        Faults(plan).call("load aligner")
-        return ShareAligner(plan)
+        return ShareAligner(_loaded(options, "load aligner"))
 
-    def reclaim(self) -> None: ...
+
+def _loaded(options: LoadOptions, where: str) -> Plan:
+    plan = Plan.of_name(options.model)
+    Faults(plan).call(where)
+    return plan

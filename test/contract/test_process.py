@@ -22,11 +22,11 @@ import pytest
 
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
-from devtools.stress.child import Child as Victim
-from devtools.stress.child import Failed
-from devtools.stress.plan import Fault, Plan, taking
+from devtools.server_process import ServerFailed
+from devtools.stress.client import Server
+from devtools.stress.plan import Fault, Plan, prompt_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parent.parent
 
 
 def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
@@ -220,17 +220,17 @@ def test_its_log_is_sentences_and_json_and_its_metrics_end_with_it(tmp_path: Pat
 
 
 def test_the_gateways_number_of_workers_bounds_no_calls() -> None:
-    with Victim(environment={"PYTHON_GRPC_MAX_WORKERS": "1"}) as victim:
-        victim.load_plan(Plan(step_s=0.01))
+    with Server(environment={"PYTHON_GRPC_MAX_WORKERS": "1"}) as server:
+        server.load_plan(Plan(step_s=0.01))
         dst = str(ROOT / "test/audio/demo.wav")
         endless = [
-            victim.stub.AudioTranscription.future(pb.TranscriptRequest(dst=dst, prompt=taking(1_000_000, number)))
+            server.stub.AudioTranscription.future(pb.TranscriptRequest(dst=dst, prompt=prompt_for(1_000_000, number)))
             for number in range(3)
         ]
-        brief = victim.stub.AudioTranscription(pb.TranscriptRequest(dst=dst, prompt=taking(2)), timeout=30)
+        brief = server.stub.AudioTranscription(pb.TranscriptRequest(dst=dst, prompt=prompt_for(2)), timeout=30)
         assert brief.text
-        assert victim.stub.Health(pb.HealthMessage(), timeout=30).message == b"OK"
-        assert victim.stub.Status(pb.HealthMessage(), timeout=30).state == pb.StatusResponse.BUSY
+        assert server.stub.Health(pb.HealthMessage(), timeout=30).message == b"OK"
+        assert server.stub.Status(pb.HealthMessage(), timeout=30).state == pb.StatusResponse.BUSY
         assert not any(call.done() for call in endless)
 
 
@@ -243,13 +243,13 @@ def test_a_transcription_leaves_no_file_behind(tmp_path: Path) -> None:
     for name in names:
         audio = ROOT / "test/audio" / name
         (beside / name).write_bytes(audio.read_bytes() if audio.exists() else b"These are words, not sound.")
-    with Victim(environment={"TMPDIR": str(temporary), "HOME": str(home)}) as victim:
-        victim.load_plan(Plan())
+    with Server(environment={"TMPDIR": str(temporary), "HOME": str(home)}) as server:
+        server.load_plan(Plan())
         for name in names - {"words.wav"}:
             request = pb.TranscriptRequest(dst=str(beside / name), timestamp_granularities=["word"])
-            assert victim.stub.AudioTranscription(request, timeout=60).text
+            assert server.stub.AudioTranscription(request, timeout=60).text
         with pytest.raises(grpc.RpcError):
-            victim.stub.AudioTranscription(pb.TranscriptRequest(dst=str(beside / "words.wav")), timeout=60)
+            server.stub.AudioTranscription(pb.TranscriptRequest(dst=str(beside / "words.wav")), timeout=60)
     assert {path.name for path in beside.iterdir()} == names
     assert not [*temporary.iterdir(), *home.iterdir()]
 
@@ -259,26 +259,26 @@ HUNG = """
 import os, threading
 from backend import server
 from backend.audio.decoding import pool
-from devtools.stress import victim
+from devtools.stress import faulty_server
 def opened(path):
     print("opening", file=open(os.environ["SAYS"], "w"), flush=True)
     threading.Event().wait()
 pool.opened, server._LAST_S = opened, 2.0
-os._exit(victim.main())
+os._exit(faulty_server.main())
 """
 
 
 def test_a_dead_engine_ends_the_process_even_if_a_thread_hangs(tmp_path: Path) -> None:
     says = tmp_path / "says"
     os.mkfifo(says)
-    with Victim((sys.executable, "-c", HUNG), environment={"SAYS": str(says)}) as victim:
-        victim.load_plan(Plan())
-        hanging = victim.stub.AudioTranscription.future(pb.TranscriptRequest(dst=str(ROOT / "test/audio/demo.wav")))
+    with Server((sys.executable, "-c", HUNG), environment={"SAYS": str(says)}) as server:
+        server.load_plan(Plan())
+        hanging = server.stub.AudioTranscription.future(pb.TranscriptRequest(dst=str(ROOT / "test/audio/demo.wav")))
         assert says.read_text() == "opening\n"
-        with pytest.raises(Failed):
-            victim.load_plan(Plan(faults=(Fault("load recognizer", "lost device", at=1),)))
-        assert victim.ended(30) == 1
-        assert "the engine cannot go on: the device was lost" in victim.last_words()
+        with pytest.raises(ServerFailed):
+            server.load_plan(Plan(faults=(Fault("load recognizer", "lost device", at=1),)))
+        assert server.wait(30) == 1
+        assert "the engine cannot go on: the device was lost" in server.last_line()
         assert hanging.exception(30)  # whatever it was told
 
 

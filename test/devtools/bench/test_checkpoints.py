@@ -50,12 +50,12 @@ def test_the_backend_says_the_text_and_ends_alone_and_in_a_batch(ours: QwenRecog
         assert (heard.text, heard.language, heard.finished) == (text_of(12), "en", True)
 
 
-async def test_the_backend_takes_the_text_as_it_is(ours: QwenRecognizer, loader: Any, guard: Any) -> None:
+async def test_the_backend_takes_the_text_as_it_is(ours: QwenRecognizer, loader: Any, decoder_pool: Any) -> None:
     loader.recognizer = ours
     scheduler, resident = Scheduler(), Resident(loader)
     await resident.load(LoadOptions(model="m"))
     try:
-        told = await Transcriber(resident, scheduler, guard).transcribe(str(clips.clip(0)), TranscribeOptions())
+        told = await Transcriber(resident, scheduler, decoder_pool).transcribe(str(clips.clip(0)), TranscribeOptions())
     finally:
         scheduler.stop()
     assert (told.text, told.language, told.warnings) == (text_of(12), "en", ())

@@ -11,10 +11,9 @@ from backend.errors import LoadRefused
 from backend.options import LoadOptions
 from backend.serving.protocols import Passage, Utterance, recognize
 from backend.wire import backend_pb2 as pb
-from devtools.stress.asking import faults_of, own_sound
-from devtools.stress.fakes import HashRecognizer, PlannedLoader, ShareAligner
-from devtools.stress.plan import Fault, Plan, taking
-from devtools.stress.sounds import CONTROL_TOKENS, UNCLEAN, noise, text_of
+from devtools.stress.client import contract_violations, noise, noise_requests
+from devtools.stress.fakes import CONTROL_TOKENS, UNCLEAN, HashRecognizer, PlannedLoader, ShareAligner, text_of
+from devtools.stress.plan import Fault, Plan, Where, prompt_for
 
 
 def utterance(seed: int = 1, prompt: str = "for a trial", *, marked: bool = False) -> Utterance:
@@ -30,9 +29,9 @@ def test_a_text_belongs_to_its_samples_its_prompt_and_its_language() -> None:
 
 
 def test_the_samples_of_a_recording_arrive_as_they_were_made(tmp_path: Path) -> None:
-    wanted = own_sound(tmp_path, 5, 0.3, "names", marked=True)
-    decoded = decode(str(wanted.path), max_seconds=60)
-    assert text_of(decoded.samples, "names") == wanted.text
+    (request,) = noise_requests(tmp_path, [5], 0.3, steps=2, marked=True)
+    decoded = decode(str(request.path), max_seconds=60)
+    assert text_of(decoded.samples, request.prompt) == request.text
 
 
 def test_a_plan_travels_as_a_name() -> None:
@@ -66,7 +65,7 @@ def test_only_calls_for_a_trial_are_counted() -> None:
 
 def test_a_request_says_how_long_it_takes() -> None:
     session = HashRecognizer(Plan(steps=1, step_s=0.0)).session()
-    brief, long = utterance(1, taking(2)), utterance(2, taking(4))
+    brief, long = utterance(1, prompt_for(2)), utterance(2, prompt_for(4))
     session.add([brief, long])
     assert [[of is brief for of, _ in session.step()] for _ in range(4)] == [[], [True], [], [False]]
 
@@ -88,7 +87,7 @@ def test_the_aligner_gives_times_inside_the_passage_or_fails() -> None:
 def test_a_build_that_leaks_keeps_everything() -> None:
     recognizer = HashRecognizer(Plan(leaks=True))
     recognize(recognizer, [utterance(1), utterance(2)])
-    assert len(recognizer.kept) == 2
+    assert len(recognizer.leaked) == 2
 
 
 def test_a_reply_that_breaks_the_contract_is_seen() -> None:
@@ -100,18 +99,18 @@ def test_a_reply_that_breaks_the_contract_is_seen() -> None:
         ]
         return pb.TranscriptResult(text=text, segments=segments, duration=1.0)
 
-    assert faults_of(reply((0, 5), (5, 1_000_000_000))) == []
-    assert faults_of(reply((0, 5), (4, 9)))  # they overlap
-    assert faults_of(reply((0, 5), (5, 5)))  # no length
-    assert faults_of(reply((0, 5), (5, 2_000_000_000)))  # beyond the end
-    assert faults_of(reply((0, 5), text="Other."))
-    assert faults_of(reply())  # a text without segments
+    assert contract_violations(reply((0, 5), (5, 1_000_000_000))) == []
+    assert contract_violations(reply((0, 5), (4, 9)))  # they overlap
+    assert contract_violations(reply((0, 5), (5, 5)))  # no length
+    assert contract_violations(reply((0, 5), (5, 2_000_000_000)))  # beyond the end
+    assert contract_violations(reply((0, 5), text="Other."))
+    assert contract_violations(reply())  # a text without segments
 
 
-@pytest.mark.parametrize("where", ["recognizer", "aligner"])
-def test_every_load_of_a_failing_plan_fails(where: str) -> None:
-    failing = LoadOptions(Plan(faults=(Fault(f"load {where}", "out of memory", at=1),)).as_name())
-    loads = {"recognizer": PlannedLoader().load_recognizer, "aligner": PlannedLoader().load_aligner}
+@pytest.mark.parametrize("where", ["load recognizer", "load aligner"])
+def test_every_load_of_a_failing_plan_fails(where: Where) -> None:
+    failing = LoadOptions(Plan(faults=(Fault(where, "out of memory", at=1),)).as_name())
+    loads = {"load recognizer": PlannedLoader().load_recognizer, "load aligner": PlannedLoader().load_aligner}
     for _ in range(2):
         with pytest.raises(MemoryError):
             loads[where](failing)
