@@ -211,7 +211,7 @@ class Scheduler:
         in_memory = [*jobs, *(job for running in self._running.values() for job in running.jobs)]
         together = len(in_memory) > 1
         if isinstance(failure, OutOfMemory) and together:
-            self.engine_stats.splits += 1
+            self.engine_stats.oom_events += 1
             self._oom_backoff.out_of_memory(sum(job.audio_s for job in in_memory))
         retries = [job for job in jobs if not (job.retry_alone or job.cancelled or self.dead)]
         if retries:

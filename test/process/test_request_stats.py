@@ -126,7 +126,7 @@ async def test_the_scheduler_tells_who_waited_and_beside_whom(scheduler: Schedul
     assert other.stage_s["queue"] > 0
     assert dict(scheduler.engine_stats.steps) == {1: 1, 3: 1}
     assert scheduler.engine_stats.compute_s > 0
-    assert (scheduler.engine_stats.splits, scheduler.engine_stats.retries) == (0, 0)
+    assert (scheduler.engine_stats.oom_events, scheduler.engine_stats.retries) == (0, 0)
     assert scheduler.waiting == (0, 0)
 
 
@@ -135,7 +135,7 @@ async def test_the_scheduler_counts_what_ran_again_and_what_was_too_much(schedul
     model.faults = {2: MemoryError()}
     results = await together(scheduler, model, [RequestStats() for _ in range(3)])
     assert (results[0], results[2]) == (2, 6)
-    assert (scheduler.engine_stats.splits, scheduler.engine_stats.retries) == (1, 3)
+    assert (scheduler.engine_stats.oom_events, scheduler.engine_stats.retries) == (1, 3)
 
 
 async def test_a_trace_names_the_requests_that_failed(scheduler: Scheduler, caplog) -> None:

@@ -121,7 +121,7 @@ async def test_a_job_without_memory_beside_others_is_retried_alone_when_they_hav
     model.let_pass()
     assert await asyncio.gather(*waiting) == [-1, *(-item for item in others)]
     assert model.together == [[item] for item in (1, *others) for _ in range(2)]
-    assert scheduler.engine_stats.splits == 1
+    assert scheduler.engine_stats.oom_events == 1
     assert scheduler.engine_stats.retries == len(others)
 
 
@@ -129,7 +129,7 @@ async def test_a_job_that_ran_out_of_memory_alone_is_retried(scheduler: Schedule
     model = Model({"step 1": OUT_OF_MEMORY})
     model.let_pass()
     assert await submitted(scheduler, model, 1) == -1
-    assert scheduler.engine_stats.splits == 0  # one alone is no batch that is too large
+    assert scheduler.engine_stats.oom_events == 0  # one alone is no batch that is too large
     assert scheduler.engine_stats.retries == 0
     assert "one that ran alone failed" in caplog.text
 
