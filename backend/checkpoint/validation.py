@@ -14,11 +14,8 @@ from typing import Any
 
 from backend.errors import CheckpointRefused, named
 
-_VOCABULARY = {
-    "tokenizer.json",
-    "vocab.json",
-    "model.safetensors.index.json",
-}  # their keys are tokens and names of tensors
+# Not validated: their keys are tokens of the vocabulary, or names of tensors.
+_VOCABULARY = {"tokenizer.json", "vocab.json", "model.safetensors.index.json"}
 _MAX_FILE_BYTES = 1 << 24
 _FOREIGN_CODE_KEYS = {"auto_map", "_attn_implementation_internal", "custom_pipelines"}
 _ATTENTION_KEYS = {"_attn_implementation", "attn_implementation"}
@@ -37,7 +34,7 @@ _MAX_SIZES = {
 
 
 def validate(folder: Path) -> None:
-    """Raise CheckpointRefused if one of the folder's JSON files is invalid."""
+    """Raise CheckpointRefused if one of the folder's JSON files, vocabularies excepted, breaks one of the rules."""
     for path in sorted(folder.glob("*.json")):
         if path.name not in _VOCABULARY:
             validate_object(path.name, read_json_object(path))
@@ -58,7 +55,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def validate_object(file: str, content: dict[str, Any]) -> None:
-    """Raise CheckpointRefused if the content of the JSON file named `file` breaks one of the rules above."""
+    """Raise CheckpointRefused if the content of the JSON file named `file` breaks one of the rules."""
     for key, value in _items(content):
         if key in _FOREIGN_CODE_KEYS or (key in _ATTENTION_KEYS and not _is_known_attention(value)):
             raise CheckpointRefused(
