@@ -26,7 +26,7 @@ from backend.process.address import parse, why_not
 from backend.process.request_stats import Totals
 from backend.serving.protocols import Aligner, Loader, Recognizer
 from backend.serving.resident import Resident
-from backend.serving.scheduler import LOST, Scheduler
+from backend.serving.scheduler import DEVICE_LOST, Scheduler
 from backend.wire.auth import BearerToken, SmallRequests
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.drain import Drain
@@ -123,11 +123,11 @@ async def start(
     )
     scheduler, readiness = Scheduler(), Readiness()
 
-    def tell(loaded: bool) -> None:
+    def on_state_change(loaded: bool) -> None:
         readiness.set(loaded)
         scheduler.forget_model()
 
-    resident = Resident(loader, tell=tell, lost=lambda: scheduler.fail(LOST))
+    resident = Resident(loader, on_state_change=on_state_change, on_device_lost=lambda: scheduler.fail(DEVICE_LOST))
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
         BackendServicer(resident, scheduler, decoder_pool, admission or Admission()), server
     )

@@ -1,7 +1,7 @@
-"""Finding a checkpoint and looking at it before any weights are read.
+"""Finds the checkpoint that a model's name means, and checks its kind before any weights are read.
 
-Rules: what lies on disk is loaded offline; a name is a hub repository only if nothing on disk answers to it; whatever
-is not Qwen3-ASR or Qwen3-ForcedAligner is refused by name, since the gateway probes backends with foreign models.
+Rules: a checkpoint on disk is loaded offline. A name is a hub repository only if no path on disk has it. Any model but
+Qwen3-ASR and Qwen3-ForcedAligner is refused by name, because the gateway probes backends with foreign models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backend.checkpoint import hub
-from backend.checkpoint.validation import read_object, validate, vet_object
+from backend.checkpoint.validation import read_json_object, validate, validate_object
 from backend.errors import CheckpointRefused, named
 
 Kind = Literal["recognizer", "aligner"]
@@ -24,20 +24,23 @@ _KIND_NAMES = {"recognizer": "a Qwen3-ASR model", "aligner": "a Qwen3-ForcedAlig
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`name`: a folder, or a hub repository where `local` is False."""
+    """`name`: a folder if `local`, else a hub repository."""
 
     name: str
     local: bool
 
 
 def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
-    """The checkpoint that `name` means: the path `file`, `name` itself, `name` under `folder`, or the hub's."""
+    """The first of these that exists: the path `file`, the path `name`, `name` under `folder`, `name` on the hub.
+
+    Raises CheckpointRefused.
+    """
     if not name:
         raise CheckpointRefused("no model is named; set the model's `parameters.model` to a Qwen3-ASR checkpoint")
     for path in (Path(file) if file else None, Path(name), Path(folder) / name if folder else None):
-        if path is None or not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on names that are too long
+        if path is None or not os.path.exists(path):  # noqa: PTH110 - Path.exists raises if a name is too long
             continue
-        if path.is_file():  # the gateway may name the weights; the checkpoint is the folder around them
+        if path.is_file():  # the gateway may name the weights: the checkpoint is their folder
             path = path.parent
         if (path / "config.json").is_file():
             return Checkpoint(str(path), local=True)
@@ -51,29 +54,33 @@ def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
 
 
 def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
-    """Refuse a checkpoint that is not of `kind`, by its config.json alone; of local ones also without weights."""
+    """Raise CheckpointRefused if the checkpoint is not of `kind`, by its config.json, or if a local one is incomplete.
+
+    All small JSON files of a local checkpoint are validated, of one on the hub config.json alone.
+    """
     config = _config(checkpoint)
-    found = _kind(config)
-    if found != kind:
-        what = _KIND_NAMES.get(found, f"of the type '{named(found)}'")
+    actual = _kind(config)
+    if actual != kind:
+        description = _KIND_NAMES.get(actual, f"of the type '{named(actual)}'")
         remedy = (
-            "name it in the option forced_aligner" if found == "aligner" else f"this backend needs {_KIND_NAMES[kind]}"
+            "name it in the option forced_aligner" if actual == "aligner" else f"this backend needs {_KIND_NAMES[kind]}"
         )
-        raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' is {what}; {remedy}")
+        raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' is {description}; {remedy}")
     if checkpoint.local:
         validate(Path(checkpoint.name))
     else:
-        vet_object("config.json", config)
+        validate_object("config.json", config)
     if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
         raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights")
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     path = Path(checkpoint.name) / "config.json" if checkpoint.local else hub.fetch_config(checkpoint.name)
-    return read_object(path)
+    return read_json_object(path)
 
 
 def _kind(config: dict[str, Any]) -> str:
+    """A Kind, or the model type of a foreign model."""
     if config.get("model_type") != "qwen3_asr":
         return str(config.get("model_type"))
     thinker = config.get("thinker_config")

@@ -1,7 +1,8 @@
-"""Fetching from the Hugging Face hub, within bounds and with a cause that a person can act on.
+"""Fetches checkpoints from the Hugging Face hub, with timeouts, and names a remedy when that fails.
 
-Rules: a hub that does not answer is given up in half a minute, whatever it does instead; what has been fetched before
-is good enough then. The library's own texts stay in the log: they hold the very words on which the gateway acts.
+Rules: a hub that does not answer within half a minute, whatever its library's retries still try, is out of reach, and
+the files of an earlier download are used instead. The library's texts are never part of an answer: they may hold words,
+such as "connection refused", on which the gateway acts.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from backend.errors import HubFailure
 
 _log = logging.getLogger(__name__)
 
-_ANSWER_S = 10.0  # for one answer; the library asks up to six times
-_PATIENCE_S = 30.0  # for config.json, with which every load begins: a few kilobytes
+_ANSWER_TIMEOUT_S = 10.0  # of one answer; the library retries five times, with exponential back-off
+_CONFIG_TIMEOUT_S = 30.0  # for config.json with all retries: a few kilobytes, with which every load starts
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
 
@@ -30,39 +31,43 @@ _CAUSES = {
 }
 
 
-def fetch_config(repository: str, patience_s: float = _PATIENCE_S) -> Path:
-    """The repository's config.json. Raises HubFailure."""
+def fetch_config(repository: str, timeout_s: float = _CONFIG_TIMEOUT_S) -> Path:
+    """The path of the repository's config.json, from the hub or from an earlier download. Raises HubFailure."""
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(_within(patience_s, lambda: hf_hub_download(repository, "config.json", etag_timeout=_ANSWER_S)))
+        return Path(
+            _with_timeout(timeout_s, lambda: hf_hub_download(repository, "config.json", etag_timeout=_ANSWER_TIMEOUT_S))
+        )
     except TimeoutError:
         try:
             return Path(hf_hub_download(repository, "config.json", local_files_only=True))
-        except Exception as error:  # it has not been fetched before
+        except Exception as error:  # there was no earlier download; the hub's library raises anything
             raise HubFailure(repository, _OUT_OF_REACH) from error
-    except Exception as error:  # the hub's library raises whatever it likes
+    except Exception as error:  # the hub's library raises anything
         raise _failure(repository, error) from error
 
 
 def fetch(repository: str) -> Path:
-    """The folder with the repository's files. Takes as long as gigabytes take, while they come. Raises HubFailure."""
+    """The folder with the repository's files. No timeout as a whole, because gigabytes take long. Raises HubFailure."""
     from huggingface_hub import configure_http_backend, snapshot_download
 
-    configure_http_backend(_bounded_session)
+    configure_http_backend(_session_with_timeout)
     try:
-        return Path(snapshot_download(repository, allow_patterns=_FILES, etag_timeout=_ANSWER_S))
-    except Exception as error:  # the hub's library raises whatever it likes
+        return Path(snapshot_download(repository, allow_patterns=_FILES, etag_timeout=_ANSWER_TIMEOUT_S))
+    except Exception as error:  # the hub's library raises anything
         raise _failure(repository, error) from error
 
 
-def _bounded_session() -> Any:
-    """The library's own, with a bound on every answer: it would wait for the list of the files for ever."""
+def _session_with_timeout() -> Any:
+    """The library's HTTP session with a timeout for every answer: it has none for the list of the files."""
     from huggingface_hub.utils._http import _default_backend_factory
 
     session: Any = _default_backend_factory()
     send = session.send
-    session.send = lambda request, **named: send(request, **{**named, "timeout": named.get("timeout") or _ANSWER_S})
+    session.send = lambda request, **named: send(
+        request, **{**named, "timeout": named.get("timeout") or _ANSWER_TIMEOUT_S}
+    )
     return session
 
 
@@ -71,20 +76,20 @@ def _failure(repository: str, error: Exception) -> HubFailure:
     return HubFailure(repository, _CAUSES.get(type(error).__name__, _OUT_OF_REACH))
 
 
-def _within(seconds: float, work: Callable[[], str]) -> str:
-    """What `work` gives, or TimeoutError; it goes on by itself then, until its own timeouts end it."""
+def _with_timeout(timeout_s: float, work: Callable[[], str]) -> str:
+    """The result of `work`. Raises TimeoutError; `work` goes on in its thread then, until its own timeouts end it."""
     results: list[str] = []
     failures: list[Exception] = []
 
     def run() -> None:
         try:
             results.append(work())
-        except Exception as error:  # noqa: BLE001 - raised again below, where it is waited for
+        except Exception as error:  # noqa: BLE001 - raised again below, in the thread that waits
             failures.append(error)
 
     thread = threading.Thread(target=run, name="hub", daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(timeout_s)
     if failures:
         raise failures[0]
     if not results:

@@ -1,7 +1,8 @@
-"""What a checkpoint's small files may say, looked at before transformers reads them.
+"""Validates a checkpoint's small JSON files before transformers reads them.
 
-Rules: nothing that could run foreign code, anywhere in them; no size that is none. transformers would believe both: it
-fetches kernels that a config names as its attention (CVE-2026-4372), and allocates what a config promises.
+Rules: no key, at any depth, may make transformers run foreign code, and every size must be plausible. transformers
+trusts both: it fetches the kernels that a config names as its attention (CVE-2026-4372), and allocates as much as a
+config says.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from typing import Any
 
 from backend.errors import CheckpointRefused, named
 
-_VOCABULARY = {"tokenizer.json", "vocab.json", "model.safetensors.index.json"}  # their keys are words
-_LARGEST_FILE = 1 << 24  # bytes
-_RUNS_CODE = {"auto_map", "_attn_implementation_internal", "custom_pipelines"}
-_NAMES_ATTENTION = {"_attn_implementation", "attn_implementation"}
-_ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2")
-# The most of each that is plausible: several times what the 1.7B has.
-_SIZES = {
+# Not validated: their keys are tokens of the vocabulary, or names of tensors.
+_VOCABULARY = {"tokenizer.json", "vocab.json", "model.safetensors.index.json"}
+_MAX_FILE_BYTES = 1 << 24
+_FOREIGN_CODE_KEYS = {"auto_map", "_attn_implementation_internal", "custom_pipelines"}
+_ATTENTION_KEYS = {"_attn_implementation", "attn_implementation"}
+_KNOWN_ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2")
+# The largest plausible value of each size: several times what the 1.7B model has.
+_MAX_SIZES = {
     "hidden_size": 1 << 14, "intermediate_size": 1 << 17, "num_hidden_layers": 256, "num_attention_heads": 512,
     "num_key_value_heads": 512, "head_dim": 1024, "vocab_size": 1 << 21, "max_position_embeddings": 1 << 23,
     "classify_num": 1 << 17,
@@ -32,55 +34,56 @@ _SIZES = {
 
 
 def validate(folder: Path) -> None:
-    """Raises CheckpointRefused if one of the folder's small JSON files says what it must not."""
+    """Raise CheckpointRefused if one of the folder's JSON files, vocabularies excepted, breaks one of the rules."""
     for path in sorted(folder.glob("*.json")):
         if path.name not in _VOCABULARY:
-            vet_object(path.name, read_object(path))
+            validate_object(path.name, read_json_object(path))
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in the file. Raises CheckpointRefused."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in the file. Raises CheckpointRefused if it is too large, unreadable or something else."""
     refusal = CheckpointRefused(f"{named(path.name)} of the checkpoint cannot be read or is no JSON object")
     try:
-        if path.stat().st_size > _LARGEST_FILE:
+        if path.stat().st_size > _MAX_FILE_BYTES:
             raise refusal
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise refusal from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise refusal
-    return found
+    return content
 
 
-def vet_object(file: str, content: dict[str, Any]) -> None:
-    for key, value in _pairs(content):
-        if key in _RUNS_CODE or (key in _NAMES_ATTENTION and not _is_known(value)):
+def validate_object(file: str, content: dict[str, Any]) -> None:
+    """Raise CheckpointRefused if the content of the JSON file named `file` breaks one of the rules."""
+    for key, value in _items(content):
+        if key in _FOREIGN_CODE_KEYS or (key in _ATTENTION_KEYS and not _is_known_attention(value)):
             raise CheckpointRefused(
                 f"{named(file)} of the checkpoint holds {key!r}, which can run foreign code; remove it"
             )
-        most = _SIZES.get(key)
-        if most is not None and value is not None and not (type(value) is int and 1 <= value <= most):
+        max_size = _MAX_SIZES.get(key)
+        if max_size is not None and value is not None and not (type(value) is int and 1 <= value <= max_size):
             raise CheckpointRefused(
-                f"{named(file)} of the checkpoint gives {key!r} a value that is no whole number from 1 to {most}"
+                f"{named(file)} of the checkpoint gives {key!r} a value that is no whole number from 1 to {max_size}"
             )
 
 
-def _is_known(attention: Any) -> bool:
-    """One name, or one for each part of the model."""
-    return all(name in _ATTENTIONS for name in (attention.values() if isinstance(attention, dict) else [attention]))
+def _is_known_attention(value: Any) -> bool:
+    """`value`: one name, or a dict with one for each part of the model."""
+    return all(name in _KNOWN_ATTENTIONS for name in (value.values() if isinstance(value, dict) else [value]))
 
 
-def _pairs(found: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, however deep."""
-    waiting = [found]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            yield from part.items()
-            waiting += part.values()
-        elif isinstance(part, list):
-            waiting += part
+def _items(content: Any) -> Iterator[tuple[str, Any]]:
+    """The keys and values of all objects in the content, at any depth; not recursive, so no depth is too great."""
+    pending = [content]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            yield from value.items()
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
 
 
-def _no_number(_constant: str) -> None:
+def _refuse_constant(_constant: str) -> None:
     raise ValueError("NaN or Infinity")

@@ -19,8 +19,9 @@ from backend.errors import AlignerUnavailable, EngineFailure, OutOfMemory
 from backend.languages import ALIGNABLE
 from backend.pipeline.recognition import RecognizedChunk, together
 from backend.process.request_stats import RequestStats
+from backend.serving.model_instance import Equipped, Lean
 from backend.serving.protocols import AlignedUnit, Passage
-from backend.serving.resident import Equipped, Lean, Resident
+from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.transcript.implausible_runs import find_implausible_runs
 from backend.transcript.pauses import SpeechClock, room_for
@@ -105,12 +106,7 @@ class Alignment:
 
     async def _submit(self, equipped: Equipped, passage: Passage) -> list[AlignedUnit]:
         return await self._scheduler.submit(
-            equipped.aligner.align,
-            passage,
-            seconds=passage.samples.size / SAMPLE_RATE,
-            most=equipped.options.batch_max_size,
-            owner=self._stats,
-            max_prefill_s=equipped.aligner.max_prefill_s,
+            equipped.alignment, passage, audio_s=passage.samples.size / SAMPLE_RATE, owner=self._stats
         )
 
 

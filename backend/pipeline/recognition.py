@@ -20,8 +20,8 @@ from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options import TranscribeOptions
 from backend.process.request_stats import RequestStats
+from backend.serving.model_instance import Lean
 from backend.serving.protocols import AlignedUnit, Recognition, Utterance
-from backend.serving.resident import Lean
 from backend.serving.scheduler import Scheduler
 from backend.transcript.leakage import recites
 from backend.transcript.matching import fold
@@ -191,18 +191,11 @@ class RecognitionPolicy:
         return self._speech.seconds(chunk.start, chunk.end) if self._speech.measured else 0.0
 
     async def _recognize(self, chunk: Chunk, manner: DecodeSettings) -> Recognition:
-        load = self._instance.options
         budget = _TOKENS_AT_LEAST + round(_TOKENS_PER_SECOND * chunk.duration_s)
-        budget = min(budget, load.max_new_tokens or budget)
+        budget = min(budget, self._instance.options.max_new_tokens or budget)
         utterance = Utterance(chunk.samples, manner.language, manner.prompt, budget, manner.penalty)
-        recognition: Recognition = await self._scheduler.join(
-            self._instance.recognizer.session,
-            utterance,
-            seconds=chunk.duration_s,
-            most=load.batch_max_size,
-            gather_s=load.batch_wait_s,
-            max_prefill_s=self._instance.recognizer.max_prefill_s,
-            owner=self._stats,
+        recognition = await self._scheduler.submit(
+            self._instance.recognition, utterance, audio_s=chunk.duration_s, owner=self._stats
         )
         if not fold(recognition.text):  # marks alone are nothing that was said
             return replace(recognition, text="", language=None, tokens=())

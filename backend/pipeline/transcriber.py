@@ -27,8 +27,9 @@ from backend.pipeline.admission import Admission
 from backend.pipeline.alignment import Alignment
 from backend.pipeline.recognition import RecognitionPolicy, RecognizedChunk, main_language
 from backend.process.request_stats import RequestStats
+from backend.serving.model_instance import Lean
 from backend.serving.protocols import Recognizer, Token
-from backend.serving.resident import Lean, Resident
+from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.transcript.joining import join
 from backend.transcript.pauses import cut_back, room_for
@@ -112,7 +113,7 @@ class Transcriber:
                 recording.duration_s,
                 lambda: split(recording.samples, max_s=longest_s, speech=speech, margin_s=load.vad_margin_s),
             )
-        if self._scheduler.at_least_s(sum(chunk.duration_s for chunk in chunks)) > until_s - time.monotonic():
+        if self._scheduler.min_duration_s(sum(chunk.duration_s for chunk in chunks)) > until_s - time.monotonic():
             raise DeadlineTooShort
         with stats.spending("infer"):
             heard = await RecognitionPolicy(self._scheduler, instance, options, speech, stats).hear(chunks)

@@ -135,7 +135,7 @@ class EngineStats:
 
     steps: Counter[int] = field(default_factory=Counter)  # by how many rows each was for
     compute_s: float = 0.0  # in which there was something to do
-    splits: int = 0  # the memory ran out: at most half as much runs together for a while
+    oom_events: int = 0  # batches of several passages that ran out of memory, see serving/oom_backoff.py
     retries: int = 0  # passages that failed together with others, and were run again alone
 
 

@@ -1,28 +1,31 @@
-"""Sees, while an answer is being written, that it has begun to repeat itself.
+"""Detects, while an answer is decoded, that it has begun to repeat itself.
 
-About one file in ten ends in a loop (QwenLM/Qwen3-ASR issue 129): thousands of tokens of one phrase. A loop is three
-full turns of a phrase and enough tokens that nobody would say them: "no, no, no" and a refrain are none. No torch.
+About one file in ten ends in a loop (QwenLM/Qwen3-ASR issue 129): thousands of tokens of one phrase. Greedy decoding
+does not leave a loop by itself.
+
+Rules: a loop is a phrase of at most MAX_PHRASE_TOKENS, repeated at least three times in a row and over at least 18
+tokens at the end of the answer. Speech has shorter repetitions: "no, no, no", or a refrain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-LONGEST_PHRASE = 48  # tokens: a long sentence
-TURNS = 3
-LEAST_TOKENS = 18  # a phrase of one or two tokens must stand longer to be a loop
-LOOKED_AT = TURNS * LONGEST_PHRASE  # tokens at the end of an answer that `loops` reads
+MAX_PHRASE_TOKENS = 48  # a long sentence
+MIN_REPEATS = 3
+LEAST_TOKENS = 18  # a phrase of one to five tokens needs more repeats than three to be a loop
+LOOKED_AT = MIN_REPEATS * MAX_PHRASE_TOKENS  # the window: `loops` needs no more than these last tokens of an answer
 
 
 def loops(tokens: Sequence[int]) -> int:
-    """The length of the phrase that `tokens` end with three times or more; 0 if there is none."""
+    """The length, in tokens, of the shortest phrase in whose repetition `tokens` end; 0 if they end in no loop."""
     size = len(tokens)
     last = tokens[-1] if size else None
-    for length in range(1, min(LONGEST_PHRASE, size // TURNS) + 1):
-        if tokens[size - 1 - length] != last:  # quick: most lengths end here
+    for length in range(1, min(MAX_PHRASE_TOKENS, size // MIN_REPEATS) + 1):
+        if tokens[size - 1 - length] != last:  # rules most lengths out at once
             continue
-        turns = max(TURNS, -(-LEAST_TOKENS // length))
-        span = turns * length
+        repeats = max(MIN_REPEATS, -(-LEAST_TOKENS // length))
+        span = repeats * length
         if span <= size and all(tokens[at] == tokens[at - length] for at in range(size - span + length, size)):
             return length
     return 0

@@ -1,153 +1,124 @@
-"""What waits for the model, in a fair order.
+"""The jobs that wait for the model, in the order of self-clocked fair queueing (Golestani 1994) over seconds of audio.
 
-Rules: fair queueing over seconds of audio, self-clocked (Golestani 1994): a job's turn is the clock, or its request's
-last turn, plus its own length. A short command goes before the next chunk of a long recording, and no stream of
-commands starves it. What enters together is of like length. Not thread-safe: the scheduler's lock is held.
+Rules: a job's finish tag is its length plus the larger of the virtual time and the last finish tag of its request; the
+queue is in the order of finish tags, and the virtual time is the tag of the job that was taken last. So a short command
+goes before the next chunk of a long recording, and a stream of commands does not starve the chunk. Jobs that are added
+to a session together are of similar length. Not thread-safe: the scheduler calls with its lock held.
 """
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_left, insort
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from math import inf
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
 from backend.process.request_stats import RequestStats
-from backend.serving.one_shot import ScheduledSession
+from backend.serving.job import Job, RunningSession
+from backend.serving.session_kind import SessionKey
 
-_LIKE_LENGTH = 2.0  # prompts that are read together cost the longest: none is padded to more than twice its own length
-
-
-@dataclass(eq=False)
-class Job:
-    """One item, of so many `seconds` of audio, for a session of `begin()`'s, with at most `most - 1` others.
-
-    `begin` is a bound method of the model, or equal for equal work: jobs of one session share it. `gather_s`: how long
-    a session that begins with it waits for more; `max_prefill_s`: of audio that enter together. `gone`: nobody waits
-    for its answer any more. `alone`: it has failed once, so it runs when nothing else does.
-    """
-
-    begin: Callable[[], ScheduledSession]
-    item: Any
-    seconds: float
-    most: int
-    owner: RequestStats
-    gather_s: float = 0.0
-    max_prefill_s: float = inf
-    future: Future[Any] = field(default_factory=Future)
-    turn: float = 0.0
-    since: float = field(default_factory=time.monotonic)
-    gone: bool = False
-    alone: bool = False
-
-
-@dataclass(eq=False)
-class Running:
-    """A session and the jobs in it."""
-
-    session: ScheduledSession
-    jobs: list[Job] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return sum(job.seconds for job in self.jobs)
+# The prompts of a prefill are padded to the longest: none to more than twice its own length, or than a second.
+_MAX_LENGTH_RATIO = 2.0
+_SHORTEST_S = 0.5
 
 
 class FairQueue:
-    """Unbounded: how much there can be is decided at the door, see pipeline/admission.py."""
+    """Unbounded: pipeline/admission.py limits how much there can be."""
 
     def __init__(self) -> None:
-        self._jobs: list[Job] = []  # by turn
-        self._clock = 0.0  # the turn of what was taken last
-        self._turns: WeakKeyDictionary[RequestStats, float] = WeakKeyDictionary()  # the last turn of every owner
+        self._jobs: list[Job] = []  # by finish tag
+        self._count_by_key: Counter[SessionKey] = Counter()
+        self._virtual_time = 0.0
+        self._last_tags: WeakKeyDictionary[RequestStats, float] = WeakKeyDictionary()  # of each request with jobs
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     @property
-    def seconds(self) -> float:
-        return sum(job.seconds for job in self._jobs)
+    def audio_s(self) -> float:
+        return sum(job.audio_s for job in self._jobs)
 
     @property
     def first(self) -> Job:
-        """Whose turn it is. Raises IndexError if nothing waits."""
+        """The job with the least finish tag. Raises IndexError if the queue is empty."""
         return self._jobs[0]
 
     def put(self, job: Job) -> None:
-        job.turn = max(self._clock, self._turns.get(job.owner, 0.0)) + job.seconds
-        self._turns[job.owner] = job.turn
-        insort(self._jobs, job, key=_turn)
+        job.finish_tag = max(self._virtual_time, self._last_tags.get(job.owner, 0.0)) + job.audio_s
+        self._last_tags[job.owner] = job.finish_tag
+        self._insert(job)
 
-    def put_back(self, job: Job) -> None:
-        """It was taken, and could not enter; it keeps its turn."""
+    def requeue(self, job: Job) -> None:
+        """Queue a job again that was taken, and failed; it keeps its finish tag."""
         job.owner.leaves()
-        job.since = time.monotonic()
-        insort(self._jobs, job, key=_turn)
+        job.queued_at = time.monotonic()
+        self._insert(job)
 
     def remove(self, job: Job) -> None:
-        """Whether it waits or not."""
-        at = bisect_left(self._jobs, job.turn, key=_turn)  # a request of thousands leaves in one turn of the event loop
-        while at < len(self._jobs) and self._jobs[at].turn == job.turn:
+        """Remove the job if it is in the queue. Its place is found by bisection: a request may cancel thousands."""
+        at = bisect_left(self._jobs, job.finish_tag, key=_finish_tag)
+        while at < len(self._jobs) and self._jobs[at].finish_tag == job.finish_tag:
             if self._jobs[at] is job:
-                del self._jobs[at]
-                job.owner.waited(job.since)
+                self._delete(at)
+                job.owner.waited(job.queued_at)
                 return
             at += 1
 
     def clear(self) -> list[Job]:
-        """All of them, which wait no longer."""
+        """Remove and return all jobs."""
         jobs, self._jobs = self._jobs, []
+        self._count_by_key.clear()
         return jobs
 
-    def take(self, running: Mapping[Callable[[], ScheduledSession], Running], most_s: float) -> list[Job]:
-        """The jobs that enter a session now: the next whose session has room, and others of its kind and length.
+    def take(self, running: Mapping[SessionKey, RunningSession], max_audio_s: float) -> list[Job]:
+        """Remove and start the jobs that are added to one session now.
 
-        `most_s`: of audio, in one session. Who is too long for what is left of that keeps it: what is shorter and comes
-        later would take it for ever.
+        They are the first job whose session has room, and later jobs of the same key and of similar length. A session
+        has room for `max_batch` jobs and `max_audio_s` seconds of audio, but always for one job. A job that is too long
+        for the remaining seconds reserves them, so that later, shorter jobs cannot starve it.
         """
-        room = {begin: (len(held.jobs), held.seconds) for begin, held in running.items()}
-        taken: list[Job] = []
-        kept: set[Callable[[], ScheduledSession]] = set()  # the sessions whose room is
-        for job in self._jobs:
-            if job.alone and (running or taken):
-                break  # what comes after it would never let it be alone
-            if taken and (job.begin != taken[0].begin or not _are_alike(job.seconds, taken[0].seconds)):
+        load = {key: (len(session.jobs), session.audio_s) for key, session in running.items()}
+        # The keys of waiting jobs whose sessions have room. The walk ends when there are none: thousands may wait.
+        open_keys = {key for key in self._count_by_key if key not in load or load[key][0] < key.max_batch}
+        taken: list[int] = []
+        prefill_s = 0.0
+        for at, job in enumerate(self._jobs):
+            if not open_keys or (job.retry_alone and (running or taken)):
+                break  # a retry waits until nothing runs, and later jobs wait behind it
+            if job.key not in open_keys or (taken and not _are_similar(job.audio_s, self._jobs[taken[0]].audio_s)):
                 continue
-            if taken and sum(other.seconds for other in taken) + job.seconds > job.max_prefill_s:
+            if taken and prefill_s + job.audio_s > job.kind.max_prefill_s:
                 break
-            rows, seconds = room.get(job.begin, (0, 0.0))
-            if rows and seconds + job.seconds > most_s:
-                kept.add(job.begin)
-            if rows >= job.most or job.begin in kept:
+            rows, audio_s = load.get(job.key, (0, 0.0))
+            if rows and audio_s + job.audio_s > max_audio_s:
+                open_keys.discard(job.key)
                 continue
-            taken.append(job)
-            room[job.begin] = rows + 1, seconds + job.seconds
-            if job.alone:
-                break
+            taken.append(at)
+            prefill_s += job.audio_s
+            load[job.key] = rows + 1, audio_s + job.audio_s
+            is_full = job.retry_alone or rows + 1 >= job.key.max_batch
+            open_keys = set() if is_full else {job.key}
         if taken:
-            entering = set(taken)
-            self._jobs = [job for job in self._jobs if job not in entering]
-            self._clock = max(self._clock, taken[0].turn)
-        return [job for job in taken if _enters(job)]
+            self._virtual_time = max(self._virtual_time, self._jobs[taken[0]].finish_tag)
+        jobs = [self._delete(at) for at in reversed(taken)]
+        return [job for job in reversed(jobs) if job.start()]
+
+    def _insert(self, job: Job) -> None:
+        insort(self._jobs, job, key=_finish_tag)
+        self._count_by_key[job.key] += 1
+
+    def _delete(self, at: int) -> Job:
+        job = self._jobs.pop(at)
+        self._count_by_key[job.key] -= 1
+        if not self._count_by_key[job.key]:
+            del self._count_by_key[job.key]  # the key's model may be dropped, and its id used again
+        return job
 
 
-def _turn(job: Job) -> float:
-    return job.turn
+def _finish_tag(job: Job) -> float:
+    return job.finish_tag
 
 
-def _enters(job: Job) -> bool:
-    """Tells the job's future and its owner; False if it was cancelled a moment ago."""
-    if not job.future.running():  # else it was put back
-        if not job.future.set_running_or_notify_cancel():
-            return False
-        job.future.add_done_callback(job.owner.leaves)
-    job.owner.enters(job.since)
-    return True
-
-
-def _are_alike(seconds: float, other: float) -> bool:
-    return max(seconds, other) <= _LIKE_LENGTH * max(min(seconds, other), 0.5)
+def _are_similar(audio_s: float, other_s: float) -> bool:
+    return max(audio_s, other_s) <= _MAX_LENGTH_RATIO * max(min(audio_s, other_s), _SHORTEST_S)

@@ -1,6 +1,7 @@
-"""What an exception of a model, a library or a driver means.
+"""What an exception that was raised by a model, a library or a driver means to a request or to a load.
 
-Told by name and text: torch is not imported here, and half of these have no class of their own.
+Rules: exceptions are classified by their class's name and their text, because torch is not imported here and half of
+them have no class of their own.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from backend.errors import AsrError, DeviceLost, EngineFailure, LoadRefused, Out
 
 E = TypeVar("E", bound=Exception)
 
-_NO_MEMORY = ("allocate memory", "out of memory", "BLAS_STATUS_ALLOC_FAILED")
-# What a library, or a driver at a load, refuses: torch has no kernels for this GPU, another process has it to itself, …
-_REFUSED_ONCE = (
+_OUT_OF_MEMORY_TEXTS = ("allocate memory", "out of memory", "BLAS_STATUS_ALLOC_FAILED")
+# One call was refused and the device still works: a library's status, no kernels in torch for this GPU, a GPU that
+# another process has to itself ...
+_REFUSED_CALL_TEXTS = (
     "BLAS_STATUS_", "kernel image", "invalid device function", "invalid device ordinal", "busy or unavailable",
     "unsupported toolchain", "not supported",
 )  # fmt: skip
@@ -24,23 +26,25 @@ def cause_of(error: Exception) -> AsrError:
     """The error that a request is answered with."""
     if isinstance(error, AsrError):
         return error
-    # torch.OutOfMemoryError is a RuntimeError, and so is what torch's allocator for CPUs raises
-    named = type(error).__name__ == "OutOfMemoryError" or any(text in str(error) for text in _NO_MEMORY)
-    return OutOfMemory() if named or isinstance(error, MemoryError) else EngineFailure()
+    # by name: torch.OutOfMemoryError is a RuntimeError, and torch's allocator for CPUs raises plain RuntimeErrors
+    is_out_of_memory = type(error).__name__ == "OutOfMemoryError" or any(
+        text in str(error) for text in _OUT_OF_MEMORY_TEXTS
+    )
+    return OutOfMemory() if is_out_of_memory or isinstance(error, MemoryError) else EngineFailure()
 
 
 def is_lost_device(error: Exception) -> bool:
-    """Whether the driver gave the device up: whatever is asked of it from then on fails with the same error.
+    """Whether the driver has given the device up: every later call to it fails with the same error.
 
-    A library's refusal is none, nor is want of memory or of a kernel, though torch calls all of them CUDA's errors.
+    A library's refusal, a lack of memory and a missing kernel are also "CUDA error" to torch, and lose no device.
     """
-    if isinstance(cause_of(error), OutOfMemory) or any(text in str(error) for text in _REFUSED_ONCE):
+    if isinstance(cause_of(error), OutOfMemory) or any(text in str(error) for text in _REFUSED_CALL_TEXTS):
         return False
     return type(error).__name__ == "AcceleratorError" or str(error).startswith(("CUDA error", "HIP error"))
 
 
 def refusal_of(error: Exception) -> AsrError:
-    """What a load says that ended with the error. What led to it counts: transformers and our own code wrap it."""
+    """The error of a load that `error` ended. Its causes count too: transformers and our own code wrap the driver's."""
     if any(is_lost_device(part) for part in _chain(error)):
         return DeviceLost()
     if any(isinstance(cause_of(part), OutOfMemory) for part in _chain(error)):
@@ -51,6 +55,7 @@ def refusal_of(error: Exception) -> AsrError:
 
 
 def _chain(error: Exception) -> Iterator[Exception]:
+    """The error, its cause or context, that one's, and so on."""
     seen: set[int] = set()
     part: BaseException | None = error
     while isinstance(part, Exception) and id(part) not in seen:
@@ -60,6 +65,6 @@ def _chain(error: Exception) -> Iterator[Exception]:
 
 
 def untraced(error: E) -> E:
-    """The error without its trace and its causes': they would hold what was in memory when it was raised."""
+    """The error without its traceback and causes: their frames would keep in memory what was there at the raise."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

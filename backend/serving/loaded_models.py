@@ -1,4 +1,7 @@
-"""Which models are in memory, whoever holds them: requests may keep one long after it was released."""
+"""Which models are in memory, whoever holds them: a request may hold one long after it was released.
+
+Rules: models are referred to weakly, so nothing here keeps one in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,17 @@ import asyncio
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal
 from weakref import WeakValueDictionary
 
 from backend.serving.protocols import Aligner, Recognizer
 
 
 class LoadedModels:
-    """`gone` is called on the event loop whenever a model is really gone."""
+    """`on_collected` is called on the event loop each time a model has left memory."""
 
-    def __init__(self, gone: Callable[[], object]) -> None:
-        self._gone = gone
+    def __init__(self, on_collected: Callable[[], object]) -> None:
+        self._on_collected = on_collected
         self._models: dict[str, WeakValueDictionary[int, Recognizer | Aligner]] = {  # by id
             "recognizer": WeakValueDictionary(),
             "aligner": WeakValueDictionary(),
@@ -23,22 +27,22 @@ class LoadedModels:
 
     @property
     def weight_bytes(self) -> dict[str, int]:
-        """Of all recognisers and all aligners. From any thread."""
+        """Bytes of the weights of all recognisers and of all aligners in memory. From any thread."""
         return {
             kind: sum(model.weight_bytes for ref in models.valuerefs() if (model := ref()) is not None)
             for kind, models in self._models.items()
         }
 
-    def watch(self, kind: str, model: Recognizer | Aligner) -> None:
-        """`kind`: recognizer or aligner.
+    def add(self, kind: Literal["recognizer", "aligner"], model: Recognizer | Aligner) -> None:
+        """Count the model for as long as it is in memory. Called on the event loop.
 
-        The garbage collector says when it is gone, in any thread and in the middle of anything, also of an executor's
-        `submit` that holds its lock: the event loop is told, which takes none.
+        The garbage collector runs the finalizer in any thread and in the middle of anything, also of an executor's
+        `submit` that holds the executor's lock. So the finalizer takes no lock: it only notifies the event loop.
         """
         self._models[kind][id(model)] = model
-        weakref.finalize(model, _tell, asyncio.get_running_loop(), self._gone).atexit = False
+        weakref.finalize(model, _notify, asyncio.get_running_loop(), self._on_collected).atexit = False
 
 
-def _tell(loop: asyncio.AbstractEventLoop, gone: Callable[[], object]) -> None:
-    with suppress(RuntimeError):  # the loop has ended, and with it whatever wants the memory back
-        loop.call_soon_threadsafe(gone)
+def _notify(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop is closed, and nothing needs the memory back any more
+        loop.call_soon_threadsafe(callback)

@@ -1,47 +1,30 @@
-"""Work that is done in one go, in the shape of a session: the scheduler knows only those."""
+"""Work without steps, such as an aligner's batch, in the shape of a session: the scheduler runs nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Generic
+
+from backend.serving.session_kind import Item, Result
 
 
-class ScheduledSession(Protocol):
-    """What the scheduler asks of a session, see serving/protocols.Session: items come, and leave as results."""
+class OneShotSession(Generic[Item, Result]):
+    """A session that does all its work in `add`; the next step returns the results."""
 
-    def __len__(self) -> int: ...
-    def add(self, items: Sequence[Any], /) -> None: ...
-    def step(self) -> Sequence[tuple[Any, Any]]: ...
-    def drop(self, item: Any, /) -> None: ...
-
-
-class OneShotSession:
-    """A session whose items are done when they have come."""
-
-    def __init__(self, work: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+    def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
+        """`work` returns one result for each item, in their order."""
         self._work = work
-        self._done: list[tuple[Any, Any]] = []
+        self._results: list[tuple[Item, Result]] = []
 
     def __len__(self) -> int:
-        return len(self._done)
+        return len(self._results)
 
-    def add(self, items: Sequence[Any]) -> None:
-        self._done += zip(items, self._work(items), strict=True)
+    def add(self, items: Sequence[Item]) -> None:
+        self._results += zip(items, self._work(items), strict=True)
 
-    def step(self) -> list[tuple[Any, Any]]:
-        done, self._done = self._done, []
-        return done
+    def step(self) -> list[tuple[Item, Result]]:
+        results, self._results = self._results, []
+        return results
 
-    def drop(self, item: Any) -> None:
-        """It is done already."""
-
-
-@dataclass(frozen=True)
-class OneShotWork:
-    """Begins batches of some work; equal for equal work, so that jobs of the same work find each other."""
-
-    work: Callable[[Sequence[Any]], Sequence[Any]]
-
-    def __call__(self) -> OneShotSession:
-        return OneShotSession(self.work)
+    def drop(self, item: Item) -> None:
+        """Nothing to save: the item's work is done already."""

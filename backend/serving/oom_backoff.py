@@ -1,33 +1,35 @@
-"""How much audio may run together: any, until the memory runs out; then half of that, until that has gone well."""
+"""How much audio may run together: exponential back-off when memory runs out, and a slow way up again."""
 
 from __future__ import annotations
 
 from math import inf
 
-_LEAST_S = 30.0  # however often the memory ran out
-_WENT_WELL_S = 3600.0  # answered since: one batch in an hour of sound may be lost to learning that it is still too much
+_MIN_AUDIO_S = 30.0  # the back-off goes no lower
+# Answered audio after which the bound doubles: at most one batch in an hour of audio fails in finding out that it is
+# still too large.
+_RECOVERY_AUDIO_S = 3600.0
 
 
 class OomBackoff:
-    """`most_s` of audio may run together. One thread tells how it goes; any may have it forgotten."""
+    """`max_audio_s`: seconds of audio that may run together. The model thread reports; `reset` is for any thread."""
 
     def __init__(self) -> None:
-        self.forget()
+        self.reset()
 
-    def ran_out(self, seconds: float) -> None:
-        """So much was too much: from one request that is too large, or because others need the memory now."""
-        self._too_much_s = seconds
-        self.most_s = max(seconds / 2, _LEAST_S)
-        self._well_s = 0.0
+    def out_of_memory(self, audio_s: float) -> None:
+        """Memory ran out with so much audio running: one request is too large, or other programs need the memory."""
+        self._failed_audio_s = audio_s
+        self.max_audio_s = max(audio_s / 2, _MIN_AUDIO_S)
+        self._succeeded_audio_s = 0.0
 
-    def answered(self, seconds: float) -> None:
-        """So much went well. Enough of it doubles the bound; what was too much once is no bound after that."""
-        self._well_s += seconds
-        if self._well_s >= _WENT_WELL_S:
-            self.most_s = 2 * self.most_s if self.most_s < self._too_much_s else inf
-            self._well_s = 0.0
+    def succeeded(self, audio_s: float) -> None:
+        """So much audio was answered. Enough of it doubles the bound, or lifts it where it has reached what failed."""
+        self._succeeded_audio_s += audio_s
+        if self._succeeded_audio_s >= _RECOVERY_AUDIO_S:
+            self.max_audio_s = 2 * self.max_audio_s if self.max_audio_s < self._failed_audio_s else inf
+            self._succeeded_audio_s = 0.0
 
-    def forget(self) -> None:
-        """There is another model."""
-        self.most_s = self._too_much_s = inf
-        self._well_s = 0.0
+    def reset(self) -> None:
+        """Another model is loaded: nothing is known about its memory."""
+        self.max_audio_s = self._failed_audio_s = inf
+        self._succeeded_audio_s = 0.0

@@ -1,6 +1,6 @@
-"""What the engine promises: the Protocols of recogniser and aligner, and the values they take and give.
+"""The engine's interface: the Protocols of recogniser, aligner and loader, and the values they take and return.
 
-Imports no model, so that everything above the engine can be built and tested without one.
+Rules: nothing here imports a model, so every room but the engine is built and tested without one.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from backend.options import LoadOptions
 
 @dataclass(frozen=True)
 class Utterance:
-    """A piece of a recording to recognise. `samples`: (n,) float32 mono at 16 kHz; `language`: a code, or None.
+    """A piece of a recording to recognise. `samples`: (n,) float32, mono at 16 kHz, -1 to 1.
 
-    `repetition_penalty`: what the logits of tokens that the answer already holds are divided by (1: nothing).
+    `language`: the code to force, None to let the model detect it. `repetition_penalty`: divides the positive logits
+    of tokens that the answer already holds, and multiplies the negative ones; 1 is none.
     """
 
     samples: NDArray[np.float32]
@@ -30,7 +31,7 @@ class Utterance:
 
 
 class Token(NamedTuple):
-    """A token of the model's vocabulary and the slice of the text that it wrote."""
+    """A token of the model's vocabulary and the slice [begin, end) of the text that it stands for."""
 
     id: int
     begin: int
@@ -39,10 +40,10 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Recognition:
-    """What was heard. `language`: the code of what was spoken or forced, None for no speech.
+    """What was recognised in an utterance. `language`: the code that was detected or forced, None for no speech.
 
-    `finished` is False where the model did not end its answer: the token budget ran out, or it was stopped because it
-    said one phrase over and over (`looped`).
+    `finished` is False if the model did not end its answer: the token budget ran out, or decoding was stopped because
+    the answer repeated one phrase over and over (`looped`).
     """
 
     text: str
@@ -56,7 +57,7 @@ class Recognition:
 class Passage:
     """A piece of a recording with its text, to align. `samples` as in Utterance; `language`: a code.
 
-    `units`: the text as an aligner has split it before, where a part of a passage is aligned once more.
+    `units`: the text as the aligner has split it before, where a part of a passage is aligned again.
     """
 
     samples: NDArray[np.float32]
@@ -66,9 +67,9 @@ class Passage:
 
 
 class AlignedUnit(NamedTuple):
-    """A bare word or character as the aligner knows it, in seconds from the start of its passage.
+    """A word or character without punctuation, with its times in seconds from the start of its passage.
 
-    `outside`: the aligner would rather have put it beyond the passage's end; the times given are the best inside.
+    `outside`: the aligner's best guess lies beyond the passage's end; the times given are the best inside.
     """
 
     text: str
@@ -78,30 +79,32 @@ class AlignedUnit(NamedTuple):
 
 
 class Session(Protocol):
-    """Utterances that are being recognised together. Used by one thread at a time."""
+    """Utterances that are being decoded together. Used by one thread at a time."""
 
     def __len__(self) -> int: ...
 
     def add(self, utterances: Sequence[Utterance]) -> None:
-        """More of them. Nothing is changed if this raises."""
+        """Prefill: run their prompts, so that the next step decodes them too. Changes nothing if it raises."""
         ...
 
     def step(self) -> list[tuple[Utterance, Recognition]]:
-        """Goes on by one token; the utterances that ended, as the objects that were added, each with what was heard."""
+        """Decode one token of every utterance. Returns the utterances that ended, the very objects that were added."""
         ...
 
     def drop(self, utterance: Utterance) -> None:
-        """Nobody waits for this one any more."""
+        """Stop decoding the utterance: its request was cancelled."""
         ...
 
 
 class Recognizer(Protocol):
+    """Speech to text. Used by one thread at a time, but for `count_tokens`."""
+
     @property
     def weight_bytes(self) -> int: ...
 
     @property
     def max_prefill_s(self) -> float:
-        """Seconds of audio that are best read at once; what is more than that comes a step later."""
+        """Seconds of audio that are best prefilled together; more than that is added a step later."""
         ...
 
     def session(self) -> Session:
@@ -109,43 +112,45 @@ class Recognizer(Protocol):
         ...
 
     def count_tokens(self, text: str) -> int:
-        """How many of the model's tokens write the text: three for each byte of its UTF-8 at most. From any thread."""
+        """How many tokens the text has, at most three for each byte of its UTF-8. From any thread."""
         ...
 
 
 def recognize(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[Recognition]:
-    """One Recognition for each utterance, in order; all of them in one session."""
+    """Decode the utterances in one session, to the end. Returns one Recognition for each, in order."""
     session = recognizer.session()
     session.add(utterances)
-    heard: dict[int, Recognition] = {}
+    recognitions: dict[int, Recognition] = {}
     while len(session):
-        heard |= {id(utterance): recognition for utterance, recognition in session.step()}
-    return [heard[id(utterance)] for utterance in utterances]
+        recognitions |= {id(utterance): recognition for utterance, recognition in session.step()}
+    return [recognitions[id(utterance)] for utterance in utterances]
 
 
 class Aligner(Protocol):
+    """Speech and its text to times. Used by one thread at a time."""
+
     @property
     def weight_bytes(self) -> int: ...
 
     @property
     def max_prefill_s(self) -> float:
-        """Seconds of audio that are best aligned at once."""
+        """Seconds of audio that are best aligned together."""
         ...
 
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
-        """The units of each passage, in order. Called by one thread at a time."""
+        """The units of each passage, in order."""
         ...
 
 
 class Loader(Protocol):
-    """Brings models into memory. Raises LoadRefused with the human cause."""
+    """Loads models into memory. Raises LoadRefused with the cause; foreign exceptions may pass, see faults.py."""
 
     def prepare(self) -> None:
-        """Import what every load needs."""
+        """Import the libraries that every load needs."""
         ...
 
     def inspect(self, options: LoadOptions) -> None:
-        """Refuse what cannot be loaded by what can be read in a moment, before anything is given up for it."""
+        """Refuse options that cannot be loaded, by what a moment shows: the old model is still in memory then."""
         ...
 
     def load_recognizer(self, options: LoadOptions) -> Recognizer: ...
@@ -153,5 +158,5 @@ class Loader(Protocol):
     def load_aligner(self, options: LoadOptions) -> Aligner: ...
 
     def reclaim(self) -> None:
-        """Give memory that dropped models held back to the system."""
+        """Return memory of dropped models to the operating system."""
         ...

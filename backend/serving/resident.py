@@ -1,9 +1,9 @@
-"""What is in memory: nothing, the lean model, or the aligner-equipped one.
+"""The one model of this process: nothing, the lean instance, or the instance that is equipped with an aligner.
 
-Rules: there is one copy of the recogniser's weights, ever. The first request for times swaps in an instance that is
-equipped with the aligner and built around the same recogniser; the lean instance is dropped. One load at a time,
-whatever the number of those who ask, and a caller who leaves does not end it for the others. Whoever took an
-instance keeps it to the end of his request: a swap, a reload or a Free touches nobody in flight.
+Rules: there is one copy of the recogniser's weights, ever (law 1). The first request for times loads the aligner and
+swaps in an equipped instance around the same recogniser; the lean instance is dropped. One load runs at a time, however
+many requests ask for it, and a request that is cancelled does not end it for the others. A request keeps the instance
+that it started with to its end, so a swap, a reload or a Free disturbs no request in flight.
 """
 
 from __future__ import annotations
@@ -13,73 +13,63 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from backend.errors import AlignerUnavailable, AsrError, DeviceLost, LoadRefused, ModelNotLoaded, TooLittleMemory
 from backend.options import LoadOptions
 from backend.serving.faults import refusal_of, untraced
 from backend.serving.loaded_models import LoadedModels
-from backend.serving.protocols import Aligner, Loader, Recognizer
+from backend.serving.model_instance import Equipped, Lean
+from backend.serving.protocols import Loader, Recognizer
 
 _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-AlignerState = Literal["none", "waiting", "loaded", "failed"]  # waiting: nobody has asked for times yet
+AlignerState = Literal["none", "waiting", "loaded", "failed"]  # waiting: no request has asked for times yet
 
 _TOO_LARGE = "the device has too little memory for the aligner"
 
 
-@dataclass(frozen=True)
-class Lean:
-    """The recogniser alone."""
-
-    options: LoadOptions
-    recognizer: Recognizer
-
-
-@dataclass(frozen=True)
-class Equipped(Lean):
-    """The same recogniser with an aligner."""
-
-    aligner: Aligner
-
-
 class Resident:
-    """The one model of this process. Its methods belong to the event loop's thread; loads have their own."""
+    """Owns the loader's thread. Its methods are for the event loop's thread; loads run in threads of their own."""
 
     def __init__(
         self,
         loader: Loader,
         clock: Callable[[], float] = time.monotonic,
-        tell: Callable[[bool], None] = lambda loaded: None,
-        lost: Callable[[], None] = lambda: None,
+        on_state_change: Callable[[bool], None] = lambda loaded: None,
+        on_device_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """`tell` is called whenever there may be a model or none from then on, `lost` when a load lost the device."""
+        """`on_state_change` is called with whether a model is loaded, each time that may have changed.
+
+        `on_device_lost` is called when a load lost the device.
+        """
         self._loader = loader
         self._clock = clock
-        self._tell = tell
-        self._lost = lost
-        self._thread = ThreadPoolExecutor(1, "loader")  # not the loop's pool: recordings of hours are decoded there
-        self._turn = asyncio.Lock()  # held by who makes other options resident; one who need not, waits for no aligner
-        self._lock = asyncio.Lock()  # held by whoever loads
+        self._on_state_change = on_state_change
+        self._on_device_lost = on_device_lost
+        self._thread = ThreadPoolExecutor(1, "loader")  # not the event loop's pool, which hours of audio keep busy
+        # LoadModels take turns by the first lock and every load holds the second one, so that a LoadModel of the same
+        # options, which loads nothing, does not wait for an aligner that is being loaded.
+        self._replace_lock = asyncio.Lock()
+        self._load_lock = asyncio.Lock()
         self._instance: Lean | None = None
-        self._held = LoadedModels(lambda: self._thread.submit(loader.reclaim))
-        self._freed = 0  # how often: a load that was overtaken by Free must not bring its model back
-        self._equipping: tuple[Recognizer, asyncio.Task[Equipped]] | None = None
+        self._loaded_models = LoadedModels(on_collected=lambda: self._thread.submit(loader.reclaim))
+        self._free_count = 0  # how often Free was called: a load that it overtook must not bring its model back
+        self._equip_task: tuple[Recognizer, asyncio.Task[Equipped]] | None = None
         self._retry_at = 0.0
-        self._expecting = False
+        self._prepared = False
 
-    def expect(self) -> None:
-        """A load will come: begin with what it needs whatever it loads. Waits for nothing; a load waits for it."""
-        if not self._expecting:
-            self._expecting = True
+    def prepare(self) -> None:
+        """Start the imports that every load needs, once, and return at once: a load waits for them."""
+        if not self._prepared:
+            self._prepared = True
             self._thread.submit(self._loader.prepare)
 
     @property
     def loading(self) -> bool:
-        return self._lock.locked()
+        return self._load_lock.locked()
 
     @property
     def identity(self) -> str:
@@ -88,8 +78,8 @@ class Resident:
 
     @property
     def weight_bytes(self) -> dict[str, int]:
-        """Of all that is in memory still, also where only a request in flight holds it. From any thread."""
-        return self._held.weight_bytes
+        """Of all models in memory, also where only a request in flight holds them. From any thread."""
+        return self._loaded_models.weight_bytes
 
     @property
     def aligner_state(self) -> AlignerState:
@@ -101,144 +91,144 @@ class Resident:
         return "failed" if self._clock() < self._retry_at else "waiting"
 
     def current(self) -> Lean:
-        """The instance for a request that begins now. Raises ModelNotLoaded."""
+        """The instance for a request that starts now. Raises ModelNotLoaded."""
         if self._instance is None:
             raise ModelNotLoaded
         return self._instance
 
     async def load(self, options: LoadOptions) -> None:
-        """Make `options` resident. The same options again: nothing to do. Others: release, then load.
+        """Make `options` resident. The same options again: nothing to do. Others: release the old model, then load.
 
-        What can be refused is refused before anything is released; should reading the weights fail after that, the
-        old model is loaded again, so that a bad load costs time and nothing else. Raises LoadRefused.
+        What a moment's look can refuse is refused before the release. If the load fails after that, the old model is
+        loaded again, so that a bad load costs time and nothing else. Raises LoadRefused.
         """
-        freed = self._freed
-        async with self._turn:
+        free_count = self._free_count
+        async with self._replace_lock:
             if self._instance is not None and self._instance.options == options:
                 return
-            async with self._lock:
-                await self._replace(options, freed)
+            async with self._load_lock:
+                await self._replace(options, free_count)
 
     async def free(self) -> None:
-        """Drop the model and its memory; waits for nothing, not even for a load that runs: that one is refused.
+        """Drop the model. Waits for nothing: a load that runs is refused at its end.
 
-        Requests in flight finish on their own reference.
+        Requests in flight keep the model in memory to their end.
         """
-        self._freed += 1
-        self._hold(None)
+        self._free_count += 1
+        self._set_instance(None)
         self._thread.submit(self._loader.reclaim)
 
     async def equipped(self, instance: Lean) -> Equipped:
-        """`instance` with an aligner, swapped in as the resident one. Raises AlignerUnavailable."""
+        """`instance` with an aligner, which is swapped in as the resident one. Raises AlignerUnavailable."""
         if isinstance(instance, Equipped):
             return instance
         if not instance.options.forced_aligner:
             raise AlignerUnavailable("no aligner is configured")
-        if self._equipping is None or self._equipping[0] is not instance.recognizer:
+        if self._equip_task is None or self._equip_task[0] is not instance.recognizer:
             task = asyncio.create_task(self._equip(instance))
-            task.add_done_callback(self._equipping_ended)
-            self._equipping = (instance.recognizer, task)
-        return await asyncio.shield(self._equipping[1])
+            task.add_done_callback(self._equip_ended)
+            self._equip_task = (instance.recognizer, task)
+        return await asyncio.shield(self._equip_task[1])
 
-    async def _do(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """`work` in the loader's thread. What is not an AsrError goes to the log; what it raises, see refusal_of."""
+    async def _in_loader_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Run `work` there. Foreign exceptions are logged and raised as refusal_of says."""
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._thread, _in_passing, lambda: work(*arguments, **named)
+                self._thread, _in_short_lived_thread, lambda: work(*arguments, **named)
             )
         except Exception as error:  # foreign code: checkpoints, drivers and the file system fail in their own ways
             refusal = refusal_of(error)
             if not isinstance(error, AsrError):
                 _log.exception("loading failed")
             if isinstance(refusal, DeviceLost):
-                self._lost()
+                self._on_device_lost()
             if refusal is error:
                 raise
             raise refusal from error
 
-    async def _replace(self, options: LoadOptions, freed: int) -> None:
+    async def _replace(self, options: LoadOptions, free_count: int) -> None:
         old = self._instance.options if self._instance else None
-        await self._do(self._loader.inspect, options)
-        self._refuse_if_freed_since(freed)
-        self._hold(None)
-        await self._do(self._loader.reclaim)
-        failure = await self._failure_of(self._install(options, freed))
-        if failure is None:
+        await self._in_loader_thread(self._loader.inspect, options)
+        self._refuse_if_freed_since(free_count)
+        self._set_instance(None)
+        await self._in_loader_thread(self._loader.reclaim)
+        refusal = await self._refusal_in(self._install(options, free_count))
+        if refusal is None:
             return
-        if isinstance(failure, DeviceLost):  # nothing can be loaded there again
-            raise failure
-        await self._do(self._loader.reclaim)
-        if old is not None and freed == self._freed:
-            await self._restore(old, freed)
-        raise failure
+        if isinstance(refusal, DeviceLost):  # nothing can be loaded there again
+            raise refusal
+        await self._in_loader_thread(self._loader.reclaim)
+        if old is not None and free_count == self._free_count:
+            await self._restore(old, free_count)
+        raise refusal
 
-    def _hold(self, instance: Lean | None) -> None:
+    def _set_instance(self, instance: Lean | None) -> None:
         self._instance = instance
-        self._tell(instance is not None)
+        self._on_state_change(instance is not None)
 
-    async def _install(self, options: LoadOptions, freed: int) -> None:
-        recognizer = await self._do(self._loader.load_recognizer, options)
-        self._refuse_if_freed_since(freed)
-        self._held.watch("recognizer", recognizer)
-        self._hold(Lean(options, recognizer))
+    async def _install(self, options: LoadOptions, free_count: int) -> None:
+        recognizer = await self._in_loader_thread(self._loader.load_recognizer, options)
+        self._refuse_if_freed_since(free_count)
+        self._loaded_models.add("recognizer", recognizer)
+        self._set_instance(Lean(options, recognizer))
         self._retry_at = 0.0
 
-    def _refuse_if_freed_since(self, freed: int) -> None:
-        if freed != self._freed:
+    def _refuse_if_freed_since(self, free_count: int) -> None:
+        if free_count != self._free_count:
             raise LoadRefused("the model was freed while it was being loaded")
 
-    async def _restore(self, old: LoadOptions, freed: int) -> None:
+    async def _restore(self, old: LoadOptions, free_count: int) -> None:
         _log.warning("the load failed; loading the model that was there before")
-        failure = await self._failure_of(self._install(old, freed))
-        if failure is not None:
-            _log.error("the model that was there before cannot be loaded either: %s", failure)
-            await self._do(self._loader.reclaim)
+        refusal = await self._refusal_in(self._install(old, free_count))
+        if refusal is not None:
+            _log.error("the model that was there before cannot be loaded either: %s", refusal)
+            await self._in_loader_thread(self._loader.reclaim)
 
     @staticmethod
-    async def _failure_of(load: Coroutine[Any, Any, None]) -> LoadRefused | None:
-        """Its refusal, without the trace: that would hold what had been loaded so far while another model is loaded."""
+    async def _refusal_in(load: Coroutine[Any, Any, None]) -> LoadRefused | None:
+        """The load's refusal, without its traceback: that would keep what was loaded while the next model loads."""
         try:
             await load
         except LoadRefused as refusal:
             return untraced(refusal)
         return None
 
-    async def _equip(self, asked: Lean) -> Equipped:
-        async with self._lock:
+    async def _equip(self, lean: Lean) -> Equipped:
+        async with self._load_lock:
             instance = self._instance
-            if isinstance(instance, Equipped) and instance.recognizer is asked.recognizer:
+            if isinstance(instance, Equipped) and instance.recognizer is lean.recognizer:
                 return instance
-            if instance is asked and self._clock() < self._retry_at:
+            if instance is lean and self._clock() < self._retry_at:
                 raise AlignerUnavailable("the aligner could not be loaded a moment ago")
             try:
-                aligner = await self._do(self._loader.load_aligner, asked.options)
+                aligner = await self._in_loader_thread(self._loader.load_aligner, lean.options)
             except AsrError as error:
-                if self._instance is asked:
-                    self._retry_at = self._clock() + asked.options.aligner_retry_s
-                _log.warning("the aligner cannot be loaded: %s; next try in %g s", error, asked.options.aligner_retry_s)
-                untraced(error)  # it would hold what had been loaded so far
+                if self._instance is lean:
+                    self._retry_at = self._clock() + lean.options.aligner_retry_s
+                _log.warning("the aligner cannot be loaded: %s; next try in %g s", error, lean.options.aligner_retry_s)
+                untraced(error)  # its traceback would keep the half-loaded aligner
                 if not isinstance(error, DeviceLost):
-                    await self._do(self._loader.reclaim)
+                    await self._in_loader_thread(self._loader.reclaim)
                 cause = _TOO_LARGE if isinstance(error, TooLittleMemory) else "the aligner cannot be loaded"
                 raise AlignerUnavailable(cause) from error
-            self._held.watch("aligner", aligner)
-            equipped = Equipped(asked.options, asked.recognizer, aligner)
-            if self._instance is asked:  # else it was freed or replaced meanwhile: only this request is equipped
+            self._loaded_models.add("aligner", aligner)
+            equipped = Equipped(lean.options, lean.recognizer, aligner)
+            if self._instance is lean:  # else it was freed or replaced meanwhile: only these requests are equipped
                 self._instance = equipped
             return equipped
 
-    def _equipping_ended(self, task: asyncio.Task[Equipped]) -> None:
-        if self._equipping is not None and self._equipping[1] is task:
-            self._equipping = None
+    def _equip_ended(self, task: asyncio.Task[Equipped]) -> None:
+        if self._equip_task is not None and self._equip_task[1] is task:
+            self._equip_task = None
         if not task.cancelled():
-            task.exception()  # everyone who waited has seen it; with nobody left, asyncio would complain
+            task.exception()  # marks it as retrieved: asyncio complains if every request was cancelled meanwhile
 
 
-def _in_passing(work: Callable[[], T]) -> T:
-    """`work` in a thread that ends with it.
+def _in_short_lived_thread(work: Callable[[], T]) -> T:
+    """Run `work` in a thread that ends with it.
 
-    A thread that ever ran an OpenMP loop keeps its workers until it ends, and with more of them than processors libgomp
-    puts every waiting thread to sleep at once: a step of decoding would take half as long again.
+    A thread that ever ran an OpenMP loop keeps its workers until it ends. With more workers than processors libgomp
+    puts a waiting thread to sleep at once, and a decode step takes half as long again.
     """
     with ThreadPoolExecutor(1, "loading") as thread:
         return thread.submit(work).result()

@@ -1,33 +1,42 @@
-"""How fast the engine answered at its best, so that what cannot be done in time is refused at once."""
+"""The best throughput of the engine so far, so that a request that cannot meet its deadline is refused at once."""
 
 from __future__ import annotations
 
+_SAFETY_FACTOR = 2.0  # a request is refused only if twice the best throughput were too slow for it
+
 
 class Throughput:
-    """Told of the engine's work and of what came of it. One thread tells; any may ask, or have it forget."""
+    """Seconds of audio answered per second of compute. The model thread reports; the other methods are for any.
+
+    Measured over busy periods: between two moments without any job, all compute was for audio that was answered or
+    given up.
+    """
 
     def __init__(self) -> None:
-        self._best = 0.0  # seconds of audio answered in one second of work
-        self._heard_s = self._worked_s = 0.0  # since the engine last had nothing to do
+        self._best = 0.0
+        self._audio_s = self._compute_s = 0.0  # of the current busy period
 
-    def worked(self, seconds: float, fullness: float) -> None:
-        """In sessions whose places were taken so far (0 to 1): they count as if all had been, which may be free."""
-        self._worked_s += seconds * fullness
+    def add_compute(self, compute_s: float, occupancy: float) -> None:
+        """So much compute, in sessions with this share of their places taken (0 to 1).
 
-    def heard(self, seconds: float) -> None:
+        It counts as if every place had been taken at no cost: one job's speed says nothing about that of a full batch.
+        """
+        self._compute_s += compute_s * occupancy
+
+    def add_audio(self, audio_s: float) -> None:
         """So much audio was answered."""
-        self._heard_s += seconds
+        self._audio_s += audio_s
 
-    def rests(self) -> None:
-        """There is nothing to do: what was answered is all that the work was for."""
-        if self._heard_s:
-            self._best = max(self._best, self._heard_s / max(self._worked_s, 1e-9))
-        self._heard_s = self._worked_s = 0.0
+    def end_busy_period(self) -> None:
+        """No job waits or runs: the compute so far was for the audio so far and nothing else."""
+        if self._audio_s:
+            self._best = max(self._best, self._audio_s / max(self._compute_s, 1e-9))
+        self._audio_s = self._compute_s = 0.0
 
-    def at_least_s(self, seconds: float) -> float:
-        """How long so many seconds of audio take at the very least: twice as fast as they ever were. 0 if none were."""
-        return seconds / (2 * self._best) if self._best else 0.0
+    def min_duration_s(self, audio_s: float) -> float:
+        """A lower bound on the time that so much audio takes; 0 before the first busy period with an answer ended."""
+        return audio_s / (_SAFETY_FACTOR * self._best) if self._best else 0.0
 
-    def forget(self) -> None:
-        """There is another model."""
-        self._best = self._heard_s = self._worked_s = 0.0
+    def reset(self) -> None:
+        """Another model is loaded: nothing is known about its speed."""
+        self._best = self._audio_s = self._compute_s = 0.0

@@ -95,7 +95,11 @@ class Figures(Collector):
         yield GaugeMetricFamily("qwen_asr_queue_passages", "Passages that wait for the model.", value=passages)
         yield GaugeMetricFamily("qwen_asr_queue_audio_seconds", "Seconds of audio in them.", value=waiting_s)
         yield _histogram("qwen_asr_batch_rows", "Passages that ran together, for each step of the model.", engine.steps)
-        yield CounterMetricFamily("qwen_asr_splits", "Batches halved because memory ran out.", value=engine.splits)
+        yield CounterMetricFamily(
+            "qwen_asr_splits",
+            "Batches of several passages that ran out of memory, after which smaller ones run for a while.",
+            value=engine.oom_events,
+        )
         yield CounterMetricFamily(
             "qwen_asr_retries", "Passages that failed with others and were run again alone.", value=engine.retries
         )

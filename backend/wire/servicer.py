@@ -76,7 +76,7 @@ class BackendServicer(rpc.BackendServicer):
     async def Health(self, request: pb.HealthMessage, context: Context) -> pb.Reply:  # noqa: N802 - the wire's name
         if self._scheduler.dead:
             await refuse(context, EngineFailure())
-        self._resident.expect()  # whoever asks for health wants a model next
+        self._resident.prepare()  # whoever asks for health wants a model next
         return pb.Reply(message=b"OK")
 
     @answered

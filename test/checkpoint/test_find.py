@@ -18,24 +18,24 @@ def copy(asr_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(asr_folder, tmp_path / "copy"))
 
 
-def test_the_file_that_exists_is_meant_before_the_name(asr_folder: Path) -> None:
+def test_an_existing_path_comes_before_the_name(asr_folder: Path) -> None:
     assert find.find("some/name", file=str(asr_folder)) == Checkpoint(str(asr_folder), local=True)
     weights = asr_folder / "model.safetensors"
     assert find.find("some/name", file=str(weights)) == Checkpoint(str(asr_folder), local=True)
 
 
-def test_a_relative_name_is_looked_up_under_the_models_folder(asr_folder: Path) -> None:
+def test_a_relative_name_is_looked_up_in_the_models_folder(asr_folder: Path) -> None:
     found = find.find("asr", folder=str(asr_folder.parent))
     assert found == Checkpoint(str(asr_folder), local=True)
 
 
-def test_a_name_that_nothing_on_disk_answers_to_is_a_hub_id() -> None:
+def test_a_name_that_no_path_on_disk_has_is_a_hub_id() -> None:
     found = find.find("Qwen/Qwen3-ASR-1.7B", file="/not/there", folder="/nor/there")
     assert found == Checkpoint("Qwen/Qwen3-ASR-1.7B", local=False)
 
 
 @pytest.mark.parametrize("name", ["", "no-owner", "../up/and/away", "/not/there", "a/b/c", "https://evil/x"])
-def test_a_name_that_can_be_nothing_is_refused(name: str) -> None:
+def test_a_name_that_is_neither_path_nor_hub_id_is_refused(name: str) -> None:
     with pytest.raises(CheckpointRefused):
         find.find(name)
 
@@ -51,13 +51,13 @@ def changed(folder: Path, **keys: object) -> Checkpoint:
     return Checkpoint(str(folder), local=True)
 
 
-def test_a_foreign_model_is_refused_by_name_before_its_weights_are_touched(copy: Path) -> None:
+def test_a_foreign_model_is_refused_by_name_before_its_weights_are_read(copy: Path) -> None:
     (copy / "model.safetensors").write_bytes(b"not weights at all")
     with pytest.raises(CheckpointRefused, match="'whisper'"):
         find.inspect(changed(copy, model_type="whisper"), "recognizer")
 
 
-def test_an_aligner_is_told_from_a_recogniser(asr_folder: Path, aligner_folder: Path) -> None:
+def test_an_aligner_and_a_recogniser_are_distinguished(asr_folder: Path, aligner_folder: Path) -> None:
     find.inspect(Checkpoint(str(asr_folder), local=True), "recognizer")
     find.inspect(Checkpoint(str(aligner_folder), local=True), "aligner")
     with pytest.raises(CheckpointRefused, match="forced_aligner"):

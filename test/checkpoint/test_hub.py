@@ -1,4 +1,4 @@
-"""The hub, when it is not what one hopes for; asked in a process of its own: the endpoint is read at import."""
+"""A hub that fails, is silent or refuses. Each test has a process of its own: the endpoint is read at import."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-CONFIG = 'hub.fetch_config("Qwen/Qwen3-ASR-0.6B", patience_s=1)'
-FILES = 'hub._ANSWER_S = 1; hub.fetch("Qwen/Qwen3-ASR-0.6B")'
-ASK = """
+CONFIG = 'hub.fetch_config("Qwen/Qwen3-ASR-0.6B", timeout_s=1)'
+FILES = 'hub._ANSWER_TIMEOUT_S = 1; hub.fetch("Qwen/Qwen3-ASR-0.6B")'
+FETCH = """
 import os, time
 from backend.checkpoint import hub
 from backend.errors import HubFailure
@@ -25,12 +25,12 @@ try:
 except HubFailure as failure:
     print(failure)
 print(time.monotonic() - began, flush=True)
-os._exit(0)  # as the backend does: a request that hangs is not waited for
+os._exit(0)  # as the backend does: a hanging request would delay the exit
 """
 
 
 class Hub(BaseHTTPRequestHandler):
-    error = ""  # what the hub calls it; "": it never answers
+    error = ""  # the X-Error-Code of its answers; "": it never answers
     enough = threading.Event()
 
     def do_HEAD(self) -> None:
@@ -61,10 +61,10 @@ def hub() -> Iterator[ThreadingHTTPServer]:
         thread.join()
 
 
-def asked(port: int, home: Path, call: str = CONFIG) -> tuple[str, float, str]:
-    """What the failure says, how long it took, and everything that the process wrote."""
+def fetched(port: int, home: Path, call: str = CONFIG) -> tuple[str, float, str]:
+    """The failure's text, its seconds, and all output of the process."""
     process = subprocess.run(
-        [sys.executable, "-c", ASK.replace("{call}", call)],
+        [sys.executable, "-c", FETCH.replace("{call}", call)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -78,44 +78,46 @@ def asked(port: int, home: Path, call: str = CONFIG) -> tuple[str, float, str]:
             "NO_PROXY": "127.0.0.1",
         },
     )
-    said, seconds = process.stdout.splitlines()
-    return said, float(seconds), process.stdout + process.stderr
+    failure, seconds = process.stdout.splitlines()
+    return failure, float(seconds), process.stdout + process.stderr
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "text"),
     [("RepoNotFound", "does not exist, or is private"), ("GatedRepo", "is gated"),
      ("EntryNotFound", "has no config.json"), ("Whatever", "could not be fetched"), ("", "could not be fetched")],
 )  # fmt: skip
-def test_what_the_hub_says_no_with_has_a_remedy(hub, tmp_path: Path, monkeypatch, error: str, said: str) -> None:
+def test_a_refusal_of_the_hub_has_a_remedy(hub, tmp_path: Path, monkeypatch, error: str, text: str) -> None:
     monkeypatch.setattr(Hub, "error", error)
-    failure, seconds, everything = asked(hub.server_port, tmp_path)
-    assert said in failure
+    failure, seconds, output = fetched(hub.server_port, tmp_path)
+    assert text in failure
     assert seconds < 10
     for harmful in ("refused", "no such host", "geheim"):
         assert harmful not in failure
-    assert "geheim" not in everything
+    assert "geheim" not in output
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "text"),
     [("RepoNotFound", "does not exist, or is private"), ("GatedRepo", "is gated"), ("", "could not be fetched")],
 )
-def test_files_that_the_hub_does_not_give_are_given_up(hub, tmp_path: Path, monkeypatch, error: str, said: str) -> None:
+def test_a_download_that_the_hub_refuses_or_does_not_answer_fails(
+    hub, tmp_path: Path, monkeypatch, error: str, text: str
+) -> None:
     monkeypatch.setattr(Hub, "error", error)
-    failure, seconds, everything = asked(hub.server_port, tmp_path, FILES)
-    assert said in failure
+    failure, seconds, output = fetched(hub.server_port, tmp_path, FILES)
+    assert text in failure
     assert seconds < 10
-    assert "geheim" not in everything
+    assert "geheim" not in output
 
 
 @pytest.mark.parametrize("call", [CONFIG, FILES])
-def test_a_hub_that_is_not_there_is_given_up(hub, tmp_path: Path, call: str) -> None:
+def test_a_hub_that_cannot_be_reached_fails_the_load(hub, tmp_path: Path, call: str) -> None:
     port = hub.server_port
     hub.shutdown()
     hub.server_close()
-    failure, seconds, everything = asked(port, tmp_path, call)
+    failure, seconds, output = fetched(port, tmp_path, call)
     assert "could not be fetched; check the name and the network" in failure
     assert "efused" not in failure
     assert seconds < 10
-    assert "geheim" not in everything
+    assert "geheim" not in output

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from backend.engine.loader import CheckpointLoader
+from backend.serving.model_instance import Equipped
 from backend.serving.protocols import Passage, Utterance
-from backend.serving.resident import Equipped, Resident
+from backend.serving.resident import Resident
 
 
 def utterance(samples: np.ndarray, *, language: str | None = None, prompt: str = "", budget: int = 200) -> Utterance:

@@ -191,8 +191,8 @@ async def test_a_short_prompt_is_not_counted(transcribe, loader, bursts) -> None
 class RealTime(Scheduler):
     """Has never heard faster than people speak."""
 
-    def at_least_s(self, seconds: float) -> float:
-        return seconds
+    def min_duration_s(self, audio_s: float) -> float:
+        return audio_s
 
 
 async def test_what_cannot_be_heard_in_time_is_not_begun(loader, decoder_pool, tmp_path: Path, bursts) -> None:

@@ -3,12 +3,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from backend.errors import EngineFailure
 from backend.process.request_stats import STAGES, RequestStats, Totals
+from backend.serving.one_shot import OneShotSession
 from backend.serving.scheduler import Scheduler
+from backend.serving.session_kind import SessionKind
 
 
 class Clock:
@@ -102,11 +105,11 @@ class Model:
 
 async def together(scheduler: Scheduler, model: Model, owners: list[RequestStats], **fields) -> list:
     """The first item holds the model at a closed gate; those of `owners` wait for it and then run together."""
-    first = asyncio.ensure_future(scheduler.submit(model.double, 0, seconds=5, most=8))
+    kind = SessionKind("double", model, partial(OneShotSession, model.double), max_batch=8)
+    first = asyncio.ensure_future(scheduler.submit(kind, 0, audio_s=5))
     await asyncio.to_thread(model.entered.wait, 20)
     rest = [
-        asyncio.ensure_future(scheduler.submit(model.double, n, seconds=5, most=8, owner=owner))
-        for n, owner in enumerate(owners, 1)
+        asyncio.ensure_future(scheduler.submit(kind, n, audio_s=5, owner=owner)) for n, owner in enumerate(owners, 1)
     ]
     await asyncio.sleep(0)
     assert scheduler.waiting == (len(owners), 5 * len(owners))
@@ -123,7 +126,7 @@ async def test_the_scheduler_tells_who_waited_and_beside_whom(scheduler: Schedul
     assert other.stage_s["queue"] > 0
     assert dict(scheduler.engine_stats.steps) == {1: 1, 3: 1}
     assert scheduler.engine_stats.compute_s > 0
-    assert (scheduler.engine_stats.splits, scheduler.engine_stats.retries) == (0, 0)
+    assert (scheduler.engine_stats.oom_events, scheduler.engine_stats.retries) == (0, 0)
     assert scheduler.waiting == (0, 0)
 
 
@@ -132,7 +135,7 @@ async def test_the_scheduler_counts_what_ran_again_and_what_was_too_much(schedul
     model.faults = {2: MemoryError()}
     results = await together(scheduler, model, [RequestStats() for _ in range(3)])
     assert (results[0], results[2]) == (2, 6)
-    assert (scheduler.engine_stats.splits, scheduler.engine_stats.retries) == (1, 3)
+    assert (scheduler.engine_stats.oom_events, scheduler.engine_stats.retries) == (1, 3)
 
 
 async def test_a_trace_names_the_requests_that_failed(scheduler: Scheduler, caplog) -> None:

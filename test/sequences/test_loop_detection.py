@@ -1,4 +1,4 @@
-"""Loops are seen soon after they begin, and what people say is none."""
+"""Loops are detected soon after they start, and what people say is no loop."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import random
 
 import pytest
 
-from backend.sequences.loop_detection import LEAST_TOKENS, LONGEST_PHRASE, LOOKED_AT, TURNS, loops
+from backend.sequences.loop_detection import LEAST_TOKENS, LOOKED_AT, MAX_PHRASE_TOKENS, MIN_REPEATS, loops
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 20, LONGEST_PHRASE])
-def test_a_loop_is_seen_at_the_end_of_its_third_turn_or_when_it_is_long_enough(length: int) -> None:
-    said = [1000 + n for n in range(30)]
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 20, MAX_PHRASE_TOKENS])
+def test_a_loop_is_detected_at_the_end_of_its_third_repeat_or_when_it_is_long_enough(length: int) -> None:
+    speech = [1000 + n for n in range(30)]
     phrase = list(range(length))
-    written = said + phrase * LEAST_TOKENS
-    seen = next(size for size in range(len(said), len(written) + 1) if loops(written[:size][-LOOKED_AT:]))
-    turns = (seen - len(said)) / length
-    assert turns == TURNS or (seen - len(said) <= LEAST_TOKENS + length and turns >= TURNS)
+    answer = speech + phrase * LEAST_TOKENS
+    detected_at = next(size for size in range(len(speech), len(answer) + 1) if loops(answer[:size][-LOOKED_AT:]))
+    repeats = (detected_at - len(speech)) / length
+    assert repeats == MIN_REPEATS or (detected_at - len(speech) <= LEAST_TOKENS + length and repeats >= MIN_REPEATS)
 
 
 @pytest.mark.parametrize(

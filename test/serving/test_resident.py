@@ -1,4 +1,4 @@
-"""Law 1: one copy of the recogniser's weights, one load of the aligner, nobody in flight disturbed."""
+"""Law 1: one copy of the recogniser's weights, one load of the aligner, no request in flight disturbed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from backend.errors import (
     TooLittleMemory,
 )
 from backend.options import LoadOptions
-from backend.serving.resident import Equipped, Lean, Resident
+from backend.serving.model_instance import Equipped, Lean
+from backend.serving.resident import Resident
 
 OPTIONS = LoadOptions(model="a", forced_aligner="al")
 LOST = type("AcceleratorError", (RuntimeError,), {})("CUDA error: an illegal memory access was encountered")
@@ -38,7 +39,7 @@ async def test_nothing_is_resident_before_a_load(loader) -> None:
     assert resident.weight_bytes == {"recognizer": 0, "aligner": 0}
 
 
-async def test_a_load_brings_the_recogniser_alone(loader) -> None:
+async def test_a_load_loads_the_recogniser_alone(loader) -> None:
     resident = await loaded(loader)
     assert type(resident.current()) is Lean
     assert resident.weight_bytes == {"recognizer": 1000, "aligner": 0}
@@ -46,7 +47,7 @@ async def test_a_load_brings_the_recogniser_alone(loader) -> None:
 
 
 async def test_the_threads_of_loads_end_with_them(loader) -> None:
-    """OpenMP's workers live as long as the thread that first needed them, and too many slow all down."""
+    """OpenMP's workers live as long as the thread that started them, and too many slow every thread down."""
     threads = []
     loader.before_each = lambda: threads.append(threading.current_thread())
     resident = await loaded(loader)
@@ -69,11 +70,11 @@ async def test_the_first_of_many_concurrent_requests_for_times_loads_the_aligner
     assert isinstance(resident.current(), Equipped)
     assert resident.current().recognizer is lean.recognizer
     assert resident.weight_bytes == {"recognizer": 1000, "aligner": 300}
-    assert await resident.equipped(lean) is resident.current()  # who took the lean one before the swap
+    assert await resident.equipped(lean) is resident.current()  # of a request that took the lean one before the swap
     assert loader.events.count("align al") == 1
 
 
-async def test_a_caller_who_leaves_does_not_end_the_load_for_the_others(loader) -> None:
+async def test_a_request_that_is_cancelled_does_not_end_the_load_for_the_others(loader) -> None:
     resident = await loaded(loader)
     loader.gate = threading.Event()
     first, second = (asyncio.ensure_future(resident.equipped(resident.current())) for _ in range(2))
@@ -85,7 +86,7 @@ async def test_a_caller_who_leaves_does_not_end_the_load_for_the_others(loader) 
     assert loader.events.count("align al") == 1
 
 
-async def test_an_aligner_that_cannot_load_leaves_the_lean_model_and_is_not_tried_at_every_request(loader) -> None:
+async def test_an_aligner_that_cannot_be_loaded_leaves_the_lean_model_and_is_not_tried_at_every_request(loader) -> None:
     now = 0.0
     resident = await loaded(loader, lambda: now)
     lean = resident.current()
@@ -108,7 +109,7 @@ async def test_without_a_configured_aligner_there_is_none(loader) -> None:
     assert loader.events == ["reclaim", "load a"]
 
 
-async def test_an_aligner_that_fails_in_a_way_of_its_own_is_unavailable_and_left_alone_for_a_while(loader) -> None:
+async def test_an_aligner_whose_load_raises_anything_is_unavailable_and_not_tried_again_for_a_while(loader) -> None:
     resident = await loaded(loader)
     loader.refusals["aligner"] = PermissionError("/secret")
     for _ in range(2):
@@ -127,7 +128,7 @@ async def test_the_same_options_again_load_nothing(loader) -> None:
 
 
 async def aligner_loads(resident: Resident, loader) -> asyncio.Future[Equipped]:
-    """The aligner's load has begun, and waits for the loader's gate."""
+    """The aligner's load has started, and waits at the loader's gate."""
     loader.gate = threading.Event()
     equipping = asyncio.ensure_future(resident.equipped(resident.current()))
     while "align al" not in loader.events:
@@ -184,7 +185,7 @@ async def test_other_options_release_before_they_load(loader) -> None:
     assert resident.identity == "b"
 
 
-async def test_a_load_that_can_be_refused_at_a_glance_releases_nothing(loader) -> None:
+async def test_a_load_that_is_refused_at_inspection_releases_nothing(loader) -> None:
     resident = await loaded(loader)
     before = resident.current()
     loader.refusals["inspect"] = CheckpointRefused("not ours")
@@ -202,7 +203,7 @@ async def test_after_a_load_that_fails_late_the_old_model_serves_again(loader) -
     assert resident.current().recognizer is loader.recognizer
 
 
-async def test_what_a_failed_load_had_loaded_is_gone_before_the_old_model_comes_back(loader) -> None:
+async def test_what_a_failed_load_had_loaded_is_collected_before_the_old_model_is_loaded_again(loader) -> None:
     resident = await loaded(loader)
     alive: list[bool] = []
     half: list[weakref.ref] = []
@@ -236,16 +237,16 @@ async def test_two_loads_at_once_are_one_and_other_options_wait_their_turn(loade
 
 async def test_free_drops_the_model_and_a_request_in_flight_keeps_its_own(loader) -> None:
     resident = await loaded(loader)
-    mine = resident.current()
+    in_flight = resident.current()
     await resident.free()
     with pytest.raises(ModelNotLoaded):
         resident.current()
-    assert mine.recognizer is loader.recognizer
+    assert in_flight.recognizer is loader.recognizer
     await resident.load(OPTIONS)
     assert resident.identity == "a"
 
 
-async def test_free_does_not_wait_for_an_aligner_that_loads_and_it_serves_only_who_asked_for_it(loader) -> None:
+async def test_free_does_not_wait_for_an_aligner_that_loads_and_only_the_request_for_it_gets_it(loader) -> None:
     resident = await loaded(loader)
     loader.gate = threading.Event()
     asking = asyncio.ensure_future(resident.equipped(resident.current()))
@@ -283,7 +284,7 @@ async def test_free_is_not_undone_by_a_load_that_it_overtook(loader, stage: str)
     assert resident.identity == "a"
 
 
-async def test_a_load_that_fails_in_a_way_of_its_own_is_refused_without_its_details(loader) -> None:
+async def test_a_load_that_raises_anything_is_refused_without_its_details(loader) -> None:
     resident = await loaded(loader)
     loader.refusals["b"] = OSError("/secret")
     with pytest.raises(LoadRefused) as caught:
@@ -293,41 +294,41 @@ async def test_a_load_that_fails_in_a_way_of_its_own_is_refused_without_its_deta
 
 
 def led_to(cause: Exception) -> CheckpointRefused:
-    """As engine/model/recognizer.py wraps what a library raised, and the library what the driver said."""
+    """A refusal as engine/model/recognizer.py raises it, from a library's error, which came from the driver's."""
     library, refusal = ValueError(), CheckpointRefused("could not be loaded")
     library.__context__, refusal.__cause__ = cause, library
     return refusal
 
 
 @pytest.mark.parametrize("failure", [LOST, led_to(LOST)])
-async def test_a_device_that_a_load_lost_is_told_of_and_nothing_is_loaded_there_again(loader, failure) -> None:
-    told: list[str] = []
-    resident = Resident(loader, lost=lambda: told.append("lost"))
+async def test_a_device_that_a_load_lost_is_reported_and_nothing_is_loaded_there_again(loader, failure) -> None:
+    calls: list[str] = []
+    resident = Resident(loader, on_device_lost=lambda: calls.append("lost"))
     await resident.load(OPTIONS)
     loader.refusals["b"] = failure
     with pytest.raises(DeviceLost):
         await resident.load(LoadOptions(model="b"))
-    assert told == ["lost"]
+    assert calls == ["lost"]
     assert loader.events.count("load a") == 1
     with pytest.raises(ModelNotLoaded):
         resident.current()
 
 
-async def test_a_device_that_the_aligners_load_lost_is_told_of(loader) -> None:
-    told: list[str] = []
-    resident = Resident(loader, lost=lambda: told.append("lost"))
+async def test_a_device_that_the_aligners_load_lost_is_reported(loader) -> None:
+    calls: list[str] = []
+    resident = Resident(loader, on_device_lost=lambda: calls.append("lost"))
     await resident.load(OPTIONS)
     loader.refusals["aligner"] = led_to(LOST)
     with pytest.raises(AlignerUnavailable):
         await resident.equipped(resident.current())
-    assert told == ["lost"]
+    assert calls == ["lost"]
 
 
 NO_MEMORY = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 @pytest.mark.parametrize("failure", [NO_MEMORY, led_to(NO_MEMORY), MemoryError()])
-async def test_a_model_that_is_too_large_for_the_device_is_refused_with_what_to_do(loader, failure) -> None:
+async def test_a_model_that_is_too_large_for_the_device_is_refused_with_a_remedy(loader, failure) -> None:
     resident = await loaded(loader)
     loader.refusals["b"] = failure
     with pytest.raises(TooLittleMemory, match=r"too little memory .* choose a smaller one"):
@@ -335,7 +336,7 @@ async def test_a_model_that_is_too_large_for_the_device_is_refused_with_what_to_
     assert resident.identity == "a"  # which fits
 
 
-async def test_an_aligner_that_is_too_large_for_the_device_is_said_to_be_that(loader, caplog) -> None:
+async def test_an_aligner_that_is_too_large_for_the_device_is_called_too_large(loader, caplog) -> None:
     resident = await loaded(loader)
     loader.refusals["aligner"] = led_to(NO_MEMORY)
     with pytest.raises(AlignerUnavailable, match="too little memory for the aligner"):
@@ -355,12 +356,12 @@ async def test_an_aligner_that_is_too_large_for_the_device_is_said_to_be_that(lo
     ],
 )
 async def test_a_device_that_refuses_a_load_is_not_lost(loader, refusal) -> None:
-    told: list[str] = []
-    resident = Resident(loader, lost=lambda: told.append("lost"))
+    calls: list[str] = []
+    resident = Resident(loader, on_device_lost=lambda: calls.append("lost"))
     loader.refusals["a"] = type(LOST)(f"CUDA error: {refusal}")
     with pytest.raises(LoadRefused, match="loading failed"):
         await resident.load(OPTIONS)
-    assert told == []
+    assert calls == []
 
 
 async def test_a_new_model_is_not_equipped_with_the_old_ones_aligner(loader) -> None:
@@ -375,20 +376,20 @@ async def test_a_new_model_is_not_equipped_with_the_old_ones_aligner(loader) -> 
     assert {"align al", "align other"} <= set(loader.events)
 
 
-async def test_the_weights_are_counted_until_the_last_request_lets_go_of_them(loader) -> None:
+async def test_weights_are_counted_until_the_last_request_with_them_ends(loader) -> None:
     resident = await loaded(loader)
-    mine = await resident.equipped(resident.current())
+    in_flight = await resident.equipped(resident.current())
     await resident.free()
     assert resident.weight_bytes == {"recognizer": 1000, "aligner": 300}
     loader.recognizer, loader.aligner = type(loader.recognizer)(), type(loader.aligner)()
     await resident.load(OPTIONS)
     assert resident.weight_bytes == {"recognizer": 2000, "aligner": 300}  # the new one's and the request's
-    del mine
+    del in_flight
     gc.collect()
     assert resident.weight_bytes == {"recognizer": 1000, "aligner": 0}
 
 
-async def test_what_was_loaded_of_an_aligner_that_failed_is_reclaimed_at_once(loader) -> None:
+async def test_the_half_loaded_aligner_of_a_failed_load_is_reclaimed_at_once(loader) -> None:
     alive: list[bool] = []
     parts: list[weakref.ref] = []
 
@@ -406,13 +407,13 @@ async def test_what_was_loaded_of_an_aligner_that_failed_is_reclaimed_at_once(lo
     assert alive == [False]
 
 
-async def test_memory_is_reclaimed_when_the_last_request_lets_go_of_a_freed_model(loader) -> None:
+async def test_memory_is_reclaimed_when_the_last_request_with_a_freed_model_ends(loader) -> None:
     resident = await loaded(loader)
-    mine = resident.current()
+    in_flight = resident.current()
     loader.recognizer = type(loader.recognizer)()
     await resident.free()
     reclaimed = loader.events.count("reclaim")
-    del mine
+    del in_flight
     gc.collect()
     while loader.events.count("reclaim") == reclaimed:
         await asyncio.sleep(0.001)

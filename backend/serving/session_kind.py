@@ -1,0 +1,53 @@
+"""Which jobs run together: what the scheduler needs of a session, and the key by which jobs find the same one.
+
+Rules: jobs with equal keys share a session. A kind holds its model, and only waiting and running jobs hold a kind. So
+a kind keeps no model in memory that no request uses, and the model's id is not used again while its key is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class ScheduledSession(Protocol[Item, Result_co]):
+    """A session as the scheduler sees it, see protocols.Session: items are added, and each ends with a result."""
+
+    def __len__(self) -> int: ...
+    def add(self, items: Sequence[Item], /) -> None: ...
+    def step(self) -> Sequence[tuple[Item, Result_co]]: ...
+    def drop(self, item: Item, /) -> None: ...
+
+
+class SessionKey(NamedTuple):
+    """Equal for jobs that share a session: the same work, by the same model instance, in batches of the same size."""
+
+    work: str
+    model_id: int
+    max_batch: int
+
+
+@dataclass(frozen=True, eq=False)
+class SessionKind(Generic[Item, Result]):
+    """The sessions in which `model` does its `work`; `open_session` returns an empty one.
+
+    `max_batch`: jobs in a session; `max_prefill_s`: seconds of audio that are added to it together; `batch_wait_s`: how
+    long a session that starts with one job waits for more.
+    """
+
+    work: str
+    model: object
+    open_session: Callable[[], ScheduledSession[Item, Result]]
+    max_batch: int
+    max_prefill_s: float = inf
+    batch_wait_s: float = 0.0
+
+    @property
+    def key(self) -> SessionKey:
+        return SessionKey(self.work, id(self.model), self.max_batch)
