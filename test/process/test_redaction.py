@@ -24,7 +24,7 @@ def test_a_trace_says_where_and_what_but_not_of_whom() -> None:
     assert "secret" not in told
     assert "FileNotFoundError: No such file or directory" in told
     assert told.index("FileNotFoundError") < told.index("ValueError")
-    assert "test_traces.py" in told
+    assert "test_redaction.py" in told
     assert "in raised" in told
 
 
