@@ -32,7 +32,7 @@ def test_a_cpu_reads_no_more_at_once_than_its_heap_holds(recognizer, aligner) ->
 
 def test_the_mel_is_computed_where_it_is_asked_for(recognizer, demo, monkeypatch) -> None:
     """The package hands the device on to the feature extractor; on `meta` there is nothing to bring back."""
-    monkeypatch.setattr("backend.engine.model.recognizer.mel_device", lambda _: "meta")
+    monkeypatch.setattr("backend.engine.model.prompts.mel_device", lambda _: "meta")
     with pytest.raises(NotImplementedError, match="meta"):
         recognizer.recognize([utterance(demo[0])])
 
