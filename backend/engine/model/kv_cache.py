@@ -17,8 +17,8 @@ import torch
 from backend.engine.ops.malloc import LARGE
 
 _CAPACITY_STEP = 32  # positions; the capacity is a multiple, so the layout changes once in so many steps
-_SPARE_ROWS, _SPARE_POSITIONS = 8, 256  # on a CPU a block is made for a multiple of so many rows, and so much longer
-_MAX_WASTE = 8  # rows move to a smaller block when theirs has been written to in more than so many times their size
+_SPARE_ROWS, _SPARE_POSITIONS = 8, 256  # a CPU's block has room for a multiple of 8 rows, 256 positions longer
+_MAX_WASTE = 8  # rows move to a smaller block once the written part of theirs exceeds 8 times what they need
 
 
 class KVCache:

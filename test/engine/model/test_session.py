@@ -20,8 +20,6 @@ from backend.errors import NonFiniteLogits
 from backend.sequences.loop_detection import LEAST_TOKENS
 from backend.serving.protocols import Utterance
 
-RATE = 16_000
-
 
 def tokens_of(recognizer: QwenRecognizer, session_decoder: SessionDecoder | None = None) -> QwenSession:
     """A session whose results are bare tokens, and how the answer ended."""
