@@ -168,11 +168,11 @@ class EngineFailure(AsrError):
 
 
 class NonFiniteLogits(EngineFailure):
-    """The model gave NaN or infinity where scores are due; what is greatest among them was never said."""
+    """The model produced NaN or inf logits. Their argmax is a token that the model never chose."""
 
     def __init__(self) -> None:
         super().__init__(
-            "qwen-asr: the model computed no numbers (NaN) here; set torch_dtype:fp32, or fetch the checkpoint again"
+            "qwen-asr: the model produced NaN or inf logits; set torch_dtype:fp32, or fetch the checkpoint again"
         )
 
 

@@ -1,6 +1,7 @@
-"""The real Loader: checkpoints from disk or hub, onto the device that was chosen for them.
+"""The Loader of real models: checkpoints from disk or the hub, onto the device that is chosen for them.
 
-Imported only when LoadModel asks for it, because torch and the package take seconds that the port must not wait for.
+server.py imports this module only when a model is wanted: importing torch and the package takes seconds, and the port
+must be open before that.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from backend.checkpoint.find import Checkpoint, find, inspect
 from backend.engine.model.aligner import QwenAligner
-from backend.engine.model.recognizer import QwenRecognizer, load
+from backend.engine.model.model_builder import build_model
+from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.ops import device, malloc
 from backend.engine.ops.int8 import can_quantize
 from backend.errors import LoadRefused
@@ -20,29 +22,21 @@ from backend.options import LoadOptions
 
 _log = logging.getLogger(__name__)
 
-disable_progress_bars()  # stderr is a log file
+disable_progress_bars()  # stderr is the log
 disable_progress_bar()
-
-
-def _recognizer_of(options: LoadOptions) -> Checkpoint:
-    return find(options.model, file=options.model_file, folder=options.model_path)
-
-
-def _aligner_of(options: LoadOptions) -> Checkpoint:
-    return find(options.forced_aligner, folder=options.model_path)
 
 
 class CheckpointLoader:
     """See serving/protocols.Loader."""
 
     def prepare(self) -> None:
-        """That this module is imported is all."""
+        """Nothing to do: importing this module has imported what every load needs."""
 
     def inspect(self, options: LoadOptions) -> None:
         placement = device.choose(options)
         if options.quantization and not can_quantize(placement.device):
             raise LoadRefused(f"Quantization int8 cannot be had on this device ({placement.device}); leave it empty")
-        inspect(_recognizer_of(options), "recognizer")
+        inspect(_find_recognizer(options), "recognizer")
 
     def load_recognizer(self, options: LoadOptions) -> QwenRecognizer:
         device.use_threads(options.threads)
@@ -50,19 +44,27 @@ class CheckpointLoader:
         quantized = options.quantization == "int8"
         _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
         with malloc.blocks_apart():
-            loaded = load(_recognizer_of(options), placement)
+            built = build_model(_find_recognizer(options), placement)
             graphs = (options.batch_max_size, options.max_chunk_s) if options.cuda_graphs else None
-            recognizer = QwenRecognizer(loaded, quantized, options.threads, graphs)
+            recognizer = QwenRecognizer(built, quantized, options.threads, graphs)
         recognizer.warm_up()
         return recognizer
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:
-        found = _aligner_of(options)
-        inspect(found, "aligner")
+        checkpoint = _find_aligner(options)
+        inspect(checkpoint, "aligner")
         placement = device.choose(options)
         _log.info("loading the aligner on %s", placement)
         with malloc.blocks_apart():
-            return QwenAligner(load(found, placement))
+            return QwenAligner(build_model(checkpoint, placement))
 
     def reclaim(self) -> None:
         device.reclaim()
+
+
+def _find_recognizer(options: LoadOptions) -> Checkpoint:
+    return find(options.model, file=options.model_file, folder=options.model_path)
+
+
+def _find_aligner(options: LoadOptions) -> Checkpoint:
+    return find(options.forced_aligner, folder=options.model_path)

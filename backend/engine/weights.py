@@ -1,8 +1,8 @@
-"""Weights straight from their files into the numbers and onto the device that they are computed in.
+"""Reads weights from a checkpoint's safetensors files straight into their final dtype and device.
 
-A model is built without any, and every tensor is read when it is needed: nothing is held twice, whatever the files'
-dtype is. The files are mapped; a mapping is given up after 64 megabytes, because what was touched of it counts as this
-process's memory.
+The model is built without weights, and each tensor is read when it is needed, so none is in memory twice, whatever the
+files' dtype is. The files are memory-mapped. A mapping is closed after 64 MiB, because the pages that were read count
+as this process's memory.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import nn
 from backend.engine.ops.device import Placement
 from backend.errors import CheckpointRefused, named
 
-_INDEX, _WHOLE = "model.safetensors.index.json", "model.safetensors"
-_MAPPED_AT_A_TIME = 1 << 26  # bytes
-_FLOATS = ("F64", "F32", "BF16", "F16")  # the others are somebody's quantisation, and numbers of another meaning
+_INDEX, _SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
+_MAX_MAPPED_BYTES = 1 << 26
+_FLOATS = ("F64", "F32", "BF16", "F16")  # any other dtype is a quantisation, and its numbers need scales
 
 
 class Weights:
@@ -32,15 +32,16 @@ class Weights:
     def __init__(self, folder: Path, model: nn.Module, placement: Placement) -> None:
         """Raises CheckpointRefused where files lack a parameter or hold it in another shape. Reads no tensor."""
         self._placement = placement
-        self._files = _files(folder)
+        self._files = _tensor_files(folder)
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        # by the empty one's id, so that tied weights stay one; weak, because the decoder replaces most of them
+        # By the id of the parameter on `meta`, so that tied weights stay one tensor. Weak, because the decoder's layers
+        # replace most of them.
         self._filled: WeakValueDictionary[int, nn.Parameter] = WeakValueDictionary()
-        self._lent = torch.empty(0)
-        self._borrowers: Sequence[nn.Linear] = ()
-        self._open = ExitStack()
+        self._scratch = torch.empty(0)
+        self._scratch_users: Sequence[nn.Linear] = ()
+        self._open_files = ExitStack()
         self._mapped: dict[Path, Any] = {}
-        self._bytes = 0
+        self._mapped_bytes = 0
         for name, parameter in model.named_parameters():
             if name not in self._files or self._shape(name) != list(parameter.shape):
                 raise CheckpointRefused("the checkpoint lacks weights or holds others than its config says")
@@ -48,73 +49,76 @@ class Weights:
                 raise CheckpointRefused("the checkpoint's weights are quantised in a way that is not known here")
 
     def fill(self, modules: Iterable[nn.Module]) -> None:
-        """Read the parameters of these modules that have not been read."""
+        """Read the parameters of these modules that have not been read yet."""
         for module in modules:
             for part in module.modules():
                 for key, parameter in part.named_parameters(recurse=False):
                     if parameter.is_meta:
-                        setattr(part, key, self._filled_as(parameter))
+                        setattr(part, key, self._load_parameter(parameter))
 
-    def lend(self, modules: Sequence[nn.Linear]) -> None:
-        """As `fill`, but one weight behind the other, in memory that the next call takes again.
+    def fill_in_scratch(self, modules: Sequence[nn.Linear]) -> None:
+        """As `fill`, with the weights one after the other in scratch memory, for layers that are packed or quantised.
 
-        Unless they have it still: it is for layers of which something else is made. Fresh pages for each would take as
-        long as reading and packing them (0.6B in bf16: 4.8 s for 2.6).
+        The next call reuses the memory, unless a module still has its weight there. Fresh pages for each layer would
+        take as long as reading and packing it (0.6B in bf16: 4.8 s instead of 2.6).
         """
-        empty = [module.weight for module in modules]
-        if all(weight.is_meta and id(weight) not in self._filled for weight in empty):
-            sizes = [weight.numel() for weight in empty]
-            parts = torch.split(self._memory(sum(sizes)), sizes)
-            for module, weight, part in zip(modules, empty, parts, strict=True):
-                read = self._read(self._names[id(weight)], part.view(weight.shape))
-                module.weight = nn.Parameter(read, requires_grad=False)
-            self._borrowers = modules
+        weights = [module.weight for module in modules]
+        if all(weight.is_meta and id(weight) not in self._filled for weight in weights):
+            sizes = [weight.numel() for weight in weights]
+            parts = torch.split(self._scratch_of(sum(sizes)), sizes)
+            for module, weight, part in zip(modules, weights, parts, strict=True):
+                filled = self._read_tensor(self._names[id(weight)], part.view(weight.shape))
+                module.weight = nn.Parameter(filled, requires_grad=False)
+            self._scratch_users = modules
         self.fill(modules)
 
-    def _memory(self, numbers: int) -> torch.Tensor:
-        """(numbers,): what was lent before, if it suffices and has been given back."""
-        if self._lent.numel() < numbers or any(module.weight.numel() for module in self._borrowers):
-            self._lent = torch.empty(0)  # before there is another
-            self._lent = self._new(numbers)
-        return self._lent[:numbers]
+    def close(self) -> None:
+        """Close the files and give up the scratch memory."""
+        self._unmap()
+        self._scratch, self._scratch_users = torch.empty(0), ()
 
-    def _filled_as(self, empty: nn.Parameter) -> nn.Parameter:
+    def _scratch_of(self, elements: int) -> torch.Tensor:
+        """(elements,): the memory of the last call if it is large enough and no longer in use."""
+        if self._scratch.numel() < elements or any(module.weight.numel() for module in self._scratch_users):
+            self._scratch = torch.empty(0)  # freed before the new memory is allocated
+            self._scratch = self._allocate(elements)
+        return self._scratch[:elements]
+
+    def _load_parameter(self, empty: nn.Parameter) -> nn.Parameter:
         filled = self._filled.get(id(empty))
         if filled is None:
-            filled = nn.Parameter(self._read(self._names[id(empty)], self._new(*empty.shape)), requires_grad=False)
+            tensor = self._read_tensor(self._names[id(empty)], self._allocate(*empty.shape))
+            filled = nn.Parameter(tensor, requires_grad=False)
             self._filled[id(empty)] = filled
         return filled
 
-    def _new(self, *shape: int) -> torch.Tensor:
+    def _allocate(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=self._placement.dtype, device=self._placement.device)
 
-    def close(self) -> None:
-        """Give the files up, and what was lent."""
-        self._unmap()
-        self._lent, self._borrowers = torch.empty(0), ()
-
-    def _unmap(self) -> None:
-        self._mapped.clear()
-        self._open.close()
-        self._bytes = 0
-
-    def _read(self, name: str, read: torch.Tensor) -> torch.Tensor:
-        """A tensor of the files, read into the given one."""
-        rows = read.reshape(1) if not read.ndim else read
-        step = max(1, _MAPPED_AT_A_TIME * len(rows) // max(rows.numel() * 4, 1))
-        for at in range(0, len(rows), step):  # an embedding is larger than all that may be mapped
-            part = self._file(name).get_slice(name)[at : at + step] if read.ndim else self._file(name).get_tensor(name)
-            rows[at : at + step].copy_(part)
-            if not torch.isfinite(torch.stack(torch.aminmax(rows[at : at + step]))).all():  # in one pass over them
+    def _read_tensor(self, name: str, out: torch.Tensor) -> torch.Tensor:
+        """Read a tensor of the files into `out`. Raises CheckpointRefused where a value is not finite there."""
+        rows = out.reshape(1) if not out.ndim else out
+        step = max(1, _MAX_MAPPED_BYTES * len(rows) // max(rows.numel() * 4, 1))
+        for start in range(0, len(rows), step):  # in parts: an embedding is larger than what may be mapped
+            file = self._file(name)
+            part = file.get_slice(name)[start : start + step] if out.ndim else file.get_tensor(name)
+            target = rows[start : start + step]
+            target.copy_(part)
+            if not torch.isfinite(torch.stack(torch.aminmax(target))).all():  # aminmax: one pass over the part
                 raise CheckpointRefused(
                     f"the checkpoint's weights '{named(name)}' hold values that are no numbers, or too large for "
                     f"{str(self._placement.dtype).removeprefix('torch.')}; fetch it again, or set torch_dtype"
                 )
-            self._bytes += part.numel() * part.element_size()
-            del part
-            if self._bytes > _MAPPED_AT_A_TIME:
+            self._mapped_bytes += part.numel() * part.element_size()
+            del part, file
+            if self._mapped_bytes > _MAX_MAPPED_BYTES:
                 self._unmap()
-        return read
+        return out
+
+    def _unmap(self) -> None:
+        self._mapped.clear()
+        self._open_files.close()
+        self._mapped_bytes = 0
 
     def _shape(self, name: str) -> list[int]:
         shape: list[int] = self._file(name).get_slice(name).get_shape()
@@ -123,37 +127,37 @@ class Weights:
     def _file(self, name: str) -> Any:
         path = self._files[name]
         if path not in self._mapped:
-            self._mapped[path] = self._open.enter_context(safe_open(path, framework="pt"))
+            self._mapped[path] = self._open_files.enter_context(safe_open(path, framework="pt"))
         return self._mapped[path]
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """In which file each tensor is. Raises CheckpointRefused where there are none, or no such files."""
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor, by its name. Raises CheckpointRefused where a file is missing or its header is wrong."""
     if (folder / _INDEX).is_file():
         try:
-            listed = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-            files = {str(name): folder / Path(file).name for name, file in listed.items()}
+            weight_map = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+            files = {str(name): folder / Path(file).name for name, file in weight_map.items()}
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise CheckpointRefused(f"{_INDEX} of the checkpoint cannot be read") from error
-    elif (folder / _WHOLE).is_file():
-        with safe_open(folder / _WHOLE, framework="pt") as whole:
-            files = dict.fromkeys(whole.keys(), folder / _WHOLE)
+    elif (folder / _SINGLE_FILE).is_file():
+        with safe_open(folder / _SINGLE_FILE, framework="pt") as opened:
+            files = dict.fromkeys(opened.keys(), folder / _SINGLE_FILE)
     else:
         files = {}
     if not files or not all(file.is_file() for file in set(files.values())):
         raise CheckpointRefused("the checkpoint's safetensors files are missing or incomplete; fetch it again")
     for file in set(files.values()):
-        _refuse_doubles(file)
+        _refuse_duplicates(file)
     return files
 
 
-def _refuse_doubles(file: Path) -> None:
-    """safetensors takes the last of two tensors of one name; which of them is meant, nobody knows."""
-    with safe_open(file, framework="pt"), file.open("rb") as opened:  # it has checked the length that is believed here
-        header = opened.read(int.from_bytes(opened.read(8), "little"))
+def _refuse_duplicates(file: Path) -> None:
+    """Raises CheckpointRefused where a tensor's name occurs twice: safetensors would take the last one unasked."""
+    with safe_open(file, framework="pt"), file.open("rb") as raw:  # safe_open has checked the header's length
+        header = raw.read(int.from_bytes(raw.read(8), "little"))
 
-    def once(pairs: list[tuple[str, Any]]) -> None:
+    def refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> None:
         if len({name for name, _ in pairs}) < len(pairs):
             raise CheckpointRefused("a safetensors file of the checkpoint holds a tensor twice; fetch it again")
 
-    json.loads(header, object_pairs_hook=once)
+    json.loads(header, object_pairs_hook=refuse_duplicate_keys)

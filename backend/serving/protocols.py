@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from backend.options import LoadOptions
 
+SAMPLE_RATE = 16_000  # Hz, of all samples here; as in audio/waveform.py, which stands on the same floor
+
 
 @dataclass(frozen=True)
 class Utterance:

@@ -16,9 +16,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from backend.checkpoint.find import Checkpoint
 from backend.engine.loader import CheckpointLoader
-from backend.engine.model.cuda_graphs import Run
+from backend.engine.model.cuda_graphs import Step
 from backend.engine.model.decoder import Decoder
-from backend.engine.model.recognizer import load
+from backend.engine.model.model_builder import build_model
 from backend.engine.ops import native
 from backend.engine.ops.device import choose
 from backend.options import LoadOptions
@@ -37,20 +37,20 @@ def recognizer(demo_options: LoadOptions):
 
 @pytest.fixture(scope="session")
 def package_of() -> Callable[..., Any]:
-    """`package_of(folder, dtype)`: the package's model of a checkpoint, whose layers nobody has taken over."""
+    """`package_of(folder, dtype)`: the package's model of a checkpoint, with its own layers."""
 
     def read(folder: Path, dtype: str = "float32") -> Any:
-        loaded = load(Checkpoint(str(folder), local=True), choose(LoadOptions(model=str(folder), dtype=dtype)))
-        loaded.weights.fill([loaded.model])
-        loaded.weights.close()
-        return loaded.model
+        built = build_model(Checkpoint(str(folder), local=True), choose(LoadOptions(model=str(folder), dtype=dtype)))
+        built.weights.fill([built.model])
+        built.weights.close()
+        return built.model
 
     return read
 
 
 @pytest.fixture(scope="session")
 def package(package_of: Callable[..., Any], asr_folder: Path) -> Any:
-    """The one of the recogniser."""
+    """The package's model of the recogniser."""
     return package_of(asr_folder)
 
 
@@ -66,7 +66,7 @@ def aligner(demo_options: LoadOptions):
 
 @pytest.fixture(scope="session")
 def demo(recordings: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """A recording, and what is said in it: text, language, words with their times."""
+    """A recording and its truth: text, language, words with their times."""
     samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
     return samples, json.loads((recordings / "demo.json").read_text())
 
@@ -82,20 +82,20 @@ def clips(recordings: Path) -> list[Utterance]:
 
 
 @pytest.fixture(scope="session")
-def traced() -> Callable[[Run], Run]:
-    """What a CUDA graph is, on any device: the operations of one run, on the memory of that run, and nothing else."""
+def traced() -> Callable[[Step], Step]:
+    """Stands for CUDA graph capture on any device: replays the operations of one step, on the memory of that step."""
 
-    def record(run: Run) -> Run:
-        run()
-        replay: Any = make_fx(run)()
+    def capture(step: Step) -> Step:
+        step()
+        replay: Any = make_fx(step)()
         return replay
 
-    return record
+    return capture
 
 
 @pytest.fixture(params=["any", "avx2"])
 def version(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The library as other processors would run it, as far as this one can."""
+    """The C library in the versions for other processors, as far as this one runs them."""
     chosen = ctypes.c_int.in_dll(native.library, "version")
     most = chosen.value
     if request.param_index > most:

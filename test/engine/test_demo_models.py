@@ -1,4 +1,4 @@
-"""The real path on the demo checkpoints: what they hear, where they put it in time, and what is in memory meanwhile."""
+"""The real code path on the demo checkpoints: their text, their times, and the memory they take."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ def utterance(samples: np.ndarray, *, language: str | None = None, prompt: str =
     return Utterance(samples, language, prompt, budget)
 
 
-def test_a_sentence_is_heard_with_its_language_and_its_punctuation(recognizer, demo) -> None:
+def test_a_sentence_is_recognized_with_its_language_and_its_punctuation(recognizer, demo) -> None:
     samples, truth = demo
-    (heard,) = recognizer.recognize([utterance(samples)])
-    assert (heard.text, heard.language, heard.finished) == (truth["text"], truth["language"], True)
+    (found,) = recognizer.recognize([utterance(samples)])
+    assert (found.text, found.language, found.finished) == (truth["text"], truth["language"], True)
 
 
-def test_a_cpu_reads_no_more_at_once_than_its_heap_holds(recognizer, aligner) -> None:
+def test_a_cpu_prefills_no_more_audio_at_once_than_its_heap_holds(recognizer, aligner) -> None:
     assert recognizer.model.device.type == "cpu"
     assert recognizer.max_prefill_s == aligner.max_prefill_s < 60
 
 
-def test_the_mel_is_computed_where_it_is_asked_for(recognizer, demo, monkeypatch) -> None:
-    """The package hands the device on to the feature extractor; on `meta` there is nothing to bring back."""
-    monkeypatch.setattr("backend.engine.model.recognizer.mel_device", lambda _: "meta")
+def test_the_mel_features_are_computed_on_the_device_that_mel_device_names(recognizer, demo, monkeypatch) -> None:
+    """The package passes the device to the feature extractor; on `meta` the features have no values to copy."""
+    monkeypatch.setattr("backend.engine.model.prompts.mel_device", lambda _: "meta")
     with pytest.raises(NotImplementedError, match="meta"):
         recognizer.recognize([utterance(demo[0])])
 
 
-def test_tokens_are_the_texts_own_and_cover_it(recognizer, demo) -> None:
-    (heard,) = recognizer.recognize([utterance(demo[0])])
+def test_the_reported_tokens_are_those_of_the_text_and_cover_it(recognizer, demo) -> None:
+    (found,) = recognizer.recognize([utterance(demo[0])])
     decode = recognizer.processor.tokenizer.decode
-    assert decode([token.id for token in heard.tokens]) == heard.text
-    assert (heard.tokens[0].begin, heard.tokens[-1].end) == (0, len(heard.text))
+    assert decode([token.id for token in found.tokens]) == found.text
+    assert (found.tokens[0].begin, found.tokens[-1].end) == (0, len(found.text))
 
 
-def test_a_batch_of_mixed_lengths_says_what_its_members_say_alone(recognizer, demo) -> None:
+def test_a_row_of_a_batch_of_mixed_lengths_has_its_text_alone(recognizer, demo) -> None:
     samples, _ = demo
     clips = [samples, samples[: samples.size // 2], np.zeros(4000, np.float32), samples[: samples.size // 3]]
     alone = [recognizer.recognize([utterance(clip)])[0] for clip in clips]
@@ -54,44 +54,44 @@ def test_a_batch_of_mixed_lengths_says_what_its_members_say_alone(recognizer, de
 
 def test_a_forced_language_is_reported_and_its_tag_is_not_in_the_text(recognizer, demo) -> None:
     samples, truth = demo
-    (heard,) = recognizer.recognize([utterance(samples, language=truth["language"])])
-    assert (heard.text, heard.language) == (truth["text"], truth["language"])
+    (found,) = recognizer.recognize([utterance(samples, language=truth["language"])])
+    assert (found.text, found.language) == (truth["text"], truth["language"])
 
 
 def test_a_prompt_does_not_spoil_the_text(recognizer, demo) -> None:
     samples, truth = demo
-    (heard,) = recognizer.recognize([utterance(samples, prompt="fox music seven")])
-    assert heard.text == truth["text"]
+    (found,) = recognizer.recognize([utterance(samples, prompt="fox music seven")])
+    assert found.text == truth["text"]
 
 
 @pytest.mark.parametrize("text", ["", "fox music seven", "Zoë 你好 🫨 " * 50, "\U0010fffd" * 8192])
-def test_a_prompt_is_counted_as_the_model_reads_it(recognizer, text: str) -> None:
+def test_a_prompts_tokens_are_counted_as_the_tokenizer_makes_them(recognizer, text: str) -> None:
     assert recognizer.count_tokens(text) == len(recognizer.processor.tokenizer.encode(text, add_special_tokens=False))
 
 
-def test_prompts_are_counted_while_others_are_read(recognizer, demo) -> None:
-    """The tokenizer cannot be told to pad while it counts."""
+def test_prompts_are_counted_while_others_are_tokenized(recognizer, demo) -> None:
+    """The tokenizer's padding cannot be changed while it counts."""
     clip = utterance(demo[0][:8000])
     expected = recognizer.recognize([clip])
-    with ThreadPoolExecutor(1) as in_thread_if_long:
-        counts = [in_thread_if_long.submit(recognizer.count_tokens, "\U0010fffd" * 8192) for _ in range(20)]
+    with ThreadPoolExecutor(1) as pool:
+        counts = [pool.submit(recognizer.count_tokens, "\U0010fffd" * 8192) for _ in range(20)]
         while not counts[-1].done():
             assert recognizer.recognize([clip]) == expected
     assert {count.result() for count in counts} == {4 * 8192}
 
 
 def test_a_budget_that_is_too_small_is_reported(recognizer, demo) -> None:
-    (heard,) = recognizer.recognize([utterance(demo[0], budget=8)])
-    assert not heard.finished
-    assert demo[1]["text"].startswith(heard.text)
+    (found,) = recognizer.recognize([utterance(demo[0], budget=8)])
+    assert not found.finished
+    assert demo[1]["text"].startswith(found.text)
 
 
 @pytest.mark.parametrize(
     "samples", [np.zeros(1, np.float32), np.zeros(48_000, np.float32)], ids=["one", "three seconds"]
 )
 def test_silence_has_no_text(recognizer, samples: np.ndarray) -> None:
-    (heard,) = recognizer.recognize([utterance(samples)])
-    assert (heard.text, heard.language, heard.finished) == ("", None, True)
+    (found,) = recognizer.recognize([utterance(samples)])
+    assert (found.text, found.language, found.finished) == ("", None, True)
 
 
 def test_units_have_their_times(aligner, demo) -> None:
@@ -104,7 +104,7 @@ def test_units_have_their_times(aligner, demo) -> None:
     assert all(b.start_s >= a.end_s for a, b in pairwise(units))
 
 
-def test_a_batch_is_aligned_as_its_members_alone_and_punctuation_alone_has_no_units(aligner, demo) -> None:
+def test_a_passage_of_a_batch_is_aligned_as_alone_and_punctuation_has_no_units(aligner, demo) -> None:
     samples, truth = demo
     passages = [
         Passage(samples, truth["text"], "en"),
@@ -138,7 +138,7 @@ async def test_the_swap_keeps_the_very_same_weights(demo_options, aligner_folder
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_a_gpu_hears_the_same(demo_options, demo) -> None:
+def test_on_a_gpu_the_text_is_the_same(demo_options, demo) -> None:
     recognizer = CheckpointLoader().load_recognizer(demo_options)
     assert recognizer.model.device.type == "cuda"
     assert recognizer.recognize([utterance(demo[0])])[0].text == demo[1]["text"]

@@ -1,7 +1,7 @@
-"""Law 1, measured: the swap costs the aligner's memory, never a second recogniser's.
+"""Law 1, measured: loading the aligner costs the aligner's memory, never a second recogniser's.
 
-Random checkpoints, large enough that the interpreter's own noise does not matter; the measuring happens in a process
-of its own, by the kernel's peak of resident memory.
+The checkpoints are random, and large enough that the interpreter's own memory does not matter. They are loaded in a
+child process, which reads the kernel's peak of its resident memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ config.thinker_config.model_type = keys["thinker_config"]["model_type"]
 torch.set_default_dtype(torch.bfloat16)
 with no_init_weights():
     model = Qwen3ASRForConditionalGeneration(config)
-for parameter in model.parameters():  # whatever lies in memory would do, but for what is no number
+for parameter in model.parameters():  # any values would do, but uninitialised ones may be NaN
     parameter.data.fill_(0.01)
 state = model.state_dict()
 if "aligner" not in config.thinker_config.model_type:
@@ -74,7 +74,7 @@ def random_checkpoint(demo: Path, folder: Path, *, layers: int) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_swaps_peak_is_the_aligner_and_not_a_second_recogniser(
+def test_the_swaps_peak_memory_is_the_aligner_and_not_a_second_recogniser(
     asr_folder: Path, aligner_folder: Path, tmp_path: Path
 ) -> None:
     model = random_checkpoint(asr_folder, tmp_path / "model", layers=14)
@@ -91,6 +91,6 @@ def test_the_swaps_peak_is_the_aligner_and_not_a_second_recogniser(
     assert found["recognizer"] > 300 * MIB
     assert found["aligner"] > 40 * MIB
     rise = found["peak"] - found["before"]
-    # weights pass through the page cache's mapping on their way, so the aligner may count twice for a moment
+    # mapped pages of the files count as resident, so the aligner may count twice for a moment
     assert rise < 2 * found["aligner"] + 96 * MIB
     assert rise < 0.8 * found["recognizer"]

@@ -1,4 +1,4 @@
-"""Whole recordings through the whole way: decode, speech, chunks, recogniser, aligner, words and segments."""
+"""Whole recordings through the whole pipeline: decoding, VAD, chunks, recogniser, aligner, words and segments."""
 
 from __future__ import annotations
 
@@ -53,39 +53,39 @@ def bare(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["chinese", "left_out", "long"])
-async def test_they_are_heard_and_timed(transcribe, recordings, name: str) -> None:
-    """3 minutes in the longest."""
+async def test_their_words_and_times_are_right(transcribe, recordings, name: str) -> None:
+    """The longest recording has 3 minutes."""
     truth = truth_of(recordings, name)
     transcript = await transcribe(next(recordings.glob(f"{name}.[wf]*")))
     words = [(transcript.text[w.begin : w.end].strip("。."), w) for some in transcript.words for w in some]
-    heard, said = [text.lower() for text, _ in words], [word.lower() for word, _, _ in truth["words"]]
+    found, spoken = [text.lower() for text, _ in words], [word.lower() for word, _, _ in truth["words"]]
     pairs = [
         (words[j + k][1], truth["words"][i + k])
-        for i, j, size in SequenceMatcher(None, said, heard, autojunk=False).get_matching_blocks()
+        for i, j, size in SequenceMatcher(None, spoken, found, autojunk=False).get_matching_blocks()
         for k in range(size)
     ]
-    assert len(pairs) >= 0.97 * max(len(said), len(heard))
+    assert len(pairs) >= 0.97 * max(len(spoken), len(found))
     errors = [abs(word.start_s - start) + abs(word.end_s - end) for word, (_, start, end) in pairs]
     assert np.mean(errors) / 2 < 0.04
     assert transcript.language == truth["language"]
 
 
-async def test_a_budget_that_is_too_small_costs_halves_and_no_word(transcribe, recordings) -> None:
+async def test_a_token_budget_that_is_too_small_halves_chunks_and_loses_no_word(transcribe, recordings) -> None:
     truth = truth_of(recordings, "demo")
     transcript = await transcribe(recordings / "demo.wav", TranscribeOptions(), max_new_tokens=14)
     assert bare(transcript.text) == bare(truth["text"])
-    assert transcript.text.count(".") > truth["text"].count(".")  # it was cut within sentences, then
+    assert transcript.text.count(".") > truth["text"].count(".")  # so chunks were cut within sentences
     assert transcript.warnings[0].endswith(recognition.UNFINISHED)
     assert len(transcript.warnings) == 1
 
 
-async def test_speech_at_one_percent_is_heard(transcribe, recordings) -> None:
+async def test_speech_at_one_percent_of_full_scale_is_recognized(transcribe, recordings) -> None:
     samples, _ = soundfile.read(recordings / "demo.wav", dtype="float32")
     transcript = await transcribe(samples * np.float32(0.01), TranscribeOptions())
     assert transcript.text == truth_of(recordings, "demo")["text"]
 
 
-async def test_nobody_speaks_in_twenty_kinds_of_sound_at_any_level_in_any_language(transcribe) -> None:
+async def test_twenty_kinds_of_sound_without_speech_have_no_text_at_any_level_in_any_language(transcribe) -> None:
     assert len(KINDS) == 20
     for kind in KINDS:
         for level, language in ((1.0, "en"), (0.1, "zh"), (0.01, None)):

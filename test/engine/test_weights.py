@@ -1,4 +1,4 @@
-"""Weights go from their files into memory once, in the numbers that are wanted, and tied ones stay one."""
+"""Weights are read from their files once, in the dtype that was asked for; tied weights stay one tensor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from backend.checkpoint.find import Checkpoint
-from backend.engine.model.recognizer import QwenRecognizer, load
+from backend.engine.model.model_builder import build_model
+from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.ops import linear
 from backend.engine.ops.device import Placement
 from backend.engine.ops.linear import stacked, strip
@@ -39,10 +40,12 @@ def sharded(folder: Path, into: Path) -> Path:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shards", [False, True])
-def test_every_parameter_is_its_files_in_the_dtype_asked_for(monkeypatch, asr_folder, tmp_path, dtype, shards) -> None:
+def test_every_parameter_is_the_files_tensor_in_the_dtype_asked_for(
+    monkeypatch, asr_folder, tmp_path, dtype, shards
+) -> None:
     monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
     folder = sharded(asr_folder, tmp_path / "sharded") if shards else asr_folder
-    recognizer = QwenRecognizer(load(Checkpoint(str(folder), local=True), placed(dtype)))
+    recognizer = QwenRecognizer(build_model(Checkpoint(str(folder), local=True), placed(dtype)))
     stored = load_file(asr_folder / "model.safetensors")
     state = recognizer.model.state_dict()
     for name, tensor in stored.items():
@@ -54,7 +57,7 @@ def test_every_parameter_is_its_files_in_the_dtype_asked_for(monkeypatch, asr_fo
 
 
 @pytest.mark.parametrize("damage", ["a shard is missing", "no weight map", "a path out of the folder"])
-def test_what_the_index_promises_must_be_there(asr_folder, tmp_path, damage) -> None:
+def test_files_that_the_index_names_must_exist(asr_folder, tmp_path, damage) -> None:
     folder = sharded(asr_folder, tmp_path / "sharded")
     index = folder / "model.safetensors.index.json"
     listed = json.loads(index.read_text())["weight_map"]
@@ -65,27 +68,27 @@ def test_what_the_index_promises_must_be_there(asr_folder, tmp_path, damage) -> 
     else:
         index.write_text(json.dumps({"weight_map": {name: f"../{file}x" for name, file in listed.items()}}))
     with pytest.raises(CheckpointRefused):
-        load(Checkpoint(str(folder), local=True), placed(torch.float32))
+        build_model(Checkpoint(str(folder), local=True), placed(torch.float32))
 
 
-def test_memory_is_lent_again_once_it_was_given_back(asr_folder) -> None:
-    loaded = load(Checkpoint(str(asr_folder), local=True), placed(torch.float32))
+def test_scratch_memory_is_reused_once_no_module_has_its_weight_there(asr_folder) -> None:
+    built = build_model(Checkpoint(str(asr_folder), local=True), placed(torch.float32))
     stored = load_file(asr_folder / "model.safetensors")
-    names = {module: f"{name}.weight" for name, module in loaded.model.named_modules()}
-    attention = [layer.self_attn for layer in loaded.model.thinker.model.layers]
+    names = {module: f"{name}.weight" for name, module in built.model.named_modules()}
+    attention = [layer.self_attn for layer in built.model.thinker.model.layers]
     first, second, third = ([part.q_proj, part.k_proj, part.v_proj] for part in attention[:3])
 
     def is_right(modules: list[torch.nn.Linear]) -> bool:
         return torch.equal(stacked(modules)[0], torch.cat([stored[names[module]] for module in modules]))
 
-    loaded.weights.lend(first)
+    built.weights.fill_in_scratch(first)
     stack, _ = stacked(first)
     assert is_right(first)
     assert stack.data_ptr() == first[0].weight.data_ptr()  # without a copy
     strip(first)
-    loaded.weights.lend(second)
+    built.weights.fill_in_scratch(second)
     assert is_right(second)
     assert second[0].weight.data_ptr() == stack.data_ptr()
-    loaded.weights.lend(third)
+    built.weights.fill_in_scratch(third)
     assert is_right(third)
-    assert is_right(second)  # who had it still
+    assert is_right(second)  # still in the memory of before

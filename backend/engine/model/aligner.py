@@ -1,8 +1,9 @@
-"""Qwen3-ForcedAligner behind the Aligner protocol.
+"""Forced alignment: Qwen3-ForcedAligner behind the Aligner protocol.
 
-One forward pass: the audio, then every word with two `<timestamp>` slots behind it; each slot scores the classes of
-80 ms that its time may lie in, and monotonic_path reads the times from the scores. No chat template: it would shift
-every time by 92 ms (vllm-omni PR 7240).
+One forward pass without decode steps. The prompt is the audio, then every word with two `<timestamp>` tokens behind it,
+the timestamp slots of its start and its end. At each slot the model scores time classes of 80 ms; monotonic_path finds
+the best times that never run backwards. There is no chat template: it would shift every time by 92 ms (vllm-omni
+PR 7240).
 """
 
 from __future__ import annotations
@@ -15,25 +16,31 @@ import torch
 from numpy.typing import NDArray
 
 from backend.engine.model.aligner_units import UnitSplitter
-from backend.engine.model.recognizer import Loaded, default_dtype, padded, take_over, weight_bytes, with_sound
-from backend.engine.ops.device import max_prefill_s, mel_device
+from backend.engine.model.model_builder import BuiltModel, default_dtype_lock, load_weights, weight_bytes
+from backend.engine.model.prompts import embed_prompts, prompt_inputs
+from backend.engine.ops.device import max_prefill_s
 from backend.engine.ops.linear import packed
 from backend.errors import NonFiniteLogits
 from backend.sequences.monotonic_path import best_times, refined
-from backend.serving.protocols import AlignedUnit, Passage
+from backend.serving.protocols import SAMPLE_RATE, AlignedUnit, Passage
 
-_SAMPLE_RATE = 16_000
 _AUDIO = "<|audio_start|><|audio_pad|><|audio_end|>"
-_SLOTS = "<timestamp><timestamp>"  # a unit's start and end
+_SLOTS = "<timestamp><timestamp>"  # of a unit's start and end
+
+# Class c stands for the time c × 80 ms. A time may be any class up to the first at or after the passage's end. A slot
+# whose best class is the next one, 80 to 160 ms beyond the end, still counts as inside: in noise one time in twenty is
+# more than a class off (README, Accuracy), which is no sign that the unit belongs elsewhere. Later ones are outside.
+_SLACK_CLASSES = 1
 
 
 class QwenAligner:
     """A loaded Qwen3-ForcedAligner. See serving/protocols.Aligner."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self.model = model = loaded.model
-        self.processor = loaded.processor
-        self.decoder = take_over(loaded, packed)  # it has no steps
+    def __init__(self, built: BuiltModel) -> None:
+        """Reads the weights."""
+        self.model = model = built.model
+        self.processor = built.processor
+        self.decoder = load_weights(built, packed)  # prefill only: packed weights are the fastest for that
         self.max_prefill_s = max_prefill_s(model.device)
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000
@@ -42,40 +49,35 @@ class QwenAligner:
 
     @torch.inference_mode()
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
-        with default_dtype:
+        with default_dtype_lock:
             return self._align(passages)
 
     def _align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
         split = [p.units or self._splitter.split(p.text, p.language) for p in passages]
-        spoken = [i for i, units in enumerate(split) if units]  # text of punctuation alone has no units
+        spoken = [i for i, units in enumerate(split) if units]  # a text of punctuation alone has no units
         aligned: list[list[AlignedUnit]] = [[] for _ in passages]
         if not spoken:
             return aligned
-        inputs = self.processor(
-            text=[_AUDIO + "".join(unit + _SLOTS for unit in split[i]) for i in spoken],
-            audio=[padded(passages[i].samples) for i in spoken],
-            return_tensors="pt",
-            padding=True,
-            padding_side="right",
-            audio_kwargs={"device": mel_device(self.model.device)},
-        )
-        inputs = inputs.to(self.model.device).to(self.model.dtype)
-        slots = inputs["input_ids"] == self.slot_id
-        scores = self.decoder.score(with_sound(self.model.thinker, self.decoder, inputs), slots)
-        for i, scored in zip(spoken, torch.split(scores, slots.sum(dim=1).tolist()), strict=True):
-            aligned[i] = self._timed(split[i], scored, passages[i].samples.size / _SAMPLE_RATE)
+        texts = [_AUDIO + "".join(unit + _SLOTS for unit in split[i]) for i in spoken]
+        inputs = prompt_inputs(self.model, self.processor, texts, [passages[i].samples for i in spoken])
+        is_slot = inputs["input_ids"] == self.slot_id
+        embedded = embed_prompts(self.model.thinker, self.decoder, inputs)
+        scores = self.decoder.score_positions(embedded, is_slot)
+        for i, slots in zip(spoken, torch.split(scores, is_slot.sum(dim=1).tolist()), strict=True):
+            aligned[i] = self._decode_times(split[i], slots, passages[i].samples.size / SAMPLE_RATE)
         return aligned
 
-    def _timed(self, units: Sequence[str], slots: torch.Tensor, duration_s: float) -> list[AlignedUnit]:
-        """Units with the best monotone times inside the passage. slots: (2 × units, classes) logits.
+    def _decode_times(self, units: Sequence[str], slots: torch.Tensor, duration_s: float) -> list[AlignedUnit]:
+        """The units with the best monotonic times inside the passage.
 
-        Raises NonFiniteLogits.
+        slots: (2 × units, classes) logits; duration_s: of the passage. Raises NonFiniteLogits.
         """
-        classes = min(slots.shape[-1], math.ceil(duration_s / self.class_s) + 1)
+        classes = min(slots.shape[-1], math.ceil(duration_s / self.class_s) + 1)  # 0 s and the passage's end included
         if not bool(slots.isfinite().all()):
             raise NonFiniteLogits
         scores: NDArray[np.float32] = torch.log_softmax(slots[:, :classes].float(), dim=-1).cpu().numpy()
         times = refined(scores, best_times(scores)) * self.class_s
         starts, ends = times[0::2].tolist(), times[1::2].tolist()
-        outside = (slots.argmax(dim=-1) > classes).cpu().reshape(-1, 2).any(dim=1).tolist()
+        is_outside = slots.argmax(dim=-1) >= classes + _SLACK_CLASSES
+        outside = is_outside.cpu().reshape(-1, 2).any(dim=1).tolist()
         return [AlignedUnit(*timed) for timed in zip(units, starts, ends, outside, strict=True)]

@@ -1,11 +1,12 @@
-"""The decoder's step, recorded once for each size of a batch and replayed.
+"""Decode steps as CUDA graphs: captured once for each batch shape, replayed for every token.
 
-A GPU is done with a step's thousand small kernels before Python has launched them; a recording (a CUDA graph) is one
-launch. It knows addresses and shapes, so keys and values stand in one block of memory, laid out for a number of rows
-and slots that is rounded up. A row that leaves stays behind as a dead one, which costs nothing while the weights are
-what is read, until three quarters are dead.
+On a GPU a decode step is a thousand small kernels, and Python takes longer to launch them than the GPU to run them. A
+CUDA graph launches all of them at once, but it is bound to addresses and shapes. So keys and values are in one static
+block of memory, and a batch's shape (rows, capacity) is rounded up to few distinct ones. A row that is removed becomes
+inactive and is computed all the same; that costs nothing while reading the weights takes most of a step's time. When
+three quarters of the rows are inactive, the others move to a smaller shape.
 
-How a step is recorded, and whether that is to be relied on, is engine/model/graph_capture's affair.
+graph_capture.py captures the steps and checks them.
 """
 
 from __future__ import annotations
@@ -21,208 +22,211 @@ from backend.engine.model.kv_cache import KVCache
 from backend.engine.ops.device import free_bytes
 from backend.serving.faults import untraced
 
-Run: TypeAlias = Callable[[], torch.Tensor]
-Record: TypeAlias = Callable[[Run], Run]
+Step: TypeAlias = Callable[[], torch.Tensor]
+Capture: TypeAlias = Callable[[Step], Step]  # returns what replays the step
 
-_SLOTS = 256  # a layout's are a multiple: a clip of 15 s with its answer fits into two of them
-_DEAD = 4  # of so many rows of a layout, more than one must live
-_KEPT = 1 << 30  # bytes of keys and values that are kept for the next session, whatever it needs
+_CAPACITY_STEP = 256  # positions; capacities are multiples: two of them hold a clip of 15 s with its answer
+_MAX_PADDING = 4  # more than one of so many rows of a shape must be active
+_KEPT_BYTES = 1 << 30  # of keys and values that are kept for the next session, whatever it needs
 
 
 @dataclass
-class _Layout:
-    """Static memory of one size, that `step` reads and writes whole. Dead rows go on writing to their first slot.
+class _StaticBatch:
+    """Static tensors of one batch shape, which `step` reads and writes whole.
 
-    `tensor`: (layers, 2, rows, key heads, slots, head size); `lengths` in use, `tokens`, `alive` (1 or 0): (rows,).
-    `step` gives (rows, vocabulary).
+    `kv`: (layers, 2, rows, KV heads, capacity, head size). `lengths` in use, `tokens`, `active` (1 or 0): (rows,).
+    `step` returns logits (rows, vocabulary). Inactive rows keep writing to their first position.
     """
 
-    tensor: torch.Tensor
+    kv: torch.Tensor
     lengths: torch.Tensor
     tokens: torch.Tensor
-    alive: torch.Tensor
-    step: Run
+    active: torch.Tensor
+    step: Step
 
     @property
     def rows(self) -> int:
-        return self.tensor.shape[2]
+        return self.kv.shape[2]
 
     @property
-    def slots(self) -> int:
-        return self.tensor.shape[4]
+    def capacity(self) -> int:
+        return self.kv.shape[4]
 
 
-class Rows:
-    """The rows of one session, where in the layout each of them is, and how long it is at most."""
+class GraphedRows:
+    """The cache of one session: for each of its rows, the static batch's row and an upper bound of its length."""
 
     def __init__(self) -> None:
-        self.token = object()  # by which the memory's owner is known, without a reference that keeps the rows
-        self._layout: _Layout | None = None
-        self.places: list[int] = []
-        self.bounds: list[int] = []
+        self.owner = object()  # names the memory's owner without a reference to its rows
+        self._batch: _StaticBatch | None = None
+        self.indices: list[int] = []
+        self.max_lengths: list[int] = []
 
     @property
-    def layout(self) -> _Layout:
-        assert self._layout is not None
-        return self._layout
+    def batch(self) -> _StaticBatch:
+        assert self._batch is not None
+        return self._batch
 
     @property
     def index(self) -> torch.Tensor:
-        return torch.tensor(self.places, device=self.layout.tensor.device)
+        return torch.tensor(self.indices, device=self.batch.kv.device)
 
-    def leave(self) -> None:
-        """The layout, so that its memory can be had for another; the rows are lost."""
-        self._layout, self.places, self.bounds = None, [], []
+    def detach(self) -> None:
+        """Drop the rows and the reference to their memory, so that it can be freed."""
+        self._batch, self.indices, self.max_lengths = None, [], []
 
-    def move_to(self, layout: _Layout) -> None:
-        """Without a row, for the present."""
-        layout.alive.zero_()
-        layout.lengths.zero_()
-        self._layout = layout
+    def attach(self, batch: _StaticBatch) -> None:
+        """Use this batch from now on, at first without rows."""
+        batch.active.zero_()
+        batch.lengths.zero_()
+        self._batch = batch
 
-    def has_room(self, rows: int = 0, longest: int = 0) -> bool:
-        """For so many rows more, and a step after them; and not too much of it."""
-        used = len(self.places) + rows
-        fits = used <= self.layout.rows and max([longest, *self.bounds]) < self.layout.slots
-        return fits and used * _DEAD > self.layout.rows
+    def fits(self, rows: int = 0, longest: int = 0) -> bool:
+        """Whether the batch has room for so many rows more and a step after them, and is not much too large."""
+        used = len(self.indices) + rows
+        has_room = used <= self.batch.rows and max([longest, *self.max_lengths]) < self.batch.capacity
+        return has_room and used * _MAX_PADDING > self.batch.rows
 
-    def enter(self, cache: KVCache) -> None:
-        """These rows, too. Whole rows are written: nothing may be multiplied with what one held before, not even 0."""
-        free = [place for place in range(self.layout.rows) if place not in self.places][: cache.rows]
-        index = torch.tensor(free, device=self.layout.tensor.device)
-        self.layout.tensor[:, :, index] = 0
-        self.layout.tensor[:, :, index, :, : cache.longest] = cache.tensor[..., : cache.longest, :]
-        self.layout.lengths[index] = cache.lengths
-        self.layout.alive[index] = 1
-        self.places += free
-        self.bounds += cache.bounds
+    def append_rows(self, cache: KVCache) -> None:
+        """Copy these rows to inactive ones.
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Only these rows, in this order."""
-        self.places = [self.places[row] for row in rows]
-        self.bounds = [self.bounds[row] for row in rows]
-        alive = torch.zeros_like(self.layout.alive)
-        alive[self.index] = 1
-        self.layout.alive.copy_(alive)
-        self.layout.lengths.mul_(alive)
+        Their other positions are zeroed: attention multiplies them by a weight of 0, and 0 × NaN is NaN.
+        """
+        inactive = [index for index in range(self.batch.rows) if index not in self.indices][: cache.rows]
+        index = torch.tensor(inactive, device=self.batch.kv.device)
+        self.batch.kv[:, :, index] = 0
+        self.batch.kv[:, :, index, :, : cache.longest] = cache.kv[..., : cache.longest, :]
+        self.batch.lengths[index] = cache.lengths
+        self.batch.active[index] = 1
+        self.indices += inactive
+        self.max_lengths += cache.max_lengths
 
-    def copied(self) -> KVCache:
-        """The rows by themselves, in memory of their own."""
+    def select_rows(self, rows: Sequence[int]) -> None:
+        """Keep these rows only, in this order."""
+        self.indices = [self.indices[row] for row in rows]
+        self.max_lengths = [self.max_lengths[row] for row in rows]
+        active = torch.zeros_like(self.batch.active)
+        active[self.index] = 1
+        self.batch.active.copy_(active)
+        self.batch.lengths.mul_(active)
+
+    def to_cache(self) -> KVCache:
+        """A copy of the rows, in memory of their own."""
         index = self.index
-        layers, _, _, heads, _, size = self.layout.tensor.shape
-        cache = KVCache(layers, heads, size, self.layout.tensor)
-        guests = cache.guests(len(index), max(self.bounds))
-        for place, held in zip(guests, self.layout.tensor, strict=True):
-            place.copy_(held[:, index, :, : guests.shape[4]])
-        cache.enter(self.layout.lengths[index], self.bounds)
+        layers, _, _, kv_heads, _, head_size = self.batch.kv.shape
+        cache = KVCache(layers, kv_heads, head_size, self.batch.kv)
+        reserved = cache.reserve_rows(len(index), max(self.max_lengths))
+        for target, source in zip(reserved, self.batch.kv, strict=True):
+            target.copy_(source[:, index, :, : reserved.shape[4]])
+        cache.append_rows(self.batch.lengths[index], self.max_lengths)
         return cache
 
 
-def _layout_of(rows: int, positions: int) -> tuple[int, int]:
-    """Rows and slots of the layout for so many rows, whose longest has so many positions and says one more."""
-    return 1 << (rows - 1).bit_length(), (positions // _SLOTS + 1) * _SLOTS
+def _shape_for(rows: int, positions: int) -> tuple[int, int]:
+    """Rows and capacity of the batch shape for so many rows, the longest of so many positions, and one step more."""
+    return 1 << (rows - 1).bit_length(), (positions // _CAPACITY_STEP + 1) * _CAPACITY_STEP
 
 
 class GraphedDecoder:
-    """A decoder whose steps are recordings. One session at a time: a new one takes the memory over from the last.
+    """A decoder whose decode steps are CUDA graphs. One session at a time: a new one takes the last one's memory.
 
-    `rows`, `positions`: what the largest batch usually needs. There is memory for it from the first session on, if that
-    is no more than half of what is free, until a session needs more: with the memory all that was recorded is lost.
+    `rows`, `positions`: of the largest usual batch. From the first session on there is memory for it, if that is no
+    more than half of what is free, until a session needs more. New memory makes all captured graphs useless.
     """
 
-    def __init__(self, decoder: Decoder, record: Record, rows: int = 1, positions: int = 0) -> None:
-        self.record = record
+    def __init__(self, decoder: Decoder, capture: Capture, rows: int = 1, positions: int = 0) -> None:
+        self.capture = capture
         self._decoder = decoder
-        self._usual = _layout_of(rows, positions)
-        self._block = torch.empty(0)  # flat; every layout is a view of it
-        self._layouts: dict[tuple[int, int], _Layout] = {}
+        self._usual_shape = _shape_for(rows, positions)
+        self._block = torch.empty(0)  # flat; the keys and values of every batch are views of it
+        self._batches: dict[tuple[int, int], _StaticBatch] = {}
         self._owner: object = None
 
     def prefill(
-        self, embedded: torch.Tensor, lengths: torch.Tensor, rows: Rows | None = None
-    ) -> tuple[torch.Tensor, Rows]:
-        """As Decoder.prefill, which reads them: prompts are long enough to keep a GPU busy."""
+        self, embedded: torch.Tensor, lengths: torch.Tensor, cache: GraphedRows | None = None
+    ) -> tuple[torch.Tensor, GraphedRows]:
+        """As Decoder.prefill, by that decoder and without a graph: prompts are long enough to keep a GPU busy."""
         logits, new = self._decoder.prefill(embedded, lengths)
-        return logits, self.joined(rows, new)
+        return logits, self.join(cache, new)
 
-    def joined(self, rows: Rows | None, new: KVCache) -> Rows:
-        """The rows of both. If this fails, those that were there go on; or the next step fails, too."""
+    def join(self, rows: GraphedRows | None, new: KVCache) -> GraphedRows:
+        """Append `new` to `rows`. If that fails, `rows` are as they were, or the next step fails as well."""
         if rows is None:
-            rows = Rows()
-            self._lay_out(rows, new)
+            rows = GraphedRows()
+            self._move(rows, new)
             return rows
-        self._check(rows)
-        if rows.has_room(new.rows, new.longest):
-            rows.enter(new)
+        self._check_owner(rows)
+        if rows.fits(new.rows, new.longest):
+            rows.append_rows(new)
             return rows
-        held = rows.copied()
+        old = rows.to_cache()
         try:
-            self._lay_out(rows, held, new)
+            self._move(rows, old, new)
             return rows
-        except Exception as error:  # noqa: BLE001 - it is raised below
-            failure = untraced(error)  # the trace would hold the memory that is needed now
-        self._lay_out(rows, held)
+        except Exception as error:  # noqa: BLE001 - foreign code, and raised again below
+            failure = untraced(error)  # its traceback would hold the memory that is needed now
+        self._move(rows, old)
         raise failure
 
-    def decode_step(self, tokens: torch.Tensor, rows: Rows) -> torch.Tensor:
+    def decode_step(self, tokens: torch.Tensor, cache: GraphedRows) -> torch.Tensor:
         """As Decoder.decode_step."""
-        self._check(rows)
-        if len(tokens) != len(rows.places):
-            raise ValueError("a token for each row")
-        if not rows.has_room():
-            self._lay_out(rows, rows.copied())
-        index = rows.index
-        rows.layout.tokens[index] = tokens
-        rows.bounds = [bound + 1 for bound in rows.bounds]
-        return rows.layout.step()[index]  # a copy: the next step writes to the same place
+        self._check_owner(cache)
+        if len(tokens) != len(cache.indices):
+            raise ValueError("a decode step takes one token for each row")
+        if not cache.fits():
+            self._move(cache, cache.to_cache())
+        index = cache.index
+        cache.batch.tokens[index] = tokens
+        cache.max_lengths = [length + 1 for length in cache.max_lengths]
+        return cache.batch.step()[index]  # a copy: the next step overwrites its output
 
-    def _check(self, rows: Rows) -> None:
-        if self._owner is not rows.token:
-            raise RuntimeError("the session's memory was given to another one, or lost")
-
-    def _lay_out(self, rows: Rows, *caches: KVCache) -> None:
-        """Give the memory to these rows, which are copies, laid out for their number and length."""
-        self._owner = None  # what is recorded on the way writes to the block
-        rows.leave()
-        count, longest = sum(cache.rows for cache in caches), max(cache.longest for cache in caches)
-        rows.move_to(self._layout(caches[0], *_layout_of(count, longest)))
-        for cache in caches:
-            rows.enter(cache)
-        self._owner = rows.token
-
-    def _layout(self, like: KVCache, rows: int, slots: int) -> _Layout:
-        layers, two, _, heads, _, size = like.tensor.shape
-        shape = torch.Size((layers, two, rows, heads, slots, size))
-        needed, one = shape.numel(), shape.numel() // (rows * slots)
-        usual = self._usual[0] * self._usual[1] * one
-        most = max(_KEPT // like.tensor.itemsize, _DEAD * needed, usual)
-        if not needed <= self._block.numel() <= most:
-            self.forget()
-            can_be_had = 2 * usual * like.tensor.itemsize <= free_bytes(like.tensor.device)
-            count = max(needed, usual) if can_be_had else needed
-            self._block = torch.zeros(count, dtype=like.tensor.dtype, device=like.tensor.device)
-        if (rows, slots) not in self._layouts:
-            try:
-                self._layouts[rows, slots] = self._new_layout(self._block[:needed].view(shape))
-            except Exception:
-                self.forget()  # if the memory ran out, this is what there is to give back
-                raise
-        return self._layouts[rows, slots]
-
-    def forget(self) -> None:
-        """Give the memory back, as far as no session has it."""
-        self._layouts.clear()  # they know the block's address
+    def release(self) -> None:
+        """Drop the graphs, and the memory unless a session still uses it."""
+        self._batches.clear()  # the graphs know the block's address
         self._block = torch.empty(0)
 
-    def _new_layout(self, held: torch.Tensor) -> _Layout:
-        held.zero_()
-        tokens, lengths, alive = torch.zeros(3, held.shape[2], dtype=torch.long, device=held.device)
-        decoder = self._decoder  # and not self, which will know the recording: a circle would keep the weights
-        cos_sin = decoder.cos_sin(held.shape[4])  # the decoder may replace them; the recording keeps these
+    def _check_owner(self, rows: GraphedRows) -> None:
+        if self._owner is not rows.owner:
+            raise RuntimeError("the session's memory was given to another one, or lost")
 
-        def run() -> torch.Tensor:
-            logits = decoder.advanced(tokens, held, lengths, cos_sin)
-            lengths.add_(alive)
+    def _move(self, rows: GraphedRows, *caches: KVCache) -> None:
+        """Make `rows` the memory's owner, in the shape that these caches need, and copy the caches there."""
+        self._owner = None  # a capture runs the step, which writes to the block
+        rows.detach()
+        count, longest = sum(cache.rows for cache in caches), max(cache.longest for cache in caches)
+        rows.attach(self._static_batch(caches[0], *_shape_for(count, longest)))
+        for cache in caches:
+            rows.append_rows(cache)
+        self._owner = rows.owner
+
+    def _static_batch(self, like: KVCache, rows: int, capacity: int) -> _StaticBatch:
+        layers, two, _, kv_heads, _, head_size = like.kv.shape
+        shape = torch.Size((layers, two, rows, kv_heads, capacity, head_size))
+        needed, position = shape.numel(), shape.numel() // (rows * capacity)
+        usual = self._usual_shape[0] * self._usual_shape[1] * position
+        most = max(_KEPT_BYTES // like.kv.itemsize, _MAX_PADDING * needed, usual)
+        if not needed <= self._block.numel() <= most:
+            self.release()
+            has_memory = 2 * usual * like.kv.itemsize <= free_bytes(like.kv.device)
+            size = max(needed, usual) if has_memory else needed
+            self._block = torch.zeros(size, dtype=like.kv.dtype, device=like.kv.device)
+        if (rows, capacity) not in self._batches:
+            try:
+                self._batches[rows, capacity] = self._capture_batch(self._block[:needed].view(shape))
+            except Exception:
+                self.release()  # if the memory ran out, the other graphs are what can be given back
+                raise
+        return self._batches[rows, capacity]
+
+    def _capture_batch(self, kv: torch.Tensor) -> _StaticBatch:
+        kv.zero_()
+        tokens, lengths, active = torch.zeros(3, kv.shape[2], dtype=torch.long, device=kv.device)
+        decoder = self._decoder  # not self, which holds the graph: a reference cycle would keep the weights
+        cos_sin = decoder.rope_cos_sin(kv.shape[4])  # the graph keeps this tensor; the decoder may replace its own
+
+        def step() -> torch.Tensor:
+            logits = decoder.forward_step(tokens, kv, lengths, cos_sin)
+            lengths.add_(active)
             return logits
 
-        return _Layout(held, lengths, tokens, alive, self.record(run))
+        return _StaticBatch(kv, lengths, tokens, active, self.capture(step))

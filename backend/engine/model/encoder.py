@@ -1,8 +1,8 @@
-"""The audio encoder for a whole batch in one call, on any device.
+"""The audio encoder: the mel features of a whole batch to audio tokens in one call, on any device.
 
-Its layers are the package's. Ours is what stands before them, because there the package leaves no place for the
-activation inside the products: on CPUs, where oneDNN has both in one operation, GELU by itself takes a fifth of the
-encoder's time.
+The transformer layers are the package's. The convolutions before them are run here, because oneDNN can compute GELU as
+part of a convolution or a linear layer, and the package's code has no place for that. On a CPU, GELU as an operation of
+its own takes a fifth of the encoder's time.
 """
 
 from __future__ import annotations
@@ -18,66 +18,75 @@ from torch.nn.utils.rnn import pad_sequence
 from backend.engine.ops.device import onednn_takes
 from backend.engine.ops.linear import Packed
 
-_CPU_CONVOLVES = 4  # pieces at once: 3 MB come between, each, and fresh pages take a tenth of the convolutions' time
+# Each block's activations take 3 MB; with more blocks in one call, fresh pages take a tenth of the convolutions' time.
+_CPU_BLOCKS_PER_CALL = 4
 
 
 class Encoder(nn.Module):
-    """Takes the place of a Qwen3-ASR's or an aligner's `audio_tower`, which it is given with its weights."""
+    """Replaces the `audio_tower` of a Qwen3-ASR or a Qwen3-ForcedAligner, and holds it with its weights.
+
+    A block is what the convolutions see at once: 1 s of mel frames. A window is what the audio tokens attend to: the
+    tokens of 8 s.
+    """
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
         self.tower = tower
-        self._piece = 2 * tower.n_window  # frames that the convolutions see together, a second
-        self._convolved_at_once = tower.conv_chunksize  # pieces
-        self._window = _tokens(self._piece) * (tower.n_window_infer // self._piece)  # tokens that attend to each other
+        self._block_frames = 2 * tower.n_window
+        self._blocks_per_call = tower.conv_chunksize
+        self._window_tokens = _token_count(self._block_frames) * (tower.n_window_infer // self._block_frames)
         if tower.conv2d1.weight.device.type == "cpu":
             tower.to(memory_format=torch.channels_last)  # in float32 the convolutions take two thirds of the time
-            self._convolved_at_once = min(_CPU_CONVOLVES, self._convolved_at_once)
+            self._blocks_per_call = min(_CPU_BLOCKS_PER_CALL, self._blocks_per_call)
         for layer in tower.layers if tower.config.activation_function == "gelu" else ():
             if isinstance(layer.fc1, Packed):
                 layer.fc1.then = "gelu"
                 layer.activation_fn = nn.Identity()
 
     def forward(self, input_features: torch.Tensor, feature_lens: torch.Tensor) -> torch.Tensor:
-        """Mel features of clips side by side, (mels, frames), and how many frames each has, (clips,).
+        """Encode clips that stand one after the other.
 
-        Gives the tokens of all clips, one after the other, (tokens, hidden).
+        input_features: mel features of all clips, (mels, frames); feature_lens: frames of each clip, (clips,).
+        Returns the audio tokens of all clips, one clip after the other, (tokens, hidden).
         """
         tower = self.tower
-        clips = [
-            torch.split(clip, self._piece, dim=1) for clip in torch.split(input_features, feature_lens.tolist(), dim=1)
-        ]
-        padded = pad_sequence([piece.T for piece in chain(*clips)], batch_first=True).transpose(1, 2).unsqueeze(1)
-        # not all at once: what comes between the convolutions is large
-        heard = torch.cat([self._convolved(some) for some in torch.split(padded, self._convolved_at_once)])
-        tokens = tower.conv_out(heard.permute(0, 3, 1, 2).flatten(2))
+        clips = torch.split(input_features, feature_lens.tolist(), dim=1)
+        blocks = [torch.split(clip, self._block_frames, dim=1) for clip in clips]
+        padded = pad_sequence([block.T for block in chain(*blocks)], batch_first=True).transpose(1, 2).unsqueeze(1)
+        # a few blocks at a time: the activations between the convolutions are large
+        features = torch.cat([self._convolve(some) for some in torch.split(padded, self._blocks_per_call)])
+        tokens = tower.conv_out(features.permute(0, 3, 1, 2).flatten(2))
         tokens = tokens + tower.positional_embedding.positional_embedding[: tokens.shape[1]].to(tokens.dtype)
-        counts = [[_tokens(piece.shape[1]) for piece in clip] for clip in clips]
+        counts = [[_token_count(block.shape[1]) for block in clip] for clip in blocks]
         hidden = torch.cat([row[:count] for row, count in zip(tokens, chain(*counts), strict=True)])
-        ends = self._ends([sum(each) for each in counts]).to(hidden.device)
+        window_ends = self._window_ends([sum(each) for each in counts]).to(hidden.device)
         for layer in tower.layers:
-            hidden = layer(hidden, ends)[0]
-        given: torch.Tensor = tower.proj2(tower.act(tower.proj1(tower.ln_post(hidden))))
-        return given
+            hidden = layer(hidden, window_ends)[0]
+        encoded: torch.Tensor = tower.proj2(tower.act(tower.proj1(tower.ln_post(hidden))))
+        return encoded
 
-    def _convolved(self, pieces: torch.Tensor) -> torch.Tensor:
-        """(pieces, 1, mels, frames) -> (pieces, channels, mels / 8, frames / 8)."""
+    def _convolve(self, blocks: torch.Tensor) -> torch.Tensor:
+        """(blocks, 1, mels, frames) -> (blocks, channels, mels / 8, frames / 8)."""
         for convolution in (self.tower.conv2d1, self.tower.conv2d2, self.tower.conv2d3):
-            pieces = _with_gelu(convolution, pieces)
-        return pieces
+            blocks = _conv_gelu(convolution, blocks)
+        return blocks
 
-    def _ends(self, clips: list[int]) -> torch.Tensor:
-        """Where windows end, and 0 before them: (windows + 1,). `clips`: how many tokens each has."""
-        windows = [min(self._window, tokens - at) for tokens in clips for at in range(0, tokens, self._window)]
+    def _window_ends(self, clip_tokens: list[int]) -> torch.Tensor:
+        """The cumulative ends of all windows, from 0 on: (windows + 1,). `clip_tokens`: tokens of each clip.
+
+        A window lies within one clip, so the clips of a batch do not attend to each other.
+        """
+        size = self._window_tokens
+        windows = [min(size, tokens - start) for tokens in clip_tokens for start in range(0, tokens, size)]
         return torch.tensor([0, *accumulate(windows)], dtype=torch.int32)
 
 
-def _tokens(frames: int) -> int:
-    """What is left of so many frames by three convolutions of stride 2."""
+def _token_count(frames: int) -> int:
+    """Tokens that three convolutions of stride 2 make of so many frames."""
     return -(-frames // 8)
 
 
-def _with_gelu(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+def _conv_gelu(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     if not onednn_takes(convolution.weight):
         return gelu(convolution(x))
     y: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(

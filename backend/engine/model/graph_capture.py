@@ -1,7 +1,7 @@
-"""How a step of the decoder is recorded on a GPU, and whether that is to be relied on.
+"""Captures decode steps as CUDA graphs, and decides whether a model uses them.
 
-Nothing is taken on trust: where recorded steps do not say what plain ones say, or cannot be recorded, plain ones are
-used, and the log says so.
+Graphs are used only where, at load, they computed what eager steps compute. Where they differ, or a step cannot be
+captured, steps run eagerly and the log says so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from backend.engine.model.cuda_graphs import GraphedDecoder, Record, Run
+from backend.engine.model.cuda_graphs import Capture, GraphedDecoder, Step
 from backend.engine.model.decoder import Decoder
 from backend.engine.ops.device import RECORDING
 from backend.errors import OutOfMemory
@@ -22,118 +22,118 @@ _log = logging.getLogger(__name__)
 
 
 class CudaGraphs:
-    """Records what a function launches on a CUDA device, as a graph; all graphs share their scratch memory.
+    """A Capture for a CUDA device. All its graphs share one memory pool for their intermediate results.
 
-    The stream is its own: a graph that goes takes cuBLAS's workspace for the stream that it was recorded on along, and
-    torch's default is one stream for all graphs of a process (pytorch issue 193402). Here the workspace is memory of
-    the pool, which stays: an empty graph keeps it.
+    It has a stream of its own. A graph that is destroyed takes along cuBLAS's workspace for the stream on which it was
+    captured, and torch by default captures all graphs of a process on one stream (pytorch issue 193402). On this stream
+    the workspace is memory of the pool, which an empty graph keeps.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        with warnings.catch_warnings():  # that it is empty
+        with warnings.catch_warnings():  # torch warns that the graph is empty
             warnings.simplefilter("ignore")
-            self._keeper, _ = self._graph(lambda: torch.empty(0))
+            self._pool_keeper, _ = self._graph(lambda: torch.empty(0))
 
-    def __call__(self, run: Run) -> Run:
-        run()  # libraries choose kernels at their first call, which cannot be recorded
-        graph, written = self._graph(run)
+    def __call__(self, step: Step) -> Step:
+        step()  # libraries choose their kernels in the first call, which cannot be captured
+        graph, output = self._graph(step)
 
         def replay() -> torch.Tensor:
             graph.replay()
-            return written
+            return output
 
-        replay.run = run  # type: ignore[attr-defined] # the memory that the graph reads must live as long as it
+        replay.step = step  # type: ignore[attr-defined] # keeps the memory that the graph reads
         return replay
 
-    def _graph(self, run: Run) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-        """The graph of what `run` launches, and what it gives."""
+    def _graph(self, step: Step) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+        """A graph of the kernels that `step` launches, and the step's output."""
         graph = torch.cuda.CUDAGraph()
         with RECORDING, torch.cuda.device(self._device):
             before = torch.cuda.current_stream()
             try:
-                # what other threads do meanwhile, a load for instance, is none of the recording's business
+                # thread_local: what other threads do meanwhile, a load for instance, does not break the capture
                 with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                    written = run()
+                    output = step()
             except BaseException:
-                torch.cuda.set_stream(before)  # which torch forgets when a recording fails
+                torch.cuda.set_stream(before)  # torch does not restore it when a capture fails
                 raise
-        return graph, written
+        return graph, output
 
 
-def recorded(decoder: Decoder, device: torch.device, rows: int, positions: int) -> Decoder | GraphedDecoder:
-    """The decoder with recorded steps, on CUDA, if they say what its own steps say; else the decoder itself.
+def with_cuda_graphs(decoder: Decoder, device: torch.device, rows: int, positions: int) -> Decoder | GraphedDecoder:
+    """The decoder with captured steps, if `device` is CUDA and they compute what eager steps do; else the decoder.
 
     `rows`, `positions`: see GraphedDecoder.
     """
     if device.type != "cuda":
         return decoder
     try:
-        graphs = GraphedDecoder(decoder, CudaGraphs(device), rows, positions)
-        if agree(decoder, graphs, device):
-            graphs.forget()
-            graphs.record = or_plain(graphs.record)
-            return graphs
-        _log.warning("recorded steps do not say what plain ones say; going on with plain ones")
-    except Exception:  # noqa: BLE001 - drivers raise what they like, and there is another way
-        _log.warning("steps cannot be recorded here; going on with plain ones", exc_info=True)
+        graphed = GraphedDecoder(decoder, CudaGraphs(device), rows, positions)
+        if logits_agree(decoder, graphed, device):
+            graphed.release()
+            graphed.capture = or_eager(graphed.capture)
+            return graphed
+        _log.warning("CUDA graphs do not compute what eager steps compute; decoding with eager steps")
+    except Exception:  # noqa: BLE001 - foreign code: drivers raise anything, and eager steps need none of it
+        _log.warning("decode steps cannot be captured as CUDA graphs; decoding with eager steps", exc_info=True)
     return decoder
 
 
-def or_plain(record: Record) -> Record:
-    """What cannot be recorded any more, though it could before, is run as it is, and so is what comes after it.
+def or_eager(capture: Capture) -> Capture:
+    """A Capture that falls back to the eager step when `capture` fails, and for every step after that.
 
     Raises where memory ran out.
     """
-    can_record = True
+    can_capture = True
 
-    def attempt(run: Run) -> Run:
-        nonlocal can_record
+    def attempt(step: Step) -> Step:
+        nonlocal can_capture
         try:
-            return record(run) if can_record else run
+            return capture(step) if can_capture else step
         except Exception as error:
             if isinstance(cause_of(error), OutOfMemory):
                 raise
-            _log.warning("a step cannot be recorded; it and others are run as they are", exc_info=True)
-            can_record = False
-            return run
+            _log.warning("a decode step cannot be captured; new batch shapes run eagerly", exc_info=True)
+            can_capture = False
+            return step
 
     return attempt
 
 
-_TOLERANCE = 0.05  # of the largest logit: sixteen bits, and other kernels for other shapes
-_TRIAL: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (  # rows that stay, lengths of prompts that join
+_TOLERANCE = 0.05  # of the largest logit: 16 bits, and other shapes run other kernels
+_TRIAL: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (  # rows that are kept, lengths of prompts that join
     ((), (9, 5, 7)),
-    ((2, 0), (6, 8, 4)),  # more than there is room for
-    ((3,), ()),  # in a layout that is too large for it
+    ((2, 0), (6, 8, 4)),  # more rows than the shape has
+    ((3,), ()),  # few enough for a smaller shape
 )
 _TRIAL_STEPS = 2  # after each of these
 
 
 @torch.inference_mode()
-def agree(decoder: Decoder, graphs: GraphedDecoder, device: torch.device) -> bool:
-    """Whether both say the same of prompts of noise that come and go."""
-    chance = torch.Generator(device="cpu").manual_seed(0)
+def logits_agree(decoder: Decoder, graphed: GraphedDecoder, device: torch.device) -> bool:
+    """Whether both compute the same logits for random prompts that join and leave a batch."""
+    generator = torch.Generator(device="cpu").manual_seed(0)
     cache: Any = None
     rows: Any = None
-    logits = torch.empty(0, decoder.vocabulary, device=device)
+    logits = torch.empty(0, decoder.vocab_size, device=device)
     for kept, lengths in _TRIAL:
         if kept:
-            cache.keep(kept)
-            rows.keep(kept)
+            cache.select_rows(kept)
+            rows.select_rows(kept)
             logits = logits[list(kept)]
         if lengths:
             shape = (len(lengths), max(lengths))
-            embedded = decoder.embed(torch.randint(decoder.vocabulary, shape, generator=chance).to(device))
+            embedded = decoder.embed(torch.randint(decoder.vocab_size, shape, generator=generator).to(device))
             prompts = embedded, torch.tensor(lengths, device=device)
-            _, rows = graphs.prefill(*prompts, rows)
-            news, cache = decoder.prefill(*prompts, cache)
-            logits = torch.cat([logits, news])
+            _, rows = graphed.prefill(*prompts, rows)
+            new_logits, cache = decoder.prefill(*prompts, cache)
+            logits = torch.cat([logits, new_logits])
         for _ in range(_TRIAL_STEPS):
-            said = logits.argmax(dim=-1)
-            logits, others = decoder.decode_step(said, cache), graphs.decode_step(said, rows)
-            if not bool((logits - others).abs().max() <= _TOLERANCE * logits.abs().max()):  # false for nan, too
+            tokens = logits.argmax(dim=-1)
+            logits, replayed = decoder.decode_step(tokens, cache), graphed.decode_step(tokens, rows)
+            if not bool((logits - replayed).abs().max() <= _TOLERANCE * logits.abs().max()):  # NaN does not agree
                 return False
     return True

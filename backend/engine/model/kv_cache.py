@@ -1,9 +1,9 @@
-"""Keys and values of the rows that are decoded together, in one block of memory.
+"""The KV cache: keys and values of all rows that are decoded together, in one block of memory.
 
-Rows stand close together, each with as many slots as the longest needs: what matrix products read without a copy. The
-block is larger than that, and on a CPU that costs nothing before it is written to, so rows that come, leave and grow
-stay where they are. Copying all of them to fresh memory each time took a fifth of the steps' time (20 clips of 6 to
-15 s whose answers differ in length, eight at once, the 0.6B's size, two cores).
+All rows have the same capacity, in positions, and lie close together: matrix products read them without a copy. The
+block is larger than the rows need. On a CPU, memory costs nothing before it is written to, so rows are appended,
+removed and lengthened without moving the others. Copying all of them to fresh memory each time took a fifth of the
+steps' time (20 clips of 6 to 15 s whose answers differ in length, eight at once, the 0.6B's size, two cores).
 """
 
 from __future__ import annotations
@@ -16,121 +16,121 @@ import torch
 
 from backend.engine.ops.malloc import LARGE
 
-_STEP = 32  # slots that all rows grow by, at once
-_AHEAD_ROWS, _AHEAD_SLOTS = 8, 256  # on a CPU a block is for a multiple of so many rows, and so many slots more
-_WASTE = 8  # times what the rows take may have been written to; then they move to a block of their own size
+_CAPACITY_STEP = 32  # positions; the capacity is a multiple, so the layout changes once in so many steps
+_SPARE_ROWS, _SPARE_POSITIONS = 8, 256  # a CPU's block has room for a multiple of 8 rows, 256 positions longer
+_MAX_WASTE = 8  # rows move to a smaller block once the written part of theirs exceeds 8 times what they need
 
 
 class KVCache:
-    """`lengths` (rows,): slots in use. `bounds`: what each of them is at most, known without asking the device, which
-    would have to finish.
+    """`lengths`: (rows,), positions in use. `max_lengths`: an upper bound of each.
 
-    Slots that a row has not written are zero: nothing may be multiplied with what another has left there, not even 0.
+    The bounds are known without asking the device for `lengths`, which would wait for all of its queued work.
+    A position that its row has not written is zero: attention multiplies it by a weight of 0, and 0 × NaN is NaN.
     """
 
-    def __init__(self, layers: int, heads: int, size: int, like: torch.Tensor) -> None:
-        """Without a row; on the device of `like`, in its dtype. `heads` that keys have, `size` of a head."""
+    def __init__(self, layers: int, kv_heads: int, head_size: int, like: torch.Tensor) -> None:
+        """Without rows, on the device and in the dtype of `like`."""
         self.lengths = torch.zeros(0, dtype=torch.long, device=like.device)
-        self.bounds: list[int] = []
-        self._shape = layers, heads, size
+        self.max_lengths: list[int] = []
+        self._shape = layers, kv_heads, head_size
         self._block = like.new_empty(layers, 2, 0)
-        self._slots = 0
-        self._written = 0  # slots of all rows, the most there ever were in this block
+        self._capacity = 0
+        self._most_written = 0  # the most rows × capacity that this block ever held
 
     @property
     def rows(self) -> int:
-        return len(self.bounds)
+        return len(self.max_lengths)
 
     @property
     def longest(self) -> int:
-        return max(self.bounds, default=0)
+        return max(self.max_lengths, default=0)
 
     @property
-    def tensor(self) -> torch.Tensor:
-        """(layers, 2, rows, key heads, slots, head size), keys first."""
-        return self._laid_out(self._block, self.rows, self._slots)
+    def kv(self) -> torch.Tensor:
+        """(layers, 2, rows, KV heads, capacity, head size), keys first."""
+        return self._view(self._block, self.rows, self._capacity)
 
-    def guests(self, rows: int, longest: int) -> torch.Tensor:
-        """Where so many rows can write so many slots before they `enter`."""
+    def reserve_rows(self, rows: int, longest: int) -> torch.Tensor:
+        """Memory for new rows of `longest` positions, to write to before `append_rows`: as `kv`, of these rows."""
         self._make_room(self.rows + rows, longest)
-        guests = self._laid_out(self._block, self.rows + rows, self._slots)[:, :, self.rows :]
-        guests[..., longest:, :] = 0
-        return guests[..., :longest, :]
+        reserved = self._view(self._block, self.rows + rows, self._capacity)[:, :, self.rows :]
+        reserved[..., longest:, :] = 0
+        return reserved[..., :longest, :]
 
-    def enter(self, lengths: torch.Tensor, bounds: Sequence[int]) -> None:
-        """The guests are rows from now on."""
+    def append_rows(self, lengths: torch.Tensor, max_lengths: Sequence[int]) -> None:
+        """Make the rows that were reserved last part of the cache."""
         self.lengths = torch.cat([self.lengths, lengths])
-        self.bounds = [*self.bounds, *bounds]
+        self.max_lengths = [*self.max_lengths, *max_lengths]
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Only these rows, in this order."""
-        moved = [(place, row) for place, row in enumerate(rows) if place != row]
+    def select_rows(self, rows: Sequence[int]) -> None:
+        """Keep these rows only, in this order."""
+        moved = [(to, row) for to, row in enumerate(rows) if to != row]
         if moved:
-            places, sources = torch.tensor(moved, device=self.lengths.device).T
-            self.tensor[:, :, places] = self.tensor[:, :, sources]
+            targets, sources = torch.tensor(moved, device=self.lengths.device).T
+            self.kv[:, :, targets] = self.kv[:, :, sources]
         self.lengths = self.lengths[torch.tensor(rows, device=self.lengths.device)]
-        self.bounds = [self.bounds[row] for row in rows]
-        needed = _rounded(self.longest, _STEP)
-        if self._written > _WASTE * self.rows * needed:
-            self._move(self.rows, needed)
-        elif self._slots >= needed + 2 * _STEP:
+        self.max_lengths = [self.max_lengths[row] for row in rows]
+        needed = _round_up(self.longest, _CAPACITY_STEP)
+        if self._most_written > _MAX_WASTE * self.rows * needed:
+            self._reallocate(self.rows, needed)
+        elif self._capacity >= needed + 2 * _CAPACITY_STEP:
             self._lay_out(self._block, needed)
 
     def grow(self) -> torch.Tensor:
-        """`tensor`, with room for one more token in each row."""
+        """`kv`, with room for one more position in each row."""
         self._make_room(self.rows, self.longest + 1)
-        return self.tensor
+        return self.kv
 
     def advance(self) -> None:
-        """A token has been written in every row."""
+        """Count the position that a decode step has written in every row."""
         self.lengths = self.lengths + 1
-        self.bounds = [bound + 1 for bound in self.bounds]
+        self.max_lengths = [length + 1 for length in self.max_lengths]
 
-    def _make_room(self, rows: int, slots: int) -> None:
-        slots = max(_rounded(slots, _STEP), self._slots)
-        if self._laid_out_size(rows, slots) > self._block.shape[2]:
-            self._move(rows, slots)
-        elif slots > self._slots:
-            self._lay_out(self._block, slots)
-        self._written = max(self._written, rows * slots)
+    def _make_room(self, rows: int, positions: int) -> None:
+        capacity = max(_round_up(positions, _CAPACITY_STEP), self._capacity)
+        if self._view_size(rows, capacity) > self._block.shape[2]:
+            self._reallocate(rows, capacity)
+        elif capacity > self._capacity:
+            self._lay_out(self._block, capacity)
+        self._most_written = max(self._most_written, rows * capacity)
 
-    def _move(self, rows: int, slots: int) -> None:
-        """To a block with room for `rows` of `slots`."""
-        self._lay_out(self._new_block(rows, slots), slots)
-        self._written = self.rows * slots
+    def _reallocate(self, rows: int, capacity: int) -> None:
+        """Move the rows to a new block with room for `rows` of `capacity`."""
+        self._lay_out(self._allocate(rows, capacity), capacity)
+        self._most_written = self.rows * capacity
 
-    def _lay_out(self, block: torch.Tensor, slots: int) -> None:
-        """The rows in `block`, which may be the one in which they are, with `slots` each."""
-        kept = min(self._slots, slots)
-        layers = zip(self.tensor, self._laid_out(block, self.rows, slots), strict=True)
-        for held, place in layers if self.rows else ():
-            place[..., :kept, :] = held[..., :kept, :].clone()  # which may lie in the way
-            place[..., kept:, :] = 0
-        self._block, self._slots = block, slots
+    def _lay_out(self, block: torch.Tensor, capacity: int) -> None:
+        """Copy the rows to `block`, which may be the one that they are in, with `capacity` positions each."""
+        kept = min(self._capacity, capacity)
+        layers = zip(self.kv, self._view(block, self.rows, capacity), strict=True)
+        for source, target in layers if self.rows else ():
+            target[..., :kept, :] = source[..., :kept, :].clone()  # source and target may overlap
+            target[..., kept:, :] = 0
+        self._block, self._capacity = block, capacity
 
-    def _laid_out(self, block: torch.Tensor, rows: int, slots: int) -> torch.Tensor:
-        layers, heads, size = self._shape
-        return block[..., : self._laid_out_size(rows, slots)].view(layers, 2, rows, heads, slots, size)
+    def _view(self, block: torch.Tensor, rows: int, capacity: int) -> torch.Tensor:
+        layers, kv_heads, head_size = self._shape
+        return block[..., : self._view_size(rows, capacity)].view(layers, 2, rows, kv_heads, capacity, head_size)
 
-    def _laid_out_size(self, rows: int, slots: int) -> int:
-        _, heads, size = self._shape
-        return rows * heads * slots * size
+    def _view_size(self, rows: int, capacity: int) -> int:
+        """Elements of one layer's keys, or values."""
+        _, kv_heads, head_size = self._shape
+        return rows * kv_heads * capacity * head_size
 
-    def _new_block(self, rows: int, slots: int) -> torch.Tensor:
-        """(layers, 2, numbers), not initialised. On a CPU memory is taken by the page, from when one is written to."""
+    def _allocate(self, rows: int, capacity: int) -> torch.Tensor:
+        """A block (layers, 2, elements), not initialised. On a CPU a page takes memory when it is first written to."""
         like = self._block
         if like.device.type != "cpu":
-            return like.new_empty(*like.shape[:2], self._laid_out_size(rows, slots))
-        size = self._laid_out_size(_rounded(rows, _AHEAD_ROWS), slots + _AHEAD_SLOTS)
-        bytes_ = like.shape[0] * 2 * size * like.itemsize
-        if bytes_ < LARGE:
+            return like.new_empty(*like.shape[:2], self._view_size(rows, capacity))
+        size = self._view_size(_round_up(rows, _SPARE_ROWS), capacity + _SPARE_POSITIONS)
+        block_bytes = like.shape[0] * 2 * size * like.itemsize
+        if block_bytes < LARGE:
             return like.new_empty(*like.shape[:2], size)
-        memory = mmap.mmap(-1, bytes_, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with suppress(AttributeError, OSError):  # a row needs less than a huge page; not all kernels have any
+        memory = mmap.mmap(-1, block_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(AttributeError, OSError):  # not every kernel has huge pages; a row is smaller than one
             memory.madvise(mmap.MADV_NOHUGEPAGE)
         return torch.frombuffer(memory, dtype=like.dtype).view(*like.shape[:2], size)
 
 
-def _rounded(count: int, step: int) -> int:
-    """To the next multiple."""
-    return -(-count // step) * step
+def _round_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple

@@ -1,9 +1,9 @@
-"""What is used of the qwen_asr package, without the rest.
+"""What the backend uses of the qwen_asr package, imported without the rest.
 
-Its `__init__` imports the pipelines, and with them DyNet, numba and sklearn: half of the seconds of a first LoadModel.
-Its submodules are imported past it, transformers is told that there is neither sklearn nor scipy (it wants them for a
-decoding method and a loss that nobody uses here), and afterwards all is as if nothing had happened: who imports the
-package gets the whole of it.
+The package's `__init__` imports its pipelines, and with them DyNet, numba and sklearn: half of the time of a first
+LoadModel. So its submodules are imported without running `__init__`. transformers is told meanwhile that sklearn and
+scipy are not installed: it would import them for a decoding method and a loss that are not used here. Afterwards
+everything is as before, and importing qwen_asr gives the whole package.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _UNUSED = ("_sklearn_available", "_scipy_available")
 
 @contextmanager
 def _without_init() -> Iterator[None]:
-    """Submodules of qwen_asr can be imported without its `__init__`."""
+    """In this context, submodules of qwen_asr are imported without its `__init__`."""
     spec = importlib.util.find_spec("qwen_asr")
     if spec is None or "qwen_asr" in sys.modules:
         yield
@@ -30,12 +30,12 @@ def _without_init() -> Iterator[None]:
     bare = types.ModuleType("qwen_asr")
     bare.__path__ = list(spec.submodule_search_locations or ())
     sys.modules["qwen_asr"] = bare
-    known = {name: getattr(import_utils, name) for name in _UNUSED}
+    original = {name: getattr(import_utils, name) for name in _UNUSED}
     vars(import_utils).update(dict.fromkeys(_UNUSED, False))
     try:
         yield
     finally:
-        vars(import_utils).update(known)
+        vars(import_utils).update(original)
         del sys.modules["qwen_asr"]
 
 

@@ -1,8 +1,7 @@
 """Qwen3-ASR behind the Recognizer protocol.
 
-The package's classes compute the mel and hold the layers; encoder.py encodes it, decoder.py computes the
-answer. This module decides what they are given and reads what they answer: the prompt with its sound, the language and
-the text.
+It owns the prompt's format (system message, audio, forced language) and the answer's format (language tag, text). Mel
+features and embeddings are computed in prompts.py, tokens are generated in session.py.
 """
 
 from __future__ import annotations
@@ -12,139 +11,28 @@ import re
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import init_empty_weights
-from numpy.typing import NDArray
-from transformers import GenerationConfig
 
-from backend.checkpoint.find import Checkpoint
-from backend.checkpoint.hub import fetch
-from backend.checkpoint.validation import validate
-from backend.engine.model.decoder import Decoder
-from backend.engine.model.encoder import Encoder
-from backend.engine.model.graph_capture import recorded
-from backend.engine.model.qwen_package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
-from backend.engine.model.session import Decoding, QwenSession
-from backend.engine.model.windowed_attention import use_windows
-from backend.engine.ops.device import Placement, max_prefill_s, mel_device, use_threads
+from backend.engine.model.graph_capture import with_cuda_graphs
+from backend.engine.model.model_builder import BuiltModel, default_dtype_lock, load_weights, weight_bytes
+from backend.engine.model.prompts import embed_prompts, prompt_inputs
+from backend.engine.model.session import QwenSession, SessionDecoder
+from backend.engine.ops.device import max_prefill_s, use_threads
 from backend.engine.ops.int8 import int8_layers
-from backend.engine.ops.linear import Layer, MakeLayer, Packed, dense, pack_within, streamed
-from backend.engine.weights import Weights
-from backend.errors import CheckpointRefused, NonFiniteLogits, named
+from backend.engine.ops.linear import streamed
+from backend.errors import CheckpointRefused, NonFiniteLogits
 from backend.languages import NAMES, code_of_name
-from backend.serving.protocols import Recognition, Token, Utterance, recognize
+from backend.serving.protocols import SAMPLE_RATE, Recognition, Token, Utterance, recognize
 
 _log = logging.getLogger(__name__)
 
-_SAMPLE_RATE = 16_000
-_SHORTEST = _SAMPLE_RATE // 2  # samples; the package pads to half a second, too: the encoder was trained on no less
 _WARM_UP_TOKENS = 8
-_POSITIONS_PER_SECOND = 20  # 12.5 of sound, fast speech, and the prompt
+_POSITIONS_PER_SECOND = 20  # of the KV cache: 12.5 audio tokens, and the tokens of fast speech and of the prompt
 _TEXT_TAG = "<asr_text>"
-_BARE_TAG = re.compile(r"\s*language(\s+\w+)?\s*")  # an answer that is no more than this, is none: it was cut short
-# said every time: the default of the second asks on stdin whether to run a checkpoint's code
-_OFFLINE = {"local_files_only": True, "trust_remote_code": False}
-
-# transformers builds a model under another default dtype, process-wide; whatever computes meanwhile would get it, too
-default_dtype = threading.Lock()
-
-
-@dataclass
-class Loaded:
-    """A recogniser or an aligner on its device, its weights still to be read: `weights.fill` what is needed."""
-
-    model: Qwen3ASRForConditionalGeneration
-    processor: Qwen3ASRProcessor
-    weights: Weights
-
-
-def load(checkpoint: Checkpoint, placement: Placement) -> Loaded:
-    """Raises CheckpointRefused where the files are not what config.json promises."""
-    try:
-        folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name)
-        validate(folder)
-        config = Qwen3ASRConfig.from_pretrained(folder, **_OFFLINE)
-        with default_dtype, init_empty_weights(include_buffers=False):
-            model = Qwen3ASRForConditionalGeneration._from_config(
-                config, dtype=placement.dtype, attn_implementation=placement.attention
-            )
-        model.thinker.tie_weights()
-        model.generation_config = GenerationConfig.from_pretrained(folder, **_OFFLINE)
-        processor = Qwen3ASRProcessor.from_pretrained(folder, fix_mistral_regex=True, **_OFFLINE)
-        weights = Weights(folder, model, placement)
-    except CheckpointRefused:
-        raise
-    except Exception as error:  # transformers, safetensors and the hub raise whatever they like
-        _log.exception("the checkpoint could not be loaded")
-        raise CheckpointRefused(
-            f"the checkpoint '{named(checkpoint.name)}' could not be loaded ({type(error).__name__}); "
-            "its files are incomplete, damaged or out of reach"
-        ) from error
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, buffer.to(placement.device))
-    if placement.attention != "flash_attention_2":  # flash-attn reads the windows' bounds itself
-        use_windows(model)
-    return Loaded(model.eval(), processor, weights)
-
-
-def _eos_ids(loaded: Loaded) -> list[int]:
-    """The tokens that end an answer. Raises CheckpointRefused: without them no answer would ever end."""
-    # never the package's default ids: they are the real tokenizer's, and generate would not end with another
-    eos = loaded.model.generation_config.eos_token_id
-    ids = list(eos) if isinstance(eos, (list, tuple)) else [eos]
-    known = loaded.model.thinker.config.text_config.vocab_size
-    if not ids or not all(type(token) is int and 0 <= token < known for token in ids):
-        raise CheckpointRefused("generation_config.json of the checkpoint names no token that ends an answer")
-    if len(loaded.processor.tokenizer) > known:
-        raise CheckpointRefused("the checkpoint's tokenizer has more tokens than its model knows")
-    return ids
-
-
-def weight_bytes(model: torch.nn.Module) -> int:
-    """Bytes of the distinct tensors of a model: tied weights count once."""
-    tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
-    return sum(tensors.values()) + sum(part.bytes for part in model.modules() if isinstance(part, Packed))
-
-
-def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """At least half a second of sound: silence behind what is shorter."""
-    return samples if samples.size >= _SHORTEST else np.pad(samples, (0, _SHORTEST - samples.size))
-
-
-def take_over(loaded: Loaded, layers: MakeLayer, quantized: bool = False) -> Decoder:
-    """Read the weights, and compute by our encoder and our decoder, whose linear `layers` are made by this."""
-    thinker, weights = loaded.model.thinker, loaded.weights
-    pack_within(thinker.audio_tower, weights.lend)
-    linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
-    weights.fill(m for m in loaded.model.modules() if m not in linears and not any(m.children()))
-    thinker.audio_tower = Encoder(thinker.audio_tower)
-    embedding = thinker.model.embed_tokens.weight  # which is the head's weight, too, in all recognisers so far
-
-    def make(modules: Sequence[torch.nn.Linear]) -> Layer:
-        weights.lend(modules)  # one stack after the other, where the one before it was
-        return dense(modules) if modules[0].weight is embedding and not quantized else layers(modules)
-
-    quantized_on_cpu = quantized and embedding.device.type == "cpu"
-    decoder = Decoder(thinker, make, torch.float32 if quantized_on_cpu else None)  # which those take and give
-    weights.close()
-    return decoder
-
-
-def with_sound(thinker: Any, decoder: Decoder, inputs: Any) -> torch.Tensor:
-    """The processor's prompts and their sound, embedded (rows, longest, hidden), after `take_over`."""
-    embedded = decoder.embed(inputs["input_ids"])
-    frames = inputs["feature_attention_mask"].sum(dim=1)
-    # one packed call for all clips: the encoder's windows keep them apart
-    packed = torch.cat([mel[:, :length] for mel, length in zip(inputs["input_features"], frames, strict=True)], 1)
-    heard = thinker.audio_tower(packed, frames)
-    embedded[inputs["input_ids"] == thinker.config.audio_token_id] = heard.to(embedded.dtype)
-    return embedded
+_BARE_TAG = re.compile(r"\s*language(\s+\w+)?\s*")  # an answer that is no more than this was cut inside its tag
 
 
 class QwenRecognizer:
@@ -152,45 +40,51 @@ class QwenRecognizer:
 
     def __init__(
         self,
-        loaded: Loaded,
+        built: BuiltModel,
         quantized: bool = False,
         threads: int | None = None,
         graphs: tuple[int, float] | None = None,
     ) -> None:
-        """`graphs`: steps are recorded where that can be done; for so many rows of so many seconds, usually."""
+        """Reads the weights. Raises CheckpointRefused.
+
+        `quantized`: the decoder in int8. `threads`: of the model thread; None: torch's choice. `graphs`: decode with
+        CUDA graphs where that works, with memory for so many rows of so many seconds; None: without.
+        """
         self._threads = threads
-        self._tokenizing = threading.Lock()  # who pads or does not, changes the tokenizer, and fails if another uses it
-        self.model = model = loaded.model
-        self.processor = loaded.processor
-        self.eos_ids = _eos_ids(loaded)
-        with int8_layers() if quantized else nullcontext(streamed) as layers:
-            self.decoder = take_over(loaded, layers, quantized)
+        # The fast tokenizer keeps its padding as state: one call that changes it while another runs fails.
+        self._tokenizer_lock = threading.Lock()
+        self.model = model = built.model
+        self.processor = built.processor
+        self.eos_ids = _eos_ids(built)
+        with int8_layers() if quantized else nullcontext(streamed) as make_layer:
+            self.decoder = load_weights(built, make_layer, quantized)
         self.max_prefill_s = max_prefill_s(model.device)
-        self._decoding: Decoding = self.decoder
+        self._session_decoder: SessionDecoder = self.decoder
         if graphs is not None:
             rows, longest_s = graphs
-            self._decoding = recorded(self.decoder, model.device, rows, round(longest_s * _POSITIONS_PER_SECOND))
+            positions = round(longest_s * _POSITIONS_PER_SECOND)
+            self._session_decoder = with_cuda_graphs(self.decoder, model.device, rows, positions)
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
 
     def session(self) -> QwenSession:
-        use_threads(self._threads)  # of the model thread, which begins the sessions
-        return QwenSession(self._decoding, self._encoded, self._read, self.eos_ids)
+        use_threads(self._threads)  # the model thread calls this, and OpenMP counts threads by the calling thread
+        return QwenSession(self._session_decoder, self._encode, self._parse_answer, self.eos_ids)
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         return recognize(self, utterances)
 
     def count_tokens(self, text: str) -> int:
-        """At most one for each byte, of which its normal form may have three times as many."""
-        with self._tokenizing:
+        """At most one token for each byte of the text's normal form (NFC), which may be three times its length."""
+        with self._tokenizer_lock:
             encoded = self.processor.tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        return len(encoded[0].ids)  # `fast` is without offsets; one text alone is padded to its own length
+        return len(encoded[0].ids)  # `fast`: without offsets; one text alone gets no padding
 
     def warm_up(self) -> None:
-        """One transcription of noise, of which nothing is kept: the first user does not pay for what comes once.
+        """Transcribe noise and discard the result, so that the first request does not pay for what happens only once.
 
-        What is wrong with a checkpoint beyond its files' form shows here. Raises CheckpointRefused.
+        It also finds what is wrong with a checkpoint beyond the form of its files. Raises CheckpointRefused.
         """
-        noise = np.random.default_rng(0).uniform(-0.1, 0.1, 2 * _SAMPLE_RATE).astype(np.float32)
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, 2 * SAMPLE_RATE).astype(np.float32)
         try:
             session = self.session()
             session.add([Utterance(noise, None, "", _WARM_UP_TOKENS)])
@@ -198,30 +92,25 @@ class QwenRecognizer:
                 session.step()
         except NonFiniteLogits as error:
             raise CheckpointRefused(
-                "the checkpoint computes no numbers (NaN); fetch it again, or set torch_dtype:fp32"
+                "the model produced NaN or inf logits in its first transcription; fetch the checkpoint again, "
+                "or set torch_dtype:fp32"
             ) from error
-        except Exception as error:
+        except Exception as error:  # foreign code: the package and torch, run with files that may not fit each other
             _log.exception("the warm-up failed")
             raise CheckpointRefused(
                 f"the checkpoint is loaded, but its first transcription failed ({type(error).__name__}); "
                 "its files do not fit each other, or the device has too little memory"
             ) from error
 
-    def _encoded(self, utterances: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The prompts with their sound, (rows, longest, hidden), and their lengths (rows,)."""
-        with default_dtype, self._tokenizing:  # the mel filter bank is computed in the former
-            inputs = self.processor(
-                text=[self._prompt(u) for u in utterances],
-                audio=[padded(u.samples) for u in utterances],
-                return_tensors="pt",
-                padding=True,
-                padding_side="right",
-                audio_kwargs={"device": mel_device(self.model.device)},
-            )
-        inputs = inputs.to(self.model.device).to(self.model.dtype)
-        return with_sound(self.model.thinker, self.decoder, inputs), inputs["attention_mask"].sum(dim=1)
+    def _encode(self, utterances: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The embedded prompts (rows, longest, hidden), and their lengths (rows,)."""
+        with default_dtype_lock, self._tokenizer_lock:
+            texts = [self._prompt(utterance) for utterance in utterances]
+            inputs = prompt_inputs(self.model, self.processor, texts, [u.samples for u in utterances])
+        return embed_prompts(self.model.thinker, self.decoder, inputs), inputs["attention_mask"].sum(dim=1)
 
     def _prompt(self, utterance: Utterance) -> str:
+        """The prompt's text. A forced language is the beginning of the answer, which the model then continues."""
         messages: list[dict[str, Any]] = [
             {"role": "system", "content": utterance.prompt},
             {"role": "user", "content": [{"type": "audio", "audio": ""}]},
@@ -231,20 +120,35 @@ class QwenRecognizer:
             prompt += f"language {NAMES[utterance.language]}{_TEXT_TAG}"
         return prompt
 
-    def _read(self, utterance: Utterance, ids: list[int], finished: bool, looped: bool) -> Recognition:
-        """What the tokens of an answer say."""
+    def _parse_answer(self, utterance: Utterance, ids: list[int], finished: bool, looped: bool) -> Recognition:
+        """Detokenize an answer: `language English<asr_text>…`, or the text alone where the language was forced."""
         answer: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         language = utterance.language
         if language is None:
             tag, found, text = answer.partition(_TEXT_TAG)
             language = code_of_name(tag.strip().removeprefix("language")) if found else None
             answer = text if found or _BARE_TAG.fullmatch(tag) else tag
-        text = answer.replace("\ufffd", "").strip()  # a budget can end inside a character
+        text = answer.replace("\ufffd", "").strip()  # the token budget can run out inside a character
         return Recognition(text, language if text else None, finished, self._tokens(text), looped)
 
     def _tokens(self, text: str) -> tuple[Token, ...]:
-        """The tokens of the final text with the slices they write, for the reply's `tokens`."""
-        with self._tokenizing:
+        """The tokens of the final text, each with its slice of the text."""
+        with self._tokenizer_lock:
             encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return tuple(Token(token, begin, end) for token, (begin, end) in spans)
+
+
+def _eos_ids(built: BuiltModel) -> list[int]:
+    """The checkpoint's end-of-sequence tokens. Raises CheckpointRefused: without one no answer would end.
+
+    The package's default ids are never used. They are the real tokenizer's; with another, no answer would end either.
+    """
+    eos = built.model.generation_config.eos_token_id
+    ids = list(eos) if isinstance(eos, (list, tuple)) else [eos]
+    vocab_size = built.model.thinker.config.text_config.vocab_size
+    if not ids or not all(type(token) is int and 0 <= token < vocab_size for token in ids):
+        raise CheckpointRefused("generation_config.json of the checkpoint names no token that ends an answer")
+    if len(built.processor.tokenizer) > vocab_size:
+        raise CheckpointRefused("the checkpoint's tokenizer has more tokens than its model knows")
+    return ids

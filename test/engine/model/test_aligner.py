@@ -22,9 +22,11 @@ def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, package_of, a
     ]
     inputs: list[Any] = []
     scores: list[torch.Tensor] = []
-    processor, timed = aligner.processor, aligner._timed
-    monkeypatch.setattr(aligner, "processor", lambda **asked: inputs.append(processor(**asked)) or inputs[0])
-    monkeypatch.setattr(aligner, "_timed", lambda units, found, s: scores.append(found) or timed(units, found, s))
+    processor, decode_times = aligner.processor, aligner._decode_times
+    monkeypatch.setattr(aligner, "processor", lambda **given: inputs.append(processor(**given)) or inputs[0])
+    monkeypatch.setattr(
+        aligner, "_decode_times", lambda units, slots, s: scores.append(slots) or decode_times(units, slots, s)
+    )
     aligner.align(passages)
     with torch.inference_mode():
         wanted = package_of(aligner_folder).thinker(**inputs[0], use_cache=False).logits
@@ -32,9 +34,27 @@ def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, package_of, a
         torch.testing.assert_close(found, row[ids == aligner.slot_id], atol=2e-3, rtol=1e-3)
 
 
-def test_scores_that_are_no_numbers_are_no_times(monkeypatch, aligner, demo) -> None:
+def test_nan_scores_raise_instead_of_giving_times(monkeypatch, aligner, demo) -> None:
     samples, _ = demo
-    score = aligner.decoder.score
-    monkeypatch.setattr(aligner.decoder, "score", lambda *asked: score(*asked).index_fill_(1, torch.tensor([3]), nan))
+    score_positions, class_3 = aligner.decoder.score_positions, torch.tensor([3])
+    monkeypatch.setattr(
+        aligner.decoder, "score_positions", lambda *given: score_positions(*given).index_fill_(1, class_3, nan)
+    )
     with pytest.raises(NonFiniteLogits):
         aligner.align([Passage(samples, "", "en", ("the", "quick", "fox"))])
+
+
+@pytest.mark.parametrize(
+    ("best_class", "is_outside"),
+    [(13, False), (14, False), (15, True)],
+    ids=["the first after the end, 1.04 s", "one class of slack, 1.12 s", "beyond the slack, 1.2 s"],
+)
+def test_a_unit_is_outside_from_two_classes_after_the_passages_end(aligner, best_class: int, is_outside: bool) -> None:
+    """The passage has 1 s, and 14 classes of 80 ms for its times: 0 to 13."""
+    assert aligner.class_s == 0.08
+    logits = torch.zeros(2, 50)
+    logits[0, 5], logits[1, best_class] = 10, 10
+    (unit,) = aligner._decode_times(["fox"], logits, 1.0)
+    assert unit.outside is is_outside
+    assert unit.start_s == pytest.approx(0.4, abs=0.01)
+    assert 0.4 < unit.end_s < 13.5 * 0.08

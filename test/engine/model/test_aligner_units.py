@@ -1,4 +1,4 @@
-"""Units of a text: whole, whatever the tokenizers under them drop."""
+"""Units hold the whole text, whatever the word tokenizers drop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.engine.model.aligner_units import UnitSplitter, restored
+from backend.engine.model.aligner_units import UnitSplitter, restore_dropped
 
 JAPANESE = "昨日、東京タワーに行きました。とても楽しかったです！ラーメンも食べた"
 
@@ -26,16 +26,16 @@ def splitter() -> UnitSplitter:
         ([], ["今", "日", "は", "晴", "れ", "で", "す"]),
     ],
 )
-def test_what_is_lost_is_restored_in_its_place(units: list[str], whole: list[str]) -> None:
-    assert restored("今日は、晴れです。", units, str.isalnum) == whole
+def test_dropped_characters_are_restored_in_their_places(units: list[str], whole: list[str]) -> None:
+    assert restore_dropped("今日は、晴れです。", units, str.isalnum) == whole
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(
     st.text("あいカキ日本a。 ", max_size=30), st.lists(st.text("あいカキ日本a", min_size=1, max_size=3), max_size=12)
 )
-def test_units_are_the_texts_letters_in_order_whatever_they_were(text: str, units: list[str]) -> None:
-    assert "".join(restored(text, units, str.isalnum)) == "".join(filter(str.isalnum, text))
+def test_restored_units_are_the_texts_letters_in_order(text: str, units: list[str]) -> None:
+    assert "".join(restore_dropped(text, units, str.isalnum)) == "".join(filter(str.isalnum, text))
 
 
 @pytest.mark.parametrize("text", [JAPANESE, "テスト" * 40 + "です。", "ABCを食べた。"])

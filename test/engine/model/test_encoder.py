@@ -1,4 +1,4 @@
-"""The encoder against the package's own, of which it takes the place."""
+"""The encoder against the package's own, which it replaces."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def encoder_of(tower: Any) -> Encoder:
 
 
 def both(tower: Any, *frames: int) -> tuple[torch.Tensor, torch.Tensor, Encoder]:
-    """What the package's tower and then ours give of noise in clips of so many frames."""
+    """The output of the package's tower, then of ours, for noise in clips of so many frames; and our encoder."""
     torch.manual_seed(1)
     mels, lengths = torch.randn(128, sum(frames)).to(tower.dtype), torch.tensor(frames)
     with torch.inference_mode():
@@ -39,13 +39,13 @@ def tower_of(package_of, asr_folder: Path) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     "frames", [(1,), (50,), (99,), (100,), (101,), (800,), (801,), (1999, 50, 800), (7, 100)], ids=str
 )
-def test_it_gives_what_the_package_gives(tower_of, frames: tuple[int, ...]) -> None:
+def test_it_computes_what_the_package_computes(tower_of, frames: tuple[int, ...]) -> None:
     wanted, found, _ = both(tower_of(), *frames)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_activations_are_within_the_products_where_onednn_computes(tower_of, dtype: str) -> None:
+def test_activations_are_fused_into_the_products_where_onednn_computes(tower_of, dtype: str) -> None:
     wanted, found, ours = both(tower_of(dtype), 1100, 250)
     fused = [layer for layer in ours.tower.layers if isinstance(layer.activation_fn, nn.Identity)]
     assert fused == [layer for layer in ours.tower.layers if isinstance(layer.fc1, Packed)]
@@ -53,7 +53,7 @@ def test_activations_are_within_the_products_where_onednn_computes(tower_of, dty
     assert error < (1e-5 if dtype == "float32" else 0.03)
 
 
-def test_without_onednn_it_gives_the_same(monkeypatch, tower_of) -> None:
+def test_without_onednn_it_computes_the_same(monkeypatch, tower_of) -> None:
     for module in (encoder, linear):
         monkeypatch.setattr(module, "onednn_takes", lambda numbers: False)
     wanted, found, ours = both(tower_of(), 1100, 250)
@@ -61,7 +61,7 @@ def test_without_onednn_it_gives_the_same(monkeypatch, tower_of) -> None:
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_another_activation_stays_where_it_is(tower_of) -> None:
+def test_another_activation_is_not_fused(tower_of) -> None:
     package = tower_of()
     package.config.activation_function = "relu"
     ours = encoder_of(package)
@@ -70,17 +70,17 @@ def test_another_activation_stays_where_it_is(tower_of) -> None:
 
 
 @pytest.mark.parametrize(("by_config", "groups"), [(500, [4, 4]), (3, [3, 3, 2])])
-def test_the_convolutions_see_a_few_pieces_at_once(tower_of, monkeypatch, by_config: int, groups) -> None:
+def test_the_convolutions_take_a_few_blocks_at_once(tower_of, monkeypatch, by_config: int, groups) -> None:
     package = tower_of()
     package.conv_chunksize = by_config
     ours = Encoder(package)
     seen: list[int] = []
-    convolved = ours._convolved
-    monkeypatch.setattr(ours, "_convolved", lambda pieces: seen.append(len(pieces)) or convolved(pieces))
+    convolve = ours._convolve
+    monkeypatch.setattr(ours, "_convolve", lambda blocks: seen.append(len(blocks)) or convolve(blocks))
     mels, lengths = torch.randn(128, 730), torch.tensor([730])
     with torch.inference_mode():
         found = ours(mels, lengths)
         assert seen == groups
-        ours._convolved_at_once = 500
+        ours._blocks_per_call = 500
         torch.testing.assert_close(found, ours(mels, lengths), atol=1e-5, rtol=1e-4)
     assert seen == [*groups, 8]

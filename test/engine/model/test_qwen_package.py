@@ -1,4 +1,4 @@
-"""What comes with the package, and what is kept from coming with it."""
+"""Importing the package's models does not import its pipelines and what only these need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ print(json.dumps([[name for name in {HEAVY} if name in sys.modules], is_scipy_av
 """
 
 
-def test_what_nobody_uses_is_not_imported_and_is_there_for_others() -> None:
+def test_unused_packages_are_not_imported_and_remain_available_to_others() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTED], cwd=ROOT, capture_output=True, text=True, check=True)
     heavy, *available = json.loads(done.stdout)
     assert heavy == []

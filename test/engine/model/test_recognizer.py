@@ -1,4 +1,4 @@
-"""How an answer of the recogniser ends: by itself, at its budget, or where it has begun to repeat itself."""
+"""How an answer of the recogniser ends: at an end token, at its token budget, or in a loop."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from backend.audio import waveform
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.recognizer import QwenRecognizer
 from backend.options import LoadOptions
-from backend.serving.protocols import Utterance
+from backend.serving.protocols import SAMPLE_RATE, Utterance
 
 
 @pytest.fixture(scope="module")
 def endless(asr_folder: Path) -> QwenRecognizer:
-    """The demo recogniser without the token that ends its answers: it cannot but go on."""
+    """The demo recogniser with an end token that it never generates."""
     recognizer = CheckpointLoader().load_recognizer(LoadOptions(model=str(asr_folder), dtype="float32"))
     recognizer.eos_ids = [10**6]
     return recognizer
@@ -28,7 +29,11 @@ def pangram(recordings: Path) -> Utterance:
     return Utterance(samples[: round(6.3 * 16_000)], None, "", 400)
 
 
-def test_a_model_that_cannot_end_is_stopped_in_its_loop_far_below_its_budget(endless, pangram) -> None:
+def test_samples_have_the_rate_that_the_mel_features_are_computed_for(recognizer) -> None:
+    assert SAMPLE_RATE == waveform.SAMPLE_RATE == recognizer.processor.feature_extractor.sampling_rate
+
+
+def test_a_model_that_never_ends_is_stopped_in_its_loop_far_below_its_token_budget(endless, pangram) -> None:
     (found,) = endless.recognize([pangram])
     assert found.text.startswith("The quick brown fox jumps over the lazy dog.")
     assert found.looped
@@ -36,7 +41,7 @@ def test_a_model_that_cannot_end_is_stopped_in_its_loop_far_below_its_budget(end
     assert len(found.tokens) < 100
 
 
-def test_a_row_that_loops_costs_its_neighbours_nothing(recognizer, endless, pangram) -> None:
+def test_a_short_or_penalised_row_does_not_change_its_neighbours(recognizer, endless, pangram) -> None:
     short = replace(pangram, max_new_tokens=8)
     penalised = replace(pangram, repetition_penalty=1.1)
     cut, whole, again = recognizer.recognize([short, pangram, penalised])
@@ -47,8 +52,10 @@ def test_a_row_that_loops_costs_its_neighbours_nothing(recognizer, endless, pang
 
 
 @pytest.mark.parametrize("tag", ["language English", "language None", "language"])
-def test_an_answer_that_was_cut_inside_its_tag_says_nothing(recognizer, pangram, tag: str) -> None:
+def test_an_answer_that_was_cut_inside_its_tag_has_no_text(recognizer, pangram, tag: str) -> None:
     ids = recognizer.processor.tokenizer(tag)["input_ids"]
-    assert recognizer._read(pangram, ids, False, False).text == ""
+    assert recognizer._parse_answer(pangram, ids, False, False).text == ""
     forced = replace(pangram, language="en")
-    assert recognizer._read(forced, ids, False, False).text  # where no tag is due, it is what was said
+    assert recognizer._parse_answer(
+        forced, ids, False, False
+    ).text  # with a forced language there is no tag, and this is the text

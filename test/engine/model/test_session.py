@@ -1,4 +1,4 @@
-"""Our decoding against the package's own `generate`, token by token: alone, in batches, joined and left midway."""
+"""Continuous batching against the package's `generate`, token by token: alone, in batches, joining, leaving midway."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ import torch
 
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.cuda_graphs import GraphedDecoder
-from backend.engine.model.recognizer import Loaded, QwenRecognizer
-from backend.engine.model.session import Decoding, QwenSession
+from backend.engine.model.model_builder import BuiltModel
+from backend.engine.model.recognizer import QwenRecognizer
+from backend.engine.model.session import QwenSession, SessionDecoder
 from backend.engine.ops import linear
 from backend.errors import NonFiniteLogits
 from backend.sequences.loop_detection import LEAST_TOKENS
 from backend.serving.protocols import Utterance
 
-RATE = 16_000
+
+def tokens_of(recognizer: QwenRecognizer, session_decoder: SessionDecoder | None = None) -> QwenSession:
+    """A session whose results are bare tokens, and how the answer ended."""
+    parse: Any = lambda utterance, generated, finished, looped: (generated, finished, looped)  # noqa: E731
+    return QwenSession(session_decoder or recognizer.decoder, recognizer._encode, parse, recognizer.eos_ids)
 
 
-def tokens_of(recognizer: QwenRecognizer, decoding: Decoding | None = None) -> QwenSession:
-    """A session whose results are bare tokens, with how the answer ended."""
-    read: Any = lambda utterance, said, finished, looped: (said, finished, looped)  # noqa: E731
-    return QwenSession(decoding or recognizer.decoder, recognizer._encoded, read, recognizer.eos_ids)
-
-
-@pytest.fixture(scope="module", params=["plain", "recorded"])
-def decoding(request, recognizer, traced) -> Decoding:
-    return recognizer.decoder if request.param == "plain" else GraphedDecoder(recognizer.decoder, traced)
+@pytest.fixture(scope="module", params=["eager", "captured"])
+def session_decoder(request, recognizer, traced) -> SessionDecoder:
+    return recognizer.decoder if request.param == "eager" else GraphedDecoder(recognizer.decoder, traced)
 
 
 def run(session: QwenSession) -> dict[int, Any]:
@@ -41,7 +40,7 @@ def run(session: QwenSession) -> dict[int, Any]:
 
 
 def generated(recognizer: QwenRecognizer, package: Any, utterance: Utterance) -> list[int]:
-    """What the package's model says, alone, up to its end or the budget."""
+    """The tokens of the package's model for this utterance alone, up to its end or the budget."""
     inputs = recognizer.processor(
         text=[recognizer._prompt(utterance)], audio=[utterance.samples], return_tensors="pt", padding=True
     )
@@ -57,40 +56,42 @@ def generated(recognizer: QwenRecognizer, package: Any, utterance: Utterance) ->
 
 
 class Filled:
-    """For a model that has its weights already."""
+    """Weights of a model that has them already."""
 
     def fill(self, modules: object) -> None: ...
-    def lend(self, modules: object) -> None: ...
+    def fill_in_scratch(self, modules: object) -> None: ...
     def close(self) -> None: ...
 
 
 @pytest.fixture(scope="module")
 def random_model(recognizer: QwenRecognizer) -> tuple[QwenRecognizer, Any]:
-    """Ours, and the package's with the same weights."""
+    """Our recogniser, and the package's model with the same weights."""
     torch.manual_seed(5)
     model = type(recognizer.model)(recognizer.model.config).eval()
     for parameter in model.thinker.model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     model.generation_config.eos_token_id = recognizer.eos_ids
-    return QwenRecognizer(Loaded(copy.deepcopy(model), recognizer.processor, Filled())), model
+    return QwenRecognizer(BuiltModel(copy.deepcopy(model), recognizer.processor, Filled())), model
 
 
-def test_alone_it_says_what_the_package_says(recognizer, package, decoding, clips) -> None:
+def test_alone_a_row_generates_the_packages_tokens(recognizer, package, session_decoder, clips) -> None:
     for clip in clips:
-        session = tokens_of(recognizer, decoding)
+        session = tokens_of(recognizer, session_decoder)
         session.add([clip])
         assert run(session)[id(clip)] == (generated(recognizer, package, clip), True, False)
 
 
-def test_a_mixed_batch_says_what_its_members_say_alone(recognizer, package, decoding, clips) -> None:
-    session = tokens_of(recognizer, decoding)
+def test_a_row_of_a_mixed_batch_generates_its_tokens_alone(recognizer, package, session_decoder, clips) -> None:
+    session = tokens_of(recognizer, session_decoder)
     session.add(clips)
     found = run(session)
     assert [found[id(clip)][0] for clip in clips] == [generated(recognizer, package, clip) for clip in clips]
 
 
-def test_rows_that_join_between_steps_and_leave_midway_change_no_words(recognizer, package, decoding, clips) -> None:
-    session = tokens_of(recognizer, decoding)
+def test_rows_that_join_between_steps_and_leave_midway_change_no_tokens(
+    recognizer, package, session_decoder, clips
+) -> None:
+    session = tokens_of(recognizer, session_decoder)
     found: dict[int, Any] = {}
     left = replace(clips[0])  # an object of its own, dropped while it runs
     for number, clip in enumerate(clips):
@@ -104,21 +105,21 @@ def test_rows_that_join_between_steps_and_leave_midway_change_no_words(recognize
     assert [found[id(clip)][0] for clip in clips] == [generated(recognizer, package, clip) for clip in clips]
 
 
-def test_a_random_model_says_what_the_package_says_until_it_loops(random_model, clips) -> None:
+def test_a_random_model_generates_the_packages_tokens_until_it_loops(random_model, clips) -> None:
     session = tokens_of(random_model[0])
     session.add(clips)
     found = run(session)
     for clip in clips:
-        said, finished, looped = found[id(clip)]
-        assert said == generated(*random_model, clip)[: len(said)]
-        assert finished or looped or len(said) == clip.max_new_tokens
-        assert len(said) >= LEAST_TOKENS or finished
+        tokens, finished, looped = found[id(clip)]
+        assert tokens == generated(*random_model, clip)[: len(tokens)]
+        assert finished or looped or len(tokens) == clip.max_new_tokens
+        assert len(tokens) >= LEAST_TOKENS or finished
 
 
 def test_rows_that_move_to_a_larger_block_go_on_as_they_were(monkeypatch, recognizer, package, clips) -> None:
-    monkeypatch.setattr("backend.engine.model.kv_cache._STEP", 4)
-    monkeypatch.setattr("backend.engine.model.kv_cache._AHEAD_ROWS", 1)
-    monkeypatch.setattr("backend.engine.model.kv_cache._AHEAD_SLOTS", 0)
+    monkeypatch.setattr("backend.engine.model.kv_cache._CAPACITY_STEP", 4)
+    monkeypatch.setattr("backend.engine.model.kv_cache._SPARE_ROWS", 1)
+    monkeypatch.setattr("backend.engine.model.kv_cache._SPARE_POSITIONS", 0)
     session = tokens_of(recognizer)
     session.add(clips[:3])
     found: dict[int, Any] = {}
@@ -131,7 +132,7 @@ def test_rows_that_move_to_a_larger_block_go_on_as_they_were(monkeypatch, recogn
     assert [found[id(clip)][0] for clip in clips[:3]] == [generated(recognizer, package, clip) for clip in clips[:3]]
 
 
-def test_of_prompts_the_last_layer_computes_only_what_is_asked_for(monkeypatch, recognizer, clips) -> None:
+def test_prefill_computes_one_position_of_each_prompt_in_the_last_layer(monkeypatch, recognizer, clips) -> None:
     def counted(x: torch.Tensor) -> torch.Tensor:
         rows.append(x.numel() // x.shape[-1])
         return down(x)
@@ -145,7 +146,7 @@ def test_of_prompts_the_last_layer_computes_only_what_is_asked_for(monkeypatch, 
     assert rows == [3, 3]
 
 
-def test_results_are_given_when_their_row_ends(recognizer, clips) -> None:
+def test_a_result_is_returned_when_its_row_ends(recognizer, clips) -> None:
     short, long = clips[3], clips[0]
     session = tokens_of(recognizer)
     session.add([long, short])
@@ -156,7 +157,7 @@ def test_results_are_given_when_their_row_ends(recognizer, clips) -> None:
     assert len(session) == 1
 
 
-def test_a_failing_prompt_changes_nothing(recognizer, package, clips) -> None:
+def test_a_failing_prompt_does_not_change_the_other_rows(recognizer, package, clips) -> None:
     session = tokens_of(recognizer)
     session.add([clips[1]])
     session.step()
@@ -166,7 +167,7 @@ def test_a_failing_prompt_changes_nothing(recognizer, package, clips) -> None:
 
 
 def test_without_onednn_the_packages_model_and_ours_share_their_weights(monkeypatch, demo_options) -> None:
-    """The stacked projections are the model's own: it computes with views of them, and no byte is held twice."""
+    """The package's projections are views of the stacked ones, so no byte is in memory twice."""
     monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
     recognizer: Any = CheckpointLoader().load_recognizer(demo_options)
     layer = recognizer.model.thinker.model.layers[0].self_attn
@@ -177,46 +178,46 @@ def test_without_onednn_the_packages_model_and_ours_share_their_weights(monkeypa
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_swept_packed_or_neither_it_hears_the_same_words_in_the_same_memory(
+def test_streamed_packed_or_neither_the_text_and_the_memory_are_the_same(
     monkeypatch, demo_options, clips, dtype
 ) -> None:
-    def heard() -> tuple[list[str], int]:
+    def recognized() -> tuple[list[str], int]:
         recognizer: Any = CheckpointLoader().load_recognizer(replace(demo_options, dtype=dtype))
         return [r.text for r in recognizer.recognize(clips[:5])], recognizer.weight_bytes
 
-    streamed = heard()
+    streamed = recognized()
     monkeypatch.setattr(linear, "can_gemv", lambda weight: False)
-    packed = heard()
+    packed = recognized()
     monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
-    assert streamed == packed == heard()
+    assert streamed == packed == recognized()
 
 
-def test_a_penalty_makes_what_was_said_less_likely(recognizer, clips) -> None:
+def test_a_repetition_penalty_lowers_the_logits_of_generated_tokens(recognizer, clips) -> None:
     session = tokens_of(recognizer)
     session.add([clips[1], replace(clips[1], repetition_penalty=2.0), replace(clips[1], repetition_penalty=1.0)])
     for row in session._rows:
-        row.said = [3, 5]
+        row.generated = [3, 5]
     session._logits = torch.tensor([[0.0, 0, 0, 4, 0, -4, 3]]).repeat(3, 1)
-    assert session._chosen() == [3, 6, 3]
+    assert session._next_tokens() == [3, 6, 3]
     assert session._logits[1].tolist() == [0, 0, 0, 2, 0, -8, 3]
 
 
-def test_in_eight_bits_it_hears_the_same_words_in_less_memory(demo_options, recognizer, clips) -> None:
+def test_in_int8_the_text_is_the_same_in_less_memory(demo_options, recognizer, clips) -> None:
     quantized = CheckpointLoader().load_recognizer(replace(demo_options, quantization="int8"))
     assert [r.text for r in quantized.recognize(clips[:5])] == [r.text for r in recognizer.recognize(clips[:5])]
     assert quantized.weight_bytes < 0.75 * recognizer.weight_bytes
 
 
-@pytest.mark.parametrize("nothing", [float("nan"), float("inf")])
-def test_a_row_whose_scores_are_no_numbers_says_nothing(monkeypatch, recognizer, clips, nothing: float) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_or_inf_logits_raise_instead_of_giving_a_token(monkeypatch, recognizer, clips, value: float) -> None:
     session = tokens_of(recognizer)
     session.add(clips[:2])
     session.step()
-    step = recognizer.decoder.step
+    decode_step = recognizer.decoder.decode_step
 
     def spoilt(tokens: torch.Tensor, rows: Any) -> torch.Tensor:
-        logits = step(tokens, rows)
-        logits[1, 7] = nothing
+        logits = decode_step(tokens, rows)
+        logits[1, 7] = value
         return logits
 
     monkeypatch.setattr(recognizer.decoder, "decode_step", spoilt)

@@ -1,4 +1,4 @@
-"""Windowed attention against what it must equal: a dense block mask, and the windows one by one."""
+"""Windowed attention against sdpa with a dense block mask, and against sdpa of each window alone."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_windows_do_not_see_each_other() -> None:
     assert not torch.allclose(before[:, WINDOW:], after[:, WINDOW:])
 
 
-def test_the_encoder_hears_each_window_alone_and_each_clip_of_a_packed_call_alone(recognizer) -> None:
+def test_the_encoder_encodes_each_window_and_each_clip_of_a_packed_call_alone(recognizer) -> None:
     """Through the real encoder: 20 s at once = its windows of 8 s one by one; three clips packed = each alone."""
     tower = recognizer.model.thinker.audio_tower
     dtype = recognizer.model.dtype

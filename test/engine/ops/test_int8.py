@@ -147,7 +147,7 @@ def test_as_gpus_multiply_it_hears_the_same_words(
     monkeypatch.setattr("backend.engine.model.recognizer.int8_layers", tensor_core_layers)
     quantized: Any = CheckpointLoader().load_recognizer(replace(demo_options, quantization="int8"))
     if recorded:
-        monkeypatch.setattr(quantized, "_decoding", GraphedDecoder(quantized.decoder, traced))
+        monkeypatch.setattr(quantized, "_session_decoder", GraphedDecoder(quantized.decoder, traced))
     assert [r.text for r in quantized.recognize(clips)] == [r.text for r in recognizer.recognize(clips)]
     assert quantized.weight_bytes < 0.75 * recognizer.weight_bytes
 

@@ -203,8 +203,8 @@ def test_the_demos_decoder_uses_it_and_says_the_same(monkeypatch, decoder: Decod
         wanted, plain = decoder.prefill(embedded, lengths)
     torch.testing.assert_close(found, wanted, atol=2e-3, rtol=1e-3)
     for tokens in said:
-        held = plain.grow()
-        wanted = decoder.advanced(tokens, held, plain.lengths, decoder.cos_sin(held.shape[4]), TORCH)
+        kv = plain.grow()
+        wanted = decoder.forward_step(tokens, kv, plain.lengths, decoder.rope_cos_sin(kv.shape[4]), TORCH)
         plain.advance()
         torch.testing.assert_close(decoder.decode_step(tokens, compiled), wanted, atol=2e-3, rtol=1e-3)
 
