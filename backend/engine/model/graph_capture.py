@@ -1,6 +1,6 @@
 """Captures decode steps as CUDA graphs, and decides whether a model uses them.
 
-Graphs are used only where, at load, they computed what eager steps compute. Where they differ, or a step cannot be
+GraphedDecoder are used only where, at load, they computed what eager steps compute. Where they differ, or a step cannot be
 captured, steps run eagerly and the log says so.
 """
 
