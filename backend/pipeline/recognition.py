@@ -163,7 +163,7 @@ class RecognitionPolicy:
         return len(heard.recognition.tokens) > _TOO_FAST_PER_SECOND * spoken_s or self._is_doubted(heard.chunk)
 
     def _is_doubted(self, chunk: Chunk) -> bool:
-        return self._speech.strength(chunk.start, chunk.end) < _WEAK
+        return self._speech.mean_likelihood(chunk.start, chunk.end) < _WEAK
 
     def _is_silent(self, chunk: Chunk, least_s: float) -> bool:
         """A detector listened and heard less speech than that."""

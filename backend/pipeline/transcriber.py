@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 
 from backend.audio.chunks import split
 from backend.audio.decoding.pool import DecoderPool
-from backend.audio.vad import Speech, SpeechRules, detect, unknown
+from backend.audio.vad import Speech, SpeechRules, all_speech, detect
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
 from backend.errors import DeadlineTooShort, PromptTooLong
 from backend.options import LoadOptions, TranscribeOptions
@@ -127,7 +127,7 @@ class Transcriber:
 
     async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
         if not load.vad:
-            return unknown(samples)
+            return all_speech(samples)
         return await self._detect(
             samples, SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
         )
