@@ -98,8 +98,7 @@ SENTENCE_PAUSE_CHARS = 2.0
 CLAUSE_PAUSE_CHARS = 1.0
 
 # Matching of aligner units with the transcript (transcript/matching.py). Chosen, not measured, unless a line says
-# otherwise; test_words.py: of 2000 words, with one unit in ten lost and one in ten wrong, over 90 % of the right units are
-# found.
+# otherwise; test_words.py: of 2000 words, one unit in ten lost and one in ten wrong, 90 % of the right units are found.
 
 # Longest detour, in units and pieces skipped; (MAX_DETOUR + 1)² / 2 comparisons for a unit that fits nowhere.
 # test_words.py: 2000 units in any order take less than 1.5 s.
