@@ -98,7 +98,7 @@ def _reply(decode: Decode, max_seconds: float, audio: int, store: int) -> Reply:
         return Reply(CAUSES.index(refusal.cause))
     except MemoryError:
         return Reply(CAUSES.index(TOO_MUCH_MEMORY))
-    except Exception as error:  # noqa: BLE001 - decoders raise anything; the server must be told that the job failed
+    except Exception as error:  # noqa: BLE001 - decoders raise anything; the server needs a reply
         _log_failure(error)
         return Reply(INTERNAL_ERROR)
     finally:
