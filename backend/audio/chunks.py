@@ -94,7 +94,7 @@ def _cumulative_energy(samples: Samples) -> NDArray[np.float64]:
     whole = samples.size // _HOP
     hops = samples[: whole * _HOP].reshape(whole, _HOP)
     energy = np.einsum("ij,ij->i", hops, hops).astype(np.float64) / _HOP  # einsum: no copy of squares
-    loudest = max(float(energy.max(initial=0.0)), np.finfo(np.float32).tiny)
+    loudest = max(float(energy.max(initial=0.0)), float(np.finfo(np.float32).tiny))
     return np.concatenate(([0.0], np.cumsum(np.maximum(energy, loudest * ENERGY_FLOOR))))
 
 
