@@ -1,7 +1,7 @@
 """Captures decode steps as CUDA graphs, and decides whether a model uses them.
 
-GraphedDecoder are used only where, at load, they computed what eager steps compute. Where they differ, or a step cannot be
-captured, steps run eagerly and the log says so.
+Captured steps are used only where, at load, they computed what eager steps compute. Where they differ, or a step cannot
+be captured, steps run eagerly and the log says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A child like the real one, except for files that hold the name of something a decoder might do."""
+"""A decoder process like the real one, except for files that hold the name of a hostile action."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import stat
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path.cwd()))  # a DecoderPool starts its children where the backend is
+sys.path.insert(0, str(Path.cwd()))  # a DecoderPool starts its processes in the repository's root
 
 import numpy as np
 
 from backend.audio.decoding import main
-from backend.audio.decoding.decode import decode_open
-from backend.audio.decoding.protocol import DECODED, Answer
+from backend.audio.decoding.decode import decode_fd
+from backend.audio.decoding.protocol import DECODED, Reply
 
-native = ctypes.PyDLL(None)  # does not let go of the interpreter
+native = ctypes.PyDLL(None)  # keeps the interpreter's lock
 
 
 def segfault(_audio: int, _store: int) -> None:
@@ -60,7 +60,7 @@ def eat(_audio: int, _store: int) -> None:
 def eat_natively(_audio: int, _store: int) -> None:
     native.malloc.restype = ctypes.c_void_p
     while True:
-        native.memset(ctypes.c_void_p(native.malloc(1 << 20)), 1, 1 << 20)  # as careless as a decoder can be
+        native.memset(ctypes.c_void_p(native.malloc(1 << 20)), 1, 1 << 20)  # does not check for NULL
 
 
 def fill(_audio: int, store: int) -> None:
@@ -72,25 +72,25 @@ def fail(_audio: int, _store: int) -> None:
     raise KeyError("words of the file")
 
 
-def claim(_audio: int, store: int) -> Answer:
+def claim(_audio: int, store: int) -> Reply:
     os.write(store, bytes(4000))
-    return Answer(DECODED, False, 1001, 0.0625)
+    return Reply(DECODED, False, 1001, 0.0625)
 
 
-def write_no_numbers(_audio: int, store: int) -> Answer:
+def write_no_numbers(_audio: int, store: int) -> Reply:
     os.write(store, np.full(1000, np.nan, np.float32).tobytes())
-    return Answer(DECODED, False, 1000, 0.0625)
+    return Reply(DECODED, False, 1000, 0.0625)
 
 
-def name_no_cause(_audio: int, _store: int) -> Answer:
-    return Answer(200)
+def name_no_cause(_audio: int, _store: int) -> Reply:
+    return Reply(200)
 
 
-def babble(_audio: int, store: int) -> Answer:
-    """An answer and a byte."""
+def babble(_audio: int, store: int) -> Reply:
+    """A reply and a byte."""
     (channel,) = (fd for fd in range(3, 32) if fd not in (_audio, store) and is_socket(fd))
     os.write(channel, b"?")
-    return Answer(DECODED)
+    return Reply(DECODED)
 
 
 def is_socket(fd: int) -> bool:
@@ -100,18 +100,18 @@ def is_socket(fd: int) -> bool:
         return False
 
 
-DEEDS = {
-    deed.__name__.encode(): deed
-    for deed in (
+ACTIONS = {
+    action.__name__.encode(): action
+    for action in (
         segfault, abort, leave, be_killed, sleep, spin, stop, eat, eat_natively, fill, fail, claim, write_no_numbers,
         name_no_cause, babble,
     )
 }  # fmt: skip
 
 
-def decode(audio: int, store: int, max_seconds: float) -> Answer:
-    deed = DEEDS.get(os.pread(audio, 100, 0))
-    return deed(audio, store) if deed else decode_open(audio, store, max_seconds)
+def decode(audio: int, store: int, max_seconds: float) -> Reply:
+    action = ACTIONS.get(os.pread(audio, 100, 0))
+    return action(audio, store) if action else decode_fd(audio, store, max_seconds)
 
 
 if __name__ == "__main__":
