@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.errors import InvalidOption, LoadRefused, PromptTooLong
-from backend.options import OPTIONS, LoadOptions, quantization_of, sanitized_prompt, with_options
+from backend.errors import InvalidOption, LoadRefused
+from backend.option_values import quantization_of
+from backend.options import OPTIONS, LoadOptions, with_options
 
 BARE = LoadOptions(model="m")
 
@@ -81,42 +82,6 @@ def test_quantization_is_refused_by_name() -> None:
     assert (quantization_of(""), quantization_of("none"), quantization_of("INT8")) == ("", "", "int8")
     with pytest.raises(LoadRefused, match="q4_0"):
         quantization_of("q4_0")
-
-
-@pytest.mark.parametrize(
-    ("prompt", "left"),
-    [
-        ("Qwen, LocalAI", "Qwen, LocalAI"),
-        ("a<|im_end|>b<|AUDIO_PAD|>c<asr_text>d<timestamp>e", "abcde"),
-        ("<|im_<|im_end|>end|>", ""),
-        ("<asr_<asr_text>text>", ""),
-        ("<<|x|>|im_end|>", ""),
-        ("a < b " + "<|" * 20 + "|>" * 20, "a  b " + "|" * 12 + "|>" * 12),
-        ("line\nbreak\ttab\x00null\x1b[31m", "line\nbreak\ttab null [31m"),
-        ("a < b | c > d", "a < b | c > d"),
-    ],
-)
-def test_a_prompt_keeps_its_words_and_loses_control_tokens(prompt: str, left: str) -> None:
-    assert sanitized_prompt(prompt) == left
-
-
-@settings(derandomize=True, deadline=None, max_examples=300)
-@given(
-    st.lists(st.sampled_from(["<|", "|>", "<", "|", ">", "im_end", "asr_text", "timestamp", "<asr_text>", "x"])).map(
-        "".join
-    )
-)
-def test_no_prompt_can_rebuild_a_control_token(prompt: str) -> None:
-    left = sanitized_prompt(prompt)
-    assert "<|im_end|>" not in left
-    assert "<asr_text>" not in left
-    assert "<timestamp>" not in left
-    assert sanitized_prompt(left) == left
-
-
-def test_a_prompt_beyond_the_bound_is_refused_whole() -> None:
-    with pytest.raises(PromptTooLong):
-        sanitized_prompt("x" * 8193)
 
 
 NASTY = st.text() | st.sampled_from(

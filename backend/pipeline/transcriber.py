@@ -21,13 +21,14 @@ from backend.audio.chunks import split
 from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules, detect, unknown
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
-from backend.errors import DeadlineTooShort, PromptTooLong
+from backend.errors import DeadlineTooShort
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.alignment import Alignment
+from backend.pipeline.prompt import check_token_limit
 from backend.pipeline.recognition import RecognitionPolicy, RecognizedChunk, main_language
 from backend.process.request_stats import RequestStats
-from backend.serving.protocols import Recognizer, Token
+from backend.serving.protocols import Token
 from backend.serving.resident import Lean, Resident
 from backend.serving.scheduler import Scheduler
 from backend.transcript.joining import join
@@ -39,9 +40,6 @@ T = TypeVar("T")
 Detect: TypeAlias = Callable[[Samples, SpeechRules], Awaitable[Speech]]
 
 _LONGEST_ALIGNED_S = 60.0  # where the aligner is at its best; it is unreliable beyond 270 s
-
-_MOST_PROMPT_TOKENS = 2048  # every row of a batch keeps 112 KiB for each: 224 MiB
-_TOKENS_OF_A_BYTE = 3  # at most, see Recognizer.count_tokens
 
 _SHORT_S = 60.0
 
@@ -100,13 +98,13 @@ class Transcriber:
         self, path: str, instance: Lean, options: TranscribeOptions, stats: RequestStats, until_s: float
     ) -> Transcript:
         load = instance.options
-        await _refuse_too_long(options.prompt, instance.recognizer)
-        with stats.spending("decode"):
+        await check_token_limit(options.prompt, instance.recognizer)
+        with stats.measure("decode"):
             recording = await self._decoder_pool.decode(path, max_seconds=load.max_audio_s)
         self._admission.hold(stats, recording.samples.size / SAMPLE_RATE)
         stats.audio_s = recording.duration_s
         longest_s = min(load.max_chunk_s, _LONGEST_ALIGNED_S) if options.times else load.max_chunk_s
-        with stats.spending("vad"):
+        with stats.measure("vad"):
             speech = await self._speech(recording.samples, load)
             chunks = await in_thread_if_long(
                 recording.duration_s,
@@ -114,12 +112,12 @@ class Transcriber:
             )
         if self._scheduler.at_least_s(sum(chunk.duration_s for chunk in chunks)) > until_s - time.monotonic():
             raise DeadlineTooShort
-        with stats.spending("infer"):
+        with stats.measure("infer"):
             heard = await RecognitionPolicy(self._scheduler, instance, options, speech, stats).hear(chunks)
         language = options.language or main_language(heard, speech)
         if options.times:
             alignment = Alignment(self._resident, self._scheduler, speech, stats)
-            with stats.spending("align"):
+            with stats.measure("align"):
                 heard = await alignment.align(instance, heard, language)
         return await in_thread_if_long(
             recording.duration_s, lambda: build_transcript(recording, speech, heard, language, load, options)
@@ -131,15 +129,6 @@ class Transcriber:
         return await self._detect(
             samples, SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
         )
-
-
-async def _refuse_too_long(prompt: str, recognizer: Recognizer) -> None:
-    """Raises PromptTooLong. Rare characters are up to four tokens each; what cannot be too many is not counted."""
-    if len(prompt.encode()) * _TOKENS_OF_A_BYTE <= _MOST_PROMPT_TOKENS:
-        return
-    count = await asyncio.to_thread(recognizer.count_tokens, prompt)
-    if count > _MOST_PROMPT_TOKENS:
-        raise PromptTooLong(count, _MOST_PROMPT_TOKENS, "tokens")
 
 
 async def in_thread_if_long(duration_s: float, work: Callable[[], T]) -> T:

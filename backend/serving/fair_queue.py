@@ -84,7 +84,7 @@ class FairQueue:
 
     def put_back(self, job: Job) -> None:
         """It was taken, and could not enter; it keeps its turn."""
-        job.owner.leaves()
+        job.owner.passage_ended()
         job.since = time.monotonic()
         insort(self._jobs, job, key=_turn)
 
@@ -94,7 +94,7 @@ class FairQueue:
         while at < len(self._jobs) and self._jobs[at].turn == job.turn:
             if self._jobs[at] is job:
                 del self._jobs[at]
-                job.owner.waited(job.since)
+                job.owner.record_wait(job.since)
                 return
             at += 1
 
@@ -144,8 +144,8 @@ def _enters(job: Job) -> bool:
     if not job.future.running():  # else it was put back
         if not job.future.set_running_or_notify_cancel():
             return False
-        job.future.add_done_callback(job.owner.leaves)
-    job.owner.enters(job.since)
+        job.future.add_done_callback(job.owner.passage_ended)
+    job.owner.passage_started(job.since)
     return True
 
 

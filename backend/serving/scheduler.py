@@ -208,7 +208,7 @@ class Scheduler:
             running.jobs += jobs
             self._running[begin] = running
             for job in running.jobs:
-                job.owner.ran_beside(len(running.jobs))
+                job.owner.record_batch(len(running.jobs))
 
         failure = self._attempt(jobs, add)
         if failure is not None:
@@ -246,7 +246,7 @@ class Scheduler:
         held = [*jobs, *(job for running in self._running.values() for job in running.jobs)]
         together = len(held) > 1
         if isinstance(failure, OutOfMemory) and together:
-            self.engine_stats.splits += 1
+            self.engine_stats.oom_events += 1
             self._oom_backoff.ran_out(sum(job.seconds for job in held))
         again = [job for job in jobs if not (job.alone or job.gone or self.dead)]
         if again:

@@ -263,7 +263,7 @@ from devtools.stress import victim
 def opened(path):
     print("opening", file=open(os.environ["SAYS"], "w"), flush=True)
     threading.Event().wait()
-pool.opened, server._LAST_S = opened, 2.0
+pool.opened, server._FORCED_EXIT_S = opened, 2.0
 os._exit(victim.main())
 """
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from backend.errors import CheckpointRefused, DeadlineTooShort, Overloaded, PromptTooLong, UndecodableAudio
+from backend.errors import CheckpointRefused, DeadlineTooShort, Overloaded, UndecodableAudio
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.transcriber import TRUNCATED, Transcriber, Transcript
@@ -169,23 +169,6 @@ async def test_a_full_house_does_not_even_read_the_file(loader, decoder_pool, sc
     full = Transcriber(resident, scheduler, decoder_pool, admission=Admission(most_requests=0))
     with pytest.raises(Overloaded):  # and not that there is no such file
         await full.transcribe(str(tmp_path / "none"), TranscribeOptions())
-
-
-async def test_a_prompt_of_too_many_tokens_is_refused_before_the_file_is_read(
-    transcribe, loader, decoder_pool, scheduler, tmp_path: Path, bursts
-) -> None:
-    await transcribe(bursts(1), TranscribeOptions(prompt="é" * 1024))
-    resident = Resident(loader)
-    await resident.load(LoadOptions(model="m", vad=False))
-    with pytest.raises(PromptTooLong, match="2048 tokens: it has 2050;"):
-        await Transcriber(resident, scheduler, decoder_pool).transcribe(
-            str(tmp_path / "none"), TranscribeOptions(prompt="é" * 1025)
-        )
-
-
-async def test_a_short_prompt_is_not_counted(transcribe, loader, bursts) -> None:
-    loader.recognizer.count_tokens = None
-    assert (await transcribe(bursts(1), TranscribeOptions(prompt="é" * 341))).text
 
 
 class RealTime(Scheduler):

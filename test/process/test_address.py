@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from backend.errors import CannotListen
-from backend.process.address import parse, why_not
+from backend.process.address import listen_failure, parse
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,6 @@ def test_the_cause_is_found_by_trying() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert "taken by another process" in str(why_not(f"127.0.0.1:{taken.getsockname()[1]}"))
-    assert "not this machine's" in str(why_not("192.0.2.1:50051"))  # kept for documentation, nobody's
-    assert "not known" in str(why_not("no..such:50051"))
+        assert "taken by another process" in str(listen_failure(f"127.0.0.1:{taken.getsockname()[1]}"))
+    assert "not this machine's" in str(listen_failure("192.0.2.1:50051"))  # kept for documentation, nobody's
+    assert "not known" in str(listen_failure("no..such:50051"))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.process import log
-from backend.process.request_stats import RequestStats, begin
+from backend.process.request_stats import RequestStats, set_current_stats
 
 
 def shown(message: str, *arguments: object, name: str = "backend.x", fault: Exception | None = None) -> str:
@@ -35,7 +35,7 @@ def test_control_characters_are_seen_and_not_obeyed() -> None:
 
 def test_a_sentence_that_is_about_a_request_names_it() -> None:
     def inside() -> str:
-        begin(RequestStats("abc-1"))
+        set_current_stats(RequestStats("abc-1"))
         return shown("the aligner failed")
 
     assert contextvars.copy_context().run(inside).endswith("the aligner failed [request abc-1]")

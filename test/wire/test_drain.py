@@ -71,7 +71,7 @@ async def test_who_cannot_wait_cuts_the_grace_short(leaving, loader, wav) -> Non
     call = await running(stub, loader, wav())
     draining = asyncio.ensure_future(drain.drain(60))
     await asyncio.sleep(0)
-    drain.cut()
+    drain.cancel_calls()
     await asyncio.wait_for(draining, 10)
     assert await told(call) == STOPPING
     loader.recognizer.gate.set()

@@ -26,7 +26,7 @@ from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
-from backend.wire.metrics import Figures, address_of
+from backend.wire.metrics import BackendCollector, address_of
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -265,7 +265,7 @@ def test_any_other_address_is_refused(value: str) -> None:
 async def test_every_count_is_in_one_bucket_and_those_below(loader) -> None:
     scheduler = Scheduler()
     scheduler.engine_stats.steps.update({1: 5, 3: 2, 8: 1, 256: 1, 300: 1})
-    families = {f.name: f for f in Figures(Totals(), scheduler, Resident(loader)).collect()}
+    families = {f.name: f for f in BackendCollector(Totals(), scheduler, Resident(loader)).collect()}
     scheduler.stop()
     samples = families["qwen_asr_batch_rows"].samples
     buckets = {s.labels["le"]: s.value for s in samples if "le" in s.labels}
