@@ -65,7 +65,7 @@ class LazyLoader:
 
     def prepare(self) -> None:
         self._real()
-        self._decoder_pool.expect()
+        self._decoder_pool.warm_up()
 
     def inspect(self, options: LoadOptions) -> None:
         self._real().inspect(options)

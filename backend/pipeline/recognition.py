@@ -23,9 +23,9 @@ from backend.process.request_stats import RequestStats
 from backend.serving.protocols import AlignedUnit, Recognition, Utterance
 from backend.serving.resident import Lean
 from backend.serving.scheduler import Scheduler
-from backend.transcript.leakage import recites
+from backend.transcript.leakage import is_prompt_leakage
 from backend.transcript.matching import fold
-from backend.transcript.repetition import collapsed
+from backend.transcript.repetition import collapse_repetition
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ class RecognitionPolicy:
         heard = RecognizedChunk(chunk, await self._recognize(chunk, manner))
         if not (manner.prompt and self._is_weak(heard)):
             return heard, manner
-        if not await asyncio.to_thread(recites, heard.recognition.text, manner.prompt):
+        if not await asyncio.to_thread(is_prompt_leakage, heard.recognition.text, manner.prompt):
             return heard, manner
         manner = replace(manner, prompt="")
         return RecognizedChunk(chunk, await self._recognize(chunk, manner), remedies=(LEAKED,)), manner
@@ -163,7 +163,7 @@ class RecognitionPolicy:
         return len(heard.recognition.tokens) > _TOO_FAST_PER_SECOND * spoken_s or self._is_doubted(heard.chunk)
 
     def _is_doubted(self, chunk: Chunk) -> bool:
-        return self._speech.strength(chunk.start, chunk.end) < _WEAK
+        return self._speech.mean_likelihood(chunk.start, chunk.end) < _WEAK
 
     def _is_silent(self, chunk: Chunk, least_s: float) -> bool:
         """A detector listened and heard less speech than that."""
@@ -225,7 +225,7 @@ def _settled(heard: RecognizedChunk) -> RecognizedChunk:
     recognition = heard.recognition
     if recognition.finished or {COLLAPSED, CUT} & set(heard.remedies):
         return heard
-    text = collapsed(recognition.text) if recognition.looped else recognition.text
+    text = collapse_repetition(recognition.text) if recognition.looped else recognition.text
     kept = (token for token in recognition.tokens if token.begin < len(text))
     tokens = tuple(token._replace(end=min(token.end, len(text))) for token in kept)
     shown = replace(heard, recognition=replace(recognition, text=text, tokens=tokens))

@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 
 from backend.audio.chunks import split
 from backend.audio.decoding.pool import DecoderPool
-from backend.audio.vad import Speech, SpeechRules, detect, unknown
+from backend.audio.vad import Speech, SpeechRules, all_speech, detect
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
 from backend.errors import DeadlineTooShort
 from backend.options import LoadOptions, TranscribeOptions
@@ -32,7 +32,7 @@ from backend.serving.protocols import Token
 from backend.serving.resident import Lean, Resident
 from backend.serving.scheduler import Scheduler
 from backend.transcript.joining import join
-from backend.transcript.pauses import cut_back, room_for
+from backend.transcript.pauses import spans_for, trim_to_speech
 from backend.transcript.segments import Segment, SegmentRules, merge
 from backend.transcript.words import Word, place, spread
 
@@ -125,7 +125,7 @@ class Transcriber:
 
     async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
         if not load.vad:
-            return unknown(samples)
+            return all_speech(samples)
         return await self._detect(
             samples, SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
         )
@@ -175,9 +175,9 @@ def _words(part: RecognizedChunk, speech: Speech) -> list[Word]:
     chunk, text = part.chunk, part.recognition.text
     spoken = speech.within_s(chunk.start, chunk.end)
     if part.units is None:
-        return spread(text, room_for(text, spoken, (chunk.start_s, chunk.end_s)))
+        return spread(text, spans_for(text, spoken, (chunk.start_s, chunk.end_s)))
     units = [(unit.text, unit.start_s + chunk.start_s, unit.end_s + chunk.start_s) for unit in part.units]
-    return cut_back(text, place(text, units, start_s=chunk.start_s, end_s=chunk.end_s), spoken)
+    return trim_to_speech(text, place(text, units, start_s=chunk.start_s, end_s=chunk.end_s), spoken)
 
 
 def _words_inside(segment: Segment, spans: list[tuple[int, int]]) -> tuple[Word, ...]:

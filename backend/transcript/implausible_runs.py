@@ -1,26 +1,23 @@
-"""Words that an aligner has piled up: where it lost its place, a whole phrase shares a moment.
+"""Finds runs of words that an aligner has placed implausibly close together.
 
-A crowd is five words or more of which each five lie closer together than anybody speaks.
+Where the aligner loses its place, a whole phrase shares a moment. An implausible run is MIN_RUN_WORDS words or more, of
+which each MIN_RUN_WORDS in a row take less time than anybody needs to speak them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backend.thresholds import MIN_RUN_S, MIN_RUN_WORDS
 from backend.transcript.timing import Times
 
-LEAST = 5  # words
-# What five of them take at least. The aligner's path gives a word one class of 80 ms where it has nothing for it, so
-# five lost words fill 0.4 s; the fastest five Chinese syllables, or English function words, take more than 0.5 s.
-SHORTEST_S = 0.45
 
-
-def find_implausible_runs(times: Sequence[Times], shortest_s: float = SHORTEST_S) -> list[tuple[int, int]]:
-    """Runs among words with these (start, end) in seconds, as [first, after) of their numbers, in order."""
+def find_implausible_runs(times: Sequence[Times], min_run_s: float = MIN_RUN_S) -> list[tuple[int, int]]:
+    """The runs among words with these (start, end) in seconds: disjoint index ranges [first, after), in order."""
     found: list[tuple[int, int]] = []
-    for first in range(len(times) - LEAST + 1):
-        after = first + LEAST
-        if not times[after - 1][1] - times[first][0] < shortest_s:  # nan is no crowd
+    for first in range(len(times) - MIN_RUN_WORDS + 1):
+        after = first + MIN_RUN_WORDS
+        if not times[after - 1][1] - times[first][0] < min_run_s:  # NaN makes no run
             continue
         if found and first <= found[-1][1]:
             found[-1] = found[-1][0], after

@@ -1,7 +1,7 @@
-"""Joins the texts of a recording's chunks as their scripts are written.
+"""Joins the texts of a recording's chunks, with or without a space as their scripts are written.
 
-The model writes each chunk's text by itself; joined with nothing, English becomes "end.Next", and joined with spaces,
-Chinese gets spaces that nobody wrote. Rule: only a separator is added, and outer whitespace is all that is taken away.
+The model writes each chunk's text by itself. Joined without a separator, English becomes "end.Next"; joined with
+spaces, Chinese gets spaces that nobody wrote. Only single spaces are added, and only outer whitespace is removed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from backend.transcript.scripts import is_continuous, is_full_width_punctuation,
 
 
 def join(texts: Sequence[str]) -> tuple[str, list[int]]:
-    """The joined text, and where in it each chunk's stripped text begins (for an empty one: the end so far)."""
+    """The joined text, and the offset of each chunk's stripped text in it (for an empty one: the length so far)."""
     parts: list[str] = []
     offsets: list[int] = []
     length = 0
@@ -31,7 +31,7 @@ def join(texts: Sequence[str]) -> tuple[str, list[int]]:
 
 
 def separator_between(before: str, after: str) -> str:
-    """What to write between two stripped texts: nothing in a continuous script or by an empty text; else a space."""
+    """The separator of two stripped texts: "" between continuous scripts or beside an empty text, else a space."""
     if not before or not after or (_is_continuous_edge(reversed(before)) and _is_continuous_edge(after)):
         return ""
     return " "
@@ -40,7 +40,7 @@ def separator_between(before: str, after: str) -> str:
 def _is_continuous_edge(chars: Iterable[str]) -> bool:
     """Whether the text that starts with these characters needs no space before it.
 
-    Other punctuation, emoji and marks are looked past. Digits are not: 价格是3 and 5元 must not become 35.
+    Other punctuation, emoji and combining marks are skipped. Digits are not: 价格是3 and 5元 must not become 35.
     """
     for char in chars:
         if is_full_width_punctuation(char):

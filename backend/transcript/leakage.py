@@ -1,7 +1,7 @@
-"""Whether a text is the prompt's own words and not the recording's.
+"""Detects prompt leakage: a hallucinated text that repeats the prompt instead of transcribing the recording.
 
-Given names and terms as context and little to hear, the model recites them (QwenLM/Qwen3-ASR issues 106, 140, 157,
-186). Somebody may really say them, so this alone is no proof: the caller also asks how much speech there was.
+Given names and terms as context and hardly any speech, the model recites them (QwenLM/Qwen3-ASR issues 106, 140, 157,
+186). A speaker may also really say them, so the text alone is no proof: callers check how much speech there was, too.
 """
 
 from __future__ import annotations
@@ -9,24 +9,22 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from math import ceil
 
+from backend.thresholds import MIN_LEAKED_SHARE, MIN_LEAKED_WORDS
 from backend.transcript.matching import fold
 from backend.transcript.scripts import pieces
 
-LEAST_WORDS = 2  # one word of the prompt is an answer, not a recitation, unless it is all of the prompt
-MOSTLY = 0.8  # of the text's words
 
-
-def recites(text: str, prompt: str) -> bool:
-    """True if most words of `text` stand in `prompt`, in the same order, once or over and over.
+def is_prompt_leakage(text: str, prompt: str) -> bool:
+    """Whether MIN_LEAKED_SHARE of the words of `text` stand in `prompt` in the same order, once or repeatedly.
 
     Takes tens of milliseconds for a long prompt.
     """
-    said, given = _words(text), _words(prompt)
-    if not given or (len(said) < LEAST_WORDS and said != given):
+    text_words, prompt_words = _words(text), _words(prompt)
+    if not prompt_words or (len(text_words) < MIN_LEAKED_WORDS and text_words != prompt_words):
         return False
-    given *= ceil(len(said) / len(given))
-    blocks = SequenceMatcher(None, said, given, autojunk=False).get_matching_blocks()
-    return sum(block.size for block in blocks) >= MOSTLY * len(said)
+    prompt_words *= ceil(len(text_words) / len(prompt_words))
+    blocks = SequenceMatcher(None, text_words, prompt_words, autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) >= MIN_LEAKED_SHARE * len(text_words)
 
 
 def _words(text: str) -> list[str]:

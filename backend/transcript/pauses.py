@@ -1,8 +1,7 @@
-"""What the pauses between speech say about the times of words.
+"""Corrects the times of words by the detected speech: nobody says a word during a pause.
 
-Nobody says a word while nobody speaks. Aligned words that reach into a pause are cut back to the speech they belong to;
-words without times are spread over speech alone. Spans are (start, end) in seconds, sorted and apart; law 3 holds
-before and after.
+Aligned words that reach into a pause are trimmed to the speech they belong to. Words without times are spread over
+speech only. Spans are (start, end) in seconds, sorted and disjoint; law 3 holds before and after.
 """
 
 from __future__ import annotations
@@ -13,17 +12,8 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
-from backend.transcript.timing import MIN_WORD_S, Times
-
-# How far the aligner is believed beyond the detector, which judges 32 ms at a time and misses soft beginnings and
-# ends. Pauses of less than twice that are none: the closure of a stop is as long.
-TRUST_S = 0.2
-
-_FASTEST_S = 0.04  # for a letter: 25 letters a second are twice as fast as anybody reads aloud
-
-# A long number is said digit by digit, or in groups with pauses between them: its word may have pauses inside. Other
-# words have not, and neither has a round number; one that spans a pause was dragged there by the aligner.
-_GROUPED_FROM, _DIGIT_S = 5, 0.2
+from backend.thresholds import ALIGNER_TOLERANCE_S, DIGIT_S, MIN_GROUPED_DIGITS, MIN_LETTER_S, MIN_WORD_S
+from backend.transcript.timing import Times
 
 
 class Timed(Protocol):
@@ -40,30 +30,34 @@ class Timed(Protocol):
 TimedT = TypeVar("TimedT", bound=Timed)
 
 
-def cut_back(text: str, words: Iterable[TimedT], spoken: Sequence[Times]) -> list[TimedT]:
-    """The words of `text` without what of them lies in a pause. One that lies in a pause altogether stays as it is."""
+def trim_to_speech(text: str, words: Iterable[TimedT], spoken: Sequence[Times]) -> list[TimedT]:
+    """The words of `text`, without the parts that lie in a pause. A word that lies in a pause altogether stays."""
     spans = _widened(spoken)
     starts, ends = [start for start, _ in spans], [end for _, end in spans]
-    cut = []
+    trimmed = []
     for word in words:
-        touched = spans[bisect_right(ends, word.start_s) : bisect_left(starts, word.end_s)]
-        parts = [(max(start, word.start_s), min(end, word.end_s)) for start, end in touched]
-        start_s, end_s = _said(text[word.begin : word.end], parts) if parts else (word.start_s, word.end_s)
+        overlapping = spans[bisect_right(ends, word.start_s) : bisect_left(starts, word.end_s)]
+        parts = [(max(start, word.start_s), min(end, word.end_s)) for start, end in overlapping]
+        start_s, end_s = _times_in(parts, text[word.begin : word.end]) if parts else (word.start_s, word.end_s)
         if end_s - start_s < MIN_WORD_S or (start_s, end_s) == (word.start_s, word.end_s):
-            cut.append(word)
+            trimmed.append(word)
         else:
-            cut.append(replace(word, start_s=start_s, end_s=end_s))  # type: ignore[type-var] # a frozen dataclass
-    return cut
+            trimmed.append(replace(word, start_s=start_s, end_s=end_s))  # type: ignore[type-var] # a frozen dataclass
+    return trimmed
 
 
-def _said(word: str, parts: Sequence[Times]) -> Times:
-    """Where a word is said that touches these parts of speech: in the longest, or from the first to the last."""
+def _times_in(parts: Sequence[Times], word: str) -> Times:
+    """The times of a word that overlaps these parts of speech: the longest part, or all of them for a long number.
+
+    A long number is spoken digit by digit, or in groups with pauses between them. Other words, and round numbers, have
+    no pauses inside: one that spans a pause was dragged across it by the aligner.
+    """
     longest = max(parts, key=_length_s)
     digits = len("".join(filter(str.isdigit, word)).rstrip("0"))
-    if digits < _GROUPED_FROM or _length_s(longest) >= digits * _DIGIT_S:
+    if digits < MIN_GROUPED_DIGITS or _length_s(longest) >= digits * DIGIT_S:
         return longest
-    spoken = [part for part in parts if _length_s(part) > TRUST_S] or [longest]
-    return spoken[0][0], spoken[-1][1]
+    groups = [part for part in parts if _length_s(part) > ALIGNER_TOLERANCE_S] or [longest]
+    return groups[0][0], groups[-1][1]
 
 
 def _length_s(part: Times) -> float:
@@ -71,26 +65,26 @@ def _length_s(part: Times) -> float:
 
 
 def _widened(spoken: Sequence[Times]) -> list[Times]:
-    """The spans with TRUST_S on both sides, those that then touch as one."""
+    """The spans with ALIGNER_TOLERANCE_S on both sides, merged where they then touch."""
     spans: list[Times] = []
     for start, end in spoken:
-        if spans and start - TRUST_S <= spans[-1][1]:
-            spans[-1] = spans[-1][0], end + TRUST_S
+        if spans and start - ALIGNER_TOLERANCE_S <= spans[-1][1]:
+            spans[-1] = spans[-1][0], end + ALIGNER_TOLERANCE_S
         else:
-            spans.append((start - TRUST_S, end + TRUST_S))
+            spans.append((start - ALIGNER_TOLERANCE_S, end + ALIGNER_TOLERANCE_S))
     return spans
 
 
-def room_for(text: str, spoken: Sequence[Times], whole: Times) -> Sequence[Times]:
-    """Where `text` is spread: over the speech in `whole`, or over all of it where the speech has no room for it.
+def spans_for(text: str, spoken: Sequence[Times], whole: Times) -> Sequence[Times]:
+    """The spans to spread `text` over: the speech `spoken` in `whole`, or all of `whole` if that is too short for it.
 
-    The detector misses some: then a long text must not be squeezed into the little that it heard.
+    The detector misses some speech, and a long text must not be squeezed into the little that was detected.
     """
-    return spoken if sum(end - start for start, end in spoken) >= _FASTEST_S * len(text) else [whole]
+    return spoken if sum(end - start for start, end in spoken) >= MIN_LETTER_S * len(text) else [whole]
 
 
 class SpeechClock:
-    """A clock that runs while somebody speaks: from 0 to `total_s`. Spans, at least one, as above."""
+    """A clock that runs only during speech, from 0 to `total_s`. Takes at least one span, as above."""
 
     def __init__(self, spoken: Sequence[Times]) -> None:
         self._spans = spoken
@@ -101,16 +95,16 @@ class SpeechClock:
     def total_s(self) -> float:
         return self._marks[-1]
 
-    def beginning(self, spoken_s: float) -> float:
-        """When a word begins that begins at `spoken_s` on this clock: after a pause rather than before it."""
-        at = min(bisect_right(self._marks, spoken_s), len(self._spans)) - 1
-        return self._real(at, spoken_s)
+    def word_start_s(self, clock_s: float) -> float:
+        """The real time of a word's start at `clock_s` on this clock: at a pause, after it."""
+        at = min(bisect_right(self._marks, clock_s), len(self._spans)) - 1
+        return self._real_s(at, clock_s)
 
-    def end(self, spoken_s: float) -> float:
-        """When a word ends that ends at `spoken_s` on this clock: before a pause rather than after it."""
-        at = max(bisect_left(self._marks, spoken_s), 1) - 1
-        return self._real(min(at, len(self._spans) - 1), spoken_s)
+    def word_end_s(self, clock_s: float) -> float:
+        """The real time of a word's end at `clock_s` on this clock: at a pause, before it."""
+        at = max(bisect_left(self._marks, clock_s), 1) - 1
+        return self._real_s(min(at, len(self._spans) - 1), clock_s)
 
-    def _real(self, at: int, spoken_s: float) -> float:
+    def _real_s(self, at: int, clock_s: float) -> float:
         start, end = self._spans[at]
-        return min(start + spoken_s - self._marks[at], end)
+        return min(start + clock_s - self._marks[at], end)

@@ -1,8 +1,9 @@
-"""Sentence segments, merged from the words of a whole recording.
+"""Merges the words of a whole recording into sentence segments.
 
-Law 3: segments partition the words in order, and their slices with the whitespace between them are the text. Nothing
-is added, dropped or rewritten; a segment is never empty. Cuts are made at long gaps, after sentences, and then, only
-where a limit asks for it, at clause marks and at the widest gap.
+- Law 3: segments partition the words in order, and their slices with the whitespace between them are the text. Nothing
+  is added, dropped or rewritten. No segment is empty.
+- Segments end at long gaps and at the ends of sentences. A segment over a limit is cut again, at clause marks first and
+  then at its widest gap.
 """
 
 from __future__ import annotations
@@ -11,18 +12,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from backend.thresholds import GAP_FACTOR, MIN_GAP_S
 from backend.transcript.sentences import ends_clause, ends_sentence
 from backend.transcript.words import Word
 
-# The rule of the reference behaviour: a pause is long if it is four times the usual one, but never below 0.3 s.
-GAP_FACTOR = 4
-SHORTEST_GAP_S = 0.3
-ROUNDING_S = 1e-6  # 4.1 - 3.8 is less than 0.3 in floating point
+_ROUNDING_S = 1e-6  # 4.1 - 3.8 is less than 0.3 in floating point
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The slice [begin, end) of a transcript and the words in it, at least one."""
+    """The slice [begin, end) of a transcript, and its words, at least one."""
 
     begin: int
     end: int
@@ -39,7 +38,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class SegmentRules:
-    """`gap_threshold_s` None: derived from the recording (see GAP_FACTOR). `max_…` None: no limit."""
+    """`gap_threshold_s` None: derived from the recording's median gap (GAP_FACTOR). `max_…` None: no limit."""
 
     gap_threshold_s: float | None = None
     max_seconds: float | None = None
@@ -47,11 +46,11 @@ class SegmentRules:
 
 
 def merge(text: str, words: Sequence[Word], rules: SegmentRules) -> list[Segment]:
-    """The segments of `text`, whose words these are. A limit is exceeded only by a word that is too long by itself."""
+    """The segments of `text`, given its words. Only a single word that is too long by itself exceeds a limit."""
     return [
         Segment(words[first].begin, words[after - 1].end, tuple(words[first:after]))
         for sentence in _sentences(text, words, _threshold_s(words, rules))
-        for first, after in _fitted(text, words, rules, *sentence)
+        for first, after in _cut_to_limits(text, words, rules, *sentence)
     ]
 
 
@@ -64,53 +63,55 @@ def _threshold_s(words: Sequence[Word], rules: SegmentRules) -> float:
     if rules.gap_threshold_s is not None:
         return rules.gap_threshold_s
     if len(words) < 2:
-        return SHORTEST_GAP_S
-    return max(GAP_FACTOR * median(_gap_s(words, at) for at in range(1, len(words))), SHORTEST_GAP_S)
+        return MIN_GAP_S
+    return max(GAP_FACTOR * median(_gap_s(words, at) for at in range(1, len(words))), MIN_GAP_S)
 
 
 def _sentences(text: str, words: Sequence[Word], threshold_s: float) -> Iterator[tuple[int, int]]:
-    """Word numbers [first, after) of what lies between long gaps and ends of sentences."""
+    """Word numbers [first, after) of the parts between long gaps and ends of sentences."""
     first = 0
     for at in range(1, len(words)):
         word, following = words[at - 1], words[at]
-        ended = ends_sentence(text, word.begin, word.end, following.begin, opens=at - 1 == first)
-        if ended or _gap_s(words, at) >= threshold_s - ROUNDING_S:
+        is_end = ends_sentence(text, word.begin, word.end, following.begin, is_first=at - 1 == first)
+        if is_end or _gap_s(words, at) >= threshold_s - _ROUNDING_S:
             yield first, at
             first = at
     if words:
         yield first, len(words)
 
 
-def _fitted(text: str, words: Sequence[Word], rules: SegmentRules, first: int, after: int) -> Iterator[tuple[int, int]]:
-    """Cuts words [first, after) until every part is within the limits or a single word. In order."""
-    waiting = [(first, after)]
-    while waiting:
-        first, after = waiting.pop()
+def _cut_to_limits(
+    text: str, words: Sequence[Word], rules: SegmentRules, first: int, after: int
+) -> Iterator[tuple[int, int]]:
+    """Cut words [first, after) until every part is within the limits or a single word. In order."""
+    uncut = [(first, after)]
+    while uncut:
+        first, after = uncut.pop()
         if after - first == 1 or _fits(words, rules, first, after):
             yield first, after
             continue
         cut = _cut(text, words, first, after)
-        waiting += [(cut, after), (first, cut)]
+        uncut += [(cut, after), (first, cut)]
 
 
 def _fits(words: Sequence[Word], rules: SegmentRules, first: int, after: int) -> bool:
     chars = words[after - 1].end - words[first].begin
     seconds = words[after - 1].end_s - words[first].start_s
-    too_long = rules.max_seconds is not None and seconds > rules.max_seconds + ROUNDING_S
+    too_long = rules.max_seconds is not None and seconds > rules.max_seconds + _ROUNDING_S
     return not too_long and (rules.max_chars is None or chars <= rules.max_chars)
 
 
 def _cut(text: str, words: Sequence[Word], first: int, after: int) -> int:
     """Where to cut in two: at the clause mark nearest the middle, or else at the widest gap.
 
-    Equal gaps (coarse times have none at all) are cut where there is a space, which in Thai parts phrases, near the
-    middle.
+    Of equal gaps (words without aligned times have no gaps) one with a space is preferred, because a space separates
+    phrases in Thai, and then the one nearest the middle.
     """
     middle = (words[first].begin + words[after - 1].end) / 2
     places = range(first + 1, after)
-    marked = [at for at in places if ends_clause(text, words[at - 1].begin, words[at - 1].end)]
-    if marked:
-        return min(marked, key=lambda at: abs(words[at].begin - middle))
+    clause_ends = [at for at in places if ends_clause(text, words[at - 1].begin, words[at - 1].end)]
+    if clause_ends:
+        return min(clause_ends, key=lambda at: abs(words[at].begin - middle))
 
     def width(at: int) -> tuple[float, bool, float]:
         spaced = words[at].begin > words[at - 1].end

@@ -1,8 +1,8 @@
-"""Where sentences and clauses end, judged from one word and the beginning of the next.
+"""Finds the ends of sentences and clauses, from one word and the beginning of the next.
 
-Rules: what is unsure does not end a sentence, because a segment that is too long is cut again by time, length and gaps,
-while "Mr." alone on a subtitle is simply wrong. No language is known here (a recording may hold several), so one table
-serves them all.
+- In doubt, a sentence does not end: a segment that is too long is cut again by time, length and gaps, while "Mr." alone
+  on a subtitle is wrong.
+- The language is not known here, and a recording may have several, so one table serves all languages.
 """
 
 from __future__ import annotations
@@ -11,14 +11,24 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from backend.transcript.scripts import is_closing, is_continuous, is_letter, is_opening, is_spoken
+from backend.thresholds import MAX_ABBREVIATION_LETTERS
+from backend.transcript.scripts import (
+    is_closing,
+    is_continuous,
+    is_greek,
+    is_hangul_syllable,
+    is_letter,
+    is_opening,
+    is_spoken,
+    is_thai,
+)
 
 TERMINAL = frozenset(".?!…。｡．？！‼⁇⁈⁉‽؟۔।॥։።።။។៕\u037e")  # U+037E is the Greek question mark
 CLAUSE = frozenset(",;:،؛、､，；：—–―၊")
 DASHES = frozenset("-—–―")
 
-# Titles and connectives after which something always follows, casefolded and without the last full stop. What is also
-# an ordinary last word of some language is left out: "al" is Dutch, "sen" Turkish, "ud" Danish, "им" Russian.
+# Titles and connectives that never end a sentence, casefolded and without the last full stop. Abbreviations that are
+# also an ordinary last word of some language are left out: "al" is Dutch, "sen" Turkish, "ud" Danish, "им" Russian.
 _NEVER_END_BY_LANGUAGE = {
     "English": "mr mrs ms dr prof st rev gen rep gov capt lt col sgt hon messrs mt vs e.g i.e cf approx",
     "German": "hr fr hrn z z.b d.h u.a bzw ggf evtl sog vgl inkl zzgl geb",
@@ -28,31 +38,27 @@ _NEVER_END_BY_LANGUAGE = {
     "Russian": "т.е т.к т.н ул гр см",
     "others": "np tzw dhr mevr bijv örn डॉ पी जे बी सी डी",  # the last are the letters P, J, B, C and D
 }
-# These close a list or a phrase as often as not: the next word's first letter decides.
+# These end a list or a phrase about half of the time: the next word's first letter decides.
 _END_BEFORE_CAPITAL_BY_LANGUAGE = {
     "English": "etc jr inc ltd co corp bros a.m p.m a.d b.c ph.d al",
     "German": "usw usf o.ä",
     "Russian": "т.д т.п др г гг руб",
     "others": "ecc atd itp itd vb ap",
 }
-# Words of their own ("No."), unless a number follows ("No. 5").
+# These are words of their own ("No."), unless a number follows ("No. 5").
 _BEFORE_NUMBER_BY_LANGUAGE = {
     "English": "no nos vol fig figs p pp sec ch",
     "German": "nr nrn s abs kap bd ca",
     "others": "num núm n art cap op рис стр гл",
 }
-# German writes ordinals as "3." and the nouns after them with a capital: what stands around them decides. The other
-# languages that write ordinals so (Danish, Finnish, Czech, Polish, Hungarian, Turkish …) go on with a small letter,
-# which needs no table.
+# German writes ordinals as "3." and the nouns after them with a capital: the words around them decide. Other languages
+# with such ordinals (Danish, Finnish, Czech, Polish, Hungarian, Turkish …) continue in lower case and need no table.
 _BEFORE_ORDINAL = frozenset("am im zum zur vom beim der die den dem jeder jeden jede jedes".split())
 _AFTER_ORDINAL_BY_KIND = {
     "months": "januar jänner februar märz april mai juni juli august september oktober november dezember",
     "times": "jahrhundert jahrhunderts jahrtausend weltkrieg weltkriegs geburtstag",
     "places": "auflage klasse stock etage platz kapitel",
 }
-
-
-_LONGEST_SHORT = 4  # letters of an abbreviation that is in no table
 
 
 def _names(table: Mapping[str, str]) -> frozenset[str]:
@@ -65,60 +71,60 @@ _BEFORE_NUMBER = _names(_BEFORE_NUMBER_BY_LANGUAGE)
 _AFTER_ORDINAL = _names(_AFTER_ORDINAL_BY_KIND)
 
 
-def ends_sentence(text: str, begin: int, end: int, following: int, *, opens: bool = False) -> bool:
+def ends_sentence(text: str, begin: int, end: int, following: int, *, is_first: bool = False) -> bool:
     """Whether a sentence ends with the word text[begin:end], when the next word begins at `following`.
 
-    `opens`: the word is the first of its sentence, where "2." numbers it and does not end it.
+    `is_first`: the word is the first of its sentence, where "2." is a list number and ends nothing.
     """
     last = _without_closing(text, begin, end)
     if last == begin:
         return False
     mark = text[last - 1]
     if mark == ";":
-        return last - 2 >= begin and "\u0370" <= text[last - 2] <= "\u03ff"  # a question, in Greek
+        return last - 2 >= begin and is_greek(text[last - 2])  # the Greek question mark
     if mark not in TERMINAL:
         return False
     if mark == "…" or text[begin:last].endswith(".."):
-        # "Well... maybe" goes on; where there are no capitals nobody knows
-        return not (_goes_on(text, following) or unicodedata.category(_first_letter(text, following) or "-") == "Lo")
+        # "Well... maybe" continues; in scripts without capitals it is not known
+        return not (_continues(text, following) or unicodedata.category(_first_letter(text, following) or "-") == "Lo")
     if last < end:
-        return not _goes_on(text, following)  # '"Really?" she said'
-    return mark != "." or _full_stop_ends(text, begin, last - 1, following, opens=opens)
+        return not _continues(text, following)  # '"Really?" she said'
+    return mark != "." or _full_stop_ends(text, begin, last - 1, following, is_first=is_first)
 
 
-def _full_stop_ends(text: str, begin: int, stop: int, following: int, *, opens: bool) -> bool:
+def _full_stop_ends(text: str, begin: int, stop: int, following: int, *, is_first: bool) -> bool:
     """Whether the full stop at `stop`, the last character of its word, ends a sentence."""
     if following == stop + 1 and not (is_continuous(text[stop - 1]) and is_continuous(text[following])):
         return False  # no space after it: a host name or a number beside Han or Thai
     while begin < stop and not is_spoken(text[begin]) and unicodedata.category(text[begin])[0] in "PZC":
-        begin += 1  # not ° and №, which are said
+        begin += 1  # not ° and №, which are pronounced
     bare = text[begin:stop].rstrip()
     name = bare.casefold()
     if name in _NEVER_END:
         return False
     if name in _END_BEFORE_CAPITAL:
-        return not _goes_on(text, following)
+        return not _continues(text, following)
     if name in _BEFORE_NUMBER:
         return not text[following].isdigit()
     if re.fullmatch(r"\d+|[IVXLC]{2,}", bare):
         # An ordinal ("3. Mai"), or the number of a list item. Otherwise a number ends a sentence like any word.
-        counted = len(bare) <= 2 and (opens or _word_before(text, begin) in _BEFORE_ORDINAL)
-        return not (counted or _word_at(text, following) in _AFTER_ORDINAL or _goes_on(text, following))
-    if "\u0e00" <= bare[-1] <= "\u0e7f":
-        return False  # Thai abbreviates with it and ends nothing
+        is_ordinal = len(bare) <= 2 and (is_first or _word_before(text, begin) in _BEFORE_ORDINAL)
+        return not (is_ordinal or _word_at(text, following) in _AFTER_ORDINAL or _continues(text, following))
+    if is_thai(bare[-1]):
+        return False  # Thai uses the full stop for abbreviations only
     if all(len(letter) == 1 for letter in bare.split(".")):
         return _initials_end(text, bare, following)
-    is_short = bare[0].isupper() and len(bare) <= _LONGEST_SHORT
-    return not (is_short and _goes_on(text, following))  # "Dept. of"; "Good. then" is rarer
+    is_short = bare[0].isupper() and len(bare) <= MAX_ABBREVIATION_LETTERS
+    return not (is_short and _continues(text, following))  # "Dept. of"; "Good. then" is rarer
 
 
 def _initials_end(text: str, bare: str, following: int) -> bool:
     """Whether a sentence ends with single letters: J. R. Tolkien, the U.S. Army, и т. п., د. أحمد, ए. आर. रहमान."""
     if bare.isupper():
-        return bare in {"I", "Я"}  # which are pronouns; other capitals go on, at the price of "Plan B. Then"
-    if unicodedata.category(bare[0]) == "Lo":  # no capital will tell; a Chinese character, a Korean syllable are words
-        return is_continuous(bare[0]) or "\uac00" <= bare[0] <= "\ud7a3"
-    return not _goes_on(text, following)
+        return bare in {"I", "Я"}  # pronouns; other capitals are initials, at the price of "Plan B. Then"
+    if unicodedata.category(bare[0]) == "Lo":  # no capitals; a Chinese character or a Korean syllable is a word
+        return is_continuous(bare[0]) or is_hangul_syllable(bare[0])
+    return not _continues(text, following)
 
 
 def ends_clause(text: str, begin: int, end: int) -> bool:
@@ -126,30 +132,30 @@ def ends_clause(text: str, begin: int, end: int) -> bool:
     last = _without_closing(text, begin, end)
     if last == begin:
         return False
-    said = text[begin:last].rstrip("".join(DASHES))
-    stands_alone = text[last - 1] in DASHES and (not said or said[-1].isspace())  # "so -", not "co-"
-    return stands_alone or text[last - 1] in CLAUSE
+    before = text[begin:last].rstrip("".join(DASHES))
+    is_lone_dash = text[last - 1] in DASHES and (not before or before[-1].isspace())  # "so -", not "co-"
+    return is_lone_dash or text[last - 1] in CLAUSE
 
 
 def _without_closing(text: str, begin: int, end: int) -> int:
-    # German and others close with “, which elsewhere opens; nothing opens at the end of a word.
-    while end > begin and (is_closing(text[end - 1]) or is_opening(text[end - 1]) or _is_beside(text[end - 1])):
+    # German and others close with “, which opens in English; at the end of a word it can only close.
+    while end > begin and (is_closing(text[end - 1]) or is_opening(text[end - 1]) or _is_space_or_emoji(text[end - 1])):
         end -= 1
     return end
 
 
-def _is_beside(char: str) -> bool:
-    """Whitespace or emoji, which stand between a word's last mark and its end."""
+def _is_space_or_emoji(char: str) -> bool:
+    """Whether it is skipped between a word's last mark and its end."""
     return char.isspace() or unicodedata.category(char) in {"So", "Sk"}
 
 
-def _goes_on(text: str, following: int) -> bool:
-    """Whether the word at `following` begins with a small letter."""
+def _continues(text: str, following: int) -> bool:
+    """Whether the word at `following` begins in lower case, so that the sentence continues."""
     return _first_letter(text, following).islower()
 
 
 def _first_letter(text: str, begin: int) -> str:
-    """Past quotes, dashes and their spaces; "" if there is none."""
+    """The first letter after quotes, dashes and spaces; "" if there is none."""
     return next((char for char in text[begin : begin + 16] if is_letter(char)), "")
 
 

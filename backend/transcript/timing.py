@@ -1,7 +1,7 @@
-"""Turns whatever times there are into times that can be shown: inside the chunk, in order, none empty.
+"""Turns any times of words into times that satisfy law 3: inside the chunk, in order, none empty.
 
-Law 3 is kept here, for any input: start_s <= first start, each end > its start, each start >= the end before it,
-last end <= end_s. Times that contradict the others are forgotten, not bent: their words are placed like unknown ones.
+For any input: start_s <= first start, each end > its start, each start >= the end before it, last end <= end_s. Times
+that contradict the others are dropped, not adjusted: their words are placed like words without times.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
-MIN_WORD_S = 0.02  # a frame or two of any player; the aligner's own grid is 0.08
-Times = tuple[float, float]
+from backend.thresholds import MIN_WORD_S
+
+Times = tuple[float, float]  # (start, end) in seconds
 
 
 def credible(times: Sequence[Times], start_s: float, end_s: float) -> list[Times | None]:
-    """The times that can be believed, without overlap and not beyond end_s; None for the others.
+    """The plausible times, without overlap and not beyond end_s; None for the others.
 
-    Not finite, reversed or outside says nothing. Of the rest the largest set whose starts are in order is kept
-    (patience sorting, O(n log n)), so that one wild time costs one word and not all that follow.
+    Times that are not finite, reversed or outside the chunk are dropped. Of the rest the largest set with ordered
+    starts is kept (patience sorting, O(n log n)), so that one outlier costs one word and not all that follow.
     """
     possible: list[Times | None] = [
         (start, end)
@@ -29,7 +30,7 @@ def credible(times: Sequence[Times], start_s: float, end_s: float) -> list[Times
     ]
     kept: list[Times | None] = [None] * len(possible)
     limit = end_s
-    for at in reversed(_longest_order(possible)):
+    for at in reversed(_longest_ordered(possible)):
         known = possible[at]
         assert known is not None
         kept[at] = known[0], min(known[1], limit)
@@ -37,8 +38,8 @@ def credible(times: Sequence[Times], start_s: float, end_s: float) -> list[Times
     return kept
 
 
-def _longest_order(times: Sequence[Times | None]) -> list[int]:
-    """Where the longest non-decreasing sequence of starts is."""
+def _longest_ordered(times: Sequence[Times | None]) -> list[int]:
+    """The indices of the longest subsequence with non-decreasing starts."""
     tails: list[float] = []
     tail_at: list[int] = []
     before = [-1] * len(times)
@@ -58,7 +59,7 @@ def _longest_order(times: Sequence[Times | None]) -> list[int]:
 
 
 def fill(times: Sequence[Times | None], weights: Sequence[float], start_s: float, end_s: float) -> list[Times]:
-    """Shares each stretch between known times among the unknown ones in it, in proportion to their weights."""
+    """Interpolate: each gap between known times is divided among its unknown ones, in proportion to their weights."""
     filled: list[Times] = []
     at = 0
     while at < len(times):
@@ -72,18 +73,18 @@ def fill(times: Sequence[Times | None], weights: Sequence[float], start_s: float
             last += 1
         begin_s = filled[-1][1] if filled else start_s
         after = times[last] if last < len(times) else None
-        room_s = max(0.0, (after[0] if after else end_s) - begin_s)
+        gap_s = max(0.0, (after[0] if after else end_s) - begin_s)
         total = math.fsum(weights[at:last])
         shares = [weight / total if total else 1 / (last - at) for weight in weights[at:last]]
         for share in shares:
-            filled.append((begin_s, begin_s + share * room_s))
+            filled.append((begin_s, begin_s + share * gap_s))
             begin_s = filled[-1][1]
         at = last
     return filled
 
 
 def settle(times: Sequence[Times], start_s: float, end_s: float) -> list[Times]:
-    """Moves times as little as needed for law 3 and MIN_WORD_S; where even that does not fit, all share evenly."""
+    """Move times as little as needed for law 3 and MIN_WORD_S; if words do not fit even so, all get equal times."""
     if not (math.isfinite(start_s) and math.isfinite(end_s) and start_s < end_s):
         raise ValueError(f"a chunk from {start_s} s to {end_s} s has no room for words")
     span_s, count = end_s - start_s, len(times)
@@ -92,17 +93,17 @@ def settle(times: Sequence[Times], start_s: float, end_s: float) -> list[Times]:
         return list(pairwise(edges))
     pushed: list[Times] = []
     cursor = start_s
-    for start, end in times:  # to the right: out of the word before, and long enough
+    for start, end in times:  # to the right: after the word before, and long enough
         start = max(start, cursor)
         cursor = max(end, start + MIN_WORD_S)
         pushed.append((start, cursor))
     settled: list[Times] = []
     limit = end_s
-    for start, end in reversed(pushed):  # to the left: what was pushed beyond the end
+    for start, end in reversed(pushed):  # to the left: words that were pushed beyond the end
         end = min(end, limit)
         limit = min(start, end - MIN_WORD_S)
         settled.append((limit, end))
     settled.reverse()
-    if settled:  # rounding may have carried the first one beyond the edge by an ulp
+    if settled:  # rounding may have moved the first start before start_s by an ulp
         settled[0] = max(settled[0][0], start_s), settled[0][1]
     return settled

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from backend.audio.chunks import halves, split
-from backend.audio.vad import Speech, unknown
+from backend.audio.vad import Speech, all_speech
 from backend.audio.waveform import SAMPLE_RATE, Chunk
 
 seeded = settings(derandomize=True, deadline=None, max_examples=60)
@@ -48,7 +48,7 @@ def _speech(seed: int, words: int, noise: float = 0.0) -> tuple[NDArray[np.float
 
 def chunks_of(samples: NDArray[np.float32], *, max_s: float) -> list[Chunk]:
     """The chunks of a recording to which no detector listened."""
-    return split(samples, max_s=max_s, speech=unknown(samples))
+    return split(samples, max_s=max_s, speech=all_speech(samples), margin_s=1.0)
 
 
 def in_two(chunk: Chunk) -> tuple[Chunk, Chunk]:
@@ -198,7 +198,7 @@ def test_an_hour_is_split_in_a_moment():
 
 
 def test_without_speech_there_are_no_chunks():
-    assert split(np.ones(1000, np.float32), max_s=30, speech=speech_in()) == []
+    assert split(np.ones(1000, np.float32), max_s=30, speech=speech_in(), margin_s=1.0) == []
 
 
 def test_seconds_without_speech_are_left_out_and_shorter_pauses_kept():
@@ -230,7 +230,7 @@ def test_every_sample_of_speech_is_in_a_chunk_and_none_is_too_long(lengths, max_
 def test_in_steady_noise_the_cut_is_where_the_detector_hears_nobody(pause):
     samples = np.random.default_rng(1).normal(0, 0.1, _seconds(20)).astype(np.float32)
     speech = speech_in((0, pause[0]), (pause[1], 20))
-    first, _ = split(samples, max_s=15, speech=speech)
+    first, _ = split(samples, max_s=15, speech=speech, margin_s=1.0)
     left, _ = halves(Chunk(0, samples), speech)
     assert pause[0] <= first.end_s <= pause[1]
     assert pause[0] <= left.end_s <= pause[1]
@@ -247,7 +247,7 @@ def test_a_cut_is_moved_out_of_soft_speech_into_a_noisy_pause():
     samples = np.full(_seconds(20), 0.5, np.float32)
     samples[_seconds(8) : _seconds(12)] = 0.1
     samples[_seconds(13) : _seconds(14)] = 0.15
-    first, second = split(samples, max_s=15, speech=speech_in((0, 13), (14, 20)))
+    first, second = split(samples, max_s=15, speech=speech_in((0, 13), (14, 20)), margin_s=1.0)
     assert 13 < first.end_s == second.start_s < 14
     first, _ = chunks_of(samples, max_s=15)
     assert first.end_s < 13

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backend.audio import vad as detector
-from backend.audio.vad import Speech, SpeechRules, unknown
+from backend.audio.vad import Speech, SpeechRules, all_speech
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from devtools.eval.nonspeech import KINDS, sound
 
-RULES = SpeechRules()
+RULES = SpeechRules(threshold=0.5, min_speech_s=0.1, min_silence_s=0.1)
 
 
 def detect(samples: Samples, rules: SpeechRules) -> Speech:
@@ -165,16 +166,16 @@ def test_hardly_any_sound_is_no_speech(size: int) -> None:
 def test_the_rules_count(recordings: Path) -> None:
     samples, _ = recording(recordings / "demo.wav")
     spans = detect(samples, RULES).spans
-    assert len(detect(samples, SpeechRules(min_silence_s=0.5)).spans) < len(spans)
-    assert len(detect(samples, SpeechRules(min_speech_s=1.0)).spans) < len(spans)
-    strict = detect(samples, SpeechRules(threshold=0.95))
-    assert strict.seconds(0, samples.size) < detect(samples, SpeechRules(threshold=0.2)).seconds(0, samples.size)
+    assert len(detect(samples, replace(RULES, min_silence_s=0.5)).spans) < len(spans)
+    assert len(detect(samples, replace(RULES, min_speech_s=1.0)).spans) < len(spans)
+    strict = detect(samples, replace(RULES, threshold=0.95))
+    assert strict.seconds(0, samples.size) < detect(samples, replace(RULES, threshold=0.2)).seconds(0, samples.size)
 
 
 def test_where_nobody_listened_all_counts_as_speech() -> None:
-    speech = unknown(np.zeros(1000, np.float32))
+    speech = all_speech(np.zeros(1000, np.float32))
     assert (speech.spans, speech.measured) == (((0, 1000),), False)
-    assert unknown(np.zeros(0, np.float32)).spans == ()
+    assert all_speech(np.zeros(0, np.float32)).spans == ()
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
@@ -191,4 +192,4 @@ def test_what_is_within_is_what_overlaps(marks: list[int], begin: int, length: i
     assert sum(end - start for start, end in found) == mask[begin : begin + length].sum()
     assert speech.seconds(begin, begin + length) == pytest.approx(mask[begin : begin + length].sum() / SAMPLE_RATE)
     assert all(begin <= start < end <= begin + length for start, end in found)
-    assert speech.strength(begin, begin + length) == (0.75 if found and found[0][0] < 5120 else 0.0)
+    assert speech.mean_likelihood(begin, begin + length) == (0.75 if found and found[0][0] < 5120 else 0.0)

@@ -260,10 +260,10 @@ import os, threading
 from backend import server
 from backend.audio.decoding import pool
 from devtools.stress import victim
-def opened(path):
+def open_regular_file(path):
     print("opening", file=open(os.environ["SAYS"], "w"), flush=True)
     threading.Event().wait()
-pool.opened, server._FORCED_EXIT_S = opened, 2.0
+pool.open_regular_file, server._FORCED_EXIT_S = open_regular_file, 2.0
 os._exit(victim.main())
 """
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.transcript.implausible_runs import LEAST, SHORTEST_S, find_implausible_runs
+from backend.thresholds import MIN_RUN_S, MIN_RUN_WORDS
+from backend.transcript.implausible_runs import find_implausible_runs
 
 
 def steady(count: int, step_s: float, start_s: float = 0.0) -> list[tuple[float, float]]:
@@ -41,8 +42,8 @@ def test_every_five_close_words_are_in_a_crowd_and_crowds_are_apart(steps) -> No
         at += step
     found = find_implausible_runs(times)
     inside = {n for first, after in found for n in range(first, after)}
-    for first in range(len(times) - LEAST + 1):
-        if times[first + LEAST - 1][1] - times[first][0] < SHORTEST_S:
-            assert set(range(first, first + LEAST)) <= inside
-    assert all(after - first >= LEAST for first, after in found)
+    for first in range(len(times) - MIN_RUN_WORDS + 1):
+        if times[first + MIN_RUN_WORDS - 1][1] - times[first][0] < MIN_RUN_S:
+            assert set(range(first, first + MIN_RUN_WORDS)) <= inside
+    assert all(after - first >= MIN_RUN_WORDS for first, after in found)
     assert all(a[1] < b[0] for a, b in pairwise(found))

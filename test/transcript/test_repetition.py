@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.transcript.repetition import collapsed
+from backend.transcript.repetition import collapse_repetition
 
 
 @pytest.mark.parametrize(
@@ -22,19 +22,19 @@ from backend.transcript.repetition import collapsed
     ],
 )
 def test_a_repetition_at_the_end_is_said_once(text: str, once: str) -> None:
-    assert collapsed(text) == once
+    assert collapse_repetition(text) == once
 
 
 @pytest.mark.parametrize("text", ["", "No, no.", "bye bye", "One two three.", "ha ha ha and then he left", "100"])
 def test_what_does_not_end_in_a_repetition_stays(text: str) -> None:
-    assert collapsed(text) == text
+    assert collapse_repetition(text) == text
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(st.text("ab .", max_size=12), st.text("xyz", min_size=1, max_size=9), st.integers(3, 9))
 def test_the_result_begins_the_text_and_no_longer_repeats(head: str, phrase: str, turns: int) -> None:
     text = head + phrase * turns
-    once = collapsed(text)
+    once = collapse_repetition(text)
     assert text.startswith(once)
     assert len(once) <= len(head) + len(phrase)
     assert set(once) >= set(phrase)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.transcript.timing import MIN_WORD_S, credible
+from backend.thresholds import MIN_WORD_S
+from backend.transcript.timing import credible
 from backend.transcript.words import Word, place, spread
 
 SEEDED = settings(derandomize=True, deadline=None, max_examples=150)

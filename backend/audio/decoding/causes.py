@@ -1,7 +1,7 @@
-"""Why a file is not transcribed: every cause that UndecodableAudio is raised with.
+"""The causes that UndecodableAudio is raised with: fixed sentences that say what to do about the file.
 
-Fixed sentences with what to do, without a word of the file's. A child that decodes says which by its place in CAUSES:
-nothing that it writes reaches a client.
+No cause repeats anything from the file. A decoder process names a cause by its index in CAUSES, so nothing that the
+process writes reaches a client.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ NOT_FINITE = "it holds samples that are not numbers or are infinite; export it a
 TOO_LONG = "it is longer than this server's max_audio_seconds; send it in parts"
 CRASHED = "the decoder failed on it; export it again, as WAV for example"
 TOO_SLOW = "decoding it took too long; export it again, as WAV for example"
-TOO_HUNGRY = "decoding it takes more memory than a recording needs; export it again, as WAV for example"
+TOO_MUCH_MEMORY = "decoding it takes more memory than a recording needs; export it again, as WAV for example"
 
 CAUSES = (
     MISSING, UNREADABLE, NOT_A_FILE, EMPTY_FILE, TOO_LARGE, UNKNOWN_FORMAT, UNKNOWN_CODEC, NO_SOUND_TRACK, NO_SAMPLES,
-    DAMAGED, BAD_RATE, TOO_MANY_CHANNELS, NOT_FINITE, TOO_LONG, CRASHED, TOO_SLOW, TOO_HUNGRY, UNREACHABLE,
+    DAMAGED, BAD_RATE, TOO_MANY_CHANNELS, NOT_FINITE, TOO_LONG, CRASHED, TOO_SLOW, TOO_MUCH_MEMORY, UNREACHABLE,
 )  # fmt: skip

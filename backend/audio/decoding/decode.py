@@ -1,13 +1,13 @@
-"""An open file becomes mono float32 at 16 kHz, or UndecodableAudio with one of the causes in audio/causes.
+"""Decodes an open file to mono float32 at 16 kHz, or raises UndecodableAudio with one of the causes.
 
-- Foreign code in C does the work, so the backend runs this in a child process only (main, behind pool).
-- Only the descriptor is read. No other file is opened, whatever it asks for.
-- The content decides what it is (audio/decoding/sniff): libsndfile reads what is plain, FFmpeg's libraries the rest
-  (audio/decoding/ffmpeg).
-- Headers are not believed. Seconds are counted while they are decoded, and each block is mixed down, resampled and
-  written out before the next is read (audio/decoding/sample_writer): memory holds one block.
-- What was decoded before a file breaks off is kept, and `truncated` says so.
-- Sound is where the file's own times put it: what a recorder, or damage, has left out is silence.
+- Foreign C code does the decoding, so the backend runs this module in a decoder process only (main.py, behind pool.py).
+- Only the descriptor is read. No other file is opened, whatever the content refers to.
+- The content decides the format (sniff.py), not the name: libsndfile reads plain formats, FFmpeg's libraries the rest
+  (ffmpeg.py).
+- Headers are not trusted. The duration is counted while decoding, and each block is mixed down, resampled and written
+  out before the next one is read (sample_writer.py), so memory holds one block.
+- What was decoded before a file breaks off is kept, and `truncated` is set.
+- Sound is placed where the file's own timestamps put it; gaps that a recorder or damage left become silence.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ import soundfile
 
 from backend.audio.decoding.causes import DAMAGED, NO_SAMPLES, UNKNOWN_FORMAT
 from backend.audio.decoding.ffmpeg import read_track
-from backend.audio.decoding.protocol import DECODED, Answer, new_store, taken
-from backend.audio.decoding.safe_open import opened
-from backend.audio.decoding.sample_writer import BLOCK, Recording
-from backend.audio.decoding.sniff import PLAIN_CODECS, is_cut_short, sniff
+from backend.audio.decoding.protocol import DECODED, Reply, new_store, validated_samples
+from backend.audio.decoding.safe_open import open_regular_file
+from backend.audio.decoding.sample_writer import BLOCK, SampleWriter
+from backend.audio.decoding.sniff import PLAIN_CODECS, is_truncated, sniff
 from backend.audio.waveform import Decoded
 from backend.errors import UndecodableAudio
 
 
-def decode_open(fd: int, store: int, max_seconds: float) -> Answer:
-    """Write the sound of the file `fd` to `store`; UndecodableAudio if there is none, or more than `max_seconds`."""
+def decode_fd(fd: int, store: int, max_seconds: float) -> Reply:
+    """Decode the file `fd` into `store`. Raises UndecodableAudio if it has no sound, or more than `max_seconds`."""
     container = sniff(fd)
     if container is None:
         raise UndecodableAudio(UNKNOWN_FORMAT)
-    recording = Recording(store, max_seconds)
-    whole = container.plain and _read_plain(fd, recording)
-    if not recording.frames:
-        whole = read_track(fd, container, recording)
-    if not recording.frames:
-        raise UndecodableAudio(NO_SAMPLES if whole else DAMAGED)
-    truncated = not whole or is_cut_short(fd, container, os.fstat(fd).st_size)
-    return Answer(DECODED, truncated, recording.finished(), recording.duration_s)
+    writer = SampleWriter(store, max_seconds)
+    is_complete = container.is_plain and _read_plain(fd, writer)
+    if not writer.frames:
+        is_complete = read_track(fd, container, writer)
+    if not writer.frames:
+        raise UndecodableAudio(NO_SAMPLES if is_complete else DAMAGED)
+    truncated = not is_complete or is_truncated(fd, container, os.fstat(fd).st_size)
+    return Reply(DECODED, truncated, writer.finish(), writer.duration_s)
 
 
 def decode(path: str, *, max_seconds: float) -> Decoded:
-    """The recording in the file `path`, decoded in this very process: for evaluation and tests, never for a request."""
-    with opened(path) as fd, new_store() as store:
-        answer = decode_open(fd, store, max_seconds)
-        return Decoded(taken(store, answer, max_seconds), answer.duration_s, answer.truncated)
+    """The recording in the file `path`, decoded in this process: for evaluation and tests, never for a request."""
+    with open_regular_file(path) as fd, new_store() as store:
+        reply = decode_fd(fd, store, max_seconds)
+        return Decoded(validated_samples(store, reply, max_seconds), reply.duration_s, reply.truncated)
 
 
-def _read_plain(fd: int, recording: Recording) -> bool:
-    """By libsndfile, 10 s of WAV in about a millisecond. True if all is there; adds nothing if it cannot."""
+def _read_plain(fd: int, writer: SampleWriter) -> bool:
+    """Read by libsndfile, 10 s of WAV in about 1 ms. True if nothing is missing; writes nothing if it cannot read."""
     os.lseek(fd, 0, os.SEEK_SET)
     with contextlib.suppress(soundfile.SoundFileError), soundfile.SoundFile(fd, closefd=False) as file:
         if file.subtype not in PLAIN_CODECS.split():
             return False
         while (block := file.read(max(BLOCK // file.channels, 1), "float32", always_2d=True)).size:
-            recording.add(block, file.samplerate)
-        return bool(recording.frames == file.frames)
+            writer.add(block, file.samplerate)
+        return bool(writer.frames == file.frames)
     return False

@@ -1,12 +1,12 @@
-"""`python -m backend.audio.decoding.main PARENT`: a process in which recordings are decoded, and nothing else is done.
+"""`python -m backend.audio.decoding.main PARENT`: a decoder process, which decodes recordings and does nothing else.
 
-Its stdin is a socket to the server that started it; jobs come in there, one at a time, and answers go out
-(audio/decoding/protocol).
+Its stdin is a socket to the server that started it. Jobs arrive there, one at a time, and replies are sent back
+(protocol.py).
 
-- It has nothing to lose: no path, no port, no model, no secret in its environment; of the server's descriptors it is
-  lent two for a job. Its memory, its processor time and what it may write are bounded by the kernel.
-- It never outlives its server: it ends when the socket does, and with its parent on Linux, whatever it is doing.
-- It leaves stopping to its server: SIGTERM and SIGINT are for the whole group, in which running requests have a grace.
+- There is nothing in it to attack: no path, no port, no model, no secret in its environment, and two of the server's
+  descriptors for each job. The kernel bounds its memory, its processor time and what it may write.
+- It never outlives its server: it ends when the socket closes and, on Linux, is killed when its parent ends.
+- It ignores SIGTERM and SIGINT, which go to the whole process group while the server still finishes running requests.
 """
 
 from __future__ import annotations
@@ -26,56 +26,56 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from backend.audio.decoding.causes import CAUSES, TOO_HUNGRY
-from backend.audio.decoding.decode import decode_open
-from backend.audio.decoding.protocol import FAULT, READY, Answer, longest_store, received_job
+from backend.audio.decoding.causes import CAUSES, TOO_MUCH_MEMORY
+from backend.audio.decoding.decode import decode_fd
+from backend.audio.decoding.protocol import INTERNAL_ERROR, READY, Reply, max_store_bytes, receive_job
 from backend.errors import UndecodableAudio
 
-Decode: TypeAlias = Callable[[int, int, float], Answer]
+Decode: TypeAlias = Callable[[int, int, float], Reply]
 
-# Of its own, without the samples, which are not its memory. With the libraries and what decoders of ordinary files take
-# it has about 100 MiB; mapped libraries (50 MiB) come on top: together under 512.
-_MOST_MEMORY = 384 << 20
-_MOST_DESCRIPTORS = 32
-_SLACK_S = 10  # of processor time, beside a second for each second of the longest recording; the server is stricter
-_QUIET_S = 0.3  # without a job after the start: time to import what a WAV does not need
+# Private data; the samples are shared memory and do not count. With its libraries and what decoders of ordinary files
+# take, the process has about 100 MiB. Mapped libraries (50 MiB) come on top: together under 512 MiB.
+_MAX_DATA_BYTES = 384 << 20
+_MAX_DESCRIPTORS = 32
+_CPU_SLACK_S = 10  # processor time, beside a second for each second of the longest recording; the watchdog is stricter
+_IDLE_BEFORE_IMPORT_S = 0.3  # without a job after the start, import what a WAV does not need
 _PR_SET_PDEATHSIG = 1
 
 
-def main(decode: Decode = decode_open) -> None:
-    """Decode whatever comes until the server has gone."""
+def main(decode: Decode = decode_fd) -> None:
+    """Decode one job after the other until the server closes the socket."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    _end_with(int(sys.argv[-1]))
-    server = _server()
-    for kind, most in (
-        (resource.RLIMIT_DATA, _MOST_MEMORY),
-        (resource.RLIMIT_NOFILE, _MOST_DESCRIPTORS),
+    _end_with_parent(int(sys.argv[-1]))
+    server = _server_socket()
+    for kind, limit in (
+        (resource.RLIMIT_DATA, _MAX_DATA_BYTES),
+        (resource.RLIMIT_NOFILE, _MAX_DESCRIPTORS),
         (resource.RLIMIT_NPROC, 0),  # no threads either; root is exempt
         (resource.RLIMIT_CORE, 0),
     ):
-        _lower(kind, most)
+        _set_hard_limit(kind, limit)
     with contextlib.suppress(ConnectionError):
         server.sendall(READY)
-        if not select.select([server], [], [], _QUIET_S)[0]:
-            with contextlib.suppress(ImportError):  # WAV goes without
-                import av  # noqa: F401 - 0.2 s that the first FLAC or MP3 need not wait for
-        while (job := received_job(server)) is not None:
-            server.sendall(_answer(decode, *job).packed())
+        if not select.select([server], [], [], _IDLE_BEFORE_IMPORT_S)[0]:
+            with contextlib.suppress(ImportError):  # a WAV is decoded without it
+                import av  # noqa: F401 - takes 0.2 s, which the first FLAC or MP3 then need not wait for
+        while (job := receive_job(server)) is not None:
+            server.sendall(_reply(decode, *job).pack())
 
 
-def _end_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent ends. Elsewhere than on Linux the socket's end must do."""
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends. On other systems than Linux the closed socket ends it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was quicker
+    if os.getppid() != parent:  # the parent ended before prctl
         os._exit(0)
-    with contextlib.suppress(OSError):  # where memory runs out, this is what can be spared
+    with contextlib.suppress(OSError):  # where memory runs out, this process is the one to kill
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
-def _server() -> socket.socket:
-    """The socket that is our stdin. Foreign code that reads stdin must not read from it."""
+def _server_socket() -> socket.socket:
+    """The socket that is our stdin, moved away from descriptor 0: foreign code that reads stdin must not read it."""
     server = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -83,39 +83,39 @@ def _server() -> socket.socket:
     return server
 
 
-def _lower(kind: int, most: int) -> None:
+def _set_hard_limit(kind: int, limit: int) -> None:
     _, hard = resource.getrlimit(kind)
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(kind, (most, most))
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (limit, limit))
 
 
-def _answer(decode: Decode, max_seconds: float, audio: int, store: int) -> Answer:
-    """Do one job. What decoders raise is none of the client's business; it is said by a number."""
+def _reply(decode: Decode, max_seconds: float, audio: int, store: int) -> Reply:
+    """Do one job. A failure is reported as a number; no error text leaves this process but the log line."""
     try:
-        _bound(max_seconds)
+        _set_job_limits(max_seconds)
         return decode(audio, store, max_seconds)
     except UndecodableAudio as refusal:
-        return Answer(CAUSES.index(refusal.cause))
+        return Reply(CAUSES.index(refusal.cause))
     except MemoryError:
-        return Answer(CAUSES.index(TOO_HUNGRY))
-    except Exception as error:  # noqa: BLE001 - decoders raise what they like; the server must hear of it
-        _tell(error)
-        return Answer(FAULT)
+        return Reply(CAUSES.index(TOO_MUCH_MEMORY))
+    except Exception as error:  # noqa: BLE001 - decoders raise anything; the server needs a reply
+        _log_failure(error)
+        return Reply(INTERNAL_ERROR)
     finally:
         os.close(audio)
         os.close(store)
 
 
-def _bound(max_seconds: float) -> None:
-    """What this job may take of the processor, and write. Soft limits: the next job has its own."""
-    seconds = math.ceil(time.process_time() + max_seconds + _SLACK_S)
-    for kind, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_FSIZE, longest_store(max_seconds))):
+def _set_job_limits(max_seconds: float) -> None:
+    """Bound this job's processor time and output. These are soft limits, because the next job gets its own."""
+    cpu_s = math.ceil(time.process_time() + max_seconds + _CPU_SLACK_S)
+    for kind, limit in ((resource.RLIMIT_CPU, cpu_s), (resource.RLIMIT_FSIZE, max_store_bytes(max_seconds))):
         _, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _tell(error: Exception) -> None:
-    """Where it failed, in one line, without the error's own text: that may hold what the file says."""
+def _log_failure(error: Exception) -> None:
+    """Log the error's type and places in one line, without its text: the text may repeat the file's content."""
     places = " < ".join(
         f"{Path(at.filename).name}:{at.lineno}" for at in traceback.extract_tb(error.__traceback__)[::-1]
     )

@@ -1,11 +1,11 @@
-"""The one way in for audio: a path goes in, its samples come out, and what a decoder does on the way costs one request.
+"""A pool of decoder processes: a path in, its samples out. Whatever a decoder does costs one request at most.
 
-- The file is opened here (safe_open), first by threads that do nothing else: a bad path does not wait until others
-  are decoded, and a share that does not answer costs one of them and one request, but nobody who decodes. What is in
-  the file is touched by a child only (audio/decoding/process), which gets the descriptor.
-- There are as many children as there was work for at once, up to a few; one is kept warm. A child that fails is ended
-  and replaced in the background; if none can be started, the request fails and the next one tries again.
-- A client that goes is noticed within a tenth of a second, whatever the child is doing.
+- The file is opened in this process (safe_open.py). A first check runs in threads of its own, so that a bad path does
+  not queue behind running decodes, and a network share that does not answer costs one such thread and one request.
+  Only a decoder process (process.py) reads the content, through the descriptor.
+- The pool grows to as many processes as have had work at once, up to a maximum, and keeps one warm. A process that
+  fails is killed and replaced in the background; if none can be started, the request fails and the next one retries.
+- A client that cancels is noticed within a tenth of a second, whatever the process is doing.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from backend.audio.decoding.causes import UNREACHABLE
-from backend.audio.decoding.process import COMMAND, LOOK_S, DecoderProcess, IsGone
-from backend.audio.decoding.safe_open import check, opened
+from backend.audio.decoding.process import COMMAND, POLL_INTERVAL_S, DecoderProcess, IsCancelled
+from backend.audio.decoding.safe_open import check, open_regular_file
 from backend.audio.waveform import Decoded
 from backend.errors import AsrError, Cancelled, UndecodableAudio
 
-_MOST_CHILDREN = 4  # also on one core: a command of three seconds must not wait behind one recording of hours
-_MOST_OPEN = 16  # files that are open at once: those that are decoded, and those that wait for it
-_MOST_CHECKED = 16  # files that are looked at; so many may hang before nobody can be served
-_PATIENCE_S = 5.0  # a disk that slept may take as long
+_MAX_PROCESSES = 4  # also on one core: a command of three seconds must not wait behind one recording of hours
+_MAX_OPEN = 16  # files that are open at once: those being decoded, and those waiting for a process
+_MAX_CHECKS = 16  # files that are checked at once; when so many hang, no request is served
+_CHECK_TIMEOUT_S = 5.0  # a disk that has to spin up may take as long
 
 
 class DecoderPool:
-    """Decodes recordings. Starts nothing before it is asked or told to expect work."""
+    """Decodes recordings. Starts no process before `decode` or `warm_up` is called."""
 
     def __init__(
         self,
         command: Sequence[str] = COMMAND,
-        most: int = _MOST_CHILDREN,
+        max_processes: int = _MAX_PROCESSES,
         check: Callable[[str], None] = check,
-        patience_s: float = _PATIENCE_S,
+        check_timeout_s: float = _CHECK_TIMEOUT_S,
     ) -> None:
         self._command = command
-        self._most = most
-        self._threads = ThreadPoolExecutor(_MOST_OPEN, "decode")  # children end with the thread that started them
+        self._max_processes = max_processes
+        self._decoding = ThreadPoolExecutor(_MAX_OPEN, "decode")  # a process ends with the thread that started it
         self._check = check
-        self._patience_s = patience_s
-        self._checking = ThreadPoolExecutor(_MOST_CHECKED, "open")
-        self._free = asyncio.Semaphore(_MOST_CHECKED)  # its threads
+        self._check_timeout_s = check_timeout_s
+        self._checking = ThreadPoolExecutor(_MAX_CHECKS, "open")
+        self._free_checks = asyncio.Semaphore(_MAX_CHECKS)
         self._idle: list[DecoderProcess] = []  # last in, first out: the others may be swapped out
-        self._count = 0  # of all children: idle, at work, being started
+        self._count = 0  # of all processes: idle, decoding, being started
         self._is_refilling = False
-        self._closed = False
+        self._is_closed = False
         self._changed = threading.Condition()
 
-    def expect(self) -> None:
-        """Recordings will come: have a child ready. Waits for nothing."""
+    def warm_up(self) -> None:
+        """Start a process in the background if there is none. Does not block."""
         with self._changed:
             if not self._count:
-                self._refill_soon()
+                self._schedule_refill()
 
     async def decode(self, path: str, *, max_seconds: float) -> Decoded:
         """The recording in the file `path`.
@@ -63,35 +63,35 @@ class DecoderPool:
         Raises UndecodableAudio if there is none, or one of more than `max_seconds`; OutOfMemory if the machine has no
         memory for it; EngineFailure if it is not the file's fault.
         """
-        await self._refuse_bad(path)
-        gone = threading.Event()
+        await self._check_path(path)
+        cancelled = threading.Event()
         work = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._decode, path, max_seconds, lambda: gone.is_set() or self._closed
+            self._decoding, self._decode, path, max_seconds, lambda: cancelled.is_set() or self._is_closed
         )
         try:
             return await work
         finally:
-            gone.set()
+            cancelled.set()
 
-    async def _refuse_bad(self, path: str) -> None:
-        """Raises UndecodableAudio if there is nothing to decode at the path."""
-        looking = asyncio.ensure_future(self._look(path))
-        try:  # not wait_for, which may take a cancellation for an answer
-            done, _ = await asyncio.wait({looking}, timeout=self._patience_s)
+    async def _check_path(self, path: str) -> None:
+        """Raises UndecodableAudio if there is nothing to decode at the path, or if the check takes too long."""
+        checking = asyncio.ensure_future(self._run_check(path))
+        try:  # not wait_for, which may swallow a cancellation
+            done, _ = await asyncio.wait({checking}, timeout=self._check_timeout_s)
         finally:
-            looking.cancel()
-        fault = looking.result() if done else UndecodableAudio(UNREACHABLE)
-        if fault is not None:
-            raise fault
+            checking.cancel()
+        error = checking.result() if done else UndecodableAudio(UNREACHABLE)
+        if error is not None:
+            raise error
 
-    async def _look(self, path: str) -> Exception | None:
-        await self._free.acquire()  # rather than in the threads' queue, where who has given up would still wait
-        looked = asyncio.get_running_loop().run_in_executor(self._checking, self._fault, path)
-        looked.add_done_callback(lambda _: self._free.release())
-        return await asyncio.shield(looked)
+    async def _run_check(self, path: str) -> Exception | None:
+        await self._free_checks.acquire()  # in the executor's own queue, checks that have timed out would stay queued
+        running = asyncio.get_running_loop().run_in_executor(self._checking, self._check_error, path)
+        running.add_done_callback(lambda _: self._free_checks.release())
+        return await asyncio.shield(running)
 
-    def _fault(self, path: str) -> Exception | None:
-        """What is wrong with the file, told and not raised: perhaps nobody waits for it any more."""
+    def _check_error(self, path: str) -> Exception | None:
+        """The error of the check, returned and not raised: asyncio logs an exception that is never retrieved."""
         try:
             self._check(path)
         except (UndecodableAudio, OSError) as error:
@@ -99,90 +99,90 @@ class DecoderPool:
         return None
 
     def close(self) -> None:
-        """End all children; who still waits for one is told Cancelled."""
+        """End all processes. Requests that still wait for one fail with Cancelled."""
         with self._changed:
-            self._closed = True
+            self._is_closed = True
             idle, self._idle = self._idle, []
             self._changed.notify_all()
-        for child in idle:
-            child.end()
+        for process in idle:
+            process.end()
         self._checking.shutdown(wait=False, cancel_futures=True)
-        self._threads.shutdown(cancel_futures=True)
+        self._decoding.shutdown(cancel_futures=True)
 
-    def _decode(self, path: str, max_seconds: float, is_gone: IsGone) -> Decoded:
-        with opened(path) as fd:
-            child = self._taken(is_gone)
+    def _decode(self, path: str, max_seconds: float, is_cancelled: IsCancelled) -> Decoded:
+        with open_regular_file(path) as fd:
+            process = self._acquire(is_cancelled)
             try:
-                return child.decode(fd, max_seconds, is_gone)
+                return process.decode(fd, max_seconds, is_cancelled)
             finally:
-                self._put_back(child)
+                self._release(process)
 
-    def _taken(self, is_gone: IsGone) -> DecoderProcess:
-        """A child for one job: an idle one, a new one, or the next that is put back."""
+    def _acquire(self, is_cancelled: IsCancelled) -> DecoderProcess:
+        """A process for one job: an idle one, a new one, or the next that is released."""
         while True:
-            child = self._next(is_gone)
-            if child is None:
-                return self._new()
-            if child.is_fit:
-                return child
-            self._dismiss(child)  # it died in its sleep, which is nobody's fault
+            process = self._idle_or_slot(is_cancelled)
+            if process is None:
+                return self._start_in_slot()
+            if process.is_usable:
+                return process
+            self._discard(process)  # it ended while it was idle, which is not the file's fault
 
-    def _next(self, is_gone: IsGone) -> DecoderProcess | None:
-        """An idle child, or None, and room for another has been kept. Waits for either."""
+    def _idle_or_slot(self, is_cancelled: IsCancelled) -> DecoderProcess | None:
+        """An idle process; or None, and a slot for a new one is reserved. Blocks until there is either."""
         with self._changed:
-            while not is_gone():
+            while not is_cancelled():
                 if self._idle:
                     return self._idle.pop()
-                if self._count < self._most:
+                if self._count < self._max_processes:
                     self._count += 1
                     return None
-                self._changed.wait(LOOK_S)
+                self._changed.wait(POLL_INTERVAL_S)
         raise Cancelled
 
-    def _new(self) -> DecoderProcess:
+    def _start_in_slot(self) -> DecoderProcess:
         try:
-            return DecoderProcess(self._command, lambda: self._closed)
+            return DecoderProcess(self._command, lambda: self._is_closed)
         except BaseException:
-            self._discount()
+            self._free_slot()
             raise
 
-    def _put_back(self, child: DecoderProcess) -> None:
-        if not self._keep(child):
-            self._dismiss(child)
+    def _release(self, process: DecoderProcess) -> None:
+        if not self._return_to_idle(process):
+            self._discard(process)
             with self._changed:
-                self._refill_soon()
+                self._schedule_refill()
 
-    def _keep(self, child: DecoderProcess) -> bool:
-        """Let the child wait for its next job; False if it cannot have one."""
+    def _return_to_idle(self, process: DecoderProcess) -> bool:
+        """Make the process available for the next job; False if it cannot take one."""
         with self._changed:
-            if self._closed or not child.is_fit:
+            if self._is_closed or not process.is_usable:
                 return False
-            self._idle.append(child)
+            self._idle.append(process)
             self._changed.notify()
             return True
 
-    def _dismiss(self, child: DecoderProcess) -> None:
-        child.end()  # not under the lock, which Health takes: a process may end slowly
-        self._discount()
+    def _discard(self, process: DecoderProcess) -> None:
+        process.end()  # not under the lock, which Health takes: a process may end slowly
+        self._free_slot()
 
-    def _discount(self) -> None:
+    def _free_slot(self) -> None:
         with self._changed:
             self._count -= 1
             self._changed.notify()
 
-    def _refill_soon(self) -> None:
-        if not (self._closed or self._is_refilling or self._idle):
+    def _schedule_refill(self) -> None:
+        if not (self._is_closed or self._is_refilling or self._idle):
             self._is_refilling = True
-            self._threads.submit(self._refill)
+            self._decoding.submit(self._refill)
 
     def _refill(self) -> None:
-        """Start one, unless that has happened meanwhile."""
+        """Start one process, unless there is an idle one meanwhile."""
         with self._changed:
             self._is_refilling = False
-            if self._closed or self._idle or self._count >= self._most:
+            if self._is_closed or self._idle or self._count >= self._max_processes:
                 return
             self._count += 1
-        with contextlib.suppress(AsrError):  # it is in the log, and the next request tries again
-            child = self._new()
-            if not self._keep(child):
-                self._dismiss(child)  # not to be replaced: what dies at its start would be started for ever
+        with contextlib.suppress(AsrError):  # it is logged, and the next request tries again
+            process = self._start_in_slot()
+            if not self._return_to_idle(process):
+                self._discard(process)  # not replaced: what dies at its start would be started again and again

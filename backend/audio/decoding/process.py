@@ -1,9 +1,11 @@
-"""One child that decodes, from its server's side: started, given a job, watched, ended.
+"""One decoder process, seen from the server: start it, give it a job, watch it, kill it.
 
-- A child is fit for another job only after a whole and true answer. After anything else it is ended, and what it was
-  doing has failed for that one file.
-- It is a new program (no fork: threads and a model are here), with a bare environment and no descriptor but a socket.
-- Whoever waits looks around ten times a second: for a client that has gone, for a child that does not get on.
+- A process takes another job only after a complete and valid reply. After anything else it is killed, and the job fails
+  for that one file.
+- It is a new program and not a fork, because the server has threads and a model. It gets a bare environment and no
+  descriptor but a socket.
+- While the server waits for a process, it checks ten times a second whether the client has cancelled and whether the
+  process makes progress.
 """
 
 from __future__ import annotations
@@ -20,165 +22,169 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from backend.audio.decoding.causes import CAUSES, CRASHED, TOO_HUNGRY, TOO_SLOW
+from backend.audio.decoding.causes import CAUSES, CRASHED, TOO_MUCH_MEMORY, TOO_SLOW
 from backend.audio.decoding.protocol import (
-    ANSWER,
     DECODED,
-    FAULT,
+    INTERNAL_ERROR,
     READY,
-    Answer,
-    Forged,
-    length_s,
+    REPLY_FORMAT,
+    CorruptReply,
+    Reply,
     new_store,
     send_job,
-    taken,
+    stored_s,
+    validated_samples,
 )
-from backend.audio.decoding.watchdog import Look, Watchdog, look, vitals
+from backend.audio.decoding.watchdog import ProgressSample, Watchdog, process_counters, sample_progress
 from backend.audio.waveform import Decoded
 from backend.errors import AsrError, Cancelled, EngineFailure, OutOfMemory, UndecodableAudio
 
 _log = logging.getLogger(__name__)
 
-IsGone: TypeAlias = Callable[[], bool]
+IsCancelled: TypeAlias = Callable[[], bool]
 
 COMMAND = (sys.executable, "-m", "backend.audio.decoding.main")
-LOOK_S = 0.1
+POLL_INTERVAL_S = 0.1
 
-_FOLDER = Path(__file__).parents[3]  # where `-m` finds the child, whatever the working directory is
-_ENVIRONMENT = ("PATH", "LD_", "DYLD_", "PYTHON", "LANG", "LC_", "TMP")  # how names begin; no token is among them
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # mixing channels down needs no pool
-_FOR_SERVERS = {signal.SIGTERM, signal.SIGINT}  # until the child ignores them itself
-_LONGEST_START_S = 60.0  # a cold disk on a busy machine
-_LONGEST_END_S = 2.0
-_MOST_KEPT = 256 << 20  # bytes resident: a child that has grown so far is not kept, whatever it grew by
+_ROOT = Path(__file__).parents[3]  # where `-m` finds the program, whatever the working directory is
+_ENVIRONMENT_PREFIXES = ("PATH", "LD_", "DYLD_", "PYTHON", "LANG", "LC_", "TMP")  # no token is among them
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # mixing channels down needs no thread pool
+_BLOCKED_SIGNALS = {signal.SIGTERM, signal.SIGINT}  # until the process ignores them itself
+_MAX_START_S = 60.0  # a cold disk on a busy machine
+_MAX_END_S = 2.0
+_MAX_REUSED_BYTES = 256 << 20  # resident: a process that has grown beyond it is not used again
 
 
 class DecoderProcess:
-    """A child that can decode. Its methods block, and belong to one thread at a time."""
+    """A decoder process. Its methods block, and one thread at a time may call them."""
 
-    def __init__(self, command: Sequence[str], is_gone: IsGone) -> None:
-        """Start it and wait until it is ready. Raises EngineFailure, Cancelled."""
+    def __init__(self, command: Sequence[str], is_cancelled: IsCancelled) -> None:
+        """Start the process and wait until it is ready. Raises EngineFailure, Cancelled."""
         self._channel, theirs = socket.socketpair()
         self._readable = select.poll()  # not select(): there may be more than 1024 descriptors
         self._readable.register(self._channel, select.POLLIN)
-        self._is_whole = False
+        self._is_reusable = False
         try:
             with theirs:
-                self._process = _started(command, theirs)
+                self._process = _start(command, theirs)
         except OSError as error:
             self._channel.close()
             _log.error("no decoder can be started: %s", error.strerror)
             raise EngineFailure from None
-        late_s = time.monotonic() + _LONGEST_START_S
+        deadline_s = time.monotonic() + _MAX_START_S
         try:
-            said = self._message(len(READY), lambda: is_gone() or time.monotonic() > late_s)
+            message = self._receive(len(READY), lambda: is_cancelled() or time.monotonic() > deadline_s)
         except Cancelled:
             self.end()
             raise
-        if said != READY:
-            _log.error("a decoder did not start: %s", self._ending())
+        if message != READY:
+            _log.error("a decoder did not start: %s", self._exit_description())
             self.end()
             raise EngineFailure
-        self._is_whole = True
+        self._is_reusable = True
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     @property
-    def is_fit(self) -> bool:
-        """Whether it can be given a job. One that has ended, or speaks unasked, cannot."""
-        return self._is_whole and not self._readable.poll(0)
+    def is_usable(self) -> bool:
+        """Whether it can take a job. A process that has ended, or has sent something without a job, cannot."""
+        return self._is_reusable and not self._readable.poll(0)
 
-    def decode(self, fd: int, max_seconds: float, is_gone: IsGone) -> Decoded:
+    def decode(self, fd: int, max_seconds: float, is_cancelled: IsCancelled) -> Decoded:
         """The recording in the open file `fd`. Raises UndecodableAudio, Cancelled, OutOfMemory, EngineFailure."""
-        self._is_whole = False
+        self._is_reusable = False
         with new_store() as store:
-            pace: Watchdog | None = None  # most files are decoded before anyone looks
-
-            def has_to_end() -> bool:
-                nonlocal pace
-                seen = self._look(fd, store)
-                if pace is None:
-                    pace = Watchdog(seen)
-                elif pace.is_lost(seen):
-                    _log.warning("a decoder was lost in a file; it is ended")
-                    raise UndecodableAudio(TOO_SLOW)
-                return is_gone()
-
             try:
                 send_job(self._channel, max_seconds, fd, store)
-                answer = Answer.unpacked(self._message(ANSWER.size, has_to_end))
-                if answer.outcome == DECODED:
-                    decoded = Decoded(taken(store, answer, max_seconds), answer.duration_s, answer.truncated)
-                    self._is_whole = vitals(self.pid).resident < _MOST_KEPT
+                reply = Reply.unpack(self._receive(REPLY_FORMAT.size, self._must_stop(fd, store, is_cancelled)))
+                if reply.outcome == DECODED:
+                    decoded = Decoded(validated_samples(store, reply, max_seconds), reply.duration_s, reply.truncated)
+                    self._is_reusable = process_counters(self.pid).resident_bytes < _MAX_REUSED_BYTES
                     return decoded
-                if answer.outcome == FAULT:
+                if reply.outcome == INTERNAL_ERROR:
                     raise EngineFailure
-                if answer.outcome >= len(CAUSES):
-                    raise Forged
-            except (Forged, ConnectionError):
-                raise self._crash() from None
-            except MemoryError:  # for the samples, here
+                if reply.outcome >= len(CAUSES):
+                    raise CorruptReply
+            except (CorruptReply, ConnectionError):
+                raise self._crash_error() from None
+            except MemoryError:  # for the samples, in this process
                 raise OutOfMemory from None
-        cause = CAUSES[answer.outcome]
-        self._is_whole = cause != TOO_HUNGRY
+        cause = CAUSES[reply.outcome]
+        self._is_reusable = cause != TOO_MUCH_MEMORY
         raise UndecodableAudio(cause)
 
     def end(self) -> None:
-        """End it at once: it has nothing to put in order."""
+        """Kill the process: it has nothing to clean up."""
         self._channel.close()
         self._process.kill()
         try:
-            self._process.wait(_LONGEST_END_S)
-        except subprocess.TimeoutExpired:  # in the kernel, at a disk that does not answer; it ends when that does
+            self._process.wait(_MAX_END_S)
+        except subprocess.TimeoutExpired:  # blocked in the kernel by a disk that does not answer; it ends afterwards
             _log.warning("a decoder that was killed has not ended yet")
 
-    def _message(self, size: int, has_to_end: IsGone) -> bytes:
-        """What it says next; nothing if it has ended. One byte more than `size` shows that it says too much."""
-        while not self._readable.poll(LOOK_S * 1000):
-            if has_to_end():
+    def _must_stop(self, fd: int, store: int, is_cancelled: IsCancelled) -> IsCancelled:
+        """The check that runs while a job is waited for. It raises UndecodableAudio if the process is stalled."""
+        watchdog: Watchdog | None = None  # most files are decoded before the first check
+
+        def must_stop() -> bool:
+            nonlocal watchdog
+            sample = self._sample_progress(fd, store)
+            if watchdog is None:
+                watchdog = Watchdog(sample)
+            elif watchdog.is_stalled(sample):
+                _log.warning("a decoder makes no progress on its file; it is killed")
+                raise UndecodableAudio(TOO_SLOW)
+            return is_cancelled()
+
+        return must_stop
+
+    def _receive(self, size: int, must_stop: IsCancelled) -> bytes:
+        """The next message; b"" if the process has ended. Reads `size` + 1 bytes, to detect a longer message."""
+        while not self._readable.poll(POLL_INTERVAL_S * 1000):
+            if must_stop():
                 raise Cancelled
         try:
             return self._channel.recv(size + 1)
         except ConnectionError:  # it ended with a job unread
             return b""
 
-    def _look(self, fd: int, store: int) -> Look:
-        # the child reads the file through the same open file description, so its place there is ours
-        return look(self.pid, decoded_s=length_s(store), read=os.lseek(fd, 0, os.SEEK_CUR))
+    def _sample_progress(self, fd: int, store: int) -> ProgressSample:
+        # the process reads the file through the same open file description, so its position is also that of `fd`
+        return sample_progress(self.pid, decoded_s=stored_s(store), read_bytes=os.lseek(fd, 0, os.SEEK_CUR))
 
-    def _crash(self) -> AsrError:
-        """What a request is told of a child that ended, or lied, during its job."""
-        _log.warning("a decoder failed in the middle of a file: %s", self._ending())
+    def _crash_error(self) -> AsrError:
+        """The error for a process that ended during its job, or sent a corrupt reply."""
+        _log.warning("a decoder failed in the middle of a file: %s", self._exit_description())
         code = self._process.returncode
-        return _TOLD[code]() if code in _TOLD else UndecodableAudio(CRASHED)
+        return _ERROR_OF_EXIT[code]() if code in _ERROR_OF_EXIT else UndecodableAudio(CRASHED)
 
-    def _ending(self) -> str:
-        """How it ended, in words for the log."""
+    def _exit_description(self) -> str:
+        """How the process ended, in words for the log."""
         try:
-            code = self._process.wait(LOOK_S)
+            code = self._process.wait(POLL_INTERVAL_S)
         except subprocess.TimeoutExpired:
-            return "it said what cannot be true"
+            return "its reply cannot be true"
         return f"exit status {code}" if code >= 0 else f"signal {-code}, {signal.strsignal(-code)}"
 
 
-_TOLD: dict[int, Callable[[], AsrError]] = {
+_ERROR_OF_EXIT: dict[int, Callable[[], AsrError]] = {
     -signal.SIGXCPU: lambda: UndecodableAudio(TOO_SLOW),
-    -signal.SIGKILL: OutOfMemory,  # not by us, so by the kernel: the machine has no memory left
+    -signal.SIGKILL: OutOfMemory,  # not sent by us, so by the kernel: the machine is out of memory
 }
 
 
-def _started(command: Sequence[str], stdin: socket.socket) -> subprocess.Popen[bytes]:
-    """A new program. It inherits this thread's signal mask: deaf to the group's SIGTERM from its first moment on."""
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_SERVERS)
+def _start(command: Sequence[str], stdin: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a new program. It inherits this thread's signal mask, so it never receives the group's SIGTERM."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT_PREFIXES)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
     try:
         return subprocess.Popen(  # noqa: S603 - our own program; nothing of a client's is in the command
             [*command, str(os.getpid())],
             stdin=stdin.fileno(),
             stdout=subprocess.DEVNULL,
-            cwd=_FOLDER,
+            cwd=_ROOT,
             env={**environment, **_ONE_THREAD},
         )
     finally:

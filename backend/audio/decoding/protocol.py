@@ -1,10 +1,11 @@
-"""What the server and a child that decodes hand each other, byte for byte: a job, an answer, and samples.
+"""The protocol between the server and a decoder process, byte for byte: a job, a reply, and samples.
 
-- A job is three things: the longest recording that is accepted, and two descriptors, of the file to read and of the
-  memory to write samples to. No path crosses.
-- An answer has a fixed length and holds numbers only. Nothing is unpickled, nothing is parsed.
-- Samples are taken as a copy of one's own, and checked there: the child keeps its descriptor and may write on.
-- Silence costs nothing on either side: hours of it fit into a file of kilobytes. It is a hole in the store.
+- A job is the longest accepted recording and two descriptors: the file to read and the memory to write samples to.
+  No path is sent.
+- A reply has a fixed length and holds numbers only. Nothing is unpickled, nothing is parsed.
+- Samples are copied out of the shared memory first and validated in the copy, because the decoder process keeps its
+  descriptor and could still write.
+- Silence takes no memory on either side, because hours of it fit into a file of kilobytes: it is a hole in the store.
 """
 
 from __future__ import annotations
@@ -23,60 +24,61 @@ import numpy as np
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
 
-READY = b"R"  # a child's first word: it has everything imported
-JOB = struct.Struct("<d")
-ANSWER = struct.Struct("<BBQd")
+READY = b"R"  # sent once by a decoder process that has imported everything
+JOB_FORMAT = struct.Struct("<d")
+REPLY_FORMAT = struct.Struct("<BBQd")
 
-DECODED = 0xFF  # else the answer's first number is the place of a cause in CAUSES,
-FAULT = 0xFE  # or says that our own code failed; the child has logged it
+# A reply's outcome. Any other value is an index in CAUSES.
+DECODED = 0xFF
+INTERNAL_ERROR = 0xFE  # our own code failed; the decoder process has logged it
 
-_BLOCK = 1 << 20  # bytes of samples that are copied at a time
-_SAMPLE = np.dtype(np.float32).itemsize
+_COPY_BLOCK = 1 << 20  # bytes of samples that are copied at a time
+_SAMPLE_BYTES = np.dtype(np.float32).itemsize
 _ROUNDING_S = 1.0  # where joined files change their rate, each part's length is rounded to a sample
 
 
-class Forged(Exception):
-    """What the other side sent cannot be true."""
+class CorruptReply(Exception):
+    """A reply, or the samples that belong to it, are invalid."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How a job ended. `outcome`: DECODED, FAULT, or the place of a cause in CAUSES. The rest belongs to DECODED."""
+class Reply:
+    """How a job ended. `outcome`: DECODED, INTERNAL_ERROR, or an index in CAUSES. The rest is for DECODED only."""
 
     outcome: int
     truncated: bool = False
     count: int = 0  # samples at 16 kHz
     duration_s: float = 0.0
 
-    def packed(self) -> bytes:
-        return ANSWER.pack(self.outcome, self.truncated, self.count, self.duration_s)
+    def pack(self) -> bytes:
+        return REPLY_FORMAT.pack(self.outcome, self.truncated, self.count, self.duration_s)
 
     @classmethod
-    def unpacked(cls, message: bytes) -> Answer:
-        if len(message) != ANSWER.size:
-            raise Forged
-        outcome, truncated, count, duration_s = ANSWER.unpack(message)
+    def unpack(cls, message: bytes) -> Reply:
+        if len(message) != REPLY_FORMAT.size:
+            raise CorruptReply
+        outcome, truncated, count, duration_s = REPLY_FORMAT.unpack(message)
         return cls(outcome, bool(truncated), count, duration_s)
 
 
 def send_job(to: socket.socket, max_seconds: float, audio: int, store: int) -> None:
-    socket.send_fds(to, [JOB.pack(max_seconds)], [audio, store])
+    socket.send_fds(to, [JOB_FORMAT.pack(max_seconds)], [audio, store])
 
 
-def received_job(source: socket.socket) -> tuple[float, int, int] | None:
-    """(longest recording in seconds, the file, the store), or None when the other side has gone."""
-    message, descriptors, _, _ = socket.recv_fds(source, JOB.size, 2)
-    if len(message) != JOB.size or len(descriptors) != 2:
+def receive_job(source: socket.socket) -> tuple[float, int, int] | None:
+    """(longest recording in seconds, the file's descriptor, the store's), or None when the server has closed."""
+    message, descriptors, _, _ = socket.recv_fds(source, JOB_FORMAT.size, 2)
+    if len(message) != JOB_FORMAT.size or len(descriptors) != 2:
         return None
-    return JOB.unpack(message)[0], descriptors[0], descriptors[1]
+    return JOB_FORMAT.unpack(message)[0], descriptors[0], descriptors[1]
 
 
 @contextlib.contextmanager
 def new_store() -> Iterator[int]:
-    """The descriptor of memory without a name, for the samples of one job."""
+    """The descriptor of anonymous memory for the samples of one job."""
     try:
         fd = os.memfd_create("samples", os.MFD_CLOEXEC)
-    except (AttributeError, OSError):  # not Linux, or forbidden: a file without a name does the same
+    except (AttributeError, OSError):  # not Linux, or forbidden: an unnamed temporary file does the same
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     try:
@@ -85,18 +87,18 @@ def new_store() -> Iterator[int]:
         os.close(fd)
 
 
-def longest_store(max_seconds: float) -> int:
-    """Bytes that a recording of so many seconds may take."""
-    return int((max_seconds + _ROUNDING_S) * SAMPLE_RATE) * _SAMPLE
+def max_store_bytes(max_seconds: float) -> int:
+    """Bytes that the samples of the longest accepted recording take."""
+    return int((max_seconds + _ROUNDING_S) * SAMPLE_RATE) * _SAMPLE_BYTES
 
 
-def length_s(store: int) -> float:
-    """Seconds of sound that the store has so far."""
-    return os.fstat(store).st_size / (_SAMPLE * SAMPLE_RATE)
+def stored_s(store: int) -> float:
+    """Seconds of sound in the store so far."""
+    return os.fstat(store).st_size / (_SAMPLE_BYTES * SAMPLE_RATE)
 
 
-def write(store: int, samples: Samples, at: int) -> None:
-    """Samples into the store, `at` bytes from its start; what is silent throughout only makes it longer."""
+def write_samples(store: int, samples: Samples, at: int) -> None:
+    """Write samples at byte `at` of the store. An all-silent block only extends the store, as a hole."""
     left = samples.data.cast("B")
     if not samples.any():
         os.ftruncate(store, max(at + left.nbytes, os.fstat(store).st_size))
@@ -106,34 +108,35 @@ def write(store: int, samples: Samples, at: int) -> None:
         left, at = left[written:], at + written
 
 
-def taken(store: int, answer: Answer, max_seconds: float) -> Samples:
-    """The store's samples, which leave it. Raises Forged unless they are what `answer` says and what samples are.
+def validated_samples(store: int, reply: Reply, max_seconds: float) -> Samples:
+    """The store's samples, moved out of it: `reply.count` of them, finite and within [-1, 1], or CorruptReply.
 
-    They are taken from the end, and the store shrinks meanwhile: hours of sound are in memory once, and one block.
+    They are copied from the end and the store is truncated block by block, so that memory holds a long recording once,
+    plus one block.
     """
-    size = answer.count * _SAMPLE
-    if not 1 <= size <= longest_store(max_seconds) or os.fstat(store).st_size != size:
-        raise Forged
-    if not 0 < answer.duration_s <= max_seconds + _ROUNDING_S:  # false for nan, too
-        raise Forged
-    samples = np.zeros(answer.count, np.float32)  # pages that nobody writes to take no memory
+    size = reply.count * _SAMPLE_BYTES
+    if not 1 <= size <= max_store_bytes(max_seconds) or os.fstat(store).st_size != size:
+        raise CorruptReply
+    if not 0 < reply.duration_s <= max_seconds + _ROUNDING_S:  # false for NaN, too
+        raise CorruptReply
+    samples = np.zeros(reply.count, np.float32)  # pages that are never written take no memory
     memory = samples.data.cast("B")
-    for begin in range((memory.nbytes - 1) // _BLOCK * _BLOCK, -1, -_BLOCK):
-        block = memory[begin : begin + _BLOCK]
-        if _holds_sound(store, begin, block.nbytes) and os.preadv(store, [block], begin) != block.nbytes:
-            raise Forged
+    for begin in range((memory.nbytes - 1) // _COPY_BLOCK * _COPY_BLOCK, -1, -_COPY_BLOCK):
+        block = memory[begin : begin + _COPY_BLOCK]
+        if _has_data(store, begin, block.nbytes) and os.preadv(store, [block], begin) != block.nbytes:
+            raise CorruptReply
         os.ftruncate(store, begin)
     loudest = max(float(samples.max()), -float(samples.min()))
     if not (math.isfinite(loudest) and loudest <= 1):
-        raise Forged
+        raise CorruptReply
     return samples
 
 
-def _holds_sound(store: int, begin: int, size: int) -> bool:
-    """Whether there is anything but a hole. True where the system cannot say."""
+def _has_data(store: int, begin: int, size: int) -> bool:
+    """Whether the block is anything but a hole. True where the system cannot tell."""
     if not hasattr(os, "SEEK_DATA"):
         return True
     try:
         return os.lseek(store, begin, os.SEEK_DATA) < begin + size
     except OSError as error:
-        return error.errno != errno.ENXIO  # no data from there on
+        return error.errno != errno.ENXIO  # ENXIO: no data from there on

@@ -1,7 +1,7 @@
-"""A path becomes the descriptor of a regular file of bounded size, or UndecodableAudio. The only place that opens one.
+"""Opens a path as a regular file of bounded size, or raises UndecodableAudio. No other module opens a client's file.
 
-What is decoded is opened once, and all work is on the descriptor: the gateway may delete the file meanwhile. It is
-checked in the same way before its turn comes, so that no descriptor is kept by who waits.
+A file is opened once for decoding, and all work is on the descriptor: the gateway may delete the file meanwhile. Before
+it waits for a decoder it is checked in the same way, so that a waiting request holds no descriptor.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from backend.audio.decoding.causes import EMPTY_FILE, MISSING, NOT_A_FILE, TOO_LARGE, UNREADABLE
 from backend.errors import UndecodableAudio
 
-_CAUSE_OF = {  # what os.open says; anything else (no descriptors left, say) is not the file's fault
+_CAUSE_OF = {  # errors of os.open; any other (no descriptors left, for example) is not the file's fault
     errno.ENOENT: MISSING,
     errno.ENOTDIR: MISSING,
-    errno.ENAMETOOLONG: MISSING,  # a data: string
+    errno.ENAMETOOLONG: MISSING,  # a data: URL
     errno.EACCES: UNREADABLE,
     errno.EPERM: UNREADABLE,
     errno.EIO: UNREADABLE,
@@ -27,21 +27,21 @@ _CAUSE_OF = {  # what os.open says; anything else (no descriptors left, say) is 
     errno.ENXIO: NOT_A_FILE,  # a socket
     errno.ENODEV: NOT_A_FILE,
 }
-_LARGEST_FILE = 1 << 32  # bytes: 6 h of 48 kHz 16 bit stereo, and as much as a WAV header can state
+_MAX_FILE_BYTES = 1 << 32  # 6 h of 48 kHz 16-bit stereo, and the most that a WAV header can state
 
 
 def check(path: str) -> None:
-    """Raises UndecodableAudio where `opened` would. Waits for nothing but the file system, which may be for ever."""
-    with opened(path):
+    """Raises UndecodableAudio where `open_regular_file` would. A file system that does not answer blocks it."""
+    with open_regular_file(path):
         pass
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[int]:
-    """The file's descriptor. Never waits (a FIFO would), never follows a link in the last place."""
+def open_regular_file(path: str) -> Iterator[int]:
+    """The file's descriptor. Does not block on a FIFO and does not follow a link in the last component."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY)
-    except ValueError:  # a NUL in it, or what no file name can hold
+    except ValueError:  # a NUL byte, or characters that no file name can hold
         raise UndecodableAudio(MISSING) from None
     except OSError as error:
         if error.errno not in _CAUSE_OF:
@@ -49,12 +49,12 @@ def opened(path: str) -> Iterator[int]:
         raise UndecodableAudio(_CAUSE_OF[error.errno]) from None  # the error's own text names the path
     try:
         status = os.fstat(fd)
-        for refused, cause in (
+        for is_refused, cause in (
             (not stat.S_ISREG(status.st_mode), NOT_A_FILE),
             (status.st_size == 0, EMPTY_FILE),
-            (status.st_size > _LARGEST_FILE, TOO_LARGE),
+            (status.st_size > _MAX_FILE_BYTES, TOO_LARGE),
         ):
-            if refused:
+            if is_refused:
                 raise UndecodableAudio(cause)
         yield fd
     finally:

@@ -1,4 +1,4 @@
-"""A recording as it is decoded: mixed down, resampled and written out block by block."""
+"""Writes a recording to the store while it is decoded: mixed down, resampled, block by block."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ import soxr
 from numpy.typing import NDArray
 
 from backend.audio.decoding.causes import BAD_RATE, NOT_FINITE, TOO_LONG, TOO_MANY_CHANNELS
-from backend.audio.decoding.protocol import write
+from backend.audio.decoding.protocol import write_samples
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.errors import UndecodableAudio
 
 BLOCK = 1 << 18  # samples of all channels together, 1 MiB as float32
-_RATES = range(4_000, 768_001)  # below, 64 KB of file become gigabytes of sound; above, nothing records
-_MOST_CHANNELS = 32
+_RATES = range(4_000, 768_001)  # Hz; below, 64 KB of file become gigabytes of sound; above, nothing records
+_MAX_CHANNELS = 32
 
 
-class Recording:
-    """What has been decoded so far, mixed down and resampled; refuses what no recording is, as soon as it shows."""
+class SampleWriter:
+    """Takes decoded blocks and writes mono float32 at 16 kHz to the store.
+
+    Raises UndecodableAudio for what no recording has (rate, channels, length, samples), at the first such block.
+    """
 
     def __init__(self, store: int, max_seconds: float) -> None:
-        self.frames = 0
+        self.frames = 0  # of the source, added so far
         self._max_seconds = max_seconds
         self._store = store
-        self._kept = 0  # samples in the store
+        self._written = 0  # samples in the store
         self._peak = 0.0
         self._rate = 0
         self._rate_since = 0  # the first frame at this rate
-        self._earlier_s = 0.0  # what lasted before it
+        self._earlier_s = 0.0  # duration of the frames before that
         self._resampler: soxr.ResampleStream | None = None
 
     @property
@@ -38,11 +41,11 @@ class Recording:
         return self._earlier_s + ((self.frames - self._rate_since) / self._rate if self._rate else 0.0)
 
     def add(self, block: NDArray[np.float32], rate: int) -> None:
-        """More sound, shape (frames, channels), frames >= 1."""
+        """Add sound at `rate` Hz, shape (frames, channels), frames >= 1."""
         frames, channels = block.shape
         if rate != self._rate:  # at the start, and where joined OGG or ADTS files change it
-            self._begin(rate)
-        if channels > _MOST_CHANNELS:
+            self._set_rate(rate)
+        if channels > _MAX_CHANNELS:
             raise UndecodableAudio(TOO_MANY_CHANNELS)
         self.frames += frames
         if self.duration_s > self._max_seconds:
@@ -50,43 +53,43 @@ class Recording:
         if not np.isfinite(block).all():
             raise UndecodableAudio(NOT_FINITE)
         mono = block[:, 0] if channels == 1 else block @ np.full(channels, 1 / channels, np.float32)
-        self._keep(mono if self._resampler is None else self._resampler.resample_chunk(mono))
+        self._write(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
     def add_silence(self, seconds: float, rate: int) -> None:
-        """So much of it, as sound of a rate in Hz, by blocks."""
+        """Add so many seconds of silence at `rate` Hz, in blocks."""
         left = round(seconds * rate)
         while left > 0:
             self.add(np.zeros((min(left, BLOCK), 1), np.float32), rate)
             left -= BLOCK
 
-    def finished(self) -> int:
-        """The number of samples in the store, all within [-1, 1] now."""
-        self._begin(SAMPLE_RATE)  # flushes the resampler
-        if not self._kept:  # a sample or two at a high rate round to none
-            self._keep(np.zeros(1, np.float32))
+    def finish(self) -> int:
+        """Flush and scale. Returns the number of samples in the store, all within [-1, 1] now."""
+        self._set_rate(SAMPLE_RATE)  # flushes the resampler
+        if not self._written:  # a sample or two at a high rate round to none
+            self._write(np.zeros(1, np.float32))
         if self._peak > 1:
-            size = self._kept * np.dtype(np.float32).itemsize
+            size = self._written * np.dtype(np.float32).itemsize
             for begin in range(0, size, 4 * BLOCK):
                 loud = np.frombuffer(os.pread(self._store, 4 * BLOCK, begin), np.float32)
-                write(self._store, loud / np.float32(self._peak), begin)
-        return self._kept
+                write_samples(self._store, loud / np.float32(self._peak), begin)
+        return self._written
 
-    def _begin(self, rate: int) -> None:
+    def _set_rate(self, rate: int) -> None:
         if rate not in _RATES:
             raise UndecodableAudio(BAD_RATE)
         self._earlier_s, self._rate_since = self.duration_s, self.frames
         if self._resampler is not None:
-            self._keep(self._resampler.resample_chunk(np.empty(0, np.float32), last=True))
-        # HQ is what the model's own loader resamples with (librosa's soxr_hq); out come round(n * 16000 / rate) samples
+            self._write(self._resampler.resample_chunk(np.empty(0, np.float32), last=True))
+        # HQ: as the model's own loader resamples (librosa's soxr_hq). n samples become round(n * 16000 / rate).
         self._resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ")
         self._rate = rate
 
-    def _keep(self, mono: Samples) -> None:
+    def _write(self, mono: Samples) -> None:
         if not mono.size:
             return
         highest, lowest = float(mono.max()), float(mono.min())
-        if not math.isfinite(highest - lowest):  # finite samples near the end of float32's range can add up to more
+        if not math.isfinite(highest - lowest):  # finite samples near float32's limit can overflow in the mix
             raise UndecodableAudio(NOT_FINITE)
         self._peak = max(self._peak, highest, -lowest)
-        write(self._store, mono, self._kept * mono.itemsize)
-        self._kept += mono.size
+        write_samples(self._store, mono, self._written * mono.itemsize)
+        self._written += mono.size

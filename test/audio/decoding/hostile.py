@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path.cwd()))  # a DecoderPool starts its children where t
 import numpy as np
 
 from backend.audio.decoding import main
-from backend.audio.decoding.decode import decode_open
-from backend.audio.decoding.protocol import DECODED, Answer
+from backend.audio.decoding.decode import decode_fd
+from backend.audio.decoding.protocol import DECODED, Reply
 
 native = ctypes.PyDLL(None)  # does not let go of the interpreter
 
@@ -72,25 +72,25 @@ def fail(_audio: int, _store: int) -> None:
     raise KeyError("words of the file")
 
 
-def claim(_audio: int, store: int) -> Answer:
+def claim(_audio: int, store: int) -> Reply:
     os.write(store, bytes(4000))
-    return Answer(DECODED, False, 1001, 0.0625)
+    return Reply(DECODED, False, 1001, 0.0625)
 
 
-def write_no_numbers(_audio: int, store: int) -> Answer:
+def write_no_numbers(_audio: int, store: int) -> Reply:
     os.write(store, np.full(1000, np.nan, np.float32).tobytes())
-    return Answer(DECODED, False, 1000, 0.0625)
+    return Reply(DECODED, False, 1000, 0.0625)
 
 
-def name_no_cause(_audio: int, _store: int) -> Answer:
-    return Answer(200)
+def name_no_cause(_audio: int, _store: int) -> Reply:
+    return Reply(200)
 
 
-def babble(_audio: int, store: int) -> Answer:
+def babble(_audio: int, store: int) -> Reply:
     """An answer and a byte."""
     (channel,) = (fd for fd in range(3, 32) if fd not in (_audio, store) and is_socket(fd))
     os.write(channel, b"?")
-    return Answer(DECODED)
+    return Reply(DECODED)
 
 
 def is_socket(fd: int) -> bool:
@@ -109,9 +109,9 @@ DEEDS = {
 }  # fmt: skip
 
 
-def decode(audio: int, store: int, max_seconds: float) -> Answer:
+def decode(audio: int, store: int, max_seconds: float) -> Reply:
     deed = DEEDS.get(os.pread(audio, 100, 0))
-    return deed(audio, store) if deed else decode_open(audio, store, max_seconds)
+    return deed(audio, store) if deed else decode_fd(audio, store, max_seconds)
 
 
 if __name__ == "__main__":

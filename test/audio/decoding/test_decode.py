@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from backend.audio.decoding import causes
 from backend.audio.decoding.causes import CAUSES
 from backend.audio.decoding.decode import decode
-from backend.audio.decoding.ffmpeg import _Times
+from backend.audio.decoding.ffmpeg import _GapFinder
 from backend.audio.waveform import Decoded
 from backend.errors import UndecodableAudio
 
@@ -378,9 +378,9 @@ class Stamped(NamedTuple):
     ],
 )
 def test_a_jump_of_the_clock_is_no_silence_and_a_pause_is(stamps, silence_s):
-    times, recorded_s, silent_s = _Times(None, 40.0), 0.0, 0.0
+    gaps, recorded_s, silent_s = _GapFinder(None, 40.0), 0.0, 0.0
     for pts in stamps:
-        missing_s = times.missing_s(Stamped(pts), recorded_s)
+        missing_s = gaps.silence_before_s(Stamped(pts), recorded_s)
         recorded_s, silent_s = recorded_s + missing_s + 0.1, silent_s + missing_s
     assert silent_s == pytest.approx(silence_s)
 

@@ -22,7 +22,7 @@ from backend.audio.decoding import causes
 from backend.audio.decoding.decode import decode
 from backend.audio.decoding.pool import DecoderPool
 from backend.audio.decoding.process import COMMAND
-from backend.audio.decoding.protocol import longest_store
+from backend.audio.decoding.protocol import max_store_bytes
 from backend.audio.decoding.safe_open import check
 from backend.errors import AsrError, EngineFailure, OutOfMemory, UndecodableAudio
 
@@ -34,7 +34,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, or
 
 @pytest.fixture
 def make(monkeypatch) -> Iterator[Callable[..., DecoderPool]]:
-    """`make(command, most)`: a decoder_pool of one's own, which is closed at the end."""
+    """`make(command, max_processes)`: a decoder_pool of one's own, which is closed at the end."""
     made: list[DecoderPool] = []
 
     def make_one(*arguments, **named) -> DecoderPool:
@@ -142,7 +142,7 @@ async def test_loud_sound_of_many_blocks_is_scaled_as_a_whole(decoder_pool, tmp_
 
 @linux
 async def test_no_descriptor_is_lost_over_200_recordings(make, golden, tmp_path) -> None:
-    before, decoder_pool = children(), make(most=1)
+    before, decoder_pool = children(), make(max_processes=1)
     pid = await only_child(decoder_pool, golden, before)
     ours, theirs = len(open_files()), open_files(pid)
     assert len(theirs) == 4  # no more is inherited: nothing, nothing, our stderr, and the socket
@@ -160,12 +160,12 @@ async def test_no_descriptor_is_lost_over_200_recordings(make, golden, tmp_path)
 
 @linux
 async def test_one_child_is_warm_after_it_was_expected(make, golden) -> None:
-    before, decoder_pool = children(), make(most=1)
+    before, decoder_pool = children(), make(max_processes=1)
     assert children() == before
-    decoder_pool.expect()
+    decoder_pool.warm_up()
     await until(lambda: any("libavformat" in said_of(pid, "maps") for pid in children() - before))
     (pid,) = children() - before
-    decoder_pool.expect()
+    decoder_pool.warm_up()
     assert await only_child(decoder_pool, golden, before) == pid
 
 
@@ -197,7 +197,7 @@ async def test_the_causes_cross_over(decoder_pool, tmp_path) -> None:
 
 
 async def test_a_bad_path_does_not_wait_for_a_child(make, evil) -> None:
-    decoder_pool = make(HOSTILE, most=1)
+    decoder_pool = make(HOSTILE, max_processes=1)
     hanging = [asyncio.create_task(decoder_pool.decode(evil("sleep"), max_seconds=60)) for _ in range(3)]
     with pytest.raises(UndecodableAudio, match=causes.MISSING):
         await asyncio.wait_for(decoder_pool.decode("/no/such/file.wav", max_seconds=60), 4)
@@ -208,7 +208,7 @@ async def test_a_bad_path_does_not_wait_for_a_child(make, evil) -> None:
 @linux
 async def test_hours_in_a_small_file_cost_the_child_no_memory(make, golden, tmp_path) -> None:
     """Forty minutes of silence, 154 MB as samples, in half a megabyte."""
-    before, decoder_pool = children(), make(most=1)
+    before, decoder_pool = children(), make(max_processes=1)
     pid = await only_child(decoder_pool, golden, before)
     path = tmp_path / "silence.flac"
     with soundfile.SoundFile(path, "w", 16_000, 1) as file:
@@ -236,7 +236,7 @@ async def test_hours_in_a_small_file_cost_the_child_no_memory(make, golden, tmp_
         ("write_no_numbers", UndecodableAudio(causes.CRASHED), "cannot be true"),
         ("name_no_cause", UndecodableAudio(causes.CRASHED), "cannot be true"),
         ("babble", UndecodableAudio(causes.CRASHED), "cannot be true"),
-        pytest.param("eat", UndecodableAudio(causes.TOO_HUNGRY), "", marks=linux),
+        pytest.param("eat", UndecodableAudio(causes.TOO_MUCH_MEMORY), "", marks=linux),
         pytest.param("eat_natively", UndecodableAudio(causes.CRASHED), "signal 11", marks=linux),
         ("be_killed", OutOfMemory(), "signal 9"),
         ("fail", EngineFailure(), ""),
@@ -244,7 +244,7 @@ async def test_hours_in_a_small_file_cost_the_child_no_memory(make, golden, tmp_
     ],
 )
 async def test_what_it_does_costs_one_request(make, evil, golden, deed, error, logged, caplog, capfd) -> None:
-    decoder_pool = make(HOSTILE, most=1)
+    decoder_pool = make(HOSTILE, max_processes=1)
     await assert_serves(decoder_pool, golden)
     with caplog.at_level(logging.WARNING), pytest.raises(AsrError) as caught:
         await decoder_pool.decode(evil(deed), max_seconds=60)
@@ -297,7 +297,7 @@ async def test_a_share_that_does_not_answer_costs_its_own_requests_until_all_thr
             assert answers.wait(60)
         check(path)
 
-    decoder_pool = make(check=look, patience_s=1.0)
+    decoder_pool = make(check=look, check_timeout_s=1.0)
     await assert_serves(decoder_pool, golden)
     hanging = [asyncio.create_task(decoder_pool.decode("on a dead share", max_seconds=60)) for _ in range(15)]
     for task in hanging:
@@ -342,7 +342,7 @@ async def test_a_child_that_died_in_its_sleep_costs_nothing(make, golden) -> Non
 @linux
 @pytest.mark.parametrize("deed", ["sleep", "spin"])
 async def test_a_client_that_goes_frees_its_place(make, evil, golden, deed) -> None:
-    before, decoder_pool = children(), make(HOSTILE, most=1)
+    before, decoder_pool = children(), make(HOSTILE, max_processes=1)
     pid = await only_child(decoder_pool, golden, before)
     ours, theirs = len(open_files()), len(open_files(pid))
     decoding = asyncio.create_task(decoder_pool.decode(evil(deed), max_seconds=60))
@@ -430,7 +430,7 @@ async def test_the_next_request_tries_again(make, golden, tmp_path) -> None:
 async def test_what_dies_after_its_first_word_is_not_started_for_ever(make, golden, tmp_path) -> None:
     log = tmp_path / "starts"
     decoder_pool = make(("sh", "-c", f"echo started >> {log}; printf R >&0"))
-    decoder_pool.expect()
+    decoder_pool.warm_up()
     await until(log.exists)
     for _ in range(2):
         with pytest.raises(AsrError):
@@ -460,7 +460,7 @@ async def test_its_limits_are_set_and_nothing_secret_is_in_its_environment(make,
     assert limits["Max open files"] == ["32"] * 2
     assert limits["Max processes"] == ["0"] * 2
     assert limits["Max core file size"] == ["0"] * 2
-    assert limits["Max file size"][0] == str(longest_store(60))
+    assert limits["Max file size"][0] == str(max_store_bytes(60))
     assert 70 <= int(limits["Max cpu time"][0]) <= 80
     assert "secret" not in said_of(pid, "environ")
     assert "Threads:\t1\n" in said_of(pid, "status")

@@ -1,4 +1,4 @@
-"""Nothing that a child says is believed before it was looked at."""
+"""Whatever a decoder process sends is validated before it is used."""
 
 from __future__ import annotations
 
@@ -12,35 +12,39 @@ import numpy as np
 import pytest
 
 from backend.audio.decoding.protocol import (
-    ANSWER,
     DECODED,
-    Answer,
-    Forged,
-    length_s,
-    longest_store,
+    REPLY_FORMAT,
+    CorruptReply,
+    Reply,
+    max_store_bytes,
     new_store,
-    received_job,
+    receive_job,
     send_job,
-    taken,
-    write,
+    stored_s,
+    validated_samples,
+    write_samples,
 )
 from backend.audio.waveform import SAMPLE_RATE
 
 
-def taken_from(sound: np.ndarray, answer: Answer | None = None, max_seconds: float = 60) -> np.ndarray:
+def samples_from(sound: np.ndarray, reply: Reply | None = None, max_seconds: float = 60) -> np.ndarray:
     with new_store() as store:
         os.write(store, sound.tobytes())
-        return taken(store, answer or Answer(DECODED, False, sound.size, sound.size / SAMPLE_RATE), max_seconds)
+        return validated_samples(
+            store, reply or Reply(DECODED, False, sound.size, sound.size / SAMPLE_RATE), max_seconds
+        )
 
 
 @pytest.mark.parametrize("size", [1, 2, (1 << 18) - 1, 1 << 18, (1 << 18) + 1, 700_001])
-def test_samples_come_back_as_they_were_and_leave_the_store(size: int) -> None:
+def test_samples_are_moved_out_of_the_store_unchanged(size: int) -> None:
     sound = np.random.default_rng(1).uniform(-1, 1, size).astype(np.float32)
     with new_store() as store:
         os.write(store, sound.tobytes())
-        assert length_s(store) == size / SAMPLE_RATE
-        np.testing.assert_array_equal(taken(store, Answer(DECODED, False, size, size / SAMPLE_RATE), 60), sound)
-        assert length_s(store) == 0
+        assert stored_s(store) == size / SAMPLE_RATE
+        np.testing.assert_array_equal(
+            validated_samples(store, Reply(DECODED, False, size, size / SAMPLE_RATE), 60), sound
+        )
+        assert stored_s(store) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts pages")
@@ -51,11 +55,11 @@ def test_silence_takes_no_memory_and_comes_back_among_sound() -> None:
     sound[50 * block : 51 * block] = 0.25
     with new_store() as store:
         for begin in range(0, sound.size, block):
-            write(store, sound[begin : begin + block], begin * sound.itemsize)
+            write_samples(store, sound[begin : begin + block], begin * sound.itemsize)
         assert os.fstat(store).st_size == sound.nbytes
         assert os.fstat(store).st_blocks * 512 <= 4 << 20
         before = resident()
-        back = taken(store, Answer(DECODED, False, sound.size, sound.size / SAMPLE_RATE), 1200)
+        back = validated_samples(store, Reply(DECODED, False, sound.size, sound.size / SAMPLE_RATE), 1200)
         assert resident() - before <= 16 << 20  # pages may be huge
     np.testing.assert_array_equal(back, sound)
 
@@ -68,45 +72,45 @@ def resident() -> int:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "reply",
     [
-        Answer(DECODED, False, 0, 1.0),
-        Answer(DECODED, False, 15_999, 1.0),
-        Answer(DECODED, False, 16_001, 1.0),
-        Answer(DECODED, False, 1 << 60, 1.0),
-        Answer(DECODED, False, 16_000, 0.0),
-        Answer(DECODED, False, 16_000, -1.0),
-        Answer(DECODED, False, 16_000, float("nan")),
-        Answer(DECODED, False, 16_000, float("inf")),
-        Answer(DECODED, False, 16_000, 100.0),
+        Reply(DECODED, False, 0, 1.0),
+        Reply(DECODED, False, 15_999, 1.0),
+        Reply(DECODED, False, 16_001, 1.0),
+        Reply(DECODED, False, 1 << 60, 1.0),
+        Reply(DECODED, False, 16_000, 0.0),
+        Reply(DECODED, False, 16_000, -1.0),
+        Reply(DECODED, False, 16_000, float("nan")),
+        Reply(DECODED, False, 16_000, float("inf")),
+        Reply(DECODED, False, 16_000, 100.0),
     ],
 )
-def test_numbers_that_cannot_be_true_are_refused(answer: Answer) -> None:
-    with pytest.raises(Forged):
-        taken_from(np.zeros(16_000, np.float32), answer)
+def test_a_reply_with_impossible_numbers_is_corrupt(reply: Reply) -> None:
+    with pytest.raises(CorruptReply):
+        samples_from(np.zeros(16_000, np.float32), reply)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1.5, -1.5])
-def test_samples_that_are_none_are_refused(bad: float) -> None:
+def test_samples_that_are_not_finite_or_out_of_range_are_corrupt(bad: float) -> None:
     sound = np.zeros(16_000, np.float32)
     sound[7] = bad
-    with pytest.raises(Forged):
-        taken_from(sound)
+    with pytest.raises(CorruptReply):
+        samples_from(sound)
 
 
-def test_more_than_the_longest_recording_is_refused() -> None:
-    sound = np.zeros(longest_store(1) // 4 + 1, np.float32)
-    with pytest.raises(Forged):
-        taken_from(sound, max_seconds=1)
-    assert taken_from(sound[1:], Answer(DECODED, False, sound.size - 1, 1.0), max_seconds=1).size == sound.size - 1
+def test_more_than_the_longest_recording_is_corrupt() -> None:
+    sound = np.zeros(max_store_bytes(1) // 4 + 1, np.float32)
+    with pytest.raises(CorruptReply):
+        samples_from(sound, max_seconds=1)
+    assert samples_from(sound[1:], Reply(DECODED, False, sound.size - 1, 1.0), max_seconds=1).size == sound.size - 1
 
 
-@pytest.mark.parametrize("message", [b"", b"x", bytes(ANSWER.size - 1), bytes(ANSWER.size + 1)])
-def test_an_answer_has_one_length(message: bytes) -> None:
-    with pytest.raises(Forged):
-        Answer.unpacked(message)
-    answer = Answer(DECODED, True, 123, 4.5)
-    assert Answer.unpacked(answer.packed()) == answer
+@pytest.mark.parametrize("message", [b"", b"x", bytes(REPLY_FORMAT.size - 1), bytes(REPLY_FORMAT.size + 1)])
+def test_a_reply_has_one_length(message: bytes) -> None:
+    with pytest.raises(CorruptReply):
+        Reply.unpack(message)
+    reply = Reply(DECODED, True, 123, 4.5)
+    assert Reply.unpack(reply.pack()) == reply
 
 
 def test_a_job_is_two_descriptors_of_the_same_files() -> None:
@@ -114,7 +118,7 @@ def test_a_job_is_two_descriptors_of_the_same_files() -> None:
     with here, there, new_store() as first, new_store() as second:
         os.write(first, b"the file")
         send_job(here, 12.5, first, second)
-        job = received_job(there)
+        job = receive_job(there)
         assert job is not None
         max_seconds, audio, store = job
         assert (max_seconds, os.pread(audio, 100, 0)) == (12.5, b"the file")
@@ -122,4 +126,4 @@ def test_a_job_is_two_descriptors_of_the_same_files() -> None:
         os.close(audio)
         os.close(store)
         here.close()
-        assert received_job(there) is None
+        assert receive_job(there) is None

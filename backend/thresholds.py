@@ -1,0 +1,124 @@
+"""Tuned thresholds of audio, recognition, alignment and transcript: one place, each with its evidence.
+
+- A number stands here if it was tuned or chosen and decides what is transcribed, where audio is cut or when a word
+  begins and ends. Structural constants (sample rates, frame sizes, limits of formats) stay in their modules. Defaults
+  that an operator can change stand in options.py.
+- Each comment says what the number is, its unit, and what it was measured on. "Chosen, not measured" means that no
+  measurement is known. A test that is named fails when the effect is lost; it does not prove the value to be the best.
+- The names are imported one by one: `from backend.thresholds import MAX_GAIN`.
+"""
+
+from __future__ import annotations
+
+# Voice activity detection (audio/vad.py)
+
+# Audio that a detector runs through before the piece it judges, to fill its recurrent state. Chosen, not measured;
+# test_vad.py: around a seam of long.flac more than 95 % of the frames are judged as in a run of ten seconds alone.
+WARM_UP_S = 1.0
+# Audio on each side of a frame that shares its gain. Chosen, not measured; test_vad.py: a voice at 0.4 % of full scale
+# that begins 7 s after a voice at its recorded level is detected as completely as that one, within 10 %.
+LEVEL_CONTEXT_S = 5.0
+# Frames of 32 ms that a level must last to set the gain: 0.1 s, the shortest vowel. test_vad.py: clicks of 10 and 30 ms
+# at 90 % of full scale hide no word of demo.wav at 3 % of its level.
+SUSTAINED_FRAMES = 3
+# RMS to which the loudest sustained sound nearby is amplified; speech peaks at three times its RMS, below full scale.
+# Of 286 words of the demo recordings at 1 % amplitude 8 to 14 % were missed without levelling and none with it.
+TARGET_RMS = 0.25
+# Largest amplification, as a factor (60 dB). Derived: the last bit of a 16-bit recording stays below speech level.
+MAX_GAIN = 1000.0
+# Speech continues while the likelihood is no further below the threshold than this. Silero's own hysteresis.
+LIKELIHOOD_HYSTERESIS = 0.15
+
+# Chunks (audio/chunks.py). Chosen, not measured on speech, unless a line says otherwise; test_chunks.py holds their
+# effects on tone bursts with pauses of 80 to 900 ms, clean and in noise: no word is cut, sentence pauses are preferred.
+
+# Hops of 10 ms on each side of a cut over which loudness is averaged: 100 ms is a gap between words, 400 ms one between
+# sentences.
+LOUDNESS_REACH_HOPS = (5, 10, 20)
+# Energies below this share of the loudest hop count as equal (70 dB): digital zeros are no better than a quiet room.
+ENERGY_FLOOR = 1e-7
+# Penalty at the far end of the search span, in dB: decides between equal pauses, never between a pause and a word.
+DISTANCE_PENALTY_DB = 2.0
+# Penalty for a cut inside detected speech, in dB: a quiet vowel is no pause, and a pause with music in it is one.
+SPEECH_PENALTY_DB = 12.0
+# A pause reaches as far as the level stays within this of its quietest place, in dB.
+PAUSE_EDGE_DB = 6.0
+# How far the ends of a pause are searched for, on each side of its quietest place.
+PAUSE_SEARCH_S = 5.0
+# Silence that a cut leaves on both of its sides: a pause of up to twice that is cut in its middle.
+CUT_MARGIN_S = 1.0
+# A longer pause is left out; a shorter one stays, because it tells the model where sentences end.
+MAX_KEPT_PAUSE_S = 3.0
+
+# Recognition: retries and fallbacks (pipeline/recognition.py)
+
+# Alignment (pipeline/alignment.py)
+
+# Implausible runs (transcript/implausible_runs.py)
+
+# Words that a run has at least, and the time that they take at least in real speech. The aligner's monotonic path gives
+# a word one class of 80 ms where it has no evidence, so five lost words fill 0.4 s; the fastest five Chinese syllables
+# or English function words take more than 0.5 s.
+MIN_RUN_WORDS = 5
+MIN_RUN_S = 0.45
+
+# Prompt leakage (transcript/leakage.py). The behaviour is known from QwenLM/Qwen3-ASR issues 106, 140, 157 and 186.
+
+# Words below which a text is an answer that happens to be in the prompt, unless it is all of the prompt. Chosen, not
+# measured.
+MIN_LEAKED_WORDS = 2
+# Share of the text's words that stand in the prompt, in its order. Chosen, not measured.
+MIN_LEAKED_SHARE = 0.8
+
+# Repetition (transcript/repetition.py). Chosen, not measured.
+
+# Times that a phrase stands in a row at the end of a text before it is reduced to one. Three may be a refrain: only
+# texts that the engine stopped in a loop are looked at.
+MIN_REPEATS = 3
+# Longest phrase that is looked for, in characters.
+MAX_PHRASE_CHARS = 400
+
+# Words, times and pauses (transcript/words.py, timing.py, pauses.py)
+
+# Shortest word: one or two frames of any player; the aligner's own grid is 0.08 s. Chosen, not measured.
+MIN_WORD_S = 0.02
+# How far the aligner is trusted beyond the detected speech: the detector judges 32 ms at a time and misses soft
+# beginnings and ends. A pause of less than twice that is none: the closure of a stop consonant lasts as long. Chosen,
+# not measured.
+ALIGNER_TOLERANCE_S = 0.2
+# Shortest time for a letter: 25 letters a second are twice as fast as anybody reads aloud. Chosen, not measured.
+MIN_LETTER_S = 0.04
+# Digits from which a number, without its last zeros, may have pauses inside: it is dictated digit by digit or in
+# groups. Chosen, not measured; the case is a telephone number (test_pauses.py).
+MIN_GROUPED_DIGITS = 5
+# Time for a digit: a part of speech that holds so much for each digit holds the whole number. Chosen, not measured.
+DIGIT_S = 0.2
+# What a speaker pauses after a mark, in characters of the text: two are 0.13 s of English and 0.45 s of Chinese.
+SENTENCE_PAUSE_CHARS = 2.0
+CLAUSE_PAUSE_CHARS = 1.0
+
+# Matching of aligner units with the transcript (transcript/matching.py). Chosen, not measured, unless a line says
+# otherwise; test_words.py: of 2000 words, one unit in ten lost and one in ten wrong, 90 % of the right units are found.
+
+# Longest detour, in units and pieces skipped; (MAX_DETOUR + 1)² / 2 comparisons for a unit that fits nowhere.
+# test_words.py: 2000 units in any order take less than 1.5 s.
+MAX_DETOUR = 16
+# What a match of part of a piece costs, in detours: it loses against a clean match at most one step away.
+PARTIAL_MATCH_COST = 1.5
+# Detours from which the next unit must confirm the match: a word like "the" is within reach of everything.
+MIN_CONFIRMED_DETOUR = 3
+# Share of a piece's letters that a unit must have if it lacks some.
+MIN_SIMILARITY = 0.6
+# Letters and units that must match in a row to jump further than MAX_DETOUR.
+MIN_ANCHOR_LETTERS = 8
+MIN_ANCHOR_UNITS = 3
+
+# Segments and sentences (transcript/segments.py, sentences.py)
+
+# A gap ends a segment from so many times the median gap, but not below the shortest: the reference behaviour's rule,
+# not measured here.
+GAP_FACTOR = 4
+MIN_GAP_S = 0.3
+# Letters of a capitalised abbreviation that is in no table ("Dept. of"). Chosen, not measured: longer words before a
+# full stop and a small letter are more often the end of a sentence.
+MAX_ABBREVIATION_LETTERS = 4
