@@ -94,9 +94,9 @@ class BackendServicer(rpc.BackendServicer):
         stats = _call_stats()
         self._check_model(request.ModelIdentity)
         remaining_s = context.time_remaining()
-        until_s = inf if remaining_s is None else time.monotonic() + remaining_s
+        deadline_s = inf if remaining_s is None else time.monotonic() + remaining_s
         options = messages.transcribe_options(request)
-        transcript = await self._transcriber.transcribe(request.dst, options, stats, until_s)
+        transcript = await self._transcriber.transcribe(request.dst, options, stats, deadline_s)
         stats.language, stats.segments = transcript.language, len(transcript.segments)
         stats.warnings = transcript.warnings
         return await in_thread_if_long(transcript.duration_s, lambda: messages.transcript_result(transcript))

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if wanted.collect_every:
         gc.set_threshold(wanted.collect_every)
     log.to_stderr()
-    admission = Admission(most_requests=wanted.most_requests) if wanted.most_requests else None
+    admission = Admission(max_requests=wanted.most_requests) if wanted.most_requests else None
     return run(wanted.addr, os.environ, PlannedLoader(), admission)
 
 

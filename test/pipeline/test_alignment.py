@@ -60,7 +60,7 @@ async def test_piled_up_words_are_aligned_again_alone_between_their_neighbours(a
     assert np.array_equal(piece.samples, whole.samples[round(3.9 * RATE) : round(7.1 * RATE)])
     words = words_of(transcript)
     assert [w.start_s for w in words] == pytest.approx([n / 2 for n in range(20)], abs=0.03)
-    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.REALIGNED),)
+    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.REALIGNED),)
 
 
 async def test_words_that_stay_piled_up_are_spread_over_the_speech_between_their_neighbours(
@@ -75,7 +75,7 @@ async def test_words_that_stay_piled_up_are_spread_over_the_speech_between_their
     lengths = [w.end_s - w.start_s for w in words]
     assert min(lengths) > 0.25
     assert not any(w.start_s < 5.7 and w.end_s > 5.3 for w in words)  # none over the pause
-    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.SPREAD),)
+    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.SPREAD),)
 
 
 async def test_words_wanted_outside_the_passage_are_aligned_again(aligned, loader) -> None:
@@ -87,7 +87,7 @@ async def test_words_wanted_outside_the_passage_are_aligned_again(aligned, loade
     _, piece = loader.aligner.passages
     assert piece.units == tuple(TEXT.split()[17:])
     assert words_of(transcript)[17].start_s == pytest.approx(8.5, abs=0.03)
-    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.REALIGNED),)
+    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.REALIGNED),)
 
 
 async def test_a_crowd_without_room_is_aligned_again_with_its_neighbours(aligned, loader) -> None:
@@ -132,7 +132,7 @@ async def test_a_passage_that_is_lost_altogether_is_spread_at_once(aligned, load
     assert len(loader.aligner.passages) == 1  # the same passage once more would give the same
     words = words_of(transcript)
     assert min(w.end_s - w.start_s for w in words) > 0.3
-    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.SPREAD),)
+    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.SPREAD),)
 
 
 async def test_trouble_with_a_piece_costs_only_the_piece(aligned, loader) -> None:
@@ -143,7 +143,7 @@ async def test_trouble_with_a_piece_costs_only_the_piece(aligned, loader) -> Non
     words = words_of(transcript)
     assert [w.start_s for w in words[:8]] == pytest.approx([n / 2 for n in range(8)], abs=0.03)
     assert words[7].end_s <= words[8].start_s < words[13].end_s <= words[14].start_s
-    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.SPREAD),)
+    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.SPREAD),)
 
 
 async def test_words_lost_all_over_the_place_are_aligned_again_together(aligned, loader) -> None:

@@ -166,7 +166,7 @@ async def test_a_damaged_tail_is_transcribed_and_said(loader, decoder_pool, tmp_
 async def test_a_full_house_does_not_even_read_the_file(loader, decoder_pool, scheduler, tmp_path: Path) -> None:
     resident = Resident(loader)
     await resident.load(LoadOptions(model="m", vad=False))
-    full = Transcriber(resident, scheduler, decoder_pool, admission=Admission(most_requests=0))
+    full = Transcriber(resident, scheduler, decoder_pool, admission=Admission(max_requests=0))
     with pytest.raises(Overloaded):  # and not that there is no such file
         await full.transcribe(str(tmp_path / "none"), TranscribeOptions())
 
@@ -185,9 +185,9 @@ async def test_what_cannot_be_heard_in_time_is_not_begun(loader, decoder_pool, t
     await resident.load(LoadOptions(model="m", vad=False))
     transcriber = Transcriber(resident, scheduler, decoder_pool)
     with pytest.raises(DeadlineTooShort):
-        await transcriber.transcribe(str(path), TranscribeOptions(), until_s=time.monotonic() + 1)
+        await transcriber.transcribe(str(path), TranscribeOptions(), deadline_s=time.monotonic() + 1)
     assert not loader.recognizer.batches
-    assert (await transcriber.transcribe(str(path), TranscribeOptions(), until_s=time.monotonic() + 600)).text
+    assert (await transcriber.transcribe(str(path), TranscribeOptions(), deadline_s=time.monotonic() + 600)).text
     scheduler.stop()
 
 
