@@ -25,7 +25,7 @@ async def test_health_says_ok_before_anything_is_loaded(service) -> None:
     assert (await service.stub.Health(pb.HealthMessage())).message == b"OK"
 
 
-async def test_a_good_load_answers_the_sentence_that_the_gateway_compares(service) -> None:
+async def test_a_successful_load_returns_the_message_that_the_gateway_compares(service) -> None:
     result = await service.load()
     assert (result.success, result.message) == (True, "Model loaded successfully")
 
@@ -66,7 +66,7 @@ async def test_health_is_not_ok_once_a_load_lost_the_device(service, loader) -> 
     assert service.serving.scheduler.dead == "the device was lost"
 
 
-async def test_the_gateways_own_defaults_carry_no_intent(service) -> None:
+async def test_the_gateways_own_defaults_are_ignored(service) -> None:
     result = await service.load(
         ContextSize=4096, Seed=12345, NBatch=512, NGPULayers=99999999, Threads=2, FlashAttention="auto", DType=""
     )
@@ -110,7 +110,7 @@ async def test_free_and_status_answer_while_a_request_runs_and_the_request_finis
     assert (await running).text.startswith("Heard ")
 
 
-async def test_a_load_that_its_client_gave_up_on_goes_on(service, loader) -> None:
+async def test_a_load_survives_its_clients_deadline(service, loader) -> None:
     loader.gate = threading.Event()
     with pytest.raises(grpc.aio.AioRpcError):
         await service.stub.LoadModel(pb.ModelOptions(Model="demo", Options=["vad:off"]), timeout=0.2)
@@ -119,7 +119,7 @@ async def test_a_load_that_its_client_gave_up_on_goes_on(service, loader) -> Non
     assert loader.events.count("load demo") == 1
 
 
-async def test_the_reply_holds_what_the_gateway_renders(service, loader, wav) -> None:
+async def test_the_response_has_all_that_the_gateway_renders(service, loader, wav) -> None:
     loader.recognizer.answer = lambda _: "Good morning. Turn on the light, please."
     await service.load(Options=["forced_aligner:x"])
     reply = await service.transcribe(wav(4.0), timestamp_granularities=["Word", "segment", "phoneme"], diarize=True)
@@ -139,7 +139,7 @@ async def test_the_reply_holds_what_the_gateway_renders(service, loader, wav) ->
 
 
 @pytest.mark.parametrize(("asked", "words"), [([], False), (["segment"], False), (["word"], True)])
-async def test_words_come_only_when_they_are_asked_for(service, wav, asked: list[str], words: bool) -> None:
+async def test_words_are_returned_only_if_requested(service, wav, asked: list[str], words: bool) -> None:
     await service.load(Options=["forced_aligner:x"])
     reply = await service.transcribe(wav(), timestamp_granularities=asked)
     assert bool(reply.segments[0].words) == words
@@ -197,7 +197,7 @@ async def test_a_plain_request_carries_no_warning(service, wav) -> None:
         ({"prompt": "\U0010fffd" * 600}, "prompt is longer than 2048 tokens: it has 2400;"),
     ],
 )
-async def test_a_request_that_cannot_be_served_says_why_and_repeats_nothing(service, wav, fields, said) -> None:
+async def test_a_refusal_has_its_cause_and_repeats_no_client_text(service, wav, fields, said) -> None:
     await service.load()
     refusal = await service.refusal(wav(), **fields)
     assert refusal.code() == Code.INVALID_ARGUMENT
@@ -238,7 +238,7 @@ async def test_a_path_that_is_no_recording_is_an_invalid_argument(service, tmp_p
         assert word not in refusal.details()
 
 
-async def test_an_identity_that_is_not_ours_is_not_found(service, wav) -> None:
+async def test_a_foreign_identity_is_not_found(service, wav) -> None:
     await service.load()
     refusal = await service.refusal(wav(), ModelIdentity="other")
     assert refusal.code() == Code.NOT_FOUND
@@ -247,12 +247,12 @@ async def test_an_identity_that_is_not_ours_is_not_found(service, wav) -> None:
     assert (await service.transcribe(wav(), ModelIdentity="")).text
 
 
-async def test_before_a_load_a_transcription_is_a_failed_precondition_whatever_else_is_wrong(service) -> None:
+async def test_without_a_model_a_transcription_is_a_failed_precondition_whatever_else_is_wrong(service) -> None:
     refusal = await service.refusal("/nowhere", language="tlhIngan", ModelIdentity="other")
     assert (refusal.code(), refusal.details()) == (Code.FAILED_PRECONDITION, "qwen-asr: model not loaded")
 
 
-async def test_a_fault_of_ours_is_internal_without_its_details(service, loader, wav) -> None:
+async def test_an_internal_fault_is_internal_without_details(service, loader, wav) -> None:
     def fail(_utterance) -> Recognition:
         raise RuntimeError("connection refused: /secret/path")
 
@@ -264,7 +264,7 @@ async def test_a_fault_of_ours_is_internal_without_its_details(service, loader, 
     assert "connection" not in refusal.details()
 
 
-async def test_a_stream_without_a_model_says_so_before_anything_else(service) -> None:
+async def test_a_stream_without_a_model_is_a_failed_precondition(service) -> None:
     for stream in (
         service.stub.AudioTranscriptionStream(pb.TranscriptRequest(dst="x")),
         service.stub.AudioTranscriptionLive(),
@@ -282,7 +282,7 @@ async def test_a_stream_without_a_model_says_so_before_anything_else(service) ->
     assert caught.value.code() == Code.NOT_FOUND
 
 
-async def test_streaming_is_cleanly_unimplemented(service) -> None:
+async def test_streaming_is_unimplemented(service) -> None:
     await service.load()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in service.stub.AudioTranscriptionStream(pb.TranscriptRequest(dst="x")):
@@ -316,7 +316,7 @@ async def test_with_a_token_every_call_needs_it(serve) -> None:
             assert caught.value.code() == Code.UNAUTHENTICATED
 
 
-async def test_the_right_token_opens_every_call(serve, wav) -> None:
+async def test_with_the_token_every_call_is_served(serve, wav) -> None:
     service = await serve(token="geheim")
     metadata = (("authorization", "Bearer geheim"),)
     assert (await service.stub.Health(pb.HealthMessage(), metadata=metadata)).message == b"OK"
@@ -340,7 +340,7 @@ async def test_messages_may_be_larger_than_grpcs_own_limit_up_to_the_gateways(se
         assert caught.value.code() == Code.RESOURCE_EXHAUSTED
 
 
-async def test_a_taken_port_is_an_error(loader, decoder_pool) -> None:
+async def test_a_port_in_use_is_an_error(loader, decoder_pool) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -25,7 +25,7 @@ PLAIN, TIMES = TranscribeOptions(), TranscribeOptions(times=True, words=True)
 
 
 @pytest.mark.parametrize("end", [None, EngineFailure(), asyncio.CancelledError()])
-def test_too_many_requests_are_refused_until_one_has_ended_however_it_ends(end: BaseException | None) -> None:
+def test_requests_beyond_the_limit_are_rejected_until_one_has_ended_however_it_ends(end: BaseException | None) -> None:
     admission, asked = Admission(max_audio_s=10, max_requests=1), RequestStats()
     with ExitStack() as ended:
         ended.enter_context(pytest.raises(type(end)) if end else ExitStack())
@@ -40,7 +40,7 @@ def test_too_many_requests_are_refused_until_one_has_ended_however_it_ends(end: 
         pass
 
 
-def test_more_sound_than_may_be_held_is_refused_unless_it_is_all_there_is() -> None:
+def test_audio_beyond_the_limit_is_rejected_unless_no_other_is_in_memory() -> None:
     admission, first, second, third = Admission(max_audio_s=1000), RequestStats(), RequestStats(), RequestStats()
     with admission.admitted(second), admission.admitted(third):
         with admission.admitted(first):
@@ -54,7 +54,7 @@ def test_more_sound_than_may_be_held_is_refused_unless_it_is_all_there_is() -> N
         admission.reserve(first, 10_000)
 
 
-def test_a_command_has_room_beside_any_recordings() -> None:
+def test_a_short_recording_is_admitted_beside_any_others() -> None:
     admission, recording, command = Admission(max_audio_s=1000), RequestStats(), RequestStats()
     with admission.admitted(recording):
         admission.reserve(recording, 5000)
@@ -82,7 +82,7 @@ async def house(loader, decoder_pool, scheduler, tmp_path: Path):
     return make
 
 
-async def test_who_has_come_in_is_heard_again_and_aligned_while_others_are_refused(house, loader, scheduler) -> None:
+async def test_admitted_work_is_retried_and_aligned_while_other_requests_are_rejected(house, loader, scheduler) -> None:
     """Its passages are asked for one by one; in between, nothing of it waits."""
     asked: list[Utterance] = []
 
@@ -108,7 +108,7 @@ async def test_who_has_come_in_is_heard_again_and_aligned_while_others_are_refus
     await asyncio.gather(*others)
 
 
-async def test_the_sound_of_who_leaves_or_fails_is_given_back(house, loader) -> None:
+async def test_the_audio_of_a_cancelled_or_failed_request_is_released(house, loader) -> None:
     admission = Admission(max_audio_s=200)
     transcribe = house(admission)
     loader.recognizer.gate = threading.Event()

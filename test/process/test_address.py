@@ -22,14 +22,14 @@ def test_an_address_is_a_host_and_a_port(address: str, host: str, port: int) -> 
     ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1:80x", "127.0.0.1:٣",
      "::1:0", ":0", "*:0", "unix:/tmp/socket", "127.0.0.1:0 x", "127.0.0.1:0\n", "http://127.0.0.1:80", "x" * 5000],
 )  # fmt: skip
-def test_what_grpc_would_guess_at_is_refused(address: str) -> None:
+def test_an_address_that_grpc_would_guess_is_refused(address: str) -> None:
     with pytest.raises(CannotListen, match="HOST:PORT") as caught:
         parse(address)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
 
 
-def test_the_cause_is_found_by_trying() -> None:
+def test_the_cause_of_a_failed_listen_is_found_by_trying() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

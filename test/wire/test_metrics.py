@@ -96,7 +96,7 @@ async def test_every_label_value_of_an_idle_backend_is_known(house) -> None:
     assert [sample.labels["stage"] for sample in stages] == list(STAGES)
 
 
-async def test_requests_are_those_that_went_well_and_those_of_each_code(house, loader) -> None:
+async def test_requests_are_counted_by_code(house, loader) -> None:
     await asyncio.gather(house.ask(), return_exceptions=True)
     await house.load()
     assert not await house.load("max_tokens:5")
@@ -133,7 +133,7 @@ async def test_requests_are_those_that_went_well_and_those_of_each_code(house, l
     assert await house.values("qwen_asr_audio_seconds") == {(): 10.0}
 
 
-async def test_who_has_no_token_is_counted(loader, decoder_pool, tmp_path: Path) -> None:
+async def test_calls_without_the_token_are_counted(loader, decoder_pool, tmp_path: Path) -> None:
     serving = await start("127.0.0.1:0", loader, decoder_pool, token="geheim", metrics="127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
         house = House(serving, channel, tmp_path)
@@ -148,7 +148,7 @@ async def test_who_has_no_token_is_counted(loader, decoder_pool, tmp_path: Path)
     await serving.stop(0)
 
 
-async def test_what_waits_and_what_runs_is_seen_while_it_does(house, loader) -> None:
+async def test_waiting_and_running_work_is_visible(house, loader) -> None:
     await house.load("batch_max_size:4")
     loader.recognizer.gate = threading.Event()
     calls = [asyncio.ensure_future(house.ask())]
@@ -173,7 +173,7 @@ async def test_what_waits_and_what_runs_is_seen_while_it_does(house, loader) -> 
     assert {("decode",), ("queue",), ("infer",)} <= set(stages)
 
 
-async def test_what_failed_together_is_a_retry_and_out_of_memory_a_split(house, loader) -> None:
+async def test_a_failed_batch_counts_as_retries_and_out_of_memory_as_a_split(house, loader) -> None:
     def fail(_utterance) -> str:
         if len(loader.recognizer.batches) == 2:  # the batch of three after the one that held the model
             raise MemoryError
@@ -192,7 +192,7 @@ async def test_what_failed_together_is_a_retry_and_out_of_memory_a_split(house, 
     assert await house.values("qwen_asr_splits") == {(): 1}
 
 
-async def test_the_aligner_and_the_weights_are_seen(house, loader) -> None:
+async def test_the_aligner_state_and_the_weights_are_visible(house, loader) -> None:
     async def seen() -> tuple[dict, dict]:
         return await house.values("qwen_asr_aligner_state"), await house.values("qwen_asr_weight_bytes")
 
@@ -211,7 +211,7 @@ async def test_the_aligner_and_the_weights_are_seen(house, loader) -> None:
     assert weights == {("recognizer",): 1000, ("aligner",): 300}  # the fake loader holds them
 
 
-async def test_the_listener_goes_away_with_the_server(loader, decoder_pool) -> None:
+async def test_the_listener_closes_with_the_server(loader, decoder_pool) -> None:
     serving = await start("127.0.0.1:0", loader, decoder_pool, metrics="127.0.0.1:0")
     port = serving.listener.port
     await asyncio.to_thread(scraped, port)
@@ -230,13 +230,13 @@ async def test_health_answers_while_a_scraper_does_not_read(house) -> None:
         assert await house.figures()
 
 
-async def test_off_means_no_listener(loader, decoder_pool) -> None:
+async def test_without_an_address_there_is_no_listener(loader, decoder_pool) -> None:
     serving = await start("127.0.0.1:0", loader, decoder_pool)
     assert serving.listener is None
     await serving.stop(0)
 
 
-async def test_a_taken_port_says_whose_it_is(loader, decoder_pool) -> None:
+async def test_the_error_of_a_port_in_use_names_the_setting(loader, decoder_pool) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -250,7 +250,7 @@ async def test_a_taken_port_says_whose_it_is(loader, decoder_pool) -> None:
     [("9109", "127.0.0.1", 9109), ("0", "127.0.0.1", 0), (":9109", "127.0.0.1", 9109),
      ("127.0.0.1:9109", "127.0.0.1", 9109), ("localhost:1", "localhost", 1), ("[::1]:65535", "::1", 65535)],
 )  # fmt: skip
-def test_an_address_is_a_port_or_one_of_the_loopback(value: str, host: str, port: int) -> None:
+def test_an_address_is_a_port_or_a_loopback_address(value: str, host: str, port: int) -> None:
     assert address_of(value) == (host, port)
 
 
@@ -262,7 +262,7 @@ def test_any_other_address_is_refused(value: str) -> None:
         address_of(value)
 
 
-async def test_every_count_is_in_one_bucket_and_those_below(loader) -> None:
+async def test_histogram_buckets_are_cumulative(loader) -> None:
     scheduler = Scheduler()
     scheduler.engine_stats.steps.update({1: 5, 3: 2, 8: 1, 256: 1, 300: 1})
     families = {f.name: f for f in BackendCollector(Totals(), scheduler, Resident(loader)).collect()}
