@@ -119,7 +119,7 @@ async def test_who_has_no_memory_beside_others_runs_alone_when_they_have_ended(
     model.let_pass()
     assert await asyncio.gather(*waiting) == [-1, *(-item for item in others)]
     assert model.together == [[item] for item in (1, *others) for _ in range(2)]
-    assert scheduler.engine_stats.splits == 1
+    assert scheduler.engine_stats.oom_events == 1
     assert scheduler.engine_stats.retries == len(others)
 
 
@@ -127,7 +127,7 @@ async def test_memory_that_is_there_a_moment_later_is_enough(scheduler: Schedule
     model = Model({"step 1": OUT_OF_MEMORY})
     model.let_pass()
     assert await joined(scheduler, model, 1) == -1
-    assert scheduler.engine_stats.splits == 0  # one alone cannot be split
+    assert scheduler.engine_stats.oom_events == 0  # one alone cannot be split
     assert scheduler.engine_stats.retries == 0
     assert "one that ran alone failed" in caplog.text
 

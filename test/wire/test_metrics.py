@@ -19,14 +19,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from backend.errors import CannotListen, MetricsAddressRefused
 from backend.process.request_stats import STAGES, Totals
 from backend.server import Serving, start
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
-from backend.wire.metrics import BackendCollector, address_of
+from backend.wire.metrics import BackendCollector
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -228,38 +227,6 @@ async def test_health_answers_while_a_scraper_does_not_read(house) -> None:
         silent.sendall(b"GET /metr")
         assert (await house.stub.Health(pb.HealthMessage(), timeout=5)).message == b"OK"
         assert await house.figures()
-
-
-async def test_without_an_address_there_is_no_listener(loader, decoder_pool) -> None:
-    serving = await start("127.0.0.1:0", loader, decoder_pool)
-    assert serving.listener is None
-    await serving.stop(0)
-
-
-async def test_the_error_of_a_port_in_use_names_the_setting(loader, decoder_pool) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port} for QWEN_ASR_METRICS: .* taken"):
-            await start("127.0.0.1:0", loader, decoder_pool, metrics=str(port))
-
-
-@pytest.mark.parametrize(
-    ("value", "host", "port"),
-    [("9109", "127.0.0.1", 9109), ("0", "127.0.0.1", 0), (":9109", "127.0.0.1", 9109),
-     ("127.0.0.1:9109", "127.0.0.1", 9109), ("localhost:1", "localhost", 1), ("[::1]:65535", "::1", 65535)],
-)  # fmt: skip
-def test_an_address_is_a_port_or_a_loopback_address(value: str, host: str, port: int) -> None:
-    assert address_of(value) == (host, port)
-
-
-@pytest.mark.parametrize(
-    "value", ["0.0.0.0:9109", "[::]:9109", "10.0.0.1:1", "example.org:1", "yes", "127.0.0.1", "1:", "65536", "-1", "٣"]
-)
-def test_any_other_address_is_refused(value: str) -> None:
-    with pytest.raises(MetricsAddressRefused, match="QWEN_ASR_METRICS"):
-        address_of(value)
 
 
 async def test_histogram_buckets_are_cumulative(loader) -> None:
