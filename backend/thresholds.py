@@ -15,8 +15,8 @@ from __future__ import annotations
 # Audio that a detector runs through before the piece it judges, to fill its recurrent state. Chosen, not measured;
 # test_vad.py: around a seam of long.flac more than 95 % of the frames are judged as in a run of ten seconds alone.
 WARM_UP_S = 1.0
-# Audio on each side of a frame that shares its gain. Chosen, not measured; test_vad.py: a voice at 0.4 % of full scale
-# that begins 7 s after a voice at its recorded level is detected as completely as that one, within 10 %.
+# Audio on each side of a frame that shares its gain. Chosen, not measured; test_vad.py: a voice at 0.4 % of its
+# recorded level, 7 s after the same voice at that level, is detected as completely, within 10 %.
 LEVEL_CONTEXT_S = 5.0
 # Frames of 32 ms that a level must last to set the gain: 0.1 s, the shortest vowel. test_vad.py: clicks of 10 and 30 ms
 # at 90 % of full scale hide no word of demo.wav at 3 % of its level.
@@ -160,6 +160,6 @@ MIN_ANCHOR_UNITS = 3
 # not measured here.
 GAP_FACTOR = 4
 MIN_GAP_S = 0.3
-# Letters of a capitalised abbreviation that is in no table ("Dept. of"). Chosen, not measured: longer words before a
-# full stop and a small letter are more often the end of a sentence.
+# Most letters of a capitalised abbreviation that is in no table, before a word in lower case ("Dept. of"). Chosen, not
+# measured; "Good. then" is rarer.
 MAX_ABBREVIATION_LETTERS = 4

@@ -1,4 +1,4 @@
-"""Cuts: nothing lost, nothing too long, nobody cut off in a word."""
+"""Chunks: no speech is lost, no chunk is too long, no word is cut."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ seeded = settings(derandomize=True, deadline=None, max_examples=60)
 
 
 def _sound(seed: int, size: int) -> NDArray[np.float32]:
-    """Noise whose loudness wanders between silence and full scale."""
+    """Noise whose loudness changes at random between silence and full scale."""
     chance = np.random.default_rng(seed)
     loudness = np.repeat(chance.choice([0, 0, 0.01, 0.2, 1], size // 1000 + 1), 1000)[:size]
     return (chance.uniform(-1, 1, size) * loudness).astype(np.float32)
@@ -47,7 +47,7 @@ def _speech(seed: int, words: int, noise: float = 0.0) -> tuple[NDArray[np.float
 
 
 def chunks_of(samples: NDArray[np.float32], *, max_s: float) -> list[Chunk]:
-    """The chunks of a recording to which no detector listened."""
+    """The chunks of a recording on which no detector runs."""
     return split(samples, max_s=max_s, speech=all_speech(samples), margin_s=1.0)
 
 
@@ -56,7 +56,7 @@ def in_two(chunk: Chunk) -> tuple[Chunk, Chunk]:
 
 
 def speech_in(*spans_s: tuple[float, float]) -> Speech:
-    """What a detector says that heard speech between these seconds."""
+    """Detected speech between these seconds."""
     return Speech(tuple((_seconds(start), _seconds(end)) for start, end in spans_s), np.zeros(0, np.float32))
 
 
@@ -130,7 +130,7 @@ def test_an_empty_recording_has_no_chunks():
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-20, 0.5, 1.0])
-def test_where_all_is_alike_chunks_are_full_and_halves_exact(level):
+def test_at_a_constant_level_chunks_are_full_and_halves_exact(level):
     samples = np.full(_seconds(100), level, np.float32)
     assert [chunk.samples.size for chunk in chunks_of(samples, max_s=30)] == [
         _seconds(30),
@@ -147,7 +147,7 @@ def test_steady_noise_gives_long_chunks():
     assert len(chunks_of(samples, max_s=30)) <= 12
 
 
-def test_the_last_chunk_is_not_a_stub():
+def test_the_last_chunk_is_not_tiny():
     for over_s in (0.001, 0.5, 1.5):
         first, last = chunks_of(np.ones(_seconds(30 + over_s), np.float32), max_s=30)
         assert min(first.duration_s, last.duration_s) >= 7.5
@@ -190,7 +190,7 @@ def test_a_limit_under_one_sample_is_refused():
         chunks_of(np.zeros(10, np.float32), max_s=0.00001)
 
 
-def test_an_hour_is_split_in_a_moment():
+def test_an_hour_is_split_in_under_two_seconds():
     samples = np.tile(_speech(5, 40, 0.001)[0], 180)[: _seconds(3600)]
     begun = time.process_time()
     chunks_of(samples, max_s=30)
@@ -227,7 +227,7 @@ def test_every_sample_of_speech_is_in_a_chunk_and_none_is_too_long(lengths, max_
 
 
 @pytest.mark.parametrize("pause", [(8, 9), (9, 9.3), (11.5, 12)])
-def test_in_steady_noise_the_cut_is_where_the_detector_hears_nobody(pause):
+def test_in_steady_noise_the_cut_is_where_the_detector_finds_no_speech(pause):
     samples = np.random.default_rng(1).normal(0, 0.1, _seconds(20)).astype(np.float32)
     speech = speech_in((0, pause[0]), (pause[1], 20))
     first, _ = split(samples, max_s=15, speech=speech, margin_s=1.0)
@@ -236,7 +236,7 @@ def test_in_steady_noise_the_cut_is_where_the_detector_hears_nobody(pause):
     assert pause[0] <= left.end_s <= pause[1]
 
 
-def test_the_margins_of_two_stretches_do_not_overlap():
+def test_the_margins_of_two_regions_do_not_overlap():
     samples = np.zeros(_seconds(30), np.float32)
     chunks = split(samples, max_s=30, speech=speech_in((2, 5), (9, 12), (28, 29)), margin_s=5)
     assert [(chunk.start_s, chunk.end_s) for chunk in chunks] == [(0, 17), (23, 30)]

@@ -1,4 +1,4 @@
-"""Where somebody speaks, on real recordings with a known truth, at any level and any length."""
+"""Voice activity detection on recordings with known word times, at any level and any length."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def recording(path: Path) -> tuple[Samples, list[tuple[str, float, float]]]:
 
 
 def covered(speech: Speech, start_s: float, end_s: float) -> float:
-    """The share of a time in which somebody speaks."""
+    """The share of the time that is detected as speech."""
     begin, end = round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE)
     return speech.seconds(begin, end) * SAMPLE_RATE / (end - begin)
 
@@ -64,15 +64,15 @@ def test_a_recording_of_minutes_is_judged_in_pieces_that_agree_with_the_whole(re
     samples, words = recording(recordings / "long.flac")
     speech = detect(samples, RULES)
     assert min(covered(speech, start, end) for _, start, end in words) > 0.5
-    begin = 55 * SAMPLE_RATE // 512 * 512  # of the ten seconds around the seam of two pieces, heard alone
+    begin = 55 * SAMPLE_RATE // 512 * 512  # ten seconds around the seam of two pieces, judged alone
     alone = detect(samples[begin : begin + 10 * SAMPLE_RATE], RULES)
     seam = speech.likelihood[begin // 512 : begin // 512 + alone.likelihood.size]
     same = (seam > 0.5) == (alone.likelihood > 0.5)
-    assert np.mean(same[32:]) > 0.95  # the detector remembers more than the second that it is given
+    assert np.mean(same[32:]) > 0.95  # the detector's state reaches back further than the warm-up
 
 
 def clicks(samples: Samples, *, every_s: float, seconds: float) -> Samples:
-    """Bursts at nine tenths of full scale, laid over the samples."""
+    """The samples with bursts at nine tenths of full scale."""
     loud = samples.copy()
     length = round(seconds * SAMPLE_RATE)
     for at in range(0, loud.size - length, round(every_s * SAMPLE_RATE)):
@@ -94,7 +94,7 @@ def test_neither_clicks_nor_an_offset_hide_quiet_speech(recordings: Path) -> Non
 
 
 class Watched(np.ndarray):
-    """Sound that says when a part of it is taken, and may have that wait."""
+    """Samples that count how often a part is taken, and can block it."""
 
     taken = 0
     gate = threading.Event()
@@ -107,23 +107,23 @@ class Watched(np.ndarray):
 
 @pytest.fixture
 def hour() -> Iterator[Watched]:
-    """Of silence."""
+    """An hour of silence."""
     Watched.taken = 0
     Watched.gate.clear()
     yield np.zeros(3600 * SAMPLE_RATE, np.float32).view(Watched)
     Watched.gate.set()
 
 
-async def test_what_nobody_waits_for_is_not_judged(hour: Watched) -> None:
+async def test_after_a_cancellation_no_further_piece_is_judged(hour: Watched) -> None:
     Watched.gate.set()
     judging = asyncio.create_task(detector.detect(hour, RULES))
     while Watched.taken < 2:  # the levels, and the first of 60 pieces
         await asyncio.sleep(0.001)
     judging.cancel()
     await asyncio.wait([judging])
-    for _ in range(2):  # behind whatever has been begun
+    for _ in range(2):  # they queue behind the pieces that have been started
         await detector.detect(np.zeros(90 * SAMPLE_RATE, np.float32), RULES)
-    assert Watched.taken <= 1 + min(8, os.cpu_count() or 1)  # a handful
+    assert Watched.taken <= 1 + min(8, os.cpu_count() or 1)
 
 
 async def test_a_command_does_not_wait_for_the_hours_of_others(hour: Watched) -> None:
@@ -135,7 +135,7 @@ async def test_a_command_does_not_wait_for_the_hours_of_others(hour: Watched) ->
     await asyncio.wait(hours)
 
 
-async def test_recordings_that_take_turns_are_judged_as_if_alone(recordings: Path) -> None:
+async def test_concurrent_recordings_are_judged_as_if_alone(recordings: Path) -> None:
     long, _ = recording(recordings / "long.flac")
     short, _ = recording(recordings / "demo.wav")
     sounds = [long, short, long[SAMPLE_RATE:], long * np.float32(0.01)]
@@ -158,12 +158,12 @@ def test_noise_is_no_speech(recordings: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 513])
-def test_hardly_any_sound_is_no_speech(size: int) -> None:
+def test_a_frame_or_less_is_no_speech(size: int) -> None:
     speech = detect(np.full(size, 0.3, np.float32), RULES)
     assert (speech.spans, speech.likelihood.size) == ((), -(-size // 512))
 
 
-def test_the_rules_count(recordings: Path) -> None:
+def test_threshold_and_durations_take_effect(recordings: Path) -> None:
     samples, _ = recording(recordings / "demo.wav")
     spans = detect(samples, RULES).spans
     assert len(detect(samples, replace(RULES, min_silence_s=0.5)).spans) < len(spans)
@@ -172,7 +172,7 @@ def test_the_rules_count(recordings: Path) -> None:
     assert strict.seconds(0, samples.size) < detect(samples, replace(RULES, threshold=0.2)).seconds(0, samples.size)
 
 
-def test_where_nobody_listened_all_counts_as_speech() -> None:
+def test_without_a_detector_everything_counts_as_speech() -> None:
     speech = all_speech(np.zeros(1000, np.float32))
     assert (speech.spans, speech.measured) == (((0, 1000),), False)
     assert all_speech(np.zeros(0, np.float32)).spans == ()
@@ -181,7 +181,7 @@ def test_where_nobody_listened_all_counts_as_speech() -> None:
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(st.lists(st.integers(0, 5000), max_size=20, unique=True), st.integers(0, 5000), st.integers(0, 5000))
 @example([0, 2], 1, 0)
-def test_what_is_within_is_what_overlaps(marks: list[int], begin: int, length: int) -> None:
+def test_the_speech_within_a_range_is_its_overlap_with_the_spans(marks: list[int], begin: int, length: int) -> None:
     marks.sort()
     spans = tuple(zip(marks[::2], marks[1::2], strict=False))
     speech = Speech(spans, np.full(10, 0.75, np.float32))

@@ -1,4 +1,4 @@
-"""What the demo aligner said of real recordings, replayed through words and segments."""
+"""The demo aligner's units for recordings, replayed through words and segments."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from backend.transcript.words import place
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("*.json"))
 
 
-def test_there_is_something_to_replay() -> None:
+def test_the_golden_files_are_there() -> None:
     assert {path.stem for path in GOLDEN} == {"demo", "chinese", "left_out"}
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_units_become_the_same_words_and_segments_as_when_they_were_read(path: Path) -> None:
+def test_units_become_the_words_and_segments_of_the_golden_file(path: Path) -> None:
     golden = json.loads(path.read_text(encoding="utf-8"))
     text = golden["text"]
     words = place(text, golden["units"], start_s=0.0, end_s=golden["duration_s"])

@@ -1,4 +1,4 @@
-"""Piled-up words: found where they are, and only there."""
+"""Implausible runs of words are found where they are, and only there."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ def steady(count: int, step_s: float, start_s: float = 0.0) -> list[tuple[float,
     return [(start_s + n * step_s, start_s + (n + 1) * step_s) for n in range(count)]
 
 
-def test_five_words_within_a_tenth_of_a_second_are_a_crowd() -> None:
+def test_five_words_within_a_tenth_of_a_second_are_a_run() -> None:
     times = [*steady(4, 0.3), *steady(5, 0.02, 2.0), *steady(4, 0.3, 3.0)]
     assert find_implausible_runs(times) == [(4, 9)]
 
 
-def test_words_at_the_floor_of_the_aligners_path_are_a_crowd() -> None:
+def test_words_of_one_class_each_are_a_run() -> None:
     assert find_implausible_runs(steady(12, 0.08)) == [(0, 12)]
 
 
-def test_four_words_are_none_and_fast_speech_is_none() -> None:
+def test_four_words_are_no_run_and_fast_speech_is_none() -> None:
     assert find_implausible_runs(steady(4, 0.01)) == []
     assert find_implausible_runs(steady(50, 0.11)) == []
 
 
-def test_two_crowds_apart_are_two() -> None:
+def test_two_separate_runs_are_two() -> None:
     assert find_implausible_runs([*steady(6, 0.01), *steady(10, 0.4, 1.0), *steady(5, 0.01, 6.0)]) == [(0, 6), (16, 21)]
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(st.lists(st.floats(0, 0.3), max_size=40))
-def test_every_five_close_words_are_in_a_crowd_and_crowds_are_apart(steps) -> None:
+def test_every_five_close_words_are_in_a_run_and_runs_are_disjoint(steps) -> None:
     times, at = [], 0.0
     for step in steps:
         times.append((at, at + step))

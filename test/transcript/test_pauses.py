@@ -1,4 +1,4 @@
-"""Times and pauses: what is cut back, what is left, and a clock that stands still while nobody speaks."""
+"""Words are trimmed to the detected speech; SpeechClock stops during pauses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cut(word: tuple[float, float], *spoken: tuple[float, float], text: str = "wo
     return found.start_s, found.end_s
 
 
-def test_a_word_that_reaches_into_a_pause_is_cut_back_to_its_speech() -> None:
+def test_a_word_that_reaches_into_a_pause_is_trimmed_to_its_speech() -> None:
     assert cut((1.5, 4.0), (1.0, 2.0)) == (1.5, 2.0 + ALIGNER_TOLERANCE_S)
     assert cut((0.0, 1.4), (1.0, 2.0)) == (1.0 - ALIGNER_TOLERANCE_S, 1.4)
 
@@ -40,18 +40,16 @@ GROUPS = (0.2, 2.0), (2.6, 3.5), (4.1, 6.3)
 @pytest.mark.parametrize("number", ["5558675309", "555-867-5309.", "１２３４５６７"])
 def test_a_long_number_may_have_pauses_inside(number) -> None:
     assert cut((1.5, 4.9), *GROUPS, text=number) == (1.5, 4.9)
-    assert cut((2.1, 4.9), *GROUPS, text=number) == (
-        2.6 - ALIGNER_TOLERANCE_S,
-        4.9,
-    )  # the first group is another word's
+    # the first group is another word's
+    assert cut((2.1, 4.9), *GROUPS, text=number) == (2.6 - ALIGNER_TOLERANCE_S, 4.9)
 
 
 @pytest.mark.parametrize("word", ["1984", "number", "10,000", "1.500.000"])
-def test_no_other_word_has(word) -> None:
+def test_no_other_word_has_pauses_inside(word) -> None:
     assert cut((1.5, 4.9), *GROUPS, text=word) == (2.6 - ALIGNER_TOLERANCE_S, 3.5 + ALIGNER_TOLERANCE_S)
 
 
-def test_a_long_number_that_fits_in_a_part_of_its_speech_is_there() -> None:
+def test_a_long_number_that_fits_in_one_part_of_speech_gets_that_part() -> None:
     assert cut((0.9, 9.0), (0.8, 1.0), (4.0, 9.0), text="12345") == (4.0 - ALIGNER_TOLERANCE_S, 9.0)
 
 
@@ -59,7 +57,7 @@ def test_a_closure_inside_a_word_is_no_pause() -> None:
     assert cut((1.0, 2.0), (0.5, 1.4), (1.4 + 1.9 * ALIGNER_TOLERANCE_S, 3.0)) == (1.0, 2.0)
 
 
-def test_the_aligner_is_believed_a_little_beyond_the_detector() -> None:
+def test_the_aligner_is_trusted_a_little_beyond_the_detected_speech() -> None:
     assert cut((0.9, 2.1), (1.0, 2.0)) == (0.9, 2.1)
 
 
@@ -68,7 +66,7 @@ def test_a_word_in_a_pause_altogether_stays(word) -> None:
     assert cut(word, (1.0, 2.0), (9.0, 10.0)) == word
 
 
-def test_without_speech_all_stays() -> None:
+def test_without_speech_words_keep_their_times() -> None:
     assert cut((5.0, 6.0)) == (5.0, 6.0)
 
 
@@ -84,7 +82,7 @@ def test_words_stay_in_order_apart_and_long_enough(words, spans, rng) -> None:
     assert all(a.end_s <= b.start_s for a, b in pairwise(after))
 
 
-def test_the_clock_runs_only_while_somebody_speaks() -> None:
+def test_the_clock_runs_only_during_speech() -> None:
     clock = SpeechClock([(1.0, 2.0), (5.0, 7.0)])
     assert clock.total_s == 3.0
     assert (clock.word_start_s(0.0), clock.word_end_s(3.0)) == (1.0, 7.0)

@@ -1,4 +1,4 @@
-"""The last resort: a repetition said once, and nothing else touched."""
+"""A repetition at the end is reduced to one phrase, and nothing else is changed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from backend.transcript.repetition import collapse_repetition
         ("At the end. The end. The end. The end.", "At the end. The end."),
     ],
 )
-def test_a_repetition_at_the_end_is_said_once(text: str, once: str) -> None:
+def test_a_repetition_at_the_end_is_reduced_to_one_phrase(text: str, once: str) -> None:
     assert collapse_repetition(text) == once
 
 
 @pytest.mark.parametrize("text", ["", "No, no.", "bye bye", "One two three.", "ha ha ha and then he left", "100"])
-def test_what_does_not_end_in_a_repetition_stays(text: str) -> None:
+def test_a_text_without_a_final_repetition_is_unchanged(text: str) -> None:
     assert collapse_repetition(text) == text
 
 

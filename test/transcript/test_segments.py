@@ -111,7 +111,7 @@ def test_segments_partition_the_words_and_keep_the_limits(text, rules, rng) -> N
         ["我用GPT。", "OpenAI很好。"],
     ],
 )
-def test_a_sentence_ends_with_its_mark_and_what_closes_after_it(parts) -> None:
+def test_a_sentence_ends_with_its_mark_and_the_closing_marks_after_it(parts) -> None:
     separator = "" if "。" in parts[0] else " "
     assert sentences(separator.join(parts)) == parts
 
@@ -152,7 +152,7 @@ def test_a_full_stop_inside_a_sentence_does_not_end_it(parts) -> None:
     assert sentences(" ".join(parts)) == parts
 
 
-def test_a_hesitation_does_not_end_a_sentence_where_no_capital_tells() -> None:
+def test_an_ellipsis_does_not_end_a_sentence_in_a_script_without_capitals() -> None:
     assert sentences("那个……我想说，这是对的。好。") == ["那个……我想说，这是对的。", "好。"]
 
 

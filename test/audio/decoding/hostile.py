@@ -1,4 +1,4 @@
-"""A child like the real one, except for files that hold the name of something a decoder might do."""
+"""A decoder process like the real one, except for files that hold the name of a hostile action."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path.cwd()))  # a DecoderPool starts its children where the backend is
+sys.path.insert(0, str(Path.cwd()))  # a DecoderPool starts its processes in the repository's root
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from backend.audio.decoding import main
 from backend.audio.decoding.decode import decode_fd
 from backend.audio.decoding.protocol import DECODED, Reply
 
-native = ctypes.PyDLL(None)  # does not let go of the interpreter
+native = ctypes.PyDLL(None)  # keeps the interpreter's lock
 
 
 def segfault(_audio: int, _store: int) -> None:
@@ -60,7 +60,7 @@ def eat(_audio: int, _store: int) -> None:
 def eat_natively(_audio: int, _store: int) -> None:
     native.malloc.restype = ctypes.c_void_p
     while True:
-        native.memset(ctypes.c_void_p(native.malloc(1 << 20)), 1, 1 << 20)  # as careless as a decoder can be
+        native.memset(ctypes.c_void_p(native.malloc(1 << 20)), 1, 1 << 20)  # does not check for NULL
 
 
 def fill(_audio: int, store: int) -> None:
@@ -87,7 +87,7 @@ def name_no_cause(_audio: int, _store: int) -> Reply:
 
 
 def babble(_audio: int, store: int) -> Reply:
-    """An answer and a byte."""
+    """A reply and a byte."""
     (channel,) = (fd for fd in range(3, 32) if fd not in (_audio, store) and is_socket(fd))
     os.write(channel, b"?")
     return Reply(DECODED)
@@ -100,9 +100,9 @@ def is_socket(fd: int) -> bool:
         return False
 
 
-DEEDS = {
-    deed.__name__.encode(): deed
-    for deed in (
+ACTIONS = {
+    action.__name__.encode(): action
+    for action in (
         segfault, abort, leave, be_killed, sleep, spin, stop, eat, eat_natively, fill, fail, claim, write_no_numbers,
         name_no_cause, babble,
     )
@@ -110,8 +110,8 @@ DEEDS = {
 
 
 def decode(audio: int, store: int, max_seconds: float) -> Reply:
-    deed = DEEDS.get(os.pread(audio, 100, 0))
-    return deed(audio, store) if deed else decode_fd(audio, store, max_seconds)
+    action = ACTIONS.get(os.pread(audio, 100, 0))
+    return action(audio, store) if action else decode_fd(audio, store, max_seconds)
 
 
 if __name__ == "__main__":
