@@ -51,7 +51,7 @@ CUT_MARGIN_S = 1.0
 MAX_KEPT_PAUSE_S = 3.0
 
 # Recognition: retries and fallbacks (pipeline/recognition.py). Chosen, not measured on real checkpoints, unless a line
-# says otherwise; test_recognition.py holds what each of them does. Decision 6 has the context.
+# says otherwise; test_recognition.py and test_hallucination.py test the fallbacks. Decision 6 has the context.
 
 # Token budget of an answer: tokens for each second of audio, and tokens that every answer gets, for the language tag
 # and the punctuation of a very short clip. The fastest speech is about 7 tokens a second in Qwen's vocabulary, rare
@@ -77,8 +77,7 @@ REPETITION_PENALTIES = (1.05, 1.1, 1.15)
 # Share of the letters of a collapsed loop that a retry must have to be kept.
 MIN_LOOP_RETRY_SHARE = 0.5
 
-# Alignment (pipeline/alignment.py, transcriber.py). Chosen, not measured, unless a line says otherwise;
-# test_alignment.py holds what each of them does.
+# Alignment (pipeline/alignment.py, transcriber.py). Chosen, not measured, unless a line says otherwise.
 
 # Longest chunk of a request for times, in seconds: the aligner is at its best up to a minute, and unreliable beyond
 # 270 s.
