@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts the backend as the gateway does: run.sh --addr HOST:PORT, from any working directory, with stdin closed.
-# It becomes Python itself (exec, same pid), so that the gateway's signals reach the process that serves.
+# The start script that the gateway runs: run.sh --addr HOST:PORT, from any working directory, with stdin closed.
+# It execs Python, which keeps the process id, so that the gateway's signals reach the server.
 set -euo pipefail
 
 here="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -11,24 +11,24 @@ if [[ ! -x "$python" ]]; then
   exit 1
 fi
 
-cd "$here" # `python -m` looks in the working directory first, which is anybody's
-export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" # for the processes that Python starts, wherever they stand
-export QWEN_ASR_PARENT="$PPID"                       # whom to watch, even if it dies before Python is up
-export PYTHONUNBUFFERED=1                            # a log line that sits in a buffer helps nobody after a SIGKILL
+cd "$here" # `python -m` imports from the working directory first, which could be any folder
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" # for child processes, whatever their working directory
+export QWEN_ASR_PARENT="$PPID"                       # the parent to watch (process/parent_watch.py), even if it dies before Python is up
+export PYTHONUNBUFFERED=1                            # a buffered log line would be lost at a SIGKILL
 
-# A thread that waits for another spins, and when that one has lost its core to somebody, spins away what it needs. So it
-# gives up, but not before the tenth of a millisecond that Python takes between two operations: a step of int8 decoding
-# takes 25 ms alone with this many turns or with any number more, 28 with half of them and 52 with a tenth; beside one busy
-# program, on two cores, 160 ms instead of 250.
+# OpenMP's threads spin while they wait; on a shared host that burns the core that the awaited thread needs. The limit is
+# just over the tenth of a millisecond that Python takes between two operations. A decode step in int8 takes 25 ms alone
+# with 20000 spins or more, 28 ms with 10000 and 52 ms with 2000; beside one busy program, on two cores, it takes 160 ms
+# with the limit and 250 ms without.
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-20000}"
 
-# oneDNN, and torch above it, keep the code and the scratch memory of the last 1024 shapes, each; every length of a passage
-# is a dozen new ones, of half a megabyte each: 250 MiB after 32 lengths of sound, 370 after 100 of prompts. With 128 it
-# stays at 110, and no time is lost.
+# oneDNN and torch each cache the code and the scratch memory of the last 1024 shapes. Every length of a passage brings a
+# dozen new shapes of half a megabyte each: 250 MiB after 32 lengths of audio, 370 MiB after 100 lengths of prompts. With
+# 128 shapes the caches stay at 110 MiB, and nothing gets slower.
 export ONEDNN_PRIMITIVE_CACHE_CAPACITY="${ONEDNN_PRIMITIVE_CACHE_CAPACITY:-128}"
 export LRU_CACHE_CAPACITY="${LRU_CACHE_CAPACITY:-128}"
 
-# With one of these closed, the next socket that is opened would become it, and hear what a library writes to stderr.
+# If stdout or stderr is closed, the next socket would get its descriptor, and with it what a library writes to stderr.
 true >&1 || exec >/dev/null
 true >&2 || exec 2>/dev/null
 exec "$python" -m backend "$@" </dev/null

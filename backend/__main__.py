@@ -1,4 +1,4 @@
-"""`python -m backend --addr HOST:PORT`: argv and logging, nothing else."""
+"""Entry point of `python -m backend --addr HOST:PORT`: parses argv and starts the log."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import signal
 
 from backend.process import parent_watch
 
-# Before the imports below, which take their time: a parent that has gone, or wants this process to go.
+# Before the slow imports below: the parent may die or send a signal meanwhile.
 parent_watch.watch(os.environ)
 for _number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(_number, lambda *_: os._exit(0))  # until server.py has something to end
+    signal.signal(_number, lambda *_: os._exit(0))  # until server.py installs its own
 
 import argparse  # noqa: E402
 import logging  # noqa: E402
@@ -29,6 +29,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
-    # not sys.exit: the model's thread may be deep in a batch, and tearing the interpreter down under it can crash
+    # Not sys.exit: the model thread may be inside a batch, and finalising the interpreter under it can crash.
     logging.shutdown()
     os._exit(code)

@@ -1,9 +1,10 @@
-"""Every error this backend raises on purpose, on one page.
+"""Every error that this backend raises on purpose.
 
-Rules: a message is made here, in its class; it is a fixed sentence that says what to do, and it repeats nothing a
-client controls (file name, prompt, language), because the gateway acts on substrings of error texts. Option names
-and values may be named: they come from the operator's own configuration; but short, on one line, and never in the
-words that the gateway acts on. wire/status.py gives each its status.
+- The class of an error makes its message: a fixed sentence that says what to do.
+- A message repeats nothing that a client controls (file name, prompt, language), because the gateway acts on substrings
+  of error messages. Option names and values come from the operator and may be quoted: shortened, on one line, and
+  without the substrings that the gateway acts on (`named`).
+- wire/status.py maps each class to its gRPC status.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-_LONGEST_NAMED = 200  # characters; a status travels in HTTP/2 headers, of which there may be 16 KiB
-# On these the gateway drops the model or the replica; the last two are for the classes that mean them.
+_MAX_QUOTED_CHARS = 200  # a status travels in HTTP/2 headers, which are limited to 16 KiB
+# Substrings on which the gateway drops the model or the replica. Only the classes that mean the last two contain them.
 _ACTED_ON = re.compile(
     "connection refused|connection reset|no such host|unavailable|model not loaded|model identity mismatch",
     re.IGNORECASE,
@@ -21,21 +22,21 @@ _ACTED_ON = re.compile(
 
 
 def named(text: str) -> str:
-    """An operator's text as part of a message."""
-    shown = text if len(text) <= _LONGEST_NAMED else text[: _LONGEST_NAMED - 1] + "…"
+    """An operator's text, made safe to quote in a message."""
+    shown = text if len(text) <= _MAX_QUOTED_CHARS else text[: _MAX_QUOTED_CHARS - 1] + "…"
     return _ACTED_ON.sub("[…]", "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown))
 
 
 class AsrError(Exception):
-    """Anything that ends a request or a load with a cause that a person can act on."""
+    """Ends a request or a load with a cause that a person can act on."""
 
 
 class InvalidRequest(AsrError):
-    """The request itself cannot be served; sending it again unchanged will not help."""
+    """The request cannot be served; sending it again unchanged will not help."""
 
 
 class UndecodableAudio(InvalidRequest):
-    """The file behind `dst` is not audio that can be transcribed. `cause` is one of the fixed texts of audio/causes."""
+    """The file `dst` is not audio that can be decoded. `cause`: one of the fixed texts of audio/decoding/causes."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"qwen-asr: cannot read the audio: {cause}")
@@ -43,60 +44,74 @@ class UndecodableAudio(InvalidRequest):
 
 
 class UnsupportedLanguage(InvalidRequest):
+    """The language is none of the model's. `codes`: the codes that it knows."""
+
     def __init__(self, codes: Iterable[str]) -> None:
         super().__init__(f"qwen-asr: unknown language; leave it empty to detect it, or use one of: {', '.join(codes)}")
 
 
 class RequestTooLarge(InvalidRequest):
-    def __init__(self, most_bytes: int) -> None:
-        super().__init__(f"qwen-asr: the request is larger than {most_bytes} bytes; sound is sent as a file's path")
+    """The serialised request has more than `max_bytes` bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"qwen-asr: the request is larger than {max_bytes} bytes; sound is sent as a file's path")
 
 
 class TooManyGranularities(InvalidRequest):
-    def __init__(self, most: int) -> None:
-        super().__init__(f"qwen-asr: more than {most} timestamp_granularities; send word, segment or both")
+    """More than `max_count` timestamp granularities."""
+
+    def __init__(self, max_count: int) -> None:
+        super().__init__(f"qwen-asr: more than {max_count} timestamp_granularities; send word, segment or both")
 
 
 class TranslationUnsupported(InvalidRequest):
+    """The request asks for a translation."""
+
     def __init__(self) -> None:
         super().__init__("qwen-asr: this model transcribes and does not translate; send translate=false")
 
 
 class PromptTooLong(InvalidRequest):
-    def __init__(self, length: int, longest: int, unit: Literal["characters", "tokens"]) -> None:
-        super().__init__(f"qwen-asr: the prompt is longer than {longest} {unit}: it has {length}; shorten it")
+    """The prompt has `length` characters or tokens (`unit`), more than `max_length`."""
+
+    def __init__(self, length: int, max_length: int, unit: Literal["characters", "tokens"]) -> None:
+        super().__init__(f"qwen-asr: the prompt is longer than {max_length} {unit}: it has {length}; shorten it")
 
 
 class LoadRefused(AsrError):
-    """LoadModel cannot do what it was asked; the message is the human cause."""
+    """LoadModel fails; the message is its cause, for people."""
 
 
 class InvalidOption(LoadRefused):
-    """An option of LoadModel is unknown, or its value is not what it may be."""
+    """An option of LoadModel is unknown, or its value is out of range."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(f"option '{named(name)}' {problem}")
 
 
 class CheckpointRefused(LoadRefused):
-    """The folder or hub repository is not a checkpoint that this backend serves."""
+    """The folder or hub repository is no checkpoint that this backend can load."""
 
 
 class HubFailure(CheckpointRefused):
-    """`cause` is one of the fixed texts of engine/hub."""
+    """The hub did not deliver the checkpoint. `cause`: one of the fixed texts of checkpoint/hub."""
 
     def __init__(self, repository: str, cause: str) -> None:
         super().__init__(f"the hub repository '{named(repository)}' {cause}")
 
 
 class DeviceUnavailable(LoadRefused):
-    def __init__(self, wanted: str) -> None:
+    """The device that the options name is not there. `requested`: its name."""
+
+    def __init__(self, requested: str) -> None:
         super().__init__(
-            f"{wanted} was asked for, but this machine's torch finds none; unset it to choose a device itself"
+            f"{requested} was asked for, but this machine's torch finds none; unset it to choose a device itself"
         )
 
 
 class TooLittleMemory(LoadRefused):
+    """The weights do not fit into the device's memory."""
+
     def __init__(self) -> None:
         super().__init__(
             "the device has too little memory for this model; choose a smaller one, another GPU (MainGPU), "
@@ -105,33 +120,45 @@ class TooLittleMemory(LoadRefused):
 
 
 class DeviceLost(LoadRefused):
+    """The GPU failed during a load; no later load can succeed in this process."""
+
     def __init__(self) -> None:
         super().__init__("the device was lost while a model was loaded; the backend ends and has to be started again")
 
 
 class ModelNotLoaded(AsrError):
+    """No model is loaded. The gateway acts on this message."""
+
     def __init__(self) -> None:
         super().__init__("qwen-asr: model not loaded")
 
 
 class IdentityMismatch(AsrError):
-    """The request names another model than the one that is loaded. Both names are the operator's."""
+    """The request names a model other than the loaded one. The gateway acts on this message; both names are the
+    operator's.
+    """
 
     def __init__(self, loaded: str, requested: str) -> None:
         super().__init__(f"model identity mismatch: loaded '{named(loaded)}', requested '{named(requested)}'")
 
 
 class Unauthenticated(AsrError):
+    """The call lacks the operator's token."""
+
     def __init__(self) -> None:
         super().__init__("qwen-asr: send the metadata `authorization: Bearer <token>` with the operator's token")
 
 
 class CapabilityMissing(AsrError):
+    """The method is part of the contract but not implemented."""
+
     def __init__(self, capability: str) -> None:
         super().__init__(f"qwen-asr: {capability} is not supported; use AudioTranscription")
 
 
 class Overloaded(AsrError):
+    """Admission control rejected the request."""
+
     def __init__(self) -> None:
         super().__init__(
             "qwen-asr: too many requests, or too much audio, are being transcribed; send the request again later"
@@ -139,29 +166,35 @@ class Overloaded(AsrError):
 
 
 class Stopping(AsrError):
+    """The call came during the graceful shutdown, or was cancelled by it."""
+
     def __init__(self) -> None:
         super().__init__("qwen-asr: the backend is stopping; send the request again")
 
 
 class OutOfMemory(AsrError):
+    """Memory ran out for this request, even without others beside it."""
+
     def __init__(self) -> None:
         super().__init__("qwen-asr: out of memory for this request; lower max_chunk_seconds or batch_max_size")
 
 
 class Cancelled(AsrError):
+    """The request was cancelled while its recording was decoded."""
+
     def __init__(self) -> None:
         super().__init__("qwen-asr: the request was cancelled")
 
 
 class DeadlineTooShort(AsrError):
-    """The client will have gone before its recording can have been heard."""
+    """The recording cannot be transcribed before the client's deadline, not even at the best known speed."""
 
     def __init__(self) -> None:
         super().__init__("qwen-asr: the deadline is too short for this recording; allow more time or send it in parts")
 
 
 class EngineFailure(AsrError):
-    """A fault of ours, or of a library under us; the trace is in the log."""
+    """A fault of this backend or of a library; the log has the traceback."""
 
     def __init__(self, message: str = "qwen-asr: internal error; the backend's log has the details") -> None:
         super().__init__(message)
@@ -177,33 +210,37 @@ class NonFiniteLogits(EngineFailure):
 
 
 class AlignerUnavailable(AsrError):
-    """The aligner cannot serve this request. Never a status: the transcript goes out with coarse times."""
+    """The aligner cannot serve this request. It never becomes a status: the transcript is sent with coarse times."""
 
 
 class Fatal(Exception):
-    """The process cannot serve; the message is the last line that it logs."""
+    """The process has to exit; the message is the last line of its log."""
 
 
 class CannotListen(Fatal):
-    """`cause`: the human one. The address is the operator's own."""
+    """Listening failed. `cause`: for people. The address is the operator's own."""
 
     def __init__(self, address: str, cause: str = "the address is taken or not this machine's") -> None:
         super().__init__(f"cannot listen on {named(address)}: {cause}")
 
 
 class StallSecondsRefused(Fatal):
-    def __init__(self, least: float) -> None:
-        super().__init__(f"QWEN_ASR_STALL_SECONDS must be a number of seconds, at least {least:g}")
+    """QWEN_ASR_STALL_SECONDS is not a number of at least `min_s` seconds."""
+
+    def __init__(self, min_s: float) -> None:
+        super().__init__(f"QWEN_ASR_STALL_SECONDS must be a number of seconds, at least {min_s:g}")
 
 
 class EngineDead(Fatal):
-    """`cause`: one of the fixed ones of serving/scheduler and server."""
+    """The engine will not answer again. `cause`: one of the fixed texts of serving/scheduler.py and server.py."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"the engine cannot go on: {cause}; the backend has to be started again")
 
 
 class MetricsAddressRefused(Fatal):
+    """QWEN_ASR_METRICS is not a port or a loopback address."""
+
     def __init__(self) -> None:
         super().__init__(
             "QWEN_ASR_METRICS must be a port, or a loopback address with one, such as 9109 or 127.0.0.1:9109"

@@ -1,7 +1,7 @@
-"""The languages Qwen3-ASR knows: their codes, their names, and what people write instead.
+"""The languages of Qwen3-ASR: their ISO 639 codes, their English names, and accepted aliases.
 
-The model and the aligner speak English names ("German"), the gateway and its users ISO 639 codes ("de").
-Source: the model card of Qwen3-ASR (30 languages) and of Qwen3-ForcedAligner (11 of them).
+The model and the aligner use English names ("German"), the gateway and its users ISO 639 codes ("de").
+Source: the model cards of Qwen3-ASR (30 languages) and of Qwen3-ForcedAligner (11 of them).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ NAMES: dict[str, str] = {
 }
 ALIGNABLE = frozenset({"zh", "yue", "en", "fr", "de", "it", "ja", "ko", "pt", "ru", "es"})
 
-_LONGEST = 64  # characters; no name of a language has more, and this is looked at where Health answers
+_MAX_CHARS = 64  # more than any name of a language; longer values are not parsed on the event loop's thread
 _CODES = {name.lower(): code for code, name in NAMES.items()}
-# What else people send: ISO 639-3 for Mandarin, the older codes of Filipino and Indonesian, everyday names.
+# Accepted as well: ISO 639-3 for Mandarin, the older codes of Filipino and Indonesian, everyday names.
 _ALIASES = {
     "cmn": "zh",
     "mandarin": "zh",
@@ -59,14 +59,14 @@ _ALIASES = {
 def code_of(language: str) -> str | None:
     """The code of a language given as code, code with region (`de-DE`, `zh_CN`) or English name, in any case.
 
-    "" and "auto" mean: detect it (None). Raises UnsupportedLanguage for anything else.
+    None for "" and "auto", which ask for detection. Raises UnsupportedLanguage for anything else.
     """
-    if len(language) > _LONGEST:
+    if len(language) > _MAX_CHARS:
         raise UnsupportedLanguage(NAMES)
-    wanted = language.strip().lower().replace("_", "-")
-    if wanted in ("", "auto"):
+    normalized = language.strip().lower().replace("_", "-")
+    if normalized in ("", "auto"):
         return None
-    for spelling in (wanted, wanted.split("-")[0]):
+    for spelling in (normalized, normalized.split("-")[0]):
         code = _ALIASES.get(spelling) or _CODES.get(spelling) or (spelling if spelling in NAMES else None)
         if code:
             return code
@@ -74,5 +74,5 @@ def code_of(language: str) -> str | None:
 
 
 def code_of_name(name: str) -> str | None:
-    """The code of a language as the model names it; None for "None" and for names it should not know."""
+    """The code of a language as the model names it; None for "None" (no speech) and for names not in the table."""
     return _CODES.get(name.strip().lower())

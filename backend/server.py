@@ -1,6 +1,6 @@
-"""Builds the objects, serves, stops gracefully: the only file that knows every room.
+"""Composition root: builds the objects, serves, shuts down gracefully. The only module that imports every room.
 
-The port is up before anything heavy is imported: the models' libraries come with the first LoadModel.
+The port is open before torch and the models' libraries are imported, which the first Health or LoadModel starts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from backend.audio.decoding.pool import DecoderPool
 from backend.errors import EngineDead, Fatal, StallSecondsRefused
 from backend.options import LoadOptions
 from backend.pipeline.admission import Admission
-from backend.process.address import parse, why_not
+from backend.process.address import listen_failure, parse
 from backend.process.request_stats import Totals
 from backend.serving.protocols import Aligner, Loader, Recognizer
 from backend.serving.resident import Resident
@@ -39,20 +39,20 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_MESSAGE_BYTES = 50 * 1024 * 1024  # the gateway's own limit, both ways
+_MAX_MESSAGE_BYTES = 50 * 1024 * 1024  # the gateway's own limit, in both directions
 _GRACE_S = 10.0  # of the 15 s between the gateway's SIGTERM and its SIGKILL
-_CLOSE_S = 0.5  # for connections to be closed; nothing is served on them any more
-_LAST_S = 12.5  # after the signal, or the engine's end, the process has gone, whatever hangs
-_LAST_WORDS_S = 0.5  # of these for the cause to be written: nobody may be reading the log any more
-_DYING_S = 1.0  # for the replies to those whom a dead engine leaves
-_STALL_S, _LEAST_STALL_S = 300.0, 5.0  # a step of a large model on a small CPU may read minutes of sound
-_WATCHED_EVERY_S = 0.5
+_CLOSE_S = 0.5  # to close connections on which no call is served any more
+_FORCED_EXIT_S = 12.5  # after the signal or the engine's failure the process exits, whatever still hangs
+_LOG_CAUSE_S = 0.5  # of those, to write the cause: the log may be a pipe that is no longer read
+_FAILED_ENGINE_GRACE_S = 1.0  # to send the errors of the calls that a failed engine leaves
+_DEFAULT_STALL_S, _MIN_STALL_S = 300.0, 5.0  # a prefill step of a large model on a small CPU may take minutes
+_WATCHDOG_INTERVAL_S = 0.5
 
 
 class LazyLoader:
-    """The real loader, imported when it is first used (in the thread that uses it).
+    """The engine's loader, imported at its first use, in the thread that uses it.
 
-    After the import, and not beside it, a child that decodes is started: the two together made Health late.
+    `prepare` starts a decoder process after the import and not beside it: both at once delayed Health.
     """
 
     def __init__(self, decoder_pool: DecoderPool) -> None:
@@ -77,13 +77,13 @@ class LazyLoader:
         return self._real().load_aligner(options)
 
     def reclaim(self) -> None:
-        if "backend.engine.loader" in sys.modules:  # else there is nothing to reclaim, and seconds of import to pay
+        if "backend.engine.loader" in sys.modules:  # otherwise nothing was loaded, and the import would take seconds
             self._real().reclaim()
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A server that serves, and what has to end with it."""
+    """A running server and the parts that are stopped with it."""
 
     server: grpc.aio.Server
     port: int
@@ -93,7 +93,7 @@ class Serving:
     listener: Listener | None
 
     async def stop(self, grace_s: float) -> None:
-        """Take no new work, let what runs end within the grace, break off the rest."""
+        """Graceful shutdown: refuse new calls, wait `grace_s` seconds for running calls, cancel the rest."""
         self.readiness.enter_graceful_shutdown()
         await self.drain.drain(grace_s)
         await self.server.stop(min(grace_s, _CLOSE_S))
@@ -110,15 +110,18 @@ async def start(
     metrics: str = "",
     admission: Admission | None = None,
 ) -> Serving:
-    """Serve on `address`, and metrics on theirs if there is one. Raises Fatal, before any call is answered."""
+    """Serve on `address` (HOST:PORT), and metrics on the address `metrics` if given.
+
+    Raises Fatal (CannotListen, MetricsAddressRefused) before any call is answered.
+    """
     parse(address)
     totals, drain = Totals(), Drain()
     server = grpc.aio.server(
         interceptors=[RequestLog(totals), *([BearerToken(token)] if token else []), drain, SmallRequests()],
         options=[
-            ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
-            ("grpc.max_send_message_length", _MESSAGE_BYTES),
-            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+            ("grpc.so_reuseport", 0),  # a port in use is an error, and not shared silently
+            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ],
     )
     scheduler, readiness = Scheduler(), Readiness()
@@ -135,14 +138,14 @@ async def start(
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise why_not(address) from error
+        raise listen_failure(address) from error
     listener = _listen(metrics, totals, scheduler, resident) if metrics else None
     await server.start()
     return Serving(server, port, scheduler, readiness, drain, listener)
 
 
 def _listen(metrics: str, totals: Totals, scheduler: Scheduler, resident: Resident) -> Listener:
-    from backend.wire.metrics import Listener  # only where it is wanted
+    from backend.wire.metrics import Listener  # imports prometheus_client
 
     listener = Listener(metrics, totals, scheduler, resident)
     _log.info("metrics on the loopback, port %d", listener.port)
@@ -152,9 +155,9 @@ def _listen(metrics: str, totals: Totals, scheduler: Scheduler, resident: Reside
 def run(
     address: str, environment: Mapping[str, str], loader: Loader | None = None, admission: Admission | None = None
 ) -> int:
-    """`serve` to its end. The exit code; of what ends it, the cause is the last line of the log."""
+    """Run `serve` and return the exit code. If it failed, the last line of the log is the cause."""
     try:
-        # not asyncio.run: at its end it would wait for a load that still runs in a thread
+        # Not asyncio.run, which would wait at its end for a load that still runs in a thread.
         asyncio.new_event_loop().run_until_complete(serve(address, environment, loader, admission))
     except Fatal as error:
         _log.error("%s", error)
@@ -165,11 +168,11 @@ def run(
 async def serve(
     address: str, environment: Mapping[str, str], loader: Loader | None = None, admission: Admission | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then let what runs end within the grace and break off the rest.
+    """Serve until SIGTERM or SIGINT, then shut down gracefully. Raises Fatal.
 
-    The same signal once more changes nothing, since the gateway may send it to the process and to its group; but who
-    presses Ctrl-C twice does not want to wait. `loader` and `admission` are for trials: other models and bounds, the
-    very same server.
+    A second SIGTERM changes nothing, because the gateway may send it both to the process and to its group. A second
+    SIGINT (Ctrl-C) cancels the running calls. `loader` and `admission` let the stress tests serve other models and
+    limits.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -181,54 +184,54 @@ async def serve(
 
     def interrupted() -> None:
         if stop.is_set():
-            serving.drain.cut()
+            serving.drain.cancel_calls()
         stop.set()
 
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, interrupted)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, serving.port, os.getpid())
-    dead = asyncio.create_task(_death(serving.scheduler, stall_s))
-    await asyncio.wait({dead, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    if dead.done():
-        cause = EngineDead(dead.result())
-        _leave_at_last(1, cause)
-        serving.scheduler.fail(dead.result())
-        await serving.stop(_DYING_S)
+    failed = asyncio.create_task(_engine_failure(serving.scheduler, stall_s))
+    await asyncio.wait({failed, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if failed.done():
+        cause = EngineDead(failed.result())
+        _force_exit_later(1, cause)
+        serving.scheduler.fail(failed.result())
+        await serving.stop(_FAILED_ENGINE_GRACE_S)
         decoder_pool.close()
         raise cause
-    _leave_at_last(0)
+    _force_exit_later(0)
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
     await serving.stop(_GRACE_S)
     decoder_pool.close()
     _log.info("stopped")
 
 
-def _leave_at_last(code: int, cause: EngineDead | None = None) -> None:
-    """The process goes when it had time enough: a thread may hang in the kernel, at a mount whose server has gone."""
-    timers = [threading.Timer(_LAST_S, os._exit, (code,))]
+def _force_exit_later(code: int, cause: EngineDead | None = None) -> None:
+    """Exit after 12.5 s, if the process still runs: a thread may hang in the kernel, on a mount of a dead server."""
+    timers = [threading.Timer(_FORCED_EXIT_S, os._exit, (code,))]
     if cause is not None:
-        timers.append(threading.Timer(_LAST_S - _LAST_WORDS_S, _log.error, ("%s", cause)))
+        timers.append(threading.Timer(_FORCED_EXIT_S - _LOG_CAUSE_S, _log.error, ("%s", cause)))
     for timer in timers:
         timer.daemon = True
         timer.start()
 
 
-async def _death(scheduler: Scheduler, stall_s: float) -> str:
-    """Why the engine will never answer again, as soon as that is known."""
+async def _engine_failure(scheduler: Scheduler, stall_s: float) -> str:
+    """The watchdog of the model thread: returns the cause once the engine cannot answer any more."""
     while not scheduler.dead:
         if scheduler.stalled_s > stall_s:
             return f"it has been at one step for {stall_s:g} s (QWEN_ASR_STALL_SECONDS)"
-        await asyncio.sleep(_WATCHED_EVERY_S)
+        await asyncio.sleep(_WATCHDOG_INTERVAL_S)
     return scheduler.dead
 
 
 def _stall_s(setting: str) -> float:
-    """Raises StallSecondsRefused."""
+    """Seconds after which a step counts as stalled: at least 5, by default 300. Raises StallSecondsRefused."""
     try:
-        seconds = float(setting.strip() or _STALL_S)
+        seconds = float(setting.strip() or _DEFAULT_STALL_S)
     except ValueError:
         seconds = 0.0
-    if not seconds >= _LEAST_STALL_S:  # true for nan, too
-        raise StallSecondsRefused(_LEAST_STALL_S)
+    if not seconds >= _MIN_STALL_S:  # also true for NaN
+        raise StallSecondsRefused(_MIN_STALL_S)
     return seconds

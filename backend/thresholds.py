@@ -50,9 +50,49 @@ CUT_MARGIN_S = 1.0
 # A longer pause is left out; a shorter one stays, because it tells the model where sentences end.
 MAX_KEPT_PAUSE_S = 3.0
 
-# Recognition: retries and fallbacks (pipeline/recognition.py)
+# Recognition: retries and fallbacks (pipeline/recognition.py). Chosen, not measured on real checkpoints, unless a line
+# says otherwise; test_recognition.py and test_hallucination.py test the fallbacks. Decision 6 has the context.
 
-# Alignment (pipeline/alignment.py)
+# Token budget of an answer: tokens for each second of audio, and tokens that every answer gets, for the language tag
+# and the punctuation of a very short clip. The fastest speech is about 7 tokens a second in Qwen's vocabulary, rare
+# names and numbers more. An answer that needs more is a repetition loop, or is recognised in halves.
+TOKEN_BUDGET_PER_S = 12
+MIN_TOKEN_BUDGET = 32
+# Shortest chunk that is split, in seconds: halves of less than a second hold no sentence.
+MIN_SPLIT_S = 2.0
+# Fewer tokens for a second of speech are too little text, for chunks with at least so many seconds of speech. Slow
+# speech is 2 tokens a second.
+MIN_TEXT_TOKENS_PER_S = 0.5
+MIN_TEXT_CHECK_S = 4.0
+# Chunks with less speech, in seconds, are not given to the model: so little is the rounding of the detector's frames.
+MIN_RECOGNIZED_SPEECH_S = 0.05
+# Speech without text, in seconds, that is worth a retry: less is a cough, or an error of the detector.
+MIN_RETRIED_SPEECH_S = 0.5
+# Below this mean likelihood of the detector (0 to 1) it is doubtful that a sound is speech.
+DOUBTFUL_LIKELIHOOD = 0.7
+# Tokens for a second of speech beyond which nobody can have said them; the fastest speech has about 7.
+MAX_SPEECH_TOKENS_PER_S = 8.0
+# Divisors of the logits of tokens that the answer already holds, for the first, second and every later loop.
+REPETITION_PENALTIES = (1.05, 1.1, 1.15)
+# Share of the letters of a collapsed loop that a retry must have to be kept.
+MIN_LOOP_RETRY_SHARE = 0.5
+
+# Alignment (pipeline/alignment.py, transcriber.py). Chosen, not measured, unless a line says otherwise.
+
+# Longest chunk of a request for times, in seconds: the aligner is at its best up to a minute, and unreliable beyond
+# 270 s.
+MAX_ALIGNED_CHUNK_S = 60.0
+# Runs of lost units are merged over at most so many good units between them.
+MAX_MERGED_GAP_UNITS = 2
+# Runs of a chunk that are aligned again one by one; more are aligned again as one, because each costs a run.
+MAX_REALIGNED_RUNS = 4
+# Time that a lost unit needs, in seconds; a run with less is aligned again together with its neighbours. Where the
+# other units of the chunk are faster, as in Chinese, this share of their median is enough. test_alignment.py: units of
+# 0.15 s, and of two paces in one chunk, keep their times to 0.05 s.
+MIN_UNIT_ROOM_S = 0.25
+MIN_UNIT_ROOM_SHARE = 0.8
+# Audio beyond the neighbours' edges that is aligned again as well, in seconds: the edges may be wrong, too.
+REALIGNMENT_MARGIN_S = 0.1
 
 # Implausible runs (transcript/implausible_runs.py)
 

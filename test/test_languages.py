@@ -14,12 +14,12 @@ from backend.languages import ALIGNABLE, NAMES, code_of, code_of_name
         ("auto", None), ("", None), ("AUTO", None),
     ],
 )  # fmt: skip
-def test_a_language_is_known_by_code_region_and_name(written: str, code: str | None) -> None:
+def test_a_language_is_given_by_code_region_or_name(written: str, code: str | None) -> None:
     assert code_of(written) == code
 
 
 @pytest.mark.parametrize("written", ["xx", "klingon", "english please", "q", "de;DE", "None"])
-def test_an_unknown_language_is_refused_without_being_repeated(written: str) -> None:
+def test_the_error_of_an_unknown_language_does_not_repeat_it(written: str) -> None:
     with pytest.raises(UnsupportedLanguage) as caught:
         code_of(written)
     assert written not in str(caught.value).split()

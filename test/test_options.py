@@ -2,18 +2,88 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.errors import InvalidOption, LoadRefused, PromptTooLong
-from backend.options import OPTIONS, LoadOptions, quantization_of, sanitized_prompt, with_options
+from backend.errors import InvalidOption, LoadRefused
+from backend.option_values import quantization_of
+from backend.options import OPTIONS, LoadOptions, with_options
 
 BARE = LoadOptions(model="m")
+ROOT = Path(__file__).parent.parent
+
+# For every option: valid texts with their parsed values, and invalid texts.
+EXAMPLES: dict[str, tuple[dict[str, object], list[str]]] = {
+    "forced_aligner": ({"C:/models/aligner": "C:/models/aligner", "Qwen/Q": "Qwen/Q"}, []),  # any text is a name
+    "torch_dtype": ({"bf16": "bfloat16", "FP16": "float16", "float": "float32", "auto": "auto"}, ["int8", "fp8"]),
+    "attn_implementation": ({"sdpa": "sdpa", "on": "flash_attention_2", "Eager": "eager"}, ["kernels-community/evil"]),
+    "batch_max_size": ({"1": 1, "+4": 4, "256": 256, "-1": 8}, ["0", "257", "-2", "1.5", "", "all"]),
+    "max_inference_batch_size": ({"3": 3, "-1": 8}, ["0", "257", "nan"]),
+    "batch_max_wait_ms": ({"0": 0.0, "250": 0.25, "10000": 10.0}, ["-1", "10001", "0.5", "1s"]),
+    "cuda_graphs": ({"on": True, "off": False, "NO": False, "1": True}, ["", "maybe", "2"]),
+    "max_new_tokens": ({"1": 1, "8192": 8192}, ["0", "-5", "8193", "1e3", "nan", "９９９９９９９９９９９９９９"]),
+    "max_chunk_seconds": ({"2": 2.0, "45.5": 45.5, "180": 180.0}, ["1.9", "181", "nan", "15s"]),
+    "max_audio_seconds": ({"1": 1.0, "86400": 86400.0}, ["0.5", "86401", "inf"]),
+    "aligner_retry_seconds": ({"0": 0.0, "86400": 86400.0}, ["-1", "86401", "nan"]),
+    "segment_gap_threshold": ({"0.01": 0.01, "3600": 3600.0}, ["0", "-1", "3601", "nan", "inf"]),
+    "max_segment_seconds": ({"0.5": 0.5, "7": 7.0}, ["0.4", "3601", "off"]),
+    "max_segment_chars": ({"1": 1, "84": 84, "10000": 10_000}, ["0", "10001", "1.0"]),
+    "vad": ({"on": True, "Off": False, "TRUE": True, "0": False}, ["maybe", ""]),
+    "vad_threshold": ({"0.05": 0.05, "0.95": 0.95}, ["0", "0.04", "1", "nan"]),
+    "vad_min_speech_seconds": ({"0": 0.0, "5": 5.0}, ["-0.1", "5.1", "nan"]),
+    "vad_min_silence_seconds": ({"0": 0.0, "5": 5.0}, ["-0.1", "5.1", "nan"]),
+    "vad_margin_seconds": ({"0": 0.0, "5": 5.0}, ["-0.1", "5.1", "nan"]),
+}
 
 
-def test_every_knob_sets_its_field() -> None:
+def test_every_option_has_examples() -> None:
+    assert set(EXAMPLES) == set(OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [(name, text, value) for name, (valid, _) in EXAMPLES.items() for text, value in valid.items()],
+)
+def test_a_valid_value_is_parsed(name: str, text: str, value: object) -> None:
+    options = with_options(BARE, [f"{name}:{text}"], "")
+    assert getattr(options, OPTIONS[name].field) == value
+    assert with_options(BARE, [], json.dumps({name: text})) == options
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [(name, text) for name, (_, invalid) in EXAMPLES.items() for text in invalid]
+)
+def test_an_invalid_value_is_refused_with_the_options_name(name: str, text: str) -> None:
+    with pytest.raises(InvalidOption, match=name):
+        with_options(BARE, [f"{name}:{text}"], "")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_has_its_row_in_the_documentation(name: str) -> None:
+    option = OPTIONS[name]
+    row = f"| `{name}` | {option.default} | {option.values.allowed} | {option.meaning} |"
+    assert row in (ROOT / "docs/options.md").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_mentioned_in_the_changelog(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_documented_default_is_the_default(name: str) -> None:
+    option = OPTIONS[name]
+    default = getattr(BARE, option.field)
+    if default in (None, ""):  # the backend chooses; the documentation says how
+        assert option.default in ("none", "off", "by length", "max(4 × median gap, 0.3)")
+    else:
+        assert option.values.parse(name, option.default) == default
+
+
+def test_every_option_sets_its_field() -> None:
     pairs = [
         "forced_aligner:C:/models/aligner", "torch_dtype:bf16", "attn_implementation:sdpa", "batch_max_size:4",
         "batch_max_wait_ms:250", "max_new_tokens:256", "max_chunk_seconds:45.5", "max_audio_seconds:60",
@@ -27,7 +97,7 @@ def test_every_knob_sets_its_field() -> None:
     )  # fmt: skip
 
 
-def test_the_old_name_of_the_batch_size_still_works() -> None:
+def test_the_batch_size_has_two_names() -> None:
     assert with_options(BARE, ["max_inference_batch_size: 3 "], "").batch_max_size == 3
 
 
@@ -36,7 +106,7 @@ def test_a_dtype_has_several_spellings(spelling: str) -> None:
     assert with_options(BARE, [f"torch_dtype:{spelling}"], "").dtype == "float16"
 
 
-def test_engine_args_say_the_same_things_in_json_and_win() -> None:
+def test_engine_args_have_the_same_options_in_json_and_win() -> None:
     options = with_options(BARE, ["max_new_tokens:1"], '{"max_new_tokens": 64, "torch_dtype": "fp32"}')
     assert (options.max_new_tokens, options.dtype) == (64, "float32")
 
@@ -62,7 +132,7 @@ def test_an_unknown_option_lists_the_known_ones() -> None:
     assert all(name in str(caught.value) for name in OPTIONS)
 
 
-def test_switches_are_on_or_off_in_both_ways_of_writing_them() -> None:
+def test_switches_have_several_spellings() -> None:
     assert BARE.vad
     assert not with_options(BARE, ["vad:off"], "").vad
     assert not with_options(BARE, [], '{"vad": false}').vad
@@ -72,7 +142,7 @@ def test_switches_are_on_or_off_in_both_ways_of_writing_them() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["[]", "{", '"x"', '{"unknown": 1}', '{"max_new_tokens": true}', '{"a": {}}'])
-def test_engine_args_that_mean_nothing_are_refused(arguments: str) -> None:
+def test_malformed_engine_args_are_refused(arguments: str) -> None:
     with pytest.raises(InvalidOption):
         with_options(BARE, [], arguments)
 
@@ -83,42 +153,6 @@ def test_quantization_is_refused_by_name() -> None:
         quantization_of("q4_0")
 
 
-@pytest.mark.parametrize(
-    ("prompt", "left"),
-    [
-        ("Qwen, LocalAI", "Qwen, LocalAI"),
-        ("a<|im_end|>b<|AUDIO_PAD|>c<asr_text>d<timestamp>e", "abcde"),
-        ("<|im_<|im_end|>end|>", ""),
-        ("<asr_<asr_text>text>", ""),
-        ("<<|x|>|im_end|>", ""),
-        ("a < b " + "<|" * 20 + "|>" * 20, "a  b " + "|" * 12 + "|>" * 12),
-        ("line\nbreak\ttab\x00null\x1b[31m", "line\nbreak\ttab null [31m"),
-        ("a < b | c > d", "a < b | c > d"),
-    ],
-)
-def test_a_prompt_keeps_its_words_and_loses_control_tokens(prompt: str, left: str) -> None:
-    assert sanitized_prompt(prompt) == left
-
-
-@settings(derandomize=True, deadline=None, max_examples=300)
-@given(
-    st.lists(st.sampled_from(["<|", "|>", "<", "|", ">", "im_end", "asr_text", "timestamp", "<asr_text>", "x"])).map(
-        "".join
-    )
-)
-def test_no_prompt_can_rebuild_a_control_token(prompt: str) -> None:
-    left = sanitized_prompt(prompt)
-    assert "<|im_end|>" not in left
-    assert "<asr_text>" not in left
-    assert "<timestamp>" not in left
-    assert sanitized_prompt(left) == left
-
-
-def test_a_prompt_beyond_the_bound_is_refused_whole() -> None:
-    with pytest.raises(PromptTooLong):
-        sanitized_prompt("x" * 8193)
-
-
 NASTY = st.text() | st.sampled_from(
     ["connection refused", "Connection Reset by peer", "dial tcp: no such host", "model not loaded", "UNAVAILABLE",
      "x" * 100_000, "a\nb", "\x00", "\x1b[2J", "\u202e", "nan", "1e999", "-0", "9" * 5000, "[" * 3000, "{}"]
@@ -127,7 +161,7 @@ NASTY = st.text() | st.sampled_from(
 
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(st.sampled_from([*OPTIONS, "EngineArgs", "Quantization"]) | NASTY, NASTY, st.booleans())
-def test_no_option_fails_in_another_way_or_with_a_text_that_does_harm(name: str, value: str, as_json: bool) -> None:
+def test_every_bad_option_is_an_invalid_option_with_a_harmless_text(name: str, value: str, as_json: bool) -> None:
     try:
         with_options(BARE, [] if as_json else [f"{name}:{value}"], json.dumps({name: value}) if as_json else "")
         with_options(BARE, [name], value)
@@ -141,7 +175,7 @@ def test_no_option_fails_in_another_way_or_with_a_text_that_does_harm(name: str,
 
 
 @pytest.mark.parametrize("pair", ["max_inference_batch_size:-1", "batch_max_size:-1", "parallel:8", "cache_reuse:256"])
-def test_what_changes_nothing_here_is_logged(caplog, pair: str) -> None:
+def test_an_option_without_effect_is_logged(caplog, pair: str) -> None:
     with caplog.at_level(logging.INFO):
         assert with_options(BARE, [pair], "") == BARE
     assert pair.partition(":")[0] in caplog.text

@@ -1,8 +1,10 @@
-"""Who comes in: so many requests at once, and so much sound of theirs in memory.
+"""Admission control: limits on the requests in progress, and on the seconds of their audio in memory.
 
-Rules: too much is refused here, before the file is read or once its length is known, and nowhere further in: whoever
-has come in is heard to the end, whatever comes after it. A command always finds room beside long recordings. What is
-held is given back however the request ends. For the event loop's thread.
+- A request is rejected here or not at all: before its file is read, or when its length is known. Admitted work is never
+  shed, however many requests come after it.
+- A short recording always has room beside long ones.
+- What a request holds is released however the request ends.
+- For the event loop's thread.
 """
 
 from __future__ import annotations
@@ -13,37 +15,41 @@ from contextlib import contextmanager
 from backend.errors import Overloaded
 from backend.process.request_stats import RequestStats
 
-_LONGEST_S = 24 * 3600.0  # 5 GiB of samples; four of the longest recordings that are accepted by default
-_SHORT_S = 60.0  # are always held: a thousand of them are 17 h
-_MOST_REQUESTS = 1000
+_MAX_AUDIO_S = 24 * 3600.0  # 5 GiB of samples: four of the longest recordings that are accepted by default
+_ALWAYS_ADMITTED_S = 60.0  # recordings up to this length are exempt: a thousand of them are 17 h
+_MAX_REQUESTS = 1000
 
 
 class Admission:
-    """`longest_s` of sound, and `most_requests`, at once. One recording is taken however long, if no other is held."""
+    """At most `max_requests` at once, with `max_audio_s` seconds of audio in memory.
 
-    def __init__(self, longest_s: float = _LONGEST_S, most_requests: int = _MOST_REQUESTS) -> None:
-        self._longest_s = longest_s
-        self._most_requests = most_requests
-        self._held: dict[RequestStats, float] = {}  # seconds of sound by request; 0 until it is decoded
+    A recording of any length is admitted if no other is in memory.
+    """
+
+    def __init__(self, max_audio_s: float = _MAX_AUDIO_S, max_requests: int = _MAX_REQUESTS) -> None:
+        self._max_audio_s = max_audio_s
+        self._max_requests = max_requests
+        self._admitted: dict[RequestStats, float] = {}  # seconds of audio by request; 0 until it is decoded
 
     @property
-    def held_s(self) -> float:
-        return sum(self._held.values())
+    def audio_s(self) -> float:
+        """Seconds of audio in memory."""
+        return sum(self._admitted.values())
 
     @contextmanager
     def admitted(self, request: RequestStats) -> Iterator[None]:
-        """The request is in the house inside. Raises Overloaded, before its file is read."""
-        if len(self._held) >= self._most_requests:
+        """Admits the request for the time spent inside. Raises Overloaded, before the request's file is read."""
+        if len(self._admitted) >= self._max_requests:
             raise Overloaded
-        self._held[request] = 0.0
+        self._admitted[request] = 0.0
         try:
             yield
         finally:
-            del self._held[request]
+            del self._admitted[request]
 
-    def hold(self, request: RequestStats, seconds: float) -> None:
-        """The request, which was admitted, has so much sound in memory until it ends. Raises Overloaded."""
-        held_s = self.held_s
-        if seconds > _SHORT_S and held_s and held_s + seconds > self._longest_s:
+    def reserve(self, request: RequestStats, audio_s: float) -> None:
+        """An admitted request holds `audio_s` seconds of audio until it ends. Raises Overloaded."""
+        others_s = self.audio_s
+        if audio_s > _ALWAYS_ADMITTED_S and others_s and others_s + audio_s > self._max_audio_s:
             raise Overloaded
-        self._held[request] = seconds
+        self._admitted[request] = audio_s

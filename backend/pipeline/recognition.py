@@ -1,16 +1,21 @@
-"""One chunk in, its whole text out, whatever it takes: what the model leaves out or makes up is heard again.
+"""Retry and fallback policy of one chunk: detects answers that cannot be right, and recognises the chunk again.
 
-Rules: text is never shortened in silence: of two hearings the longer is kept, unless only the shorter came to an end.
-Nothing is made of nothing: where a detector listened and heard nobody, the model is not asked. A second hearing is a
-remedy with a name; how often each was needed stands in the request's log line and in its warnings. Remedies go from the
-mildest to the last: the halves of the chunk, cut in its deepest pause; a penalty on repetition, on repeats only; and
-when a loop outlives everything, its phrase is said once.
+What can be wrong with an answer, and the fallback for it:
+
+- a repetition loop, or an answer truncated by its token budget: the two halves of the chunk, cut at its deepest pause;
+  after a loop with a repetition penalty that grows; a loop that outlives this is collapsed to its phrase, once;
+- too little text for its speech: the halves;
+- no text for its speech: the recording's language, then the halves;
+- prompt leakage, a hallucination that recites the prompt: the same chunk without the prompt.
+
+Rules: text is never shortened silently: of two answers the longer is kept, unless only the shorter one is complete.
+Where a detector found no speech the model is not run, because it hallucinates text there. Every fallback is counted in
+the request's warnings and in its log line.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -19,229 +24,196 @@ from backend.audio.chunks import halves
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options import TranscribeOptions
+from backend.pipeline.recognized_chunk import (
+    NO_SPEECH,
+    NO_TEXT,
+    PROMPT_LEAKAGE,
+    REPETITION_LOOP,
+    STILL_NO_TEXT,
+    TOO_LITTLE_TEXT,
+    TRUNCATED_ANSWER,
+    RecognizedChunk,
+    finalized,
+    letter_count,
+    main_language,
+    with_fallbacks,
+)
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import Lean
-from backend.serving.protocols import AlignedUnit, Recognition, Utterance
+from backend.serving.protocols import Recognition, Utterance
 from backend.serving.scheduler import Scheduler
+from backend.thresholds import (
+    DOUBTFUL_LIKELIHOOD,
+    MAX_SPEECH_TOKENS_PER_S,
+    MIN_LOOP_RETRY_SHARE,
+    MIN_RECOGNIZED_SPEECH_S,
+    MIN_RETRIED_SPEECH_S,
+    MIN_SPLIT_S,
+    MIN_TEXT_CHECK_S,
+    MIN_TEXT_TOKENS_PER_S,
+    MIN_TOKEN_BUDGET,
+    REPETITION_PENALTIES,
+    TOKEN_BUDGET_PER_S,
+)
 from backend.transcript.leakage import is_prompt_leakage
 from backend.transcript.matching import fold
-from backend.transcript.repetition import collapse_repetition
 
 T = TypeVar("T")
-
-# The fastest speech is about 7 tokens a second in Qwen's vocabulary, rare names and numbers more; the constant is for
-# the language tag and the punctuation of a very short clip. An answer that needs more is a loop, or is done in halves.
-_TOKENS_PER_SECOND, _TOKENS_AT_LEAST = 12, 32
-_SHORTEST_SPLIT_S = 2.0  # halves of less than a second hold no sentence; what still does not end there is a loop
-
-# Slow speech is 2 tokens a second. Who speaks for so long and is given so little was not heard to the end.
-_FEW_TOKENS_PER_SECOND, _FEW_FROM_S = 0.5, 4.0
-_HEARABLE_S = 0.05  # less speech than that is the rounding of the detector's frames
-_SPOKEN_S = 0.5  # of speech without text that are worth a second hearing: shorter is a cough, or the detector's error
-
-# Weak speech: the detector doubts it, or nobody could have said so much in so short a time.
-_WEAK, _TOO_FAST_PER_SECOND = 0.7, 8.0
-
-_PENALTIES = (1.05, 1.1, 1.15)  # for the first, second, … repeat of what looped
-
-# Remedies, as they stand in warnings: "3 passages …"
-UNFINISHED = "did not end within the token budget and was heard again"
-LOOPED = "repeated itself and was heard again"
-SHORT = "had little text for its speech and was heard again"
-SILENT = "had speech and no text and was heard again"
-LEAKED = "recited the prompt and was heard again without it"
-COLLAPSED = "went on repeating itself; the repetition was reduced to one phrase"
-CUT = "did not end even so; its text may be incomplete"
-UNHEARD = "had speech and still no text"
-
-_NOTHING = Recognition("", None, True, ())
-
-
-@dataclass(frozen=True)
-class RecognizedChunk:
-    """A chunk, what was recognised in it, and the aligner's units of it (seconds from its start), if it gave any.
-
-    `remedies`: what was needed for it, and for the chunk that it is the first piece of.
-    """
-
-    chunk: Chunk
-    recognition: Recognition
-    units: tuple[AlignedUnit, ...] | None = None
-    coarse_because: str = ""
-    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How a chunk is asked for. `repeats`: how often it looped before, as a part of something longer."""
+    """How a chunk is decoded. `loops`: how many repetition loops occurred in it, or in the chunks it is a half of."""
 
     language: str | None
     prompt: str
-    repeats: int = 0
+    loops: int = 0
 
     @property
-    def penalty(self) -> float:
-        return _PENALTIES[min(self.repeats, len(_PENALTIES)) - 1] if self.repeats else 1.0
+    def repetition_penalty(self) -> float:
+        return REPETITION_PENALTIES[min(self.loops, len(REPETITION_PENALTIES)) - 1] if self.loops else 1.0
 
 
 class RecognitionPolicy:
-    """What one request hears."""
+    """Recognises the chunks of one request."""
 
     def __init__(
         self, scheduler: Scheduler, instance: Lean, options: TranscribeOptions, speech: Speech, stats: RequestStats
     ) -> None:
         self._scheduler = scheduler
         self._instance = instance
-        self._manner = DecodeSettings(options.language, options.prompt)
+        self._settings = DecodeSettings(options.language, options.prompt)
         self._speech = speech
         self._stats = stats
 
-    async def hear(self, chunks: Iterable[Chunk]) -> list[RecognizedChunk]:
-        """The chunks' texts, in order; a chunk that was heard in pieces is given as its pieces."""
-        heard = await _flat(self._hear(chunk, self._manner) for chunk in chunks)
-        language = main_language(heard, self._speech)
-        return await _flat(self._heard_again(part, language) for part in heard)
+    async def recognize(self, chunks: Iterable[Chunk]) -> list[RecognizedChunk]:
+        """The recognised chunks, in order; a chunk that was split is replaced by its pieces.
 
-    async def _hear(self, chunk: Chunk, manner: DecodeSettings) -> list[RecognizedChunk]:
-        """A chunk's text, with every remedy that it calls for but those of `_heard_again`."""
-        if self._is_silent(chunk, _HEARABLE_S):
-            return [RecognizedChunk(chunk, _NOTHING)]
-        first, manner = await self._ask(chunk, manner)
-        remedy = self._remedy(first)
-        if remedy is None:
-            return [first]
-        if remedy is LOOPED:
-            manner = replace(manner, repeats=manner.repeats + 1)
-        if chunk.duration_s >= _SHORTEST_SPLIT_S:
-            again = await self._halves(chunk, manner)
-        elif remedy is LOOPED:
-            again = [(await self._ask(chunk, replace(manner, repeats=len(_PENALTIES))))[0]]
-        else:
-            again = []
-        best = self._better(_settled(first), [_settled(part) for part in again])
-        return _with(best, remedy) if again else best
-
-    def _better(self, first: RecognizedChunk, again: list[RecognizedChunk]) -> list[RecognizedChunk]:
-        """The hearing with more text; the second, if it has as much, or if it alone came to an end and left no one out.
-
-        Of a loop half is enough: its phrase, and what led into it, may be of the model's own making.
+        Raises OutOfMemory or EngineFailure.
         """
-        heard = first.recognition
-        halves_ended = all(part.recognition.finished for part in again)
-        halves_said = all(_letters([part]) or self._is_silent(part.chunk, _SPOKEN_S) for part in again)
-        rambled = not (heard.finished or heard.looped) and halves_ended and halves_said
-        least = 1 if rambled else _letters([first]) / (2 if heard.looped else 1)
-        return again if again and _letters(again) >= least else [first]
+        recognized = await _gather_flat(self._recognize_chunk(chunk, self._settings) for chunk in chunks)
+        language = main_language(recognized, self._speech)
+        return await _gather_flat(self._retry_without_text(part, language) for part in recognized)
 
-    async def _halves(self, chunk: Chunk, manner: DecodeSettings) -> list[RecognizedChunk]:
-        return await _flat(self._hear(half, manner) for half in halves(chunk, self._speech))
+    async def _recognize_chunk(self, chunk: Chunk, settings: DecodeSettings) -> list[RecognizedChunk]:
+        """A chunk with every fallback but those of `_retry_without_text`, which need the recording's language."""
+        if self._lacks_speech(chunk, MIN_RECOGNIZED_SPEECH_S):
+            return [RecognizedChunk(chunk, NO_SPEECH)]
+        first, settings = await self._without_leakage(chunk, settings)
+        failure = self._failure_of(first)
+        if failure is None:
+            return [first]
+        if failure is REPETITION_LOOP:
+            settings = replace(settings, loops=settings.loops + 1)
+        if chunk.duration_s >= MIN_SPLIT_S:
+            retried = await self._in_halves(chunk, settings)
+        elif failure is REPETITION_LOOP:
+            strongest = replace(settings, loops=len(REPETITION_PENALTIES))
+            retried = [(await self._without_leakage(chunk, strongest))[0]]
+        else:
+            retried = []
+        kept = self._better(finalized(first), [finalized(part) for part in retried])
+        return with_fallbacks(kept, failure) if retried else kept
 
-    async def _ask(self, chunk: Chunk, manner: DecodeSettings) -> tuple[RecognizedChunk, DecodeSettings]:
-        """What the model says, and in what manner; without the prompt where it recites that on weak speech."""
-        heard = RecognizedChunk(chunk, await self._recognize(chunk, manner))
-        if not (manner.prompt and self._is_weak(heard)):
-            return heard, manner
-        if not await asyncio.to_thread(is_prompt_leakage, heard.recognition.text, manner.prompt):
-            return heard, manner
-        manner = replace(manner, prompt="")
-        return RecognizedChunk(chunk, await self._recognize(chunk, manner), remedies=(LEAKED,)), manner
+    def _better(self, first: RecognizedChunk, retried: list[RecognizedChunk]) -> list[RecognizedChunk]:
+        """The answer to keep: the one with more text, or the retry if both have as much.
 
-    def _remedy(self, heard: RecognizedChunk) -> str | None:
-        """What a first hearing calls for."""
-        recognition = heard.recognition
+        After a repetition loop, MIN_LOOP_RETRY_SHARE of the text is enough, because the model may have made up the
+        phrase and what led into it. After a truncated answer, any text is enough if all halves are complete and none of
+        them has speech without text.
+        """
+        answer = first.recognition
+        is_complete = all(part.recognition.finished for part in retried)
+        misses_no_speech = all(
+            letter_count([part]) or self._lacks_speech(part.chunk, MIN_RETRIED_SPEECH_S) for part in retried
+        )
+        if not (answer.finished or answer.looped) and is_complete and misses_no_speech:
+            min_letters: float = 1
+        else:
+            min_letters = letter_count([first]) * (MIN_LOOP_RETRY_SHARE if answer.looped else 1)
+        return retried if retried and letter_count(retried) >= min_letters else [first]
+
+    async def _in_halves(self, chunk: Chunk, settings: DecodeSettings) -> list[RecognizedChunk]:
+        return await _gather_flat(self._recognize_chunk(half, settings) for half in halves(chunk, self._speech))
+
+    async def _without_leakage(self, chunk: Chunk, settings: DecodeSettings) -> tuple[RecognizedChunk, DecodeSettings]:
+        """The chunk, recognised again without the prompt if the answer is prompt leakage, and the settings used."""
+        answer = RecognizedChunk(chunk, await self._recognize_once(chunk, settings))
+        if not (settings.prompt and self._may_be_hallucinated(answer)):
+            return answer, settings
+        if not await asyncio.to_thread(is_prompt_leakage, answer.recognition.text, settings.prompt):
+            return answer, settings
+        settings = replace(settings, prompt="")
+        recognition = await self._recognize_once(chunk, settings)
+        return RecognizedChunk(chunk, recognition, fallbacks=(PROMPT_LEAKAGE,)), settings
+
+    def _failure_of(self, answer: RecognizedChunk) -> str | None:
+        """What is wrong with a first answer, or None."""
+        recognition = answer.recognition
         if recognition.looped:
-            return LOOPED
+            return REPETITION_LOOP
         if not recognition.finished:
-            return UNFINISHED
-        spoken_s = self._spoken_s(heard.chunk)
-        if recognition.text and spoken_s >= _FEW_FROM_S:
-            return SHORT if len(recognition.tokens) < _FEW_TOKENS_PER_SECOND * spoken_s else None
+            return TRUNCATED_ANSWER
+        speech_s = self._speech_s(answer.chunk)
+        if recognition.text and speech_s >= MIN_TEXT_CHECK_S:
+            return TOO_LITTLE_TEXT if len(recognition.tokens) < MIN_TEXT_TOKENS_PER_S * speech_s else None
         return None
 
-    def _is_weak(self, heard: RecognizedChunk) -> bool:
-        spoken_s = self._speech.seconds(heard.chunk.start, heard.chunk.end)
-        return len(heard.recognition.tokens) > _TOO_FAST_PER_SECOND * spoken_s or self._is_doubted(heard.chunk)
+    def _may_be_hallucinated(self, answer: RecognizedChunk) -> bool:
+        """Whether there is more text than can be spoken in the time, or it is doubtful that the sound is speech."""
+        speech_s = self._speech.seconds(answer.chunk.start, answer.chunk.end)
+        is_too_fast = len(answer.recognition.tokens) > MAX_SPEECH_TOKENS_PER_S * speech_s
+        return is_too_fast or self._is_doubtful_speech(answer.chunk)
 
-    def _is_doubted(self, chunk: Chunk) -> bool:
-        return self._speech.mean_likelihood(chunk.start, chunk.end) < _WEAK
+    def _is_doubtful_speech(self, chunk: Chunk) -> bool:
+        return self._speech.mean_likelihood(chunk.start, chunk.end) < DOUBTFUL_LIKELIHOOD
 
-    def _is_silent(self, chunk: Chunk, least_s: float) -> bool:
-        """A detector listened and heard less speech than that."""
-        return self._speech.measured and self._spoken_s(chunk) < least_s
+    def _lacks_speech(self, chunk: Chunk, min_s: float) -> bool:
+        """Whether a detector ran, and found less than `min_s` seconds of speech in the chunk."""
+        return self._speech.measured and self._speech_s(chunk) < min_s
 
-    async def _heard_again(self, part: RecognizedChunk, language: str) -> list[RecognizedChunk]:
-        """A passage with speech and no text: again in the recording's language, and then in halves.
+    async def _retry_without_text(self, part: RecognizedChunk, language: str) -> list[RecognizedChunk]:
+        """A chunk with speech and no text is recognised in the recording's language, and then in halves.
 
-        Told the language, the model makes text of noise more often: then there must be no doubt that somebody speaks.
+        With a given language the model hallucinates text from noise more often, so the speech must not be doubtful.
         """
-        if part.recognition.text or self._spoken_s(part.chunk) < _SPOKEN_S:
+        if part.recognition.text or self._speech_s(part.chunk) < MIN_RETRIED_SPEECH_S:
             return [part]
-        if language and self._manner.language is None and not self._is_doubted(part.chunk):
-            again, _ = await self._ask(part.chunk, replace(self._manner, language=language))
-            if again.recognition.text and again.recognition.finished and not self._is_weak(again):
-                return _with([again], SILENT)
-        if part.chunk.duration_s >= _SHORTEST_SPLIT_S:
-            pieces = await self._halves(part.chunk, self._manner)
-            if _letters(pieces):
-                return _with(pieces, SILENT)
-        return _with([part], SILENT, UNHEARD)
+        if language and self._settings.language is None and not self._is_doubtful_speech(part.chunk):
+            retried, _ = await self._without_leakage(part.chunk, replace(self._settings, language=language))
+            recognition = retried.recognition
+            if recognition.text and recognition.finished and not self._may_be_hallucinated(retried):
+                return with_fallbacks([retried], NO_TEXT)
+        if part.chunk.duration_s >= MIN_SPLIT_S:
+            pieces = await self._in_halves(part.chunk, self._settings)
+            if letter_count(pieces):
+                return with_fallbacks(pieces, NO_TEXT)
+        return with_fallbacks([part], NO_TEXT, STILL_NO_TEXT)
 
-    def _spoken_s(self, chunk: Chunk) -> float:
-        """Seconds of speech in the chunk; 0 if nobody listened for it."""
+    def _speech_s(self, chunk: Chunk) -> float:
+        """Seconds of speech in the chunk; 0 if no detector ran."""
         return self._speech.seconds(chunk.start, chunk.end) if self._speech.measured else 0.0
 
-    async def _recognize(self, chunk: Chunk, manner: DecodeSettings) -> Recognition:
-        budget = _TOKENS_AT_LEAST + round(_TOKENS_PER_SECOND * chunk.duration_s)
+    async def _recognize_once(self, chunk: Chunk, settings: DecodeSettings) -> Recognition:
+        budget = MIN_TOKEN_BUDGET + round(TOKEN_BUDGET_PER_S * chunk.duration_s)
         budget = min(budget, self._instance.options.max_new_tokens or budget)
-        utterance = Utterance(chunk.samples, manner.language, manner.prompt, budget, manner.penalty)
+        utterance = Utterance(chunk.samples, settings.language, settings.prompt, budget, settings.repetition_penalty)
         recognition = await self._scheduler.submit(
             self._instance.recognition, utterance, audio_s=chunk.duration_s, owner=self._stats
         )
-        if not fold(recognition.text):  # marks alone are nothing that was said
+        if not fold(recognition.text):  # punctuation alone is no text
             return replace(recognition, text="", language=None, tokens=())
         return recognition
 
 
-def main_language(heard: Iterable[RecognizedChunk], speech: Speech) -> str:
-    """The code of the language in which most was said; "" if nothing was."""
-    spoken: Counter[str] = Counter()
-    for part in heard:
-        if part.recognition.language and part.recognition.text:
-            # a text counts in any case: the detector may have missed its speech
-            seconds = max(speech.seconds(part.chunk.start, part.chunk.end), 0.01)
-            spoken[part.recognition.language] += round(1000 * seconds)
-    return spoken.most_common(1)[0][0] if spoken else ""
+async def _gather_flat(parts: Iterable[Coroutine[Any, Any, list[RecognizedChunk]]]) -> list[RecognizedChunk]:
+    return [part for pieces in await gather_or_cancel(parts) for part in pieces]
 
 
-def _settled(heard: RecognizedChunk) -> RecognizedChunk:
-    """What did not end, as it can be shown: a loop said once; said to be cut otherwise."""
-    recognition = heard.recognition
-    if recognition.finished or {COLLAPSED, CUT} & set(heard.remedies):
-        return heard
-    text = collapse_repetition(recognition.text) if recognition.looped else recognition.text
-    kept = (token for token in recognition.tokens if token.begin < len(text))
-    tokens = tuple(token._replace(end=min(token.end, len(text))) for token in kept)
-    shown = replace(heard, recognition=replace(recognition, text=text, tokens=tokens))
-    return _with([shown], COLLAPSED if text != recognition.text else CUT)[0]
-
-
-def _letters(heard: Iterable[RecognizedChunk]) -> int:
-    return sum(len(fold(part.recognition.text)) for part in heard)
-
-
-def _with(heard: list[RecognizedChunk], *remedies: str) -> list[RecognizedChunk]:
-    """The parts, with remedies of the whole on the first."""
-    return [replace(heard[0], remedies=(*heard[0].remedies, *remedies)), *heard[1:]]
-
-
-async def _flat(parts: Iterable[Coroutine[Any, Any, list[RecognizedChunk]]]) -> list[RecognizedChunk]:
-    return [part for some in await together(parts) for part in some]
-
-
-async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all, in order; as soon as one fails the others are cancelled."""
+async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all coroutines, in order. If one fails, the others are cancelled and its error is raised."""
     coroutines = list(coroutines)
-    if len(coroutines) == 1:  # a short clip, which tasks would cost some turns of the event loop
+    if len(coroutines) == 1:  # a short clip: a task would cost some turns of the event loop
         return [await coroutines[0]]
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:

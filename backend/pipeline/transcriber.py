@@ -1,9 +1,9 @@
-"""The data's way, top to bottom: one recording in, one transcript out. No gRPC, no torch.
+"""The pipeline of one request: one recording in, one transcript out. No gRPC, no torch.
 
-    decode -> speech -> chunks -> hear -> align (if asked) -> join -> words -> segments
+    decode -> detect speech -> split into chunks -> recognise -> align (if requested) -> join -> words -> segments
 
-Laws kept here: the text is the model's text, whole (recognition.py); times are asked of the aligner only when the
-request wants them (pipeline/alignment.py); what the aligner cannot give is spread over the speech and said so.
+Rules: the text is the model's whole text (recognition.py). The aligner runs only if the request asks for times
+(alignment.py). Words that it cannot time are spread over the speech, and a warning says so.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ from backend.audio.chunks import split
 from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules, all_speech, detect
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
-from backend.errors import DeadlineTooShort, PromptTooLong
+from backend.errors import DeadlineTooShort
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.alignment import Alignment
-from backend.pipeline.recognition import RecognitionPolicy, RecognizedChunk, main_language
+from backend.pipeline.prompt import check_token_limit
+from backend.pipeline.recognition import RecognitionPolicy
+from backend.pipeline.recognized_chunk import RecognizedChunk, main_language
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import Lean
-from backend.serving.protocols import Recognizer, Token
+from backend.serving.protocols import Token
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
+from backend.thresholds import MAX_ALIGNED_CHUNK_S
 from backend.transcript.joining import join
 from backend.transcript.pauses import spans_for, trim_to_speech
 from backend.transcript.segments import Segment, SegmentRules, merge
@@ -39,24 +42,19 @@ from backend.transcript.words import Word, place, spread
 T = TypeVar("T")
 Detect: TypeAlias = Callable[[Samples, SpeechRules], Awaitable[Speech]]
 
-_LONGEST_ALIGNED_S = 60.0  # where the aligner is at its best; it is unreliable beyond 270 s
-
-_MOST_PROMPT_TOKENS = 2048  # every row of a batch keeps 112 KiB for each: 224 MiB
-_TOKENS_OF_A_BYTE = 3  # at most, see Recognizer.count_tokens
-
-_SHORT_S = 60.0
+_THREAD_FROM_S = 60.0  # longer recordings are processed in a thread: their words would block the event loop
 
 TRUNCATED = "the audio file ends early or is damaged; what could be decoded was transcribed"
-PASSAGES = "{count} passage(s) {remedy}"  # see pipeline/recognition.py and pipeline/alignment.py
+PASSAGES = "{count} passage(s) {fallback}"  # texts of recognized_chunk.py and alignment.py
 COARSE = "some or all word times are not available ({cause}); segment times there are estimates"
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said and when. `language`: a code, "" if nobody spoke.
+    """The result of a request. `language`: a code, or "" without speech.
 
-    `segments` are slices of `text`. Beside each stand the ids of its `tokens`, and its `words`: those that were asked
-    for and that the aligner timed.
+    `segments` are slices of `text`. `tokens` and `words` have one entry for each segment: the ids of its tokens, and
+    its words, if they were requested, that the aligner timed. `warnings`: the parts of x-asr-warning.
     """
 
     text: str
@@ -69,7 +67,7 @@ class Transcript:
 
 
 class Transcriber:
-    """Transcribes recordings with whatever model is resident."""
+    """Transcribes recordings with the resident model."""
 
     def __init__(
         self,
@@ -86,44 +84,44 @@ class Transcriber:
         self._admission = admission or Admission()
 
     async def transcribe(
-        self, path: str, options: TranscribeOptions, stats: RequestStats | None = None, until_s: float = inf
+        self, path: str, options: TranscribeOptions, stats: RequestStats | None = None, deadline_s: float = inf
     ) -> Transcript:
         """The transcript of the recording at `path`. Raises any AsrError but LoadRefused.
 
-        `stats` has its cost. `until_s`: when its client will have gone, by time.monotonic().
+        `stats` is filled with the request's cost. `deadline_s`: the client's deadline, in seconds of time.monotonic().
         """
         stats = stats or RequestStats()
         instance = self._resident.current()
         with self._admission.admitted(stats):
-            return await self._transcript(path, instance, options, stats, until_s)
+            return await self._transcript(path, instance, options, stats, deadline_s)
 
     async def _transcript(
-        self, path: str, instance: Lean, options: TranscribeOptions, stats: RequestStats, until_s: float
+        self, path: str, instance: Lean, options: TranscribeOptions, stats: RequestStats, deadline_s: float
     ) -> Transcript:
         load = instance.options
-        await _refuse_too_long(options.prompt, instance.recognizer)
-        with stats.spending("decode"):
+        await check_token_limit(options.prompt, instance.recognizer)
+        with stats.measure("decode"):
             recording = await self._decoder_pool.decode(path, max_seconds=load.max_audio_s)
-        self._admission.hold(stats, recording.samples.size / SAMPLE_RATE)
+        self._admission.reserve(stats, recording.samples.size / SAMPLE_RATE)
         stats.audio_s = recording.duration_s
-        longest_s = min(load.max_chunk_s, _LONGEST_ALIGNED_S) if options.times else load.max_chunk_s
-        with stats.spending("vad"):
+        max_chunk_s = min(load.max_chunk_s, MAX_ALIGNED_CHUNK_S) if options.times else load.max_chunk_s
+        with stats.measure("vad"):
             speech = await self._speech(recording.samples, load)
             chunks = await in_thread_if_long(
                 recording.duration_s,
-                lambda: split(recording.samples, max_s=longest_s, speech=speech, margin_s=load.vad_margin_s),
+                lambda: split(recording.samples, max_s=max_chunk_s, speech=speech, margin_s=load.vad_margin_s),
             )
-        if self._scheduler.min_duration_s(sum(chunk.duration_s for chunk in chunks)) > until_s - time.monotonic():
+        if self._scheduler.min_duration_s(sum(chunk.duration_s for chunk in chunks)) > deadline_s - time.monotonic():
             raise DeadlineTooShort
-        with stats.spending("infer"):
-            heard = await RecognitionPolicy(self._scheduler, instance, options, speech, stats).hear(chunks)
-        language = options.language or main_language(heard, speech)
+        with stats.measure("infer"):
+            parts = await RecognitionPolicy(self._scheduler, instance, options, speech, stats).recognize(chunks)
+        language = options.language or main_language(parts, speech)
         if options.times:
             alignment = Alignment(self._resident, self._scheduler, speech, stats)
-            with stats.spending("align"):
-                heard = await alignment.align(instance, heard, language)
+            with stats.measure("align"):
+                parts = await alignment.align(instance, parts, language)
         return await in_thread_if_long(
-            recording.duration_s, lambda: build_transcript(recording, speech, heard, language, load, options)
+            recording.duration_s, lambda: build_transcript(recording, speech, parts, language, load, options)
         )
 
     async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
@@ -134,56 +132,48 @@ class Transcriber:
         )
 
 
-async def _refuse_too_long(prompt: str, recognizer: Recognizer) -> None:
-    """Raises PromptTooLong. Rare characters are up to four tokens each; what cannot be too many is not counted."""
-    if len(prompt.encode()) * _TOKENS_OF_A_BYTE <= _MOST_PROMPT_TOKENS:
-        return
-    count = await asyncio.to_thread(recognizer.count_tokens, prompt)
-    if count > _MOST_PROMPT_TOKENS:
-        raise PromptTooLong(count, _MOST_PROMPT_TOKENS, "tokens")
-
-
 async def in_thread_if_long(duration_s: float, work: Callable[[], T]) -> T:
-    """What `work` does for a recording of that length, in a thread if it would make Health late.
+    """The result of `work` on a recording of `duration_s` seconds; in a thread if the recording is over a minute long.
 
-    An hour of words takes that long. For a minute, going to a thread and coming back is the longest part.
+    For an hour of words the work would delay Health. For a minute, the way to a thread and back takes longer than the
+    work.
     """
-    return work() if duration_s <= _SHORT_S else await asyncio.to_thread(work)
+    return work() if duration_s <= _THREAD_FROM_S else await asyncio.to_thread(work)
 
 
 def build_transcript(
     recording: Decoded,
     speech: Speech,
-    heard: list[RecognizedChunk],
+    parts: list[RecognizedChunk],
     language: str,
     load: LoadOptions,
     options: TranscribeOptions,
 ) -> Transcript:
-    """The chunks' texts, words and warnings as one transcript."""
-    text, offsets = join([part.recognition.text for part in heard])
-    words = [word.shifted(by) for part, by in zip(heard, offsets, strict=True) for word in _words(part, speech)]
+    """The chunks' texts, words and warnings as one transcript. `load` and `options` have the rules of its segments."""
+    text, offsets = join([part.recognition.text for part in parts])
+    words = [word.shifted(by) for part, by in zip(parts, offsets, strict=True) for word in _words(part, speech)]
     segments = tuple(merge(text, words, SegmentRules(load.segment_gap_s, load.max_segment_s, load.max_segment_chars)))
-    written = [
+    tokens = [
         Token(token.id, token.begin + by, token.end + by)
-        for part, by in zip(heard, offsets, strict=True)
+        for part, by in zip(parts, offsets, strict=True)
         for token in part.recognition.tokens
     ]
     timed = [
-        (by, by + len(part.recognition.text)) for part, by in zip(heard, offsets, strict=True) if part.units is not None
+        (by, by + len(part.recognition.text)) for part, by in zip(parts, offsets, strict=True) if part.units is not None
     ]
     return Transcript(
         text,
         language,
         recording.duration_s,
         segments,
-        tuple(_token_ids(segment, written) for segment in segments),
+        tuple(_token_ids(segment, tokens) for segment in segments),
         tuple(_words_inside(segment, timed) if options.words else () for segment in segments),
-        tuple(_warnings(recording, heard, segments)),
+        tuple(_warnings(recording, parts, segments)),
     )
 
 
 def _words(part: RecognizedChunk, speech: Speech) -> list[Word]:
-    """The words of a chunk's text, with the aligner's times or with estimates. Seconds of the recording."""
+    """The words of a chunk, with the aligner's times or with estimates, in seconds of the recording."""
     chunk, text = part.chunk, part.recognition.text
     spoken = speech.within_s(chunk.start, chunk.end)
     if part.units is None:
@@ -193,7 +183,7 @@ def _words(part: RecognizedChunk, speech: Speech) -> list[Word]:
 
 
 def _words_inside(segment: Segment, spans: list[tuple[int, int]]) -> tuple[Word, ...]:
-    """The segment's words that lie in one of the spans of the text, which are in order."""
+    """The segment's words that lie in one of the sorted `spans` of the text."""
     begins = [begin for begin, _ in spans]
     return tuple(
         word for word in segment.words if (at := bisect_right(begins, word.begin)) and word.end <= spans[at - 1][1]
@@ -201,17 +191,17 @@ def _words_inside(segment: Segment, spans: list[tuple[int, int]]) -> tuple[Word,
 
 
 def _token_ids(segment: Segment, tokens: list[Token]) -> tuple[int, ...]:
-    """The ids of the tokens that write the segment: those that reach into it, or the one that covers it all."""
+    """The ids of the tokens that overlap the segment."""
     first = bisect_right(tokens, segment.begin, key=lambda token: token.end)
     last = bisect_left(tokens, segment.end, key=lambda token: token.begin)
     return tuple(token.id for token in tokens[first:last])
 
 
-def _warnings(recording: Decoded, heard: list[RecognizedChunk], segments: tuple[Segment, ...]) -> Iterator[str]:
+def _warnings(recording: Decoded, parts: list[RecognizedChunk], segments: tuple[Segment, ...]) -> Iterator[str]:
     if recording.truncated:
         yield TRUNCATED
-    for remedy, count in sorted(Counter(remedy for part in heard for remedy in part.remedies).items()):
-        yield PASSAGES.format(count=count, remedy=remedy)
-    causes = sorted({part.coarse_because for part in heard if part.recognition.text} - {""})
+    for fallback, count in sorted(Counter(fallback for part in parts for fallback in part.fallbacks).items()):
+        yield PASSAGES.format(count=count, fallback=fallback)
+    causes = sorted({part.coarse_because for part in parts if part.recognition.text} - {""})
     if causes and segments:
         yield COARSE.format(cause=", ".join(causes))

@@ -1,7 +1,7 @@
-"""Where to listen: HOST:PORT, or the human cause why not.
+"""The listen address HOST:PORT, and the cause in plain words if it cannot be listened on.
 
-Looked at before gRPC sees it, which takes 99999 modulo 65536, listens on 443 where the port is forgotten, and gives one
-sentence for every failure.
+The address is checked before gRPC gets it: gRPC takes port 99999 modulo 65536, listens on 443 if the port is missing,
+and has one message for every failure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 
 from backend.errors import CannotListen
 
-_WRITTEN = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%a-z]+\]):(?P<port>[0-9]{1,5})")
+_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%a-z]+\]):(?P<port>[0-9]{1,5})")
 _CAUSES = {
     errno.EADDRINUSE: "the port is taken by another process",
     errno.EADDRNOTAVAIL: "the address is not this machine's",
@@ -21,23 +21,23 @@ _CAUSES = {
 
 
 def parse(address: str) -> tuple[str, int]:
-    """Host, without the brackets of IPv6, and port. Raises CannotListen."""
-    written = _WRITTEN.fullmatch(address)
-    if written is None or int(written["port"]) > 65535:
+    """The host, without the brackets of IPv6, and the port, 0 to 65535. Raises CannotListen."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > 65535:
         raise CannotListen(address, "write it as HOST:PORT, such as 127.0.0.1:50051; port 0 means any free one")
-    return written["host"].strip("[]"), int(written["port"])
+    return match["host"].strip("[]"), int(match["port"])
 
 
-def why_not(address: str) -> CannotListen:
-    """Why nobody can listen there, found by trying."""
+def listen_failure(address: str) -> CannotListen:
+    """The cause of a failed listen, found by listening on the address once more. Raises CannotListen if malformed."""
     host, port = parse(address)
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does
-            tried.bind(where)
-            tried.listen()
-    except (socket.gaierror, UnicodeError):  # the latter: not even a possible name
+        family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does
+            probe.bind(target)
+            probe.listen()
+    except (socket.gaierror, UnicodeError):  # UnicodeError: not a possible host name
         return CannotListen(address, "the host name is not known")
     except OSError as error:
         return CannotListen(address, _CAUSES.get(error.errno or 0, error.strerror or "the system refuses it"))

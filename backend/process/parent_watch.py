@@ -1,8 +1,8 @@
-"""Ends the process when its parent has gone: a killed gateway must not leave a model in memory.
+"""Parent watch: ends the process when its parent has died, so that a killed gateway leaves no model in memory.
 
-An orphan is adopted by another process, so its parent's id changes; that is polled. The watch is armed before
-anything heavy is imported, because a gateway can die at any moment of the start-up, too. PR_SET_PDEATHSIG is no answer:
-it fires when the parent's thread ends, and a Go program ends threads as it likes.
+An orphan is adopted by another process, so its parent's process id changes; that is polled. The watch starts before the
+slow imports, because the gateway can die during the start-up, too. PR_SET_PDEATHSIG would not do: it fires when the
+parent's thread ends, and the Go runtime ends threads at any time.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from collections.abc import Callable, Mapping
 _log = logging.getLogger(__name__)
 
 _DEFAULT_INTERVAL_S = 2.0
-_SHORTEST_INTERVAL_S = 0.05  # a watch must not become a load
-_LONGEST_INTERVAL_S = 3600.0  # more than a clock can hold would end the watch
-_LONGEST_FAREWELL_S = 0.5
+_MIN_INTERVAL_S = 0.05  # bounds the cost of polling
+_MAX_INTERVAL_S = 3600.0  # time.sleep fails on values that a clock cannot hold
+_MAX_LOG_WRITE_S = 0.5
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _GO_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 
 
 def interval_s(environment: Mapping[str, str]) -> float | None:
-    """Seconds between two looks at the parent; None if the watch is switched off."""
+    """Seconds between two polls, 0.05 to 3600; None if the watch is switched off."""
     if environment.get("LOCALAI_BACKEND_PARENT_WATCH", "").strip().lower() in ("false", "0", "no", "off"):
         return None
-    wanted = environment.get("LOCALAI_BACKEND_PARENT_WATCH_INTERVAL", "").strip()
-    seconds = _seconds(wanted) if wanted else _DEFAULT_INTERVAL_S
+    setting = environment.get("LOCALAI_BACKEND_PARENT_WATCH_INTERVAL", "").strip()
+    seconds = _seconds(setting) if setting else _DEFAULT_INTERVAL_S
     if seconds is None or seconds <= 0:
         _log.warning("LOCALAI_BACKEND_PARENT_WATCH_INTERVAL is not a duration such as 500ms or 2s; using 2s")
         return _DEFAULT_INTERVAL_S
-    return min(max(seconds, _SHORTEST_INTERVAL_S), _LONGEST_INTERVAL_S)
+    return min(max(seconds, _MIN_INTERVAL_S), _MAX_INTERVAL_S)
 
 
 def _seconds(duration: str) -> float | None:
@@ -46,26 +46,29 @@ def _seconds(duration: str) -> float | None:
 
 
 def watch(environment: Mapping[str, str], orphaned: Callable[[], None] | None = None) -> None:
-    """Start the watch in a thread of its own. `orphaned` is called once when the parent has gone."""
+    """Start the watch in a thread of its own. When the parent has died, `orphaned` is called once.
+
+    Without `orphaned`, the process exits with code 0.
+    """
     seconds = interval_s(environment)
     if seconds is None:
         return
-    # run.sh tells whom it was started by: the parent may already have gone when Python gets here
+    # run.sh passes on its parent's id, because the parent may have died before Python is up.
     parent = int(environment.get("QWEN_ASR_PARENT", "") or os.getppid())
-    if _is_stranger(parent):
-        parent = -1  # nobody's id
-    thread = threading.Thread(target=_poll, args=(parent, seconds, orphaned or _leave), name="parent", daemon=True)
+    if _is_adopter(parent):
+        parent = -1  # no process has this id, so the first poll finds an orphan
+    thread = threading.Thread(target=_poll, args=(parent, seconds, orphaned or _exit), name="parent", daemon=True)
     thread.start()
 
 
-def _is_stranger(parent: int) -> bool:
-    """Whether that process has adopted this one: the real parent died before even run.sh could look.
+def _is_adopter(parent: int) -> bool:
+    """Whether that process has adopted this one, because the real parent died before run.sh read its id.
 
-    Who starts a process shares his session with it, unless the new one leads a session of its own.
+    A process shares its session with its parent, unless it leads a session of its own.
     """
     try:
         return os.getsid(0) not in (os.getpid(), os.getsid(parent))
-    except OSError:  # gone since, which _poll sees; or a system that does not tell
+    except OSError:  # it has died since, which _poll will see; or the system does not say
         return False
 
 
@@ -75,11 +78,11 @@ def _poll(parent: int, seconds: float, orphaned: Callable[[], None]) -> None:
     orphaned()
 
 
-def _leave() -> None:
-    """Nobody is left to answer, so nothing is drained."""
-    # A log that is a pipe whose reader has stopped reading may block for ever.
-    last = threading.Timer(_LONGEST_FAREWELL_S, os._exit, (0,))
-    last.daemon = True
-    last.start()
+def _exit() -> None:
+    """Exit without draining: no client is left that waits for a response."""
+    # The log may be a pipe that is no longer read: then writing to it blocks for ever.
+    timer = threading.Timer(_MAX_LOG_WRITE_S, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
     _log.error("the parent process has gone; leaving")
     os._exit(0)

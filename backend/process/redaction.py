@@ -1,7 +1,7 @@
-"""An exception as the log may hold it: where it happened and of what kind, without what a client sent.
+"""Redaction of tracebacks: the log gets the frames and the kind of an exception, but nothing that a client sent.
 
-Libraries put into their messages what they were given: a path, a prompt, a piece of text. Those stay out; kept are
-our own messages, what the system calls an error, and what torch says of devices and shapes.
+Libraries put their input into error messages: a path, a prompt, a piece of text. Such messages are left out. Kept are
+this backend's own messages, the operating system's name of an error, and torch's messages about devices and shapes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 from backend.errors import AsrError
 
-# These very classes: torch raises them, and libraries raise what they derive from them.
-_OF_THE_MACHINE = (RuntimeError, MemoryError, NotImplementedError, ImportError)
+# torch raises these classes themselves. Subclasses are a library's own, and their messages are left out.
+_KEPT_CLASSES = (RuntimeError, MemoryError, NotImplementedError, ImportError)
 
 
-def written(error: BaseException) -> str:
-    """The trace of the error and of what led to it, the first cause first."""
+def redacted_traceback(error: BaseException) -> str:
+    """The redacted tracebacks of the error and of its chain of causes, the first cause first."""
     chain = list(_chain(error))
-    return "\nwhich led to:\n".join(_one(part) for part in reversed(chain))
+    return "\nwhich led to:\n".join(_traceback(link) for link in reversed(chain))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -30,15 +30,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _one(error: BaseException) -> str:
+def _traceback(error: BaseException) -> str:
     frames = "".join(traceback.format_tb(error.__traceback__))
     return f"{frames}{type(error).__qualname__}{_message(error)}"
 
 
 def _message(error: BaseException) -> str:
     kind = type(error)
-    if isinstance(error, AsrError) or kind in _OF_THE_MACHINE or kind.__module__.partition(".")[0] == "torch":
+    if isinstance(error, AsrError) or kind in _KEPT_CLASSES or kind.__module__.partition(".")[0] == "torch":
         return f": {error}"
     if isinstance(error, OSError) and error.strerror and kind.__module__ == "builtins":
-        return f": {error.strerror}"  # without the file's name
+        return f": {error.strerror}"  # without the file name
     return ""

@@ -1,7 +1,8 @@
-"""What a request cost, and what all of them came to: the numbers behind the request's log line and the metrics.
+"""Statistics of one request and totals over all of them: the numbers behind the request's log line and the metrics.
 
-Rules: numbers and names of ours only, never text, prompt or path. Each room adds what it alone knows to the stats
-that it is given, and reads nothing there. What is read from another thread may be a moment old.
+- They hold numbers and the backend's own names, never text, a prompt or a path.
+- Each room adds what it alone knows to the RequestStats that it is given, and reads nothing from it.
+- Another thread may read a number that is a moment old.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ Stage = Literal["decode", "vad", "queue", "infer", "align"]
 STAGES: tuple[Stage, ...] = ("decode", "vad", "queue", "infer", "align")
 
 OK = "ok"
-CANCELLED, TOO_LATE = "Cancelled", "DeadlineExceeded"  # the client's doing, not a rejection
+CANCELLED, DEADLINE_EXCEEDED = "Cancelled", "DeadlineExceeded"  # caused by the client, so not counted as rejections
 
 
 def new_request_id() -> str:
+    """Twelve random hexadecimal digits."""
     return os.urandom(6).hex()
 
 
 @dataclass(eq=False)
 class RequestStats:
-    """One request's. Seconds are wall time; `infer` and `align` are without the waiting, which is in `queue`.
+    """Statistics of one request. Times are wall-clock seconds.
 
-    `finish`: "ok", or the name of the error that ended it. `rows`: the most that ran together with one of its own.
+    `infer` and `align` exclude the time in which all of the request's passages waited for the model: that is `queue`.
+    `finish`: "ok", or the name of the error that ended the request. `batch_rows`: the largest batch in which a passage
+    of the request ran.
     """
 
     request: str = field(default_factory=new_request_id)
@@ -40,47 +44,51 @@ class RequestStats:
     total_s: float = 0.0
     audio_s: float = 0.0
     stage_s: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    rows: int = 0
+    batch_rows: int = 0
     language: str = ""
     segments: int = 0
     warnings: tuple[str, ...] = ()
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
-    _running: int = field(default=0, repr=False)  # of its passages
+    _running_passages: int = field(default=0, repr=False)
     _idle_since: float = field(default=0.0, repr=False)
 
     @contextmanager
-    def spending(self, stage: Stage) -> Iterator[None]:
-        """What is done inside is that stage's, but for the time in which all of it waited for the model."""
-        began, waited_s = self.clock(), self.stage_s["queue"]
+    def measure(self, stage: Stage) -> Iterator[None]:
+        """Add the time spent inside to `stage`, without what was added to `queue` meanwhile."""
+        started, queue_s = self.clock(), self.stage_s["queue"]
         try:
             yield
         finally:
-            waited_s = self.stage_s["queue"] - waited_s
-            self.stage_s[stage] += self.clock() - began - waited_s
+            queued_s = self.stage_s["queue"] - queue_s
+            self.stage_s[stage] += self.clock() - started - queued_s
 
-    def waited(self, since: float) -> None:
-        """One of its passages has waited since then. What waits beside others that wait or run costs nothing more."""
-        if not self._running:
+    def record_wait(self, since: float) -> None:
+        """A passage of the request has waited for the model since then.
+
+        Time counts once, however many passages wait, and not while another passage of the request runs.
+        """
+        if not self._running_passages:
             now = self.clock()
             self.stage_s["queue"] += now - max(since, self._idle_since)
             self._idle_since = now
 
-    def enters(self, since: float) -> None:
-        """One of its passages, which has waited since then, begins to run."""
-        self.waited(since)
-        self._running += 1
+    def passage_started(self, waiting_since: float) -> None:
+        """A passage, which has waited since then, starts to run."""
+        self.record_wait(waiting_since)
+        self._running_passages += 1
 
-    def leaves(self, _: object = None) -> None:
-        """One of its passages has run."""
-        self._running -= 1
-        if not self._running:
+    def passage_ended(self, _: object = None) -> None:
+        """A passage has stopped running. The argument lets it be a future's callback."""
+        self._running_passages -= 1
+        if not self._running_passages:
             self._idle_since = self.clock()
 
-    def ran_beside(self, rows: int) -> None:
-        self.rows = max(self.rows, rows)
+    def record_batch(self, rows: int) -> None:
+        """A passage of the request runs in a batch of `rows`."""
+        self.batch_rows = max(self.batch_rows, rows)
 
-    def line(self, *, whole: bool) -> dict[str, Any]:
-        """The log line; `whole` with what only a transcription has."""
+    def log_line(self, *, transcription: bool) -> dict[str, Any]:
+        """Keys and values of the log line; `transcription` adds those that only a transcription has."""
         shared = {
             "request": self.request,
             "method": self.method,
@@ -88,13 +96,13 @@ class RequestStats:
             "finish": self.finish,
             "total_ms": _ms(self.total_s),
         }
-        if not whole:
+        if not transcription:
             return shared
         return {
             **shared,
             "audio_s": round(self.audio_s, 3),
             **{f"{stage}_ms": _ms(self.stage_s[stage]) for stage in STAGES},
-            "batch": self.rows,
+            "batch": self.batch_rows,
             "language": self.language,
             "segments": self.segments,
             "warnings": list(self.warnings),
@@ -107,23 +115,23 @@ def _ms(seconds: float) -> float:
 
 @dataclass
 class Totals:
-    """All requests since the process began."""
+    """Sums over all requests since the process started."""
 
-    requests: Counter[tuple[str, str]] = field(default_factory=Counter)  # by method and code
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (method, code)
     rejections: Counter[str] = field(default_factory=Counter)  # by the error's name
     in_flight: Counter[str] = field(default_factory=Counter)  # by method
-    audio_s: float = 0.0  # that was transcribed
+    audio_s: float = 0.0  # of recordings that were transcribed
     stage_s: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
-    def open(self, stats: RequestStats) -> None:
+    def call_started(self, stats: RequestStats) -> None:
         self.in_flight[stats.method] += 1
 
-    def close(self, stats: RequestStats) -> None:
+    def call_ended(self, stats: RequestStats) -> None:
         self.in_flight[stats.method] -= 1
         self.requests[stats.method, stats.code] += 1
         if stats.finish == OK:
             self.audio_s += stats.audio_s
-        elif stats.finish not in (CANCELLED, TOO_LATE):
+        elif stats.finish not in (CANCELLED, DEADLINE_EXCEEDED):
             self.rejections[stats.finish] += 1
         for stage in STAGES:
             self.stage_s[stage] += stats.stage_s[stage]
@@ -131,24 +139,25 @@ class Totals:
 
 @dataclass
 class EngineStats:
-    """What the model's thread has done since it began."""
+    """Sums over the work of the model thread since it started."""
 
-    steps: Counter[int] = field(default_factory=Counter)  # by how many rows each was for
-    compute_s: float = 0.0  # in which there was something to do
-    oom_events: int = 0  # batches of several passages that ran out of memory, see serving/oom_backoff.py
-    retries: int = 0  # passages that failed together with others, and were run again alone
+    steps: Counter[int] = field(default_factory=Counter)  # by the batch's rows
+    compute_s: float = 0.0  # time in which the model thread had work
+    oom_events: int = 0  # memory ran out with several passages running: less audio runs together for a while
+    retries: int = 0  # passages that failed in a batch and were run again alone
 
 
-# grpc's own way from an interceptor to the method: every call has a context of its own, and threads that it waits for
-# inherit it. Set by wire/request_log.py; what is below the wire is given its stats by hand.
+# The stats of the call being served. A context variable is grpc's own way from an interceptor to the method: every call
+# has a context of its own, and threads that it awaits inherit it. wire/request_log.py sets it. Rooms below wire/ are
+# given their stats as an argument.
 _current: ContextVar[RequestStats] = ContextVar("stats")
 
 
-def begin(stats: RequestStats) -> None:
-    """The call that runs has this stats."""
+def set_current_stats(stats: RequestStats) -> None:
+    """Make `stats` those of the running call."""
     _current.set(stats)
 
 
-def current() -> RequestStats | None:
-    """The stats of the call that runs, if one does."""
+def current_stats() -> RequestStats | None:
+    """The stats of the running call; None outside of a call."""
     return _current.get(None)

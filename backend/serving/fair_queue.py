@@ -51,7 +51,7 @@ class FairQueue:
 
     def requeue(self, job: Job) -> None:
         """Queue a job again that was taken, and failed; it keeps its finish tag."""
-        job.owner.leaves()
+        job.owner.passage_ended()
         job.queued_at = time.monotonic()
         self._insert(job)
 
@@ -61,7 +61,7 @@ class FairQueue:
         while at < len(self._jobs) and self._jobs[at].finish_tag == job.finish_tag:
             if self._jobs[at] is job:
                 self._delete(at)
-                job.owner.waited(job.queued_at)
+                job.owner.record_wait(job.queued_at)
                 return
             at += 1
 

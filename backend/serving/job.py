@@ -43,8 +43,8 @@ class Job:
         if not self.future.running():  # a job that was queued again is still marked
             if not self.future.set_running_or_notify_cancel():
                 return False
-            self.future.add_done_callback(self.owner.leaves)
-        self.owner.enters(self.queued_at)
+            self.future.add_done_callback(self.owner.passage_ended)
+        self.owner.passage_started(self.queued_at)
         return True
 
     def answer(self, result: Any) -> None:

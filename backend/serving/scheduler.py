@@ -175,7 +175,7 @@ class Scheduler:
             running.jobs += jobs
             self._running[key] = running
             for job in running.jobs:
-                job.owner.ran_beside(len(running.jobs))
+                job.owner.record_batch(len(running.jobs))
 
         failure = self._call_model(jobs, add)
         if failure is not None:

@@ -1,4 +1,4 @@
-"""Protobuf messages <-> the backend's own values. Nanoseconds exist only here."""
+"""Conversion between protobuf messages and the backend's own values. Nanoseconds exist only here."""
 
 from __future__ import annotations
 
@@ -12,15 +12,9 @@ import numpy as np
 
 from backend.errors import LoadRefused, TooManyGranularities, TranslationUnsupported
 from backend.languages import code_of
-from backend.options import (
-    LoadOptions,
-    TranscribeOptions,
-    attention_of,
-    dtype_of,
-    quantization_of,
-    sanitized_prompt,
-    with_options,
-)
+from backend.option_values import attention_of, dtype_of, quantization_of
+from backend.options import LoadOptions, TranscribeOptions, with_options
+from backend.pipeline.prompt import sanitized_prompt
 from backend.pipeline.transcriber import Transcript
 from backend.transcript.segments import Segment
 from backend.wire import backend_pb2 as pb
@@ -28,15 +22,18 @@ from backend.wire import backend_pb2 as pb
 _log = logging.getLogger(__name__)
 
 _NS = 1_000_000_000
-_MOST_THREADS = 4 * (os.cpu_count() or 1)  # more slow each other down, and thousands end the process
-_MOST_GRANULARITIES = 100  # two mean something; unknown ones are passed over
+_MAX_THREADS = 4 * (os.cpu_count() or 1)  # more are slower, and thousands crash the process
+_MAX_GRANULARITIES = 100  # two have a meaning; unknown ones are ignored
 
 
 def load_options(request: pb.ModelOptions) -> LoadOptions:
-    """What LoadModel asks for. Raises InvalidOption or LoadRefused; fields that carry no intent are not read."""
+    """The options of LoadModel. Raises InvalidOption or LoadRefused.
+
+    Fields that the gateway fills with defaults of its own (see proto/backend.proto) are not read.
+    """
     if request.LoraAdapter or request.LoraAdapters:
         raise LoadRefused("LoRA adapters are not supported; merge them into the checkpoint")
-    if request.TrustRemoteCode:  # a permission, not a demand
+    if request.TrustRemoteCode:  # a permission, which may go unused
         _log.info("TrustRemoteCode is not needed: no checkpoint's code is ever run here")
     for field in ("SwapSpace", "GPUMemoryUtilization"):
         if getattr(request, field):
@@ -59,10 +56,10 @@ def load_options(request: pb.ModelOptions) -> LoadOptions:
     return with_options(options, request.Options, request.EngineArgs)
 
 
-def _threads(asked: int) -> int | None:
-    if asked > _MOST_THREADS:
-        _log.warning("Threads: %d are more than this machine has a use for; %d are used", asked, _MOST_THREADS)
-    return min(asked, _MOST_THREADS) if asked > 0 else None
+def _threads(requested: int) -> int | None:
+    if requested > _MAX_THREADS:
+        _log.warning("Threads: %d are more than this machine has a use for; %d are used", requested, _MAX_THREADS)
+    return min(requested, _MAX_THREADS) if requested > 0 else None
 
 
 def _gpu_index(main_gpu: str) -> int | None:
@@ -75,11 +72,14 @@ def _gpu_index(main_gpu: str) -> int | None:
 
 
 def transcribe_options(request: pb.TranscriptRequest) -> TranscribeOptions:
-    """What a transcription asks for. `diarize`, `temperature` and `threads` carry no meaning for this model."""
+    """The options of a transcription. `diarize`, `temperature` and `threads` have no effect with this model.
+
+    Raises TranslationUnsupported, TooManyGranularities, UnsupportedLanguage or PromptTooLong.
+    """
     if request.translate:
         raise TranslationUnsupported
-    if len(request.timestamp_granularities) > _MOST_GRANULARITIES:
-        raise TooManyGranularities(_MOST_GRANULARITIES)
+    if len(request.timestamp_granularities) > _MAX_GRANULARITIES:
+        raise TooManyGranularities(_MAX_GRANULARITIES)
     granularities = {name.strip().lower() for name in request.timestamp_granularities}
     return TranscribeOptions(
         language=code_of(request.language),
@@ -90,29 +90,27 @@ def transcribe_options(request: pb.TranscriptRequest) -> TranscribeOptions:
 
 
 def transcript_result(transcript: Transcript) -> pb.TranscriptResult:
-    """The reply. Times are whole nanoseconds within the duration that the client sees, a float of 32 bits."""
-    latest_ns = math.floor(float(np.float32(transcript.duration_s)) * _NS)
+    """The response. Times are whole nanoseconds and at most the duration, as the client sees it: a 32-bit float."""
+    max_ns = math.floor(float(np.float32(transcript.duration_s)) * _NS)
     return pb.TranscriptResult(
-        segments=[
-            _segment(number, segment, transcript, latest_ns) for number, segment in enumerate(transcript.segments)
-        ],
+        segments=[_segment(number, segment, transcript, max_ns) for number, segment in enumerate(transcript.segments)],
         text=transcript.text,
         language=transcript.language,
         duration=transcript.duration_s,
     )
 
 
-def _segment(number: int, segment: Segment, transcript: Transcript, latest_ns: int) -> pb.TranscriptSegment:
+def _segment(number: int, segment: Segment, transcript: Transcript, max_ns: int) -> pb.TranscriptSegment:
     return pb.TranscriptSegment(
         id=number,
-        start=_ns(segment.start_s, latest_ns),
-        end=_ns(segment.end_s, latest_ns),
+        start=_ns(segment.start_s, max_ns),
+        end=_ns(segment.end_s, max_ns),
         text=transcript.text[segment.begin : segment.end],
         tokens=transcript.tokens[number],
         words=[
             pb.TranscriptWord(
-                start=_ns(word.start_s, latest_ns),
-                end=_ns(word.end_s, latest_ns),
+                start=_ns(word.start_s, max_ns),
+                end=_ns(word.end_s, max_ns),
                 text=transcript.text[word.begin : word.end],
             )
             for word in transcript.words[number]
@@ -120,8 +118,8 @@ def _segment(number: int, segment: Segment, transcript: Transcript, latest_ns: i
     )
 
 
-def _ns(seconds: float, latest_ns: int) -> int:
-    return min(max(round(seconds * _NS), 0), latest_ns)
+def _ns(seconds: float, max_ns: int) -> int:
+    return min(max(round(seconds * _NS), 0), max_ns)
 
 
 def status_response(state: pb.StatusResponse.State, weight_bytes: Mapping[str, int]) -> pb.StatusResponse:

@@ -1,10 +1,10 @@
-"""Prometheus metrics on the loopback, for whoever switches them on with QWEN_ASR_METRICS.
+"""Prometheus metrics on the loopback interface, switched on with QWEN_ASR_METRICS.
 
-Rules: nothing is counted here. What the requests' totals, the scheduler and the resident model know in any case is read
-at each scrape, in the listener's own threads, so metrics cost a request nothing. Only the loopback is listened on:
-there is no token, and a thread for every connection. docs/operations.md lists every name, and a test compares.
-
-Imported only when they are switched on, because prometheus_client is.
+- Nothing is counted here. A scrape reads what the requests' totals, the scheduler and the resident model hold anyway,
+  in the listener's own threads, so metrics cost a request nothing.
+- The listener accepts only the loopback interface: it has no token, and starts a thread for each connection.
+- docs/operations.md lists every name; a test compares.
+- This module, and with it prometheus_client, is imported only if metrics are switched on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from backend.serving.resident import AlignerState, Resident
 from backend.serving.scheduler import Scheduler
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # the histogram's bounds; batch_max_size is at most the last
+_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # upper bounds of the histogram; the last is the largest batch_max_size
 
 
 def address_of(value: str) -> tuple[str, int]:
@@ -39,12 +39,12 @@ def address_of(value: str) -> tuple[str, int]:
 
 
 class Listener:
-    """Answers scrapes until it is closed. Raises CannotListen or MetricsAddressRefused."""
+    """The HTTP server that answers scrapes. Its constructor raises CannotListen or MetricsAddressRefused."""
 
     def __init__(self, address: str, totals: Totals, scheduler: Scheduler, resident: Resident) -> None:
         host, port = address_of(address)
         registry = CollectorRegistry()
-        registry.register(Figures(totals, scheduler, resident))
+        registry.register(BackendCollector(totals, scheduler, resident))
         ProcessCollector(registry=registry)
         self._server: BaseServer
         self._thread: threading.Thread
@@ -55,14 +55,14 @@ class Listener:
         self.port: int = self._server.server_address[1]
 
     def close(self) -> None:
-        """Waits for the listener's thread, half a second at most."""
+        """Stop the server and wait for its thread, which takes at most half a second."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
-class Figures(Collector):
-    """What there is to know now, in Prometheus's terms."""
+class BackendCollector(Collector):
+    """Reads the current values at each scrape."""
 
     def __init__(self, totals: Totals, scheduler: Scheduler, resident: Resident) -> None:
         self._totals = totals
@@ -70,10 +70,10 @@ class Figures(Collector):
         self._resident = resident
 
     def collect(self) -> Iterable[Metric]:
-        yield from self._of_requests(self._totals)
-        yield from self._of_the_model()
+        yield from self._request_metrics(self._totals)
+        yield from self._model_metrics()
 
-    def _of_requests(self, totals: Totals) -> Iterable[Metric]:
+    def _request_metrics(self, totals: Totals) -> Iterable[Metric]:
         yield _counters(
             "qwen_asr_requests", "Calls that ended, by method and gRPC code.", ("method", "code"), totals.requests
         )
@@ -89,7 +89,7 @@ class Figures(Collector):
         )
         yield CounterMetricFamily("qwen_asr_audio_seconds", "Seconds of audio transcribed.", value=totals.audio_s)
 
-    def _of_the_model(self) -> Iterable[Metric]:
+    def _model_metrics(self) -> Iterable[Metric]:
         engine, (passages, waiting_s) = self._scheduler.engine_stats, self._scheduler.waiting
         yield CounterMetricFamily("qwen_asr_compute_seconds", "Seconds in which models ran.", value=engine.compute_s)
         yield GaugeMetricFamily("qwen_asr_queue_passages", "Passages that wait for the model.", value=passages)
@@ -105,32 +105,32 @@ class Figures(Collector):
         )
         aligner = StateSetMetricFamily("qwen_asr_aligner_state", "1 for the state that the aligner is in.")
         state = self._resident.aligner_state
-        aligner.add_metric((), {known: known == state for known in get_args(AlignerState)})
+        aligner.add_metric((), {possible: possible == state for possible in get_args(AlignerState)})
         yield aligner
         yield _gauges("qwen_asr_weight_bytes", "Bytes of weights in memory.", "model", self._resident.weight_bytes)
 
 
-def _counters(name: str, meaning: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
-    """One series for each key: the label's value, or the tuple of the labels' values."""
-    family = CounterMetricFamily(name, meaning, labels=labels)
-    for key, value in dict(values).items():  # a copy, made in one go: the event loop's thread may add keys meanwhile
+def _counters(name: str, description: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
+    """One series for each key of `values`: the label's value, or the tuple of the labels' values."""
+    family = CounterMetricFamily(name, description, labels=labels)
+    for key, value in dict(values).items():  # an atomic copy: the event loop's thread may add keys meanwhile
         family.add_metric(key if isinstance(key, tuple) else (key,), value)
     return family
 
 
-def _gauges(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(name, meaning, labels=(label,))
+def _gauges(name: str, description: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, description, labels=(label,))
     for key, value in dict(values).items():
         family.add_metric((key,), value)
     return family
 
 
-def _histogram(name: str, meaning: str, counts: Mapping[int, int]) -> Metric:
+def _histogram(name: str, description: str, counts: Mapping[int, int]) -> Metric:
     counts = dict(counts)
-    within = accumulate(
+    cumulative = accumulate(
         sum(count for rows, count in counts.items() if low < rows <= high)
-        for low, high in zip((0, *_ROWS), (*_ROWS, float("inf")), strict=True)
+        for low, high in zip((0, *_BUCKETS), (*_BUCKETS, float("inf")), strict=True)
     )
-    bounds = (*(str(bound) for bound in _ROWS), "+Inf")
+    bounds = (*(str(bound) for bound in _BUCKETS), "+Inf")
     total = sum(rows * count for rows, count in counts.items())
-    return HistogramMetricFamily(name, meaning, buckets=list(zip(bounds, within, strict=True)), sum_value=total)
+    return HistogramMetricFamily(name, description, buckets=list(zip(bounds, cumulative, strict=True)), sum_value=total)

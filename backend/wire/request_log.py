@@ -1,8 +1,9 @@
-"""The statistics of every call: opened before anything else sees the call, closed when it has its status.
+"""An interceptor that measures every call: its log line, its request id, its part of the totals, its final status.
 
-Rules: it comes before the token's check, so that a refused call is counted, too. The request's id is the client's own
-if it is a plain name, and goes back in the trailing metadata whatever becomes of the call. Calls that look after the
-backend (Health, Status, Check, …) come all the time: they are counted, and have no line in the log.
+- It runs before the token's check, so that a refused call is counted, too.
+- The request id is the client's own if that is a plain name. It is returned in the trailing metadata of every call,
+  whatever its status.
+- Calls that observe the backend (Health, Status, Check ...) come all the time: they are counted but not logged.
 """
 
 from __future__ import annotations
@@ -10,28 +11,33 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
 
 from backend.errors import CapabilityMissing, EngineFailure
 from backend.process import log
-from backend.process.request_stats import CANCELLED, OK, TOO_LATE, RequestStats, Totals, begin, new_request_id
+from backend.process.request_stats import (
+    CANCELLED,
+    DEADLINE_EXCEEDED,
+    OK,
+    RequestStats,
+    Totals,
+    new_request_id,
+    set_current_stats,
+)
 from backend.wire import backend_pb2 as pb
-
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-_HandlerOf: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]]
-_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+from backend.wire.wrapping import Context, Continuation, Handler, wrapped
 
 REQUEST_KEY, WARNING_KEY = "x-request-id", "x-asr-warning"
-UNKNOWN_METHOD = "unknown"  # one name for all of them: a client must not be able to make up new series
+UNKNOWN_METHOD = "unknown"  # one label for all unknown methods: a client must not be able to create metric series
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_INVISIBLE = re.compile(r"[^ -~]")  # what metadata cannot hold
-_LONGEST_WARNING = 1024  # bytes of metadata, of the 8 KiB that a client takes in all
+_PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NOT_PRINTABLE = re.compile(r"[^ -~]")  # characters that metadata cannot carry
+_MAX_WARNING_BYTES = 1024  # of the 8 KiB of metadata that a client accepts in all
 
 _METHODS = {
     f"/{service.full_name}/{method.name}": method.name
@@ -39,7 +45,8 @@ _METHODS = {
     for service in file.services_by_name.values()
     for method in service.methods
 }
-_LOGGED = {  # and whether the line is the whole one
+# Methods that are logged, and whether the line has the keys of a transcription.
+_LOGGED = {
     "AudioTranscription": True,
     "AudioTranscriptionStream": False,
     "AudioTranscriptionLive": False,
@@ -49,106 +56,81 @@ _LOGGED = {  # and whether the line is the whole one
 
 
 class RequestLog(grpc.aio.ServerInterceptor):
-    """Wraps every method's handler; to be the first of the interceptors."""
+    """Wraps the handler of every method. Has to be the first interceptor."""
 
     def __init__(self, totals: Totals) -> None:
         self._totals = totals
 
     async def intercept_service(
-        self, continuation: _HandlerOf, handler_call_details: grpc.HandlerCallDetails
-    ) -> _Handler | None:
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
         handler = await continuation(handler_call_details)
         stats = RequestStats(
             request_id(handler_call_details.invocation_metadata or ()),
             _METHODS.get(handler_call_details.method or "", UNKNOWN_METHOD),
         )
-        if handler is None:  # grpc answers by itself
-            self._totals.open(stats)
+        if handler is None:  # an unknown method: grpc answers it without a handler
+            self._totals.call_started(stats)
             stats.code, stats.finish = grpc.StatusCode.UNIMPLEMENTED.name, CapabilityMissing.__name__
-            self._totals.close(stats)
+            self._totals.call_ended(stats)
             return None
-        return self._accounted(handler, stats)
+        return wrapped(handler, lambda _, context: self._measured(stats, context))
 
-    def _accounted(self, handler: Any, stats: RequestStats) -> _Handler:
-        """A handler of the same kind that keeps the stats of its one call."""
-        kind = bool(handler.request_streaming), bool(handler.response_streaming)
-        coders = handler.request_deserializer, handler.response_serializer
-
-        async def unary(request: Any, context: _Context) -> Any:
-            with self._open(stats, context):
-                reply = await (handler.stream_unary or handler.unary_unary)(request, context)
-                context.set_trailing_metadata(trailing(stats))  # with the warnings
-                return reply
-
-        async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            with self._open(stats, context):
-                async for reply in (handler.stream_stream or handler.unary_stream)(request, context):
-                    yield reply
-
-        return _HANDLER[kind](stream if handler.response_streaming else unary, *coders)
-
-    @contextmanager
-    def _open(self, stats: RequestStats, context: _Context) -> Iterator[None]:
-        began = time.monotonic()
-        begin(stats)
-        self._totals.open(stats)
-        context.set_trailing_metadata(trailing(stats))  # an abort sends what is set before it
+    @asynccontextmanager
+    async def _measured(self, stats: RequestStats, context: Context) -> AsyncIterator[None]:
+        started = time.monotonic()
+        set_current_stats(stats)
+        self._totals.call_started(stats)
+        context.set_trailing_metadata(trailing(stats))  # abort sends the metadata that was set before it
         try:
             yield
+            context.set_trailing_metadata(trailing(stats))  # now with the warnings
         except (asyncio.CancelledError, GeneratorExit):
             late = (left_s := context.time_remaining()) is not None and left_s <= 0
-            stats.code, stats.finish = ("DEADLINE_EXCEEDED", TOO_LATE) if late else ("CANCELLED", CANCELLED)
+            stats.code, stats.finish = ("DEADLINE_EXCEEDED", DEADLINE_EXCEEDED) if late else ("CANCELLED", CANCELLED)
             raise
         except grpc.aio.AbortError:
-            stats.code = _name(context.code())
+            stats.code = _name_of(context.code())
             stats.finish = stats.code if stats.finish == OK else stats.finish
             raise
-        except Exception:
+        except Exception:  # any failure of a method; it is only noted here, and raised again
             stats.code, stats.finish = grpc.StatusCode.UNKNOWN.name, EngineFailure.__name__
             raise
         finally:
-            stats.total_s = time.monotonic() - began
-            self._totals.close(stats)
+            stats.total_s = time.monotonic() - started
+            self._totals.call_ended(stats)
             if stats.method in _LOGGED:
                 _log_soon(stats)
 
 
 def _log_soon(stats: RequestStats) -> None:
-    """The reply goes first."""
+    """Write the log line after the response has been sent."""
     try:
         asyncio.get_running_loop().call_soon(_write, stats)
-    except RuntimeError:  # the process ends, and the call with it
+    except RuntimeError:  # no running loop: the process is exiting, and with it the call
         _write(stats)
 
 
 def _write(stats: RequestStats) -> None:
-    log.write_request(stats.line(whole=_LOGGED[stats.method]))
-
-
-_HANDLER: dict[tuple[bool, bool], Callable[..., _Handler]] = {  # by what streams: requests, replies
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
+    log.write_request(stats.log_line(transcription=_LOGGED[stats.method]))
 
 
 def request_id(metadata: Any) -> str:
-    """The client's own id if it sent one that is a plain name of at most 64 characters, else a fresh one."""
+    """The client's id if it sent a plain name of at most 64 characters, otherwise a new one."""
     sent = next((value for key, value in metadata if key == REQUEST_KEY), "")
-    return sent if isinstance(sent, str) and _SANE_ID.fullmatch(sent) else new_request_id()
+    return sent if isinstance(sent, str) and _PLAIN_ID.fullmatch(sent) else new_request_id()
 
 
 def trailing(stats: RequestStats) -> tuple[tuple[str, str], ...]:
-    """The call's trailing metadata: its id, and the warnings if there are any, in visible ASCII."""
+    """The call's trailing metadata: its id, and its warnings, if any, in at most 1 KiB of printable ASCII."""
     request = (REQUEST_KEY, stats.request)
     if not stats.warnings:
         return (request,)
-    warning = _INVISIBLE.sub("?", "; ".join(stats.warnings))
-    if len(warning) > _LONGEST_WARNING:
-        warning = warning[: _LONGEST_WARNING - 3] + "..."
+    warning = _NOT_PRINTABLE.sub("?", "; ".join(stats.warnings))
+    if len(warning) > _MAX_WARNING_BYTES:
+        warning = warning[: _MAX_WARNING_BYTES - 3] + "..."
     return request, (WARNING_KEY, warning)
 
 
-def _name(code: Any) -> str:
+def _name_of(code: Any) -> str:
     return code.name if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN.name

@@ -1,18 +1,18 @@
-"""Which gRPC status each error becomes. One table; a test holds it complete.
+"""The gRPC status of each error, in one table; a test checks that no error is missing.
 
-UNAVAILABLE is never used: the gateway would evict the model everywhere. FAILED_PRECONDITION and NOT_FOUND make it
-drop the replica, so they are kept for exactly the two errors that mean it.
+UNAVAILABLE is never used, because the gateway would evict the model everywhere. FAILED_PRECONDITION and
+NOT_FOUND make the gateway drop this replica, so each is reserved for the one error that means it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NoReturn
 
-import grpc
 from grpc import StatusCode
 
 from backend import errors
-from backend.process.request_stats import current
+from backend.process.request_stats import current_stats
+from backend.wire.wrapping import Context
 
 STATUS: dict[type[errors.AsrError], StatusCode] = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
@@ -22,22 +22,22 @@ STATUS: dict[type[errors.AsrError], StatusCode] = {
     errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
     errors.CapabilityMissing: StatusCode.UNIMPLEMENTED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
-    errors.Stopping: StatusCode.RESOURCE_EXHAUSTED,  # shown to the user; CANCELLED would mean that he had left
+    errors.Stopping: StatusCode.RESOURCE_EXHAUSTED,  # CANCELLED would say that the client had cancelled the call
     errors.OutOfMemory: StatusCode.RESOURCE_EXHAUSTED,
     errors.Cancelled: StatusCode.CANCELLED,
     errors.DeadlineTooShort: StatusCode.DEADLINE_EXCEEDED,
     errors.EngineFailure: StatusCode.INTERNAL,
-    errors.AlignerUnavailable: StatusCode.INTERNAL,  # answered with a coarse transcript and a warning instead
+    errors.AlignerUnavailable: StatusCode.INTERNAL,  # never sent: a coarse transcript and a warning instead
 }
 
 
 def status_of(error: errors.AsrError) -> StatusCode:
-    """The status of the error's class, or of the nearest class above it that the table names."""
+    """The status of the error's class, or of the nearest base class in the table."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: errors.AsrError) -> None:
-    """End the call with the error's status and message. Does not return."""
-    if stats := current():
+async def refuse(context: Context, error: errors.AsrError) -> NoReturn:
+    """End the call with the error's status and message, and note the error in the call's stats."""
+    if stats := current_stats():
         stats.finish = type(error).__name__
     await context.abort(status_of(error), str(error))

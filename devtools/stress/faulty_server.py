@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.collect_every:
         gc.set_threshold(arguments.collect_every)
     log.to_stderr()
-    admission = Admission(most_requests=arguments.max_requests) if arguments.max_requests else None
+    admission = Admission(max_requests=arguments.max_requests) if arguments.max_requests else None
     return run(arguments.addr, os.environ, PlannedLoader(), admission)
 
 

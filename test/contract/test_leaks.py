@@ -53,7 +53,7 @@ FAULTS: dict[str, Callable[[str], Exception]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_fault_of_the_model_names_nothing(service, loader, wav, log, fault: str) -> None:
+async def test_a_fault_of_the_model_repeats_no_client_text(service, loader, wav, log, fault: str) -> None:
     loader.recognizer.answer = raising(FAULTS[fault])
     await service.load()
     for nasty in NASTY:
@@ -65,7 +65,7 @@ async def test_a_fault_of_the_model_names_nothing(service, loader, wav, log, fau
     assert "forged" not in log.getvalue()
 
 
-async def test_no_way_to_fail_names_the_file_the_prompt_or_the_language(
+async def test_no_failure_repeats_the_file_the_prompt_or_the_language(
     service, loader, wav, log, tmp_path: Path
 ) -> None:
     await service.load(Options=["forced_aligner:x"])
@@ -107,7 +107,7 @@ async def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_not_named
     assert SECRET not in log.getvalue()
 
 
-async def test_what_was_said_is_not_logged(service, loader, wav, log) -> None:
+async def test_the_transcript_is_not_logged(service, loader, wav, log) -> None:
     loader.recognizer.answer = lambda _: f"{SECRET} was said."
     loader.aligner.fault = ValueError(SECRET)
     await service.load(Options=["forced_aligner:x"])

@@ -99,7 +99,7 @@ def load_demo(child: Child, *options: str) -> pb.Result:
     )
 
 
-def test_a_recording_goes_in_and_its_words_come_out(child: Child) -> None:
+def test_a_recording_is_transcribed_with_its_words(child: Child) -> None:
     assert not child.imported_torch
     assert not child.children
     assert child.stub.Health(pb.HealthMessage(), wait_for_ready=True, timeout=30).message == b"OK"
@@ -128,7 +128,7 @@ def test_a_recording_goes_in_and_its_words_come_out(child: Child) -> None:
         assert abs(word.end / 1e9 - end) < 0.25
 
 
-def test_sigterm_lets_the_running_request_end_and_leaves_with_zero(child: Child) -> None:
+def test_sigterm_lets_the_running_request_end_and_exits_with_zero(child: Child) -> None:
     load_demo(child)
     request = pb.TranscriptRequest(dst=str(ROOT / "test/audio/long.flac"))
     running = child.stub.AudioTranscription.future(request, timeout=60)
@@ -144,7 +144,7 @@ def test_sigterm_lets_the_running_request_end_and_leaves_with_zero(child: Child)
     assert not any(Path(f"/proc/{pid}").exists() for pid in left)
 
 
-def test_sigterm_during_a_load_is_obeyed_at_once_and_the_client_is_told(child: Child) -> None:
+def test_sigterm_during_a_load_ends_it_at_once_with_a_status(child: Child) -> None:
     loading = child.stub.LoadModel.future(pb.ModelOptions(Model="demo", ModelFile=str(ROOT / "test/models/asr")))
     while child.stub.Status(pb.HealthMessage(), timeout=5).state != pb.StatusResponse.BUSY:
         pass
@@ -155,7 +155,7 @@ def test_sigterm_during_a_load_is_obeyed_at_once_and_the_client_is_told(child: C
     assert child.process.wait(15) == 0
 
 
-def test_sigterm_is_obeyed_before_the_port_is_up(tmp_path: Path) -> None:
+def test_sigterm_works_before_the_port_is_open(tmp_path: Path) -> None:
     process = run("--addr", "127.0.0.1:0", folder=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     assert process.stderr is not None
     assert any("| argparse" in line for line in process.stderr)  # the rest of the imports is still to come
@@ -165,7 +165,7 @@ def test_sigterm_is_obeyed_before_the_port_is_up(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-def test_a_taken_port_ends_it_with_the_cause_as_the_last_line(tmp_path: Path) -> None:
+def test_a_port_in_use_ends_the_process_with_the_cause_as_the_last_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -176,7 +176,7 @@ def test_a_taken_port_ends_it_with_the_cause_as_the_last_line(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("metrics", "said"), [("taken", "for QWEN_ASR_METRICS"), ("0.0.0.0:9109", "loopback")])
-def test_metrics_that_cannot_be_served_end_it_with_the_cause(tmp_path: Path, metrics: str, said: str) -> None:
+def test_a_bad_metrics_address_ends_the_process_with_the_cause(tmp_path: Path, metrics: str, said: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -189,14 +189,14 @@ def test_metrics_that_cannot_be_served_end_it_with_the_cause(tmp_path: Path, met
 
 
 @pytest.mark.parametrize("setting", ["soon", "nan", "1"])
-def test_a_patience_that_is_none_ends_it_with_the_cause(tmp_path: Path, setting: str) -> None:
+def test_a_bad_stall_limit_ends_the_process_with_the_cause(tmp_path: Path, setting: str) -> None:
     process = run("--addr=127.0.0.1:0", folder=tmp_path, QWEN_ASR_STALL_SECONDS=setting)
     _, log = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "QWEN_ASR_STALL_SECONDS must be a number of seconds" in log.strip().splitlines()[-1]
 
 
-def test_its_log_is_sentences_and_json_and_its_metrics_end_with_it(tmp_path: Path) -> None:
+def test_the_log_is_sentences_and_json_and_the_metrics_end_with_the_process(tmp_path: Path) -> None:
     process = run("--addr", "127.0.0.1:0", folder=tmp_path, QWEN_ASR_METRICS="0")
     assert process.stderr is not None
     metrics = int(re.search(r"metrics on the loopback, port (\d+)", process.stderr.readline())[1])
@@ -263,12 +263,12 @@ from devtools.stress import faulty_server
 def open_regular_file(path):
     print("opening", file=open(os.environ["SAYS"], "w"), flush=True)
     threading.Event().wait()
-pool.open_regular_file, server._LAST_S = open_regular_file, 2.0
+pool.open_regular_file, server._FORCED_EXIT_S = open_regular_file, 2.0
 os._exit(faulty_server.main())
 """
 
 
-def test_a_dead_engine_ends_the_process_even_if_a_thread_hangs(tmp_path: Path) -> None:
+def test_a_failed_engine_ends_the_process_even_if_a_thread_hangs(tmp_path: Path) -> None:
     says = tmp_path / "says"
     os.mkfifo(says)
     with Server((sys.executable, "-c", HUNG), environment={"SAYS": str(says)}) as server:
@@ -288,7 +288,7 @@ def test_full_devices_change_no_exit_code(tmp_path: Path) -> None:
     assert process.returncode == 1
 
 
-def test_it_leaves_when_its_parent_is_killed(tmp_path: Path) -> None:
+def test_the_process_exits_when_its_parent_is_killed(tmp_path: Path) -> None:
     """The parent is a shell that waits; the backend's stderr is ours, so its end is seen as the end of the file."""
     start = f"import subprocess; subprocess.run([{str(ROOT / 'run.sh')!r}, '--addr', '127.0.0.1:0'])"
     with subprocess.Popen(
@@ -306,7 +306,7 @@ def test_it_leaves_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("streams", ["2>/dev/full", ">&- 2>&-"])
-def test_no_place_for_its_log_does_not_stop_it(tmp_path: Path, streams: str) -> None:
+def test_a_log_that_cannot_be_written_does_not_stop_the_process(tmp_path: Path, streams: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

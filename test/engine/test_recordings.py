@@ -14,7 +14,7 @@ import soundfile
 
 from backend.engine.loader import CheckpointLoader
 from backend.options import TranscribeOptions
-from backend.pipeline import recognition
+from backend.pipeline import recognized_chunk
 from backend.pipeline.transcriber import Transcriber, Transcript
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
@@ -75,7 +75,7 @@ async def test_a_token_budget_that_is_too_small_halves_chunks_and_loses_no_word(
     transcript = await transcribe(recordings / "demo.wav", TranscribeOptions(), max_new_tokens=14)
     assert bare(transcript.text) == bare(truth["text"])
     assert transcript.text.count(".") > truth["text"].count(".")  # so chunks were cut within sentences
-    assert transcript.warnings[0].endswith(recognition.UNFINISHED)
+    assert transcript.warnings[0].endswith(recognized_chunk.TRUNCATED_ANSWER)
     assert len(transcript.warnings) == 1
 
 

@@ -25,42 +25,42 @@ PLAIN, TIMES = TranscribeOptions(), TranscribeOptions(times=True, words=True)
 
 
 @pytest.mark.parametrize("end", [None, EngineFailure(), asyncio.CancelledError()])
-def test_too_many_requests_are_refused_until_one_has_ended_however_it_ends(end: BaseException | None) -> None:
-    admission, asked = Admission(longest_s=10, most_requests=1), RequestStats()
+def test_requests_beyond_the_limit_are_rejected_until_one_has_ended_however_it_ends(end: BaseException | None) -> None:
+    admission, asked = Admission(max_audio_s=10, max_requests=1), RequestStats()
     with ExitStack() as ended:
         ended.enter_context(pytest.raises(type(end)) if end else ExitStack())
         ended.enter_context(admission.admitted(asked))
-        admission.hold(asked, 60)
+        admission.reserve(asked, 60)
         with pytest.raises(Overloaded), admission.admitted(RequestStats()):
             pass
         if end:
             raise end
-    assert admission.held_s == 0
+    assert admission.audio_s == 0
     with admission.admitted(RequestStats()):
         pass
 
 
-def test_more_sound_than_may_be_held_is_refused_unless_it_is_all_there_is() -> None:
-    admission, first, second, third = Admission(longest_s=1000), RequestStats(), RequestStats(), RequestStats()
+def test_audio_beyond_the_limit_is_rejected_unless_no_other_is_in_memory() -> None:
+    admission, first, second, third = Admission(max_audio_s=1000), RequestStats(), RequestStats(), RequestStats()
     with admission.admitted(second), admission.admitted(third):
         with admission.admitted(first):
-            admission.hold(first, 900)
+            admission.reserve(first, 900)
             with pytest.raises(Overloaded):
-                admission.hold(second, 101)
-            admission.hold(second, 100)
+                admission.reserve(second, 101)
+            admission.reserve(second, 100)
         with pytest.raises(Overloaded):
-            admission.hold(third, 1000)
+            admission.reserve(third, 1000)
     with admission.admitted(first):
-        admission.hold(first, 10_000)
+        admission.reserve(first, 10_000)
 
 
-def test_a_command_has_room_beside_any_recordings() -> None:
-    admission, recording, command = Admission(longest_s=1000), RequestStats(), RequestStats()
+def test_a_short_recording_is_admitted_beside_any_others() -> None:
+    admission, recording, command = Admission(max_audio_s=1000), RequestStats(), RequestStats()
     with admission.admitted(recording):
-        admission.hold(recording, 5000)
+        admission.reserve(recording, 5000)
         with admission.admitted(command):
-            admission.hold(command, 60)
-            assert admission.held_s == 5060
+            admission.reserve(command, 60)
+            assert admission.audio_s == 5060
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ async def house(loader, decoder_pool, scheduler, tmp_path: Path):
     return make
 
 
-async def test_who_has_come_in_is_heard_again_and_aligned_while_others_are_refused(house, loader, scheduler) -> None:
+async def test_admitted_work_is_retried_and_aligned_while_other_requests_are_rejected(house, loader, scheduler) -> None:
     """Its passages are asked for one by one; in between, nothing of it waits."""
     asked: list[Utterance] = []
 
@@ -92,7 +92,7 @@ async def test_who_has_come_in_is_heard_again_and_aligned_while_others_are_refus
 
     loader.recognizer.answer = loops_once
     loader.recognizer.gate = threading.Event()
-    transcribe = house(Admission(most_requests=3))
+    transcribe = house(Admission(max_requests=3))
     first = transcribe(8, TIMES)
     await asyncio.to_thread(loader.recognizer.entered.wait, 20)
     others = [transcribe(30), transcribe(11)]
@@ -108,19 +108,19 @@ async def test_who_has_come_in_is_heard_again_and_aligned_while_others_are_refus
     await asyncio.gather(*others)
 
 
-async def test_the_sound_of_who_leaves_or_fails_is_given_back(house, loader) -> None:
-    admission = Admission(longest_s=200)
+async def test_the_audio_of_a_cancelled_or_failed_request_is_released(house, loader) -> None:
+    admission = Admission(max_audio_s=200)
     transcribe = house(admission)
     loader.recognizer.gate = threading.Event()
     gone = transcribe(135)
     await asyncio.to_thread(loader.recognizer.entered.wait, 20)
     with pytest.raises(Overloaded):
         await transcribe(66)
-    assert admission.held_s == 135
+    assert admission.audio_s == 135
     gone.cancel()
     await asyncio.wait([gone])
     loader.recognizer.gate.set()
     loader.recognizer.answer = lambda _: 1 / 0
     with pytest.raises(EngineFailure):
         await transcribe(16)
-    assert admission.held_s == 0
+    assert admission.audio_s == 0

@@ -52,7 +52,7 @@ def crowded(passage: Passage) -> list[AlignedUnit]:
     return units
 
 
-async def test_piled_up_words_are_aligned_again_alone_between_their_neighbours(aligned, loader) -> None:
+async def test_piled_up_words_are_realigned_alone_between_their_neighbours(aligned, loader) -> None:
     transcript = await aligned(crowded, lambda p: evenly(p.units, 0.1, length_s(p) - 0.1))
     whole, piece = loader.aligner.passages
     assert piece.units == tuple(TEXT.split()[8:14])
@@ -60,7 +60,7 @@ async def test_piled_up_words_are_aligned_again_alone_between_their_neighbours(a
     assert np.array_equal(piece.samples, whole.samples[round(3.9 * RATE) : round(7.1 * RATE)])
     words = words_of(transcript)
     assert [w.start_s for w in words] == pytest.approx([n / 2 for n in range(20)], abs=0.03)
-    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.REALIGNED),)
+    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.REALIGNED),)
 
 
 async def test_words_that_stay_piled_up_are_spread_over_the_speech_between_their_neighbours(
@@ -75,10 +75,10 @@ async def test_words_that_stay_piled_up_are_spread_over_the_speech_between_their
     lengths = [w.end_s - w.start_s for w in words]
     assert min(lengths) > 0.25
     assert not any(w.start_s < 5.7 and w.end_s > 5.3 for w in words)  # none over the pause
-    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.SPREAD),)
+    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.SPREAD),)
 
 
-async def test_words_wanted_outside_the_passage_are_aligned_again(aligned, loader) -> None:
+async def test_words_placed_outside_the_passage_are_realigned(aligned, loader) -> None:
     def first(passage: Passage) -> list[AlignedUnit]:
         inside = evenly(TEXT.split()[:17], 0, 8.5)
         return inside + evenly(TEXT.split()[17:], 9.7, 10.0, outside=True)
@@ -87,10 +87,10 @@ async def test_words_wanted_outside_the_passage_are_aligned_again(aligned, loade
     _, piece = loader.aligner.passages
     assert piece.units == tuple(TEXT.split()[17:])
     assert words_of(transcript)[17].start_s == pytest.approx(8.5, abs=0.03)
-    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.REALIGNED),)
+    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.REALIGNED),)
 
 
-async def test_a_crowd_without_room_is_aligned_again_with_its_neighbours(aligned, loader) -> None:
+async def test_piled_up_words_without_room_are_realigned_with_their_neighbours(aligned, loader) -> None:
     def first(passage: Passage) -> list[AlignedUnit]:
         units = evenly(TEXT.split(), 0, 10)
         units[8:14] = evenly(TEXT.split()[8:14], 6.9, 6.95)
@@ -127,15 +127,15 @@ async def test_a_few_words_lost_in_fast_speech_cost_no_others_their_times(aligne
     assert [w.start_s for w in words_of(transcript)] == pytest.approx(starts[:-1], abs=0.05)
 
 
-async def test_a_passage_that_is_lost_altogether_is_spread_at_once(aligned, loader) -> None:
+async def test_a_passage_whose_words_are_all_lost_is_spread_at_once(aligned, loader) -> None:
     transcript = await aligned(lambda p: evenly(TEXT.split(), 3.0, 3.1))
     assert len(loader.aligner.passages) == 1  # the same passage once more would give the same
     words = words_of(transcript)
     assert min(w.end_s - w.start_s for w in words) > 0.3
-    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.SPREAD),)
+    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.SPREAD),)
 
 
-async def test_trouble_with_a_piece_costs_only_the_piece(aligned, loader) -> None:
+async def test_a_failed_realignment_costs_only_its_words(aligned, loader) -> None:
     def again(passage: Passage) -> list[AlignedUnit]:
         raise RuntimeError("boom")
 
@@ -143,10 +143,10 @@ async def test_trouble_with_a_piece_costs_only_the_piece(aligned, loader) -> Non
     words = words_of(transcript)
     assert [w.start_s for w in words[:8]] == pytest.approx([n / 2 for n in range(8)], abs=0.03)
     assert words[7].end_s <= words[8].start_s < words[13].end_s <= words[14].start_s
-    assert transcript.warnings == (PASSAGES.format(count=1, remedy=alignment.SPREAD),)
+    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.SPREAD),)
 
 
-async def test_words_lost_all_over_the_place_are_aligned_again_together(aligned, loader) -> None:
+async def test_many_lost_runs_are_realigned_as_one(aligned, loader) -> None:
     def first(passage: Passage) -> list[AlignedUnit]:
         units = evenly(TEXT.split(), 0, 10)
         return [unit._replace(outside=number % 4 == 1) for number, unit in enumerate(units)]
@@ -157,7 +157,7 @@ async def test_words_lost_all_over_the_place_are_aligned_again_together(aligned,
 
 
 @pytest.mark.parametrize("wild", [math.nan, math.inf, -math.inf])
-async def test_times_that_are_no_numbers_are_aligned_again(aligned, loader, wild: float) -> None:
+async def test_times_that_are_not_finite_are_realigned(aligned, loader, wild: float) -> None:
     def first(passage: Passage) -> list[AlignedUnit]:
         units = evenly(TEXT.split(), 0, 10)
         units[3:5] = [AlignedUnit("word3", wild, 2.0), AlignedUnit("word4", 2.0, wild)]
@@ -168,7 +168,7 @@ async def test_times_that_are_no_numbers_are_aligned_again(aligned, loader, wild
 
 
 @pytest.mark.parametrize("wild", [math.nan, math.inf])
-async def test_a_crowd_beside_times_that_are_no_numbers_is_aligned_again(aligned, loader, wild: float) -> None:
+async def test_piled_up_words_beside_times_that_are_not_finite_are_realigned(aligned, loader, wild: float) -> None:
     def first(passage: Passage) -> list[AlignedUnit]:
         units = crowded(passage)
         units[7] = AlignedUnit("word7", wild, wild)
@@ -179,16 +179,14 @@ async def test_a_crowd_beside_times_that_are_no_numbers_is_aligned_again(aligned
     assert [w.start_s for w in words_of(transcript)] == pytest.approx([n / 2 for n in range(20)], abs=0.05)
 
 
-async def test_coarse_words_are_not_squeezed_into_the_little_that_the_detector_heard(
-    transcribe, loader, bursts
-) -> None:
+async def test_coarse_words_are_not_squeezed_into_too_little_detected_speech(transcribe, loader, bursts) -> None:
     loader.recognizer.answer = lambda _: TEXT
     samples = np.concatenate([np.zeros(3 * RATE, np.float32), bursts(0.2), np.zeros(3 * RATE, np.float32)])
     transcript = await transcribe(samples, vad=True, forced_aligner="")
     assert transcript.segments[0].end_s - transcript.segments[0].start_s > 2
 
 
-async def test_good_times_are_left_alone(aligned, loader) -> None:
+async def test_good_times_are_kept(aligned, loader) -> None:
     transcript = await aligned(lambda p: evenly(TEXT.split(), 0, 10))
     assert len(loader.aligner.passages) == 1
     assert transcript.warnings == ()

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from backend.errors import CannotListen
-from backend.process.address import parse, why_not
+from backend.process.address import listen_failure, parse
 
 
 @pytest.mark.parametrize(
@@ -22,17 +22,17 @@ def test_an_address_is_a_host_and_a_port(address: str, host: str, port: int) -> 
     ["", "nonsense", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1:80x", "127.0.0.1:٣",
      "::1:0", ":0", "*:0", "unix:/tmp/socket", "127.0.0.1:0 x", "127.0.0.1:0\n", "http://127.0.0.1:80", "x" * 5000],
 )  # fmt: skip
-def test_what_grpc_would_guess_at_is_refused(address: str) -> None:
+def test_an_address_that_grpc_would_guess_is_refused(address: str) -> None:
     with pytest.raises(CannotListen, match="HOST:PORT") as caught:
         parse(address)
     assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
 
 
-def test_the_cause_is_found_by_trying() -> None:
+def test_the_cause_of_a_failed_listen_is_found_by_trying() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert "taken by another process" in str(why_not(f"127.0.0.1:{taken.getsockname()[1]}"))
-    assert "not this machine's" in str(why_not("192.0.2.1:50051"))  # kept for documentation, nobody's
-    assert "not known" in str(why_not("no..such:50051"))
+        assert "taken by another process" in str(listen_failure(f"127.0.0.1:{taken.getsockname()[1]}"))
+    assert "not this machine's" in str(listen_failure("192.0.2.1:50051"))  # kept for documentation, nobody's
+    assert "not known" in str(listen_failure("no..such:50051"))

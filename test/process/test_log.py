@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.process import log
-from backend.process.request_stats import RequestStats, begin
+from backend.process.request_stats import RequestStats, set_current_stats
 
 
 def shown(message: str, *arguments: object, name: str = "backend.x", fault: Exception | None = None) -> str:
@@ -23,19 +23,19 @@ def test_no_message_makes_two_lines(text: str) -> None:
 
 
 @given(st.text())
-def test_no_trace_makes_a_line_that_begins_like_one_of_ours(text: str) -> None:
+def test_no_traceback_makes_a_line_that_begins_like_a_log_line(text: str) -> None:
     first, *trace = shown("failed", fault=RuntimeError(text)).splitlines()
     assert first.endswith("INFO backend.x: failed")
     assert all(line.startswith("    ") for line in trace)
 
 
-def test_control_characters_are_seen_and_not_obeyed() -> None:
+def test_control_characters_are_escaped() -> None:
     assert shown("a\nb\x1b[31m\x00\u2028").endswith(r"a\nb\x1b[31m\x00\u2028")
 
 
-def test_a_sentence_that_is_about_a_request_names_it() -> None:
+def test_a_line_logged_during_a_request_names_it() -> None:
     def inside() -> str:
-        begin(RequestStats("abc-1"))
+        set_current_stats(RequestStats("abc-1"))
         return shown("the aligner failed")
 
     assert contextvars.copy_context().run(inside).endswith("the aligner failed [request abc-1]")

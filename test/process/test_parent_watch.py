@@ -26,13 +26,13 @@ def test_the_watch_can_be_switched_off(off: str) -> None:
     assert parent_watch.interval_s({"LOCALAI_BACKEND_PARENT_WATCH": off}) is None
 
 
-def test_a_parent_that_is_gone_is_noticed() -> None:
+def test_a_dead_parent_is_noticed() -> None:
     gone = threading.Event()
     parent_watch.watch({"QWEN_ASR_PARENT": "1" if os.getppid() != 1 else "2"}, gone.set)
     assert gone.wait(5)
 
 
-def test_an_orphan_leaves() -> None:
+def test_an_orphan_exits() -> None:
     """A middle process starts the watching one and dies; the grandchild's end closes the pipe."""
     grandchild = (
         "import os, time; from backend.process.parent_watch import watch;"
@@ -51,7 +51,7 @@ def test_an_orphan_leaves() -> None:
     assert b"the parent process has gone" in process.stderr  # read to its end: the grandchild has left, too
 
 
-def test_an_orphan_that_was_adopted_before_it_could_look_leaves() -> None:
+def test_an_orphan_that_was_adopted_before_the_watch_started_exits() -> None:
     """What run.sh and Python then take for the parent is who adopted it."""
     grandchild = (
         "import os, time; from backend.process import parent_watch; first = os.getppid(); print('up', flush=True)\n"
@@ -74,7 +74,7 @@ def test_an_orphan_that_was_adopted_before_it_could_look_leaves() -> None:
 
 
 @pytest.mark.parametrize("leads", [True, False])
-def test_a_parent_that_lives_is_no_stranger(leads: bool) -> None:
+def test_a_living_parent_is_no_adopter(leads: bool) -> None:
     child = (
         "import os, time; from backend.process.parent_watch import watch;"
         "watch(os.environ); time.sleep(0.3); print('alive')"

@@ -31,40 +31,40 @@ def stats(clock: Clock) -> RequestStats:
     return RequestStats(clock=clock)
 
 
-def test_a_stage_is_without_the_time_in_which_everything_waited(stats: RequestStats, clock: Clock) -> None:
-    with stats.spending("infer"):
+def test_a_stage_excludes_the_time_in_which_every_passage_waited(stats: RequestStats, clock: Clock) -> None:
+    with stats.measure("infer"):
         clock.now += 3
-        stats.enters(since=100.5)
+        stats.passage_started(waiting_since=100.5)
         clock.now += 5
-        stats.leaves()
+        stats.passage_ended()
     assert stats.stage_s == {"decode": 0, "vad": 0, "queue": 2.5, "infer": 5.5, "align": 0}
 
 
-def test_waiting_beside_what_runs_or_waits_costs_nothing_more(stats: RequestStats, clock: Clock) -> None:
+def test_overlapping_waits_count_once_and_not_while_a_passage_runs(stats: RequestStats, clock: Clock) -> None:
     clock.now += 1
-    stats.enters(since=100)
-    stats.enters(since=100)  # waited for the same second
+    stats.passage_started(waiting_since=100)
+    stats.passage_started(waiting_since=100)  # waited for the same second
     clock.now += 10
-    stats.leaves()
-    stats.enters(since=101)  # waited while the first ran
-    stats.leaves()
-    stats.leaves()
+    stats.passage_ended()
+    stats.passage_started(waiting_since=101)  # waited while the first ran
+    stats.passage_ended()
+    stats.passage_ended()
     clock.now += 4
-    stats.enters(since=105)  # while others ran, too, but then for 4 s while nothing did
+    stats.passage_started(waiting_since=105)  # while others ran, too, but then for 4 s while nothing did
     assert stats.stage_s["queue"] == 5
 
 
-def test_who_gives_up_while_it_waits_has_waited(stats: RequestStats, clock: Clock) -> None:
-    with stats.spending("infer"):
+def test_a_passage_that_is_cancelled_while_it_waits_has_waited(stats: RequestStats, clock: Clock) -> None:
+    with stats.measure("infer"):
         clock.now += 7
-        stats.waited(since=100)
-        stats.waited(since=102)
+        stats.record_wait(since=100)
+        stats.record_wait(since=102)
     assert (stats.stage_s["queue"], stats.stage_s["infer"]) == (7, 0)
 
 
-def test_a_stage_that_fails_has_cost_its_time_too(stats: RequestStats, clock: Clock) -> None:
+def test_a_stage_that_fails_is_measured_too(stats: RequestStats, clock: Clock) -> None:
     def fail() -> None:
-        with stats.spending("align"):
+        with stats.measure("align"):
             clock.now += 2
             raise EngineFailure
 
@@ -73,18 +73,18 @@ def test_a_stage_that_fails_has_cost_its_time_too(stats: RequestStats, clock: Cl
     assert stats.stage_s["align"] == 2
 
 
-def test_the_ledger_adds_up() -> None:
+def test_totals_add_up() -> None:
     totals = Totals()
     for finish, code in (("ok", "OK"), ("Overloaded", "RESOURCE_EXHAUSTED"), ("Cancelled", "CANCELLED")):
         stats = RequestStats(method="AudioTranscription", audio_s=8.0)
-        totals.open(stats)
+        totals.call_started(stats)
         assert totals.in_flight == {"AudioTranscription": 1}
         stats.finish, stats.code = finish, code
         stats.stage_s["decode"] = 0.5
-        totals.close(stats)
+        totals.call_ended(stats)
     assert sum(totals.requests.values()) == 3
     assert totals.in_flight == {"AudioTranscription": 0}
-    assert totals.rejections == {"Overloaded": 1}  # to leave is nobody's refusal
+    assert totals.rejections == {"Overloaded": 1}  # a client's cancellation is no rejection
     assert totals.audio_s == 8.0
     assert totals.stage_s == dict.fromkeys(STAGES, 0.0) | {"decode": 1.5}
 
@@ -118,10 +118,10 @@ async def together(scheduler: Scheduler, model: Model, owners: list[RequestStats
     return await asyncio.gather(*rest, return_exceptions=True)
 
 
-async def test_the_scheduler_tells_who_waited_and_beside_whom(scheduler: Scheduler) -> None:
+async def test_the_scheduler_records_waits_and_batch_sizes(scheduler: Scheduler) -> None:
     one, other = RequestStats(), RequestStats()
     assert await together(scheduler, Model(), [one, one, other]) == [2, 4, 6]
-    assert (one.rows, other.rows) == (3, 3)
+    assert (one.batch_rows, other.batch_rows) == (3, 3)
     assert one.stage_s["queue"] > 0
     assert other.stage_s["queue"] > 0
     assert dict(scheduler.engine_stats.steps) == {1: 1, 3: 1}
@@ -130,7 +130,7 @@ async def test_the_scheduler_tells_who_waited_and_beside_whom(scheduler: Schedul
     assert scheduler.waiting == (0, 0)
 
 
-async def test_the_scheduler_counts_what_ran_again_and_what_was_too_much(scheduler: Scheduler) -> None:
+async def test_the_scheduler_counts_retries_and_out_of_memory_events(scheduler: Scheduler) -> None:
     model = Model()
     model.faults = {2: MemoryError()}
     results = await together(scheduler, model, [RequestStats() for _ in range(3)])

@@ -43,7 +43,7 @@ async def first_answer(port: int, method: str, metadata: tuple) -> grpc.StatusCo
 
 
 @pytest.mark.parametrize("metadata", WRONG.values(), ids=WRONG)
-async def test_nothing_opens_without_the_token_not_even_what_has_sent_nothing(serve, metadata) -> None:
+async def test_every_call_without_the_token_is_refused_before_it_has_sent_a_message(serve, metadata) -> None:
     service = await serve(token=TOKEN)
     for method in [*(f"/backend.Backend/{name}" for name in METHODS), REFLECTION, "/", "/a/b/c"]:
         assert await first_answer(service.port, method, metadata) == grpc.StatusCode.UNAUTHENTICATED, method
@@ -58,14 +58,14 @@ async def test_nothing_opens_without_the_token_not_even_what_has_sent_nothing(se
         assert TOKEN not in caught.value.details()
 
 
-async def test_the_token_opens_what_is_there_and_nothing_else(serve) -> None:
+async def test_with_the_token_known_methods_are_served_and_others_unimplemented(serve) -> None:
     service = await serve(token=TOKEN)
     assert (await service.stub.Health(pb.HealthMessage(), metadata=(RIGHT,))).message == b"OK"
     for method in ("/backend.Backend/NoSuchMethod", REFLECTION):
         assert await first_answer(service.port, method, (RIGHT,)) == grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_token_of_any_letters_lets_nobody_pass_by_mistake(serve) -> None:
+async def test_a_token_with_non_ascii_letters_is_compared_exactly(serve) -> None:
     service = await serve(token="geheim-ß")
     for sent in ("Bearer geheim-?", "Bearer geheim-"):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -85,7 +85,7 @@ ABSURD = {
 
 
 @pytest.mark.parametrize(("fields", "said"), ABSURD.values(), ids=ABSURD)
-async def test_absurd_requests_are_refused_in_few_words(service, wav, fields: dict, said: str) -> None:
+async def test_oversized_requests_are_refused_with_a_short_message(service, wav, fields: dict, said: str) -> None:
     await service.load()
     refusal = await service.refusal(**{"path": wav(), **fields})
     assert refusal.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -93,13 +93,13 @@ async def test_absurd_requests_are_refused_in_few_words(service, wav, fields: di
     assert len(refusal.details()) < 300
 
 
-async def test_granularities_that_mean_nothing_are_passed_over(service, wav) -> None:
+async def test_unknown_granularities_are_ignored(service, wav) -> None:
     await service.load()
     assert (await service.transcribe(wav(), timestamp_granularities=["phoneme", "", "\0"] * 30)).text
 
 
 @pytest.mark.parametrize("name", ["y" * 500_000, "connection refused", "no such host\n", "model not loaded", "\x1b[2J"])
-async def test_an_identity_is_repeated_shortly_and_without_harm(service, wav, name: str) -> None:
+async def test_an_identity_is_quoted_shortened_and_harmless(service, wav, name: str) -> None:
     await service.load()
     refusal = await service.refusal(wav(), ModelIdentity=name)
     assert refusal.code() == grpc.StatusCode.NOT_FOUND
@@ -116,7 +116,7 @@ async def test_an_identity_is_repeated_shortly_and_without_harm(service, wav, na
      {"Model": "m", "Quantization": "connection refused"}, {"Model": "m", "MainGPU": "no such host"},
      {"Model": "m", "MainGPU": "9" * 5000}, {"Model": "m", "DType": "\n"}],
 )  # fmt: skip
-async def test_a_load_of_absurd_options_fails_in_few_words(service, fields: dict) -> None:
+async def test_a_load_with_absurd_options_fails_with_a_short_message(service, fields: dict) -> None:
     result = await service.stub.LoadModel(pb.ModelOptions(**fields), timeout=20)
     if fields["Model"] == "m":
         assert not result.success
@@ -126,7 +126,7 @@ async def test_a_load_of_absurd_options_fails_in_few_words(service, fields: dict
         assert harmful not in result.message.lower()
 
 
-async def test_live_sound_may_be_large(service) -> None:
+async def test_live_audio_may_be_large(service) -> None:
     await service.load()
     call = service.stub.AudioTranscriptionLive()
     with contextlib.suppress(grpc.aio.AioRpcError):  # it may be refused before it has left

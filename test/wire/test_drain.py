@@ -41,7 +41,7 @@ async def running(stub, loader, path) -> grpc.aio.UnaryUnaryCall:
     return call
 
 
-async def test_what_runs_ends_and_what_comes_is_told(leaving, loader, wav) -> None:
+async def test_running_calls_finish_and_new_calls_are_refused(leaving, loader, wav) -> None:
     stub, drain = leaving
     call = await running(stub, loader, wav())
     draining = asyncio.ensure_future(drain.drain(20))
@@ -58,7 +58,7 @@ async def test_what_runs_ends_and_what_comes_is_told(leaving, loader, wav) -> No
     await draining
 
 
-async def test_what_does_not_end_within_the_grace_is_broken_off(leaving, loader, wav) -> None:
+async def test_a_call_that_exceeds_the_grace_period_is_cancelled(leaving, loader, wav) -> None:
     stub, drain = leaving
     call = await running(stub, loader, wav())
     await drain.drain(0.1)
@@ -66,12 +66,12 @@ async def test_what_does_not_end_within_the_grace_is_broken_off(leaving, loader,
     loader.recognizer.gate.set()
 
 
-async def test_who_cannot_wait_cuts_the_grace_short(leaving, loader, wav) -> None:
+async def test_cancelling_the_calls_ends_the_drain(leaving, loader, wav) -> None:
     stub, drain = leaving
     call = await running(stub, loader, wav())
     draining = asyncio.ensure_future(drain.drain(60))
     await asyncio.sleep(0)
-    drain.cut()
+    drain.cancel_calls()
     await asyncio.wait_for(draining, 10)
     assert await told(call) == STOPPING
     loader.recognizer.gate.set()
@@ -88,7 +88,7 @@ async def test_a_load_is_not_waited_for(leaving, loader) -> None:
     loader.gate.set()
 
 
-async def test_a_client_that_leaves_during_the_drain_is_cancelled_as_ever(leaving, loader, wav) -> None:
+async def test_a_client_that_cancels_during_the_drain_sees_cancelled(leaving, loader, wav) -> None:
     stub, drain = leaving
     call = await running(stub, loader, wav())
     draining = asyncio.ensure_future(drain.drain(60))

@@ -42,30 +42,30 @@ def test_a_second_is_a_thousand_million_nanoseconds() -> None:
     assert (reply.segments[0].start, reply.segments[0].end, reply.duration) == (0, 1_500_000_000, 1.5)
 
 
-def test_words_stay_out_unless_the_transcript_has_them() -> None:
+def test_the_response_has_words_only_if_the_transcript_has_them() -> None:
     reply = messages.transcript_result(transcript("One. Two.", 2.0, has_words=False))
     assert [s.text for s in reply.segments] == ["One.", "Two."]
     assert not any(s.words for s in reply.segments)
 
 
-def test_what_has_no_meaning_for_this_model_changes_no_transcription() -> None:
+def test_fields_without_effect_change_no_transcription() -> None:
     usual = messages.transcribe_options(pb.TranscriptRequest(language="de", prompt="names"))
     asked = pb.TranscriptRequest(language="de", prompt="names", temperature=0.9, threads=64, diarize=True)
     assert messages.transcribe_options(asked) == usual
 
 
 @pytest.mark.parametrize(("written", "index"), [("", None), ("1", 1), ("cuda:2", 2)])
-def test_a_gpu_is_named_by_its_index(written: str, index: int | None) -> None:
+def test_main_gpu_is_an_index(written: str, index: int | None) -> None:
     assert messages.load_options(pb.ModelOptions(Model="m", MainGPU=written)).main_gpu == index
 
 
 @pytest.mark.parametrize("written", ["-1", "cuda", "GPU-123", "1,2", "٣x"])
-def test_a_gpu_that_is_no_index_is_refused(written: str) -> None:
+def test_a_main_gpu_that_is_no_index_is_refused(written: str) -> None:
     with pytest.raises(LoadRefused, match="MainGPU"):
         messages.load_options(pb.ModelOptions(Model="m", MainGPU=written))
 
 
-def test_threads_are_bounded_by_the_machine_and_the_log_says_so(caplog) -> None:
+def test_threads_are_limited_by_the_machine_with_a_warning(caplog) -> None:
     assert messages.load_options(pb.ModelOptions(Model="m", Threads=1)).threads == 1
     assert messages.load_options(pb.ModelOptions(Model="m", Threads=-1)).threads is None
     assert not caplog.text
@@ -74,14 +74,14 @@ def test_threads_are_bounded_by_the_machine_and_the_log_says_so(caplog) -> None:
     assert f"Threads: 2147483647 are more than this machine has a use for; {threads} are used" in caplog.text
 
 
-def test_an_engine_that_is_to_be_eager_records_no_graphs_unless_they_are_set() -> None:
+def test_enforce_eager_disables_cuda_graphs_unless_the_option_is_set() -> None:
     assert messages.load_options(pb.ModelOptions(Model="m")).cuda_graphs
     assert not messages.load_options(pb.ModelOptions(Model="m", EnforceEager=True)).cuda_graphs
     told = pb.ModelOptions(Model="m", EnforceEager=True, Options=["cuda_graphs:on"])
     assert messages.load_options(told).cuda_graphs
 
 
-def test_what_another_engine_would_know_changes_nothing_and_is_logged(caplog) -> None:
+def test_fields_of_other_engines_are_logged_and_ignored(caplog) -> None:
     caplog.set_level("INFO")
     usual = messages.load_options(pb.ModelOptions(Model="m"))
     assert not caplog.text

@@ -19,14 +19,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from backend.errors import CannotListen, MetricsAddressRefused
 from backend.process.request_stats import STAGES, Totals
 from backend.server import Serving, start
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
-from backend.wire.metrics import Figures, address_of
+from backend.wire.metrics import BackendCollector
 
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
 
@@ -96,7 +95,7 @@ async def test_every_label_value_of_an_idle_backend_is_known(house) -> None:
     assert [sample.labels["stage"] for sample in stages] == list(STAGES)
 
 
-async def test_requests_are_those_that_went_well_and_those_of_each_code(house, loader) -> None:
+async def test_requests_are_counted_by_code(house, loader) -> None:
     await asyncio.gather(house.ask(), return_exceptions=True)
     await house.load()
     assert not await house.load("max_tokens:5")
@@ -133,7 +132,7 @@ async def test_requests_are_those_that_went_well_and_those_of_each_code(house, l
     assert await house.values("qwen_asr_audio_seconds") == {(): 10.0}
 
 
-async def test_who_has_no_token_is_counted(loader, decoder_pool, tmp_path: Path) -> None:
+async def test_calls_without_the_token_are_counted(loader, decoder_pool, tmp_path: Path) -> None:
     serving = await start("127.0.0.1:0", loader, decoder_pool, token="geheim", metrics="127.0.0.1:0")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
         house = House(serving, channel, tmp_path)
@@ -148,7 +147,7 @@ async def test_who_has_no_token_is_counted(loader, decoder_pool, tmp_path: Path)
     await serving.stop(0)
 
 
-async def test_what_waits_and_what_runs_is_seen_while_it_does(house, loader) -> None:
+async def test_waiting_and_running_work_is_visible(house, loader) -> None:
     await house.load("batch_max_size:4")
     loader.recognizer.gate = threading.Event()
     calls = [asyncio.ensure_future(house.ask())]
@@ -173,7 +172,7 @@ async def test_what_waits_and_what_runs_is_seen_while_it_does(house, loader) -> 
     assert {("decode",), ("queue",), ("infer",)} <= set(stages)
 
 
-async def test_what_failed_together_is_a_retry_and_out_of_memory_a_split(house, loader) -> None:
+async def test_a_failed_batch_counts_as_retries_and_out_of_memory_as_a_split(house, loader) -> None:
     def fail(_utterance) -> str:
         if len(loader.recognizer.batches) == 2:  # the batch of three after the one that held the model
             raise MemoryError
@@ -192,7 +191,7 @@ async def test_what_failed_together_is_a_retry_and_out_of_memory_a_split(house, 
     assert await house.values("qwen_asr_splits") == {(): 1}
 
 
-async def test_the_aligner_and_the_weights_are_seen(house, loader) -> None:
+async def test_the_aligner_state_and_the_weights_are_visible(house, loader) -> None:
     async def seen() -> tuple[dict, dict]:
         return await house.values("qwen_asr_aligner_state"), await house.values("qwen_asr_weight_bytes")
 
@@ -211,7 +210,7 @@ async def test_the_aligner_and_the_weights_are_seen(house, loader) -> None:
     assert weights == {("recognizer",): 1000, ("aligner",): 300}  # the fake loader holds them
 
 
-async def test_the_listener_goes_away_with_the_server(loader, decoder_pool) -> None:
+async def test_the_listener_closes_with_the_server(loader, decoder_pool) -> None:
     serving = await start("127.0.0.1:0", loader, decoder_pool, metrics="127.0.0.1:0")
     port = serving.listener.port
     await asyncio.to_thread(scraped, port)
@@ -230,42 +229,10 @@ async def test_health_answers_while_a_scraper_does_not_read(house) -> None:
         assert await house.figures()
 
 
-async def test_off_means_no_listener(loader, decoder_pool) -> None:
-    serving = await start("127.0.0.1:0", loader, decoder_pool)
-    assert serving.listener is None
-    await serving.stop(0)
-
-
-async def test_a_taken_port_says_whose_it_is(loader, decoder_pool) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port} for QWEN_ASR_METRICS: .* taken"):
-            await start("127.0.0.1:0", loader, decoder_pool, metrics=str(port))
-
-
-@pytest.mark.parametrize(
-    ("value", "host", "port"),
-    [("9109", "127.0.0.1", 9109), ("0", "127.0.0.1", 0), (":9109", "127.0.0.1", 9109),
-     ("127.0.0.1:9109", "127.0.0.1", 9109), ("localhost:1", "localhost", 1), ("[::1]:65535", "::1", 65535)],
-)  # fmt: skip
-def test_an_address_is_a_port_or_one_of_the_loopback(value: str, host: str, port: int) -> None:
-    assert address_of(value) == (host, port)
-
-
-@pytest.mark.parametrize(
-    "value", ["0.0.0.0:9109", "[::]:9109", "10.0.0.1:1", "example.org:1", "yes", "127.0.0.1", "1:", "65536", "-1", "٣"]
-)
-def test_any_other_address_is_refused(value: str) -> None:
-    with pytest.raises(MetricsAddressRefused, match="QWEN_ASR_METRICS"):
-        address_of(value)
-
-
-async def test_every_count_is_in_one_bucket_and_those_below(loader) -> None:
+async def test_histogram_buckets_are_cumulative(loader) -> None:
     scheduler = Scheduler()
     scheduler.engine_stats.steps.update({1: 5, 3: 2, 8: 1, 256: 1, 300: 1})
-    families = {f.name: f for f in Figures(Totals(), scheduler, Resident(loader)).collect()}
+    families = {f.name: f for f in BackendCollector(Totals(), scheduler, Resident(loader)).collect()}
     scheduler.stop()
     samples = families["qwen_asr_batch_rows"].samples
     buckets = {s.labels["le"]: s.value for s in samples if "le" in s.labels}

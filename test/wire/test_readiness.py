@@ -30,7 +30,7 @@ async def states(stub: rpc.HealthStub) -> set[int]:
     return {reply.status for reply in checked.values()}
 
 
-async def test_it_serves_while_a_model_is_loaded(service, stub) -> None:
+async def test_the_status_is_serving_while_a_model_is_loaded(service, stub) -> None:
     assert await states(stub) == {NOT_SERVING}
     await service.load(Options=["max_tokens:x"])
     assert await states(stub) == {NOT_SERVING}
@@ -54,14 +54,14 @@ async def test_another_load_is_not_serving_until_it_is_done(service, stub, loade
     watch.cancel()
 
 
-async def test_a_failed_load_that_brings_the_old_model_back_serves(service, stub, loader) -> None:
+async def test_after_a_failed_load_that_restores_the_old_model_the_status_is_serving(service, stub, loader) -> None:
     await service.load()
     loader.refusals["other"] = RuntimeError("truncated")
     assert not (await service.load(Model="other")).success
     assert await states(stub) == {SERVING}
 
 
-async def test_a_service_that_is_not_here_is_not_found(stub) -> None:
+async def test_an_unknown_service_is_not_found(stub) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Check(health.HealthCheckRequest(service="other"), timeout=5)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
@@ -70,7 +70,7 @@ async def test_a_service_that_is_not_here_is_not_found(stub) -> None:
     watch.cancel()
 
 
-async def test_a_watch_is_told_of_every_change_and_ends_with_the_server(service, stub) -> None:
+async def test_a_watch_streams_every_change_and_ends_with_the_server(service, stub) -> None:
     watches = [stub.Watch(health.HealthCheckRequest(service=name)) for name in ("", "backend.Backend", "other")]
     assert [(await watch.read()).status for watch in watches] == [NOT_SERVING, NOT_SERVING, UNKNOWN]
     await service.load()
@@ -85,7 +85,7 @@ async def test_a_watch_is_told_of_every_change_and_ends_with_the_server(service,
     await asyncio.wait_for(stopping, 20)  # not the 60 s that an open watch would hold it
 
 
-async def test_during_the_stop_nothing_becomes_ready_again(service, stub, loader, wav) -> None:
+async def test_during_the_shutdown_the_status_stays_not_serving(service, stub, loader, wav) -> None:
     await service.load()
     loader.recognizer.gate = threading.Event()
     running = asyncio.ensure_future(service.transcribe(wav()))
@@ -101,7 +101,7 @@ async def test_during_the_stop_nothing_becomes_ready_again(service, stub, loader
     await stopping
 
 
-async def test_with_a_token_it_needs_it_too(serve) -> None:
+async def test_with_a_token_readiness_needs_it_too(serve) -> None:
     service = await serve(token="geheim")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         stub = rpc.HealthStub(channel)

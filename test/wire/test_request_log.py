@@ -26,7 +26,7 @@ def asking(service, path, metadata=(), timeout=20, **fields) -> grpc.aio.UnaryUn
     return service.stub.AudioTranscription(request, metadata=metadata, timeout=timeout)
 
 
-async def test_a_transcription_has_one_line_with_what_it_was_and_what_it_cost(service, log, wav) -> None:
+async def test_a_transcription_has_one_log_line_with_its_result_and_cost(service, log, wav) -> None:
     await service.load(Options=["forced_aligner:x"])
     await service.transcribe(wav(3.0), timestamp_granularities=["word"])
     await service.transcribe(wav(2.0))
@@ -57,7 +57,7 @@ async def test_loads_and_frees_have_a_short_line_and_probes_have_none(service, l
     ]
 
 
-async def test_a_refusal_has_the_same_line_with_its_cause(service, log, wav) -> None:
+async def test_a_refused_request_has_the_same_line_with_its_cause(service, log, wav) -> None:
     await service.refusal(wav())
     await service.load()
     await service.refusal("/nowhere")
@@ -71,7 +71,7 @@ async def test_a_refusal_has_the_same_line_with_its_cause(service, log, wav) -> 
     ]
 
 
-async def test_passages_that_ran_together_say_so(service, loader, log, wav) -> None:
+async def test_the_line_has_the_largest_batch_of_the_request(service, loader, log, wav) -> None:
     await service.load(Options=["batch_max_size:4"])
     loader.recognizer.gate = threading.Event()
     first = asyncio.ensure_future(service.transcribe(wav()))
@@ -86,7 +86,7 @@ async def test_passages_that_ran_together_say_so(service, loader, log, wav) -> N
     assert sum(line["queue_ms"] > 0 for line in lines) >= 3
 
 
-async def test_who_leaves_and_whose_time_is_up_are_told_apart(service, loader, log, wav) -> None:
+async def test_cancelled_and_expired_calls_are_logged_differently(service, loader, log, wav) -> None:
     await service.load()
     loader.recognizer.gate = threading.Event()
     leaving = asking(service, wav())
@@ -103,7 +103,7 @@ async def test_who_leaves_and_whose_time_is_up_are_told_apart(service, loader, l
     assert late["infer_ms"] < 100
 
 
-async def test_a_stream_is_refused_with_its_line(service, log) -> None:
+async def test_a_refused_stream_has_its_line(service, log) -> None:
     await service.load()
     with pytest.raises(grpc.aio.AioRpcError):
         await service.stub.AudioTranscriptionStream(pb.TranscriptRequest(dst="x")).read()
@@ -116,7 +116,7 @@ async def test_a_stream_is_refused_with_its_line(service, log) -> None:
     )
 
 
-async def test_who_has_no_token_has_a_line_and_an_id(serve, log) -> None:
+async def test_a_call_without_the_token_has_a_line_and_an_id(serve, log) -> None:
     service = await serve(token="geheim")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await asking(service, "/x", metadata=(("x-request-id", "mine"),))
@@ -125,7 +125,7 @@ async def test_who_has_no_token_has_a_line_and_an_id(serve, log) -> None:
     assert (line["request"], line["code"], line["finish"]) == ("mine", "UNAUTHENTICATED", "Unauthenticated")
 
 
-async def test_the_id_of_the_caller_comes_back_and_stands_in_the_log(service, log, wav) -> None:
+async def test_the_clients_id_is_returned_and_logged(service, log, wav) -> None:
     await service.load()
     metadata = (("x-request-id", "0f8fad5b-d9cb-469f-a165-70867728950e"),)
     call = asking(service, wav(), metadata, timestamp_granularities=["word"])
@@ -165,7 +165,7 @@ def test_a_plain_name_is_kept(sent: str) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"bytes", "é", "a\n", "\x00", "٣"])
-def test_what_grpc_itself_would_not_carry_is_no_id_either(sent: str | bytes) -> None:
+def test_an_id_that_grpc_would_not_carry_is_replaced(sent: str | bytes) -> None:
     assert FRESH.fullmatch(request_id((("x-request-id", sent),)))
 
 
@@ -183,7 +183,7 @@ async def test_a_trace_names_its_request(service, loader, log, wav) -> None:
     assert "    RuntimeError: device lost" in log.text
 
 
-async def test_what_fails_on_the_way_to_the_model_names_its_request_too(serve, loader, log, wav) -> None:
+async def test_a_failure_before_the_model_names_its_request_too(serve, loader, log, wav) -> None:
     service = await serve()
     await service.load(Options=["forced_aligner:x"])
     loader.refusals["aligner"] = RuntimeError("no such weights")
@@ -196,7 +196,7 @@ async def test_what_fails_on_the_way_to_the_model_names_its_request_too(serve, l
 
 
 @given(st.lists(st.text(min_size=1, max_size=3000), max_size=4))
-def test_what_goes_into_metadata_is_ascii_visible_and_bounded(warnings: list[str]) -> None:
+def test_trailing_metadata_is_printable_ascii_of_bounded_length(warnings: list[str]) -> None:
     values = dict(trailing(RequestStats("mine", warnings=tuple(warnings))))
     assert values.pop("x-request-id") == "mine"
     assert bool(values) == bool(warnings)

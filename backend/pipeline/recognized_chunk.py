@@ -1,0 +1,76 @@
+"""A recognised chunk: its text, the fallbacks that it needed, and the aligner's units.
+
+The texts of the fallbacks stand in x-asr-warning and in the request's log line: "3 passage(s) did not end ...".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from backend.audio.vad import Speech
+from backend.audio.waveform import Chunk
+from backend.serving.protocols import AlignedUnit, Recognition
+from backend.transcript.matching import fold
+from backend.transcript.repetition import collapse_repetition
+
+TRUNCATED_ANSWER = "did not end within the token budget and was heard again"
+REPETITION_LOOP = "repeated itself and was heard again"
+TOO_LITTLE_TEXT = "had little text for its speech and was heard again"
+NO_TEXT = "had speech and no text and was heard again"
+PROMPT_LEAKAGE = "recited the prompt and was heard again without it"
+LOOP_COLLAPSED = "went on repeating itself; the repetition was reduced to one phrase"
+STILL_TRUNCATED = "did not end even so; its text may be incomplete"
+STILL_NO_TEXT = "had speech and still no text"
+
+NO_SPEECH = Recognition("", None, True, ())
+
+
+@dataclass(frozen=True)
+class RecognizedChunk:
+    """A chunk and its recognition.
+
+    `units`: the aligner's units, in seconds from the start of the chunk; None without alignment, and then
+    `coarse_because` is the reason if there is one. `fallbacks`: those needed for this chunk, and on the first piece of
+    a chunk that was split, those needed for the whole.
+    """
+
+    chunk: Chunk
+    recognition: Recognition
+    units: tuple[AlignedUnit, ...] | None = None
+    coarse_because: str = ""
+    fallbacks: tuple[str, ...] = ()
+
+
+def main_language(recognized: Iterable[RecognizedChunk], speech: Speech) -> str:
+    """The code of the language with the most seconds of speech; "" if there is no text."""
+    speech_ms: Counter[str] = Counter()
+    for part in recognized:
+        if part.recognition.language and part.recognition.text:
+            # A text counts even where the detector found no speech: it may have missed it.
+            seconds = max(speech.seconds(part.chunk.start, part.chunk.end), 0.01)
+            speech_ms[part.recognition.language] += round(1000 * seconds)
+    return speech_ms.most_common(1)[0][0] if speech_ms else ""
+
+
+def finalized(part: RecognizedChunk) -> RecognizedChunk:
+    """An answer that did not end, as it can be shown: a repetition loop collapsed, any other marked as truncated."""
+    recognition = part.recognition
+    if recognition.finished or {LOOP_COLLAPSED, STILL_TRUNCATED} & set(part.fallbacks):
+        return part
+    text = collapse_repetition(recognition.text) if recognition.looped else recognition.text
+    kept = (token for token in recognition.tokens if token.begin < len(text))
+    tokens = tuple(token._replace(end=min(token.end, len(text))) for token in kept)
+    shown = replace(part, recognition=replace(recognition, text=text, tokens=tokens))
+    return with_fallbacks([shown], LOOP_COLLAPSED if text != recognition.text else STILL_TRUNCATED)[0]
+
+
+def letter_count(parts: Iterable[RecognizedChunk]) -> int:
+    """Letters and digits of the texts, without spaces and punctuation."""
+    return sum(len(fold(part.recognition.text)) for part in parts)
+
+
+def with_fallbacks(parts: list[RecognizedChunk], *fallbacks: str) -> list[RecognizedChunk]:
+    """The parts of one chunk, with the chunk's fallbacks noted on the first."""
+    return [replace(parts[0], fallbacks=(*parts[0].fallbacks, *fallbacks)), *parts[1:]]
