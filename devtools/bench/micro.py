@@ -21,6 +21,7 @@ _LEAST_TOKENS, _TOKENS_PER_S = 32, 12  # the backend's own bound on the tokens o
 _WARM, _ROWS = 2, 8
 # seconds of audio, few and many tokens, both before the answer ends, and how often each is measured
 _STEPS, _DEMO_STEPS = (2.0, 4, 36, 1), (15.0, 4, 28, 5)
+_ATTEMPTS = 3  # at a difference that is not positive
 _WEIGHT_BYTES = {"ours fp32": 4, "ours bf16": 2, "ours int8": 1}
 _STEP_GOALS = {"ours bf16": Goal("≤", 1.7), "ours int8": Goal("≤", 2)}
 _KERNEL_GOAL = Goal("≥", 1.1)  # what keeps a kernel, for one clip or for eight, in bf16 or int8
@@ -123,11 +124,12 @@ def _step_ms(bench: Benchmark, rows: int, worker: Worker) -> float:
             raise Failed(f"the answer has no more than {tokens} tokens")
         return float(answer["took_s"])
 
-    pairs = [(took_s(few), took_s(many)) for _ in range(times)]
-    step_s = (min(longer for _, longer in pairs) - min(shorter for shorter, _ in pairs)) / (many - few)
-    if step_s <= 0:
-        raise Failed(f"{many} tokens took no longer than {few}: the machine is too busy for milliseconds")
-    return step_s * 1000
+    for _ in range(_ATTEMPTS):
+        pairs = [(took_s(few), took_s(many)) for _ in range(times)]
+        step_s = (min(longer for _, longer in pairs) - min(shorter for shorter, _ in pairs)) / (many - few)
+        if step_s > 0:
+            return step_s * 1000
+    raise Failed(f"{many} tokens took no longer than {few}: the machine is too busy for milliseconds")
 
 
 def compiled(bench: Benchmark, subject: System) -> Iterator[Row]:
