@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,16 +95,22 @@ STAGES = (
 )
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """For all stages: the first requests of a server wait until its decoders have started."""
+    with Server(arguments=("--max-requests", str(_BOUND))) as server:
+        yield server
+
+
 @pytest.mark.soak("cancel")
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 async def test_a_cancelled_request_frees_its_slot(
-    stage: Stage, profile: Profile, folder: Path, results: Results
+    stage: Stage, server: Server, profile: Profile, folder: Path, results: Results
 ) -> None:
-    with Server(arguments=("--max-requests", str(_BOUND))) as server:
-        server.load_plan(stage.plan, f"batch_max_size:{stage.batch}")
-        (probe,) = noise_requests(folder, [999], 0.2, steps=1)
-        requests = stage.requests(folder)
-        await _measure_cancels(stage.name, server, requests, probe, 0.0, stage.window_s, profile, results)
+    server.load_plan(stage.plan, f"batch_max_size:{stage.batch}")
+    (probe,) = noise_requests(folder, [999], 0.2, steps=1)
+    requests = stage.requests(folder)
+    await _measure_cancels(stage.name, server, requests, probe, 0.0, stage.window_s, profile, results)
 
 
 @pytest.mark.soak("cancel", is_long=True)
