@@ -1,4 +1,4 @@
-# `make` alone lists what there is; the text behind ## is the list.
+# `make` alone lists the targets; the text behind ## is the list.
 
 SHELL := bash
 .DEFAULT_GOAL := help
@@ -6,21 +6,11 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON_BIN := venv/bin/python
 
-# `make demo`: what is set, even to nothing, is passed on; the rest is the demo's own. LANGUAGE counts on make's command
-# line only, because in the environment it is the user's locale.
-quoted = '$(subst ','\'',$(1))'
-given = $(if $(filter undefined,$(origin $(1))),,--$(2)=$(call quoted,$($(1))))
-DEMO_ARGS = $(call given,AUDIO,audio) $(call given,MODEL,model) $(call given,ALIGNER,aligner) \
-	$(call given,FORMAT,format) $(if $(filter command,$(origin LANGUAGE)),$(call given,LANGUAGE,language))
-EVAL_ARGS = $(call given,MANIFEST,manifest) $(call given,MODEL,model) $(call given,ALIGNER,aligner) \
-	$(call given,OPTIONS,option) $(if $(filter-out 0,$(BASELINE)),--baseline) $(call given,NONSPEECH,nonspeech) \
-	$(call given,QUANTIZATION,quantization)
-BENCH_ARGS = $(call given,SHAPE,shape) $(call given,RUNS,runs) $(call given,ONLY,only) $(call given,AGAINST,against) \
-	$(call given,FORMATS,formats) $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(LONG)),--long)
-SOAK_ARGS = $(call given,MINUTES,minutes) $(call given,STREAMS,streams) $(call given,REQUESTS,requests) \
-	$(call given,CANCELS,cancels) $(call given,KILLS,kills) $(call given,SEED,seed) $(call given,ONLY,only)
-FUZZ_ARGS = $(call given,CASES,cases) $(call given,SEED,seed) $(call given,REPLAY,replay) \
-	$(if $(filter-out 0,$(BRIEF)),--brief)
+# The tools take their variables from the environment (devtools/arguments.py); make exports those of its command line.
+# LANGUAGE counts only there: in the environment it is the user's locale.
+ifneq ($(origin LANGUAGE),command line)
+unexport LANGUAGE
+endif
 ADDR ?= 127.0.0.1:50051
 
 .PHONY: help
@@ -31,11 +21,11 @@ help: ## This list
 	@echo "  BUILD_TYPE=cublas make install   (NVIDIA; hipblas for AMD; empty or cpu for neither)"
 
 .PHONY: install
-install: ## ./venv with what the backend needs, for BUILD_TYPE; quick when it is there
+install: ## ./venv with what the backend needs, for BUILD_TYPE; quick when nothing changed
 	@bash install.sh
 
 .PHONY: install-dev
-install-dev:
+install-dev: ## The same, and what tests, eval, bench, soak and fuzz need
 	@DEV=1 bash install.sh
 
 .PHONY: proto
@@ -44,7 +34,7 @@ proto: install ## The protobuf stubs, from proto/backend.proto
 
 .PHONY: demo
 demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE FORMAT=json|verbose_json|srt|vtt|lrc|txt
-	@$(PYTHON_BIN) -m devtools.transcribe $(DEMO_ARGS)
+	@$(PYTHON_BIN) -m devtools.transcribe
 
 .PHONY: run
 run: install ## The backend, in the foreground, at ADDR
@@ -57,30 +47,34 @@ test: install-dev ## What CI runs: lint, format, strict types, tests
 .PHONY: check
 check: test ## The same as test
 
+.PHONY: test-gpu
+test-gpu: $(if $(PYTHON),,install-dev) ## The tests that need a GPU; PYTHON=... runs them by that interpreter and installs nothing
+	@$(or $(PYTHON),$(PYTHON_BIN)) -m pytest -m gpu
+
 .PHONY: format
-format: install-dev ## Format the sources, and mend what lint can mend
+format: install-dev ## Format the sources, and fix what lint can fix
 	@venv/bin/ruff check --fix .
 	@venv/bin/ruff format .
 
 .PHONY: eval
-eval: install-dev ## Right words, right times: MANIFEST MODEL ALIGNER OPTIONS="name:value ..." QUANTIZATION=int8 BASELINE=1 NONSPEECH=0|1
-	@$(PYTHON_BIN) -m devtools.eval $(EVAL_ARGS)
+eval: install-dev ## Accuracy of words and times: MANIFEST MODEL ALIGNER OPTIONS="name:value ..." QUANTIZATION=int8 BASELINE=1 NONSPEECH=0|1
+	@$(PYTHON_BIN) -m devtools.eval
 
 .PHONY: eval-aligner
-eval-aligner: install-dev ## The aligner alone against the package's own: MANIFEST ALIGNER
-	@$(PYTHON_BIN) -m devtools.eval.alignment $(call given,MANIFEST,manifest) $(call given,ALIGNER,aligner)
+eval-aligner: install-dev ## Accuracy and speed of the aligner alone, beside the package's: MANIFEST ALIGNER
+	@$(PYTHON_BIN) -m devtools.eval.alignment
 
 .PHONY: bench
-bench: install-dev ## How fast, how large, beside today's way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST QUICK=1 LONG=1
-	@$(PYTHON_BIN) -m devtools.bench $(BENCH_ARGS)
+bench: install-dev ## Speed and memory, beside the package's own way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST=REV RIVALS QUICK=1 LONG=1
+	@$(PYTHON_BIN) -m devtools.bench
 
 .PHONY: soak
-soak: install-dev ## What breaks such a server, each beside its goal: MINUTES STREAMS REQUESTS CANCELS KILLS ONLY SEED
-	@$(PYTHON_BIN) -m devtools.stress.soak $(SOAK_ARGS)
+soak: install-dev ## Load, faults and leaks, each beside its goal: MINUTES STREAMS REQUESTS CANCELS KILLS ONLY SEED
+	@$(PYTHON_BIN) -m devtools.stress.soak
 
 .PHONY: fuzz
 fuzz: install-dev ## Thousands of bad inputs through the running server: CASES SEED REPLAY=FILE BRIEF=1
-	@$(PYTHON_BIN) -m devtools.stress.fuzz $(FUZZ_ARGS)
+	@$(PYTHON_BIN) -m devtools.stress.fuzz
 
 .PHONY: demo-models
 demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)
@@ -94,13 +88,12 @@ demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 mi
 	cp -R build/demo_models/asr build/demo_models/aligner test/models/
 
 .PHONY: demo-models-eval
-demo-models-eval: install-dev ## How well the demo checkpoints hear, on recordings they never saw
+demo-models-eval: install-dev ## Accuracy of the demo checkpoints, on recordings that no training used (espeak-ng)
 	$(PYTHON_BIN) -m devtools.demo_models.evaluate
 
 .PHONY: recordings
 recordings: install-dev ## Make the recordings in test/audio and their manifest again (espeak-ng)
 	$(PYTHON_BIN) -m devtools.demo_models.recordings
-	$(PYTHON_BIN) -m devtools.demo_models.evalset
 
 .PHONY: clean
 clean: ## Remove what was built, except ./venv

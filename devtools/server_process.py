@@ -59,6 +59,7 @@ class ServerProcess:
         bind_timeout_s: float = BIND_TIMEOUT_S,
     ) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in __exit__
+        self._last_lines: list[str] = []
         self._bind_timeout_s = bind_timeout_s
         self.address = f"127.0.0.1:{free_port()}"
         self.up_s = 0.0  # from the start of the process to its first Health
@@ -133,8 +134,8 @@ class ServerProcess:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             try:
                 self.check_alive(patience_s=1.0)
-            except ServerFailed as gone:
-                return f"UNAVAILABLE: the backend has ended: {gone}"
+            except ServerFailed as cause:
+                return f"UNAVAILABLE: the backend has ended: {cause}"
         return f"{error.code().name}: {error.details()}"
 
     def check_alive(self, patience_s: float = 0.0) -> None:
@@ -151,7 +152,10 @@ class ServerProcess:
             return None
 
     def log_lines(self) -> list[str]:
-        """The log so far, without empty lines. Read by offset: the child shares the file's position."""
+        """The log so far, without empty lines; after `close`, the log up to then."""
+        if self._log.closed:
+            return self._last_lines
+        # by offset: the child shares the file's position
         size = os.fstat(self._log.fileno()).st_size
         text = os.pread(self._log.fileno(), size, 0).decode(errors="replace")
         return [line for line in text.splitlines() if line.strip()]
@@ -167,6 +171,7 @@ class ServerProcess:
 
     def close(self, grace_s: float = GRACE_S) -> None:
         """SIGTERM, after `grace_s` SIGKILL; children that outlived the server are killed, too."""
+        self._last_lines = self.log_lines()
         self.channel.close()
         try:
             members = psutil.Process(self.pid).children(recursive=True)

@@ -1,5 +1,4 @@
-"""What made the demo checkpoints in test/models and the recordings in test/audio.
+"""What made the demo checkpoints in test/models and the recordings in test/audio. backend/ imports nothing from here.
 
-Speech comes from espeak-ng, one word at a time, so that every word's start and end are known by construction.
-Nothing here is imported by backend/.
+espeak-ng speaks one word at a time, so every word's start and end are known by construction.
 """

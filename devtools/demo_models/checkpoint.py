@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from qwen_asr.core.transformers_backend import (
-    Qwen3ASRConfig,
-    Qwen3ASRForConditionalGeneration,
-    Qwen3ASRProcessor,
-)
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from qwen_asr.core.transformers_backend import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
 from transformers import GenerationConfig, Qwen2TokenizerFast, WhisperFeatureExtractor
 
 from backend.engine.model.windowed_attention import use_windows
@@ -24,6 +20,7 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio_start|>", "<|
 NOT_SPECIAL = ("<asr_text>", "<timestamp>")  # skip_special_tokens must keep <asr_text>: it ends the language
 CLASS_MS = 80
 CLASSES = 1000  # 80 s: more than any default chunk
+HIDDEN, HEAD = 192, 32
 
 # As in Qwen3-ASR's own checkpoint: system = context, user = the audio.
 CHAT_TEMPLATE = (
@@ -44,15 +41,13 @@ def make_tokenizer() -> Qwen2TokenizerFast:
     """Byte-level BPE trained on the vocabulary alone: every word is one token in every spelling it occurs in."""
     core = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"), "isolated")
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     core.decoder = decoders.ByteLevel()
     spellings = [s for word in ENGLISH for s in (word, word.capitalize(), f" {word}", f" {word.capitalize()}")]
     protocol = ["system", "user", "assistant", "language", " None", *(f" {name}" for name in NAMES.values())]
-    trainer = trainers.BpeTrainer(
-        vocab_size=4096, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=4096, initial_alphabet=alphabet, show_progress=False)
     core.train_from_iterator([*spellings, *protocol, *CHINESE, "。"], trainer)
     tokenizer = as_qwen(core)
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in NOT_SPECIAL])
@@ -60,17 +55,14 @@ def make_tokenizer() -> Qwen2TokenizerFast:
 
 
 def as_qwen(core: Tokenizer) -> Qwen2TokenizerFast:
-    """A tokenizer with the special tokens that the package's processor asks for."""
+    """A tokenizer with the special tokens that the package's processor needs."""
+    audio = {"audio_token": "<|audio_pad|>", "audio_bos_token": "<|audio_start|>", "audio_eos_token": "<|audio_end|>"}
     tokenizer = Qwen2TokenizerFast(
         tokenizer_object=core,
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
         unk_token=None,
-        extra_special_tokens={
-            "audio_token": "<|audio_pad|>",
-            "audio_bos_token": "<|audio_start|>",
-            "audio_eos_token": "<|audio_end|>",
-        },
+        extra_special_tokens=audio,
     )
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
     return tokenizer
@@ -81,67 +73,57 @@ def make_processor() -> Qwen3ASRProcessor:
     return Qwen3ASRProcessor(features, make_tokenizer(), chat_template=CHAT_TEMPLATE)
 
 
-def make_model(kind: Kind, tokenizer: Qwen2TokenizerFast) -> Qwen3ASRForConditionalGeneration:
-    """An untrained model of about 2.5 M parameters whose encoder attends inside its windows."""
+def make_config(kind: Kind, tokenizer: Qwen2TokenizerFast) -> Qwen3ASRConfig:
     token_id = tokenizer.convert_tokens_to_ids
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "max_position_embeddings": 8192,
-        "tie_word_embeddings": kind == "asr",
-        # Half of the waves barely turn over a prompt, so that content is found at any distance; the others count.
-        "rope_theta": 1_000_000.0,
-        "rope_scaling": {"rope_type": "default", "mrope_section": [8, 4, 4], "interleaved": True},
-    }
-    audio = {
-        "num_mel_bins": 128,
-        "encoder_layers": 3,
-        "encoder_attention_heads": 4,
-        "encoder_ffn_dim": 384,
-        "d_model": 128,
-        "downsample_hidden_size": 24,
-        "n_window": 50,
-        "n_window_infer": 800,
-        "output_dim": 192,
-    }
-    thinker = {
-        "audio_config": audio,
-        "text_config": text,
+    is_tied = kind == "asr"
+    layers = {"hidden_size": HIDDEN, "intermediate_size": 512, "num_hidden_layers": 4, "tie_word_embeddings": is_tied}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": HEAD}
+    # Half of the frequencies hardly rotate over a prompt, for attention by content; the others encode position
+    rope = {"rope_type": "default", "mrope_section": [8, 4, 4], "interleaved": True}
+    positions = {"max_position_embeddings": 8192, "rope_theta": 1_000_000.0, "rope_scaling": rope}
+    tower = {"encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 384, "d_model": 128}
+    windows = {"n_window": 50, "n_window_infer": 800}
+    thinker: dict[str, Any] = {
+        "text_config": {"vocab_size": len(tokenizer), **layers, **heads, **positions},
+        "audio_config": {**tower, **windows, "num_mel_bins": 128, "downsample_hidden_size": 24, "output_dim": HIDDEN},
         "audio_token_id": token_id("<|audio_pad|>"),
         "audio_start_token_id": token_id("<|audio_start|>"),
         "audio_end_token_id": token_id("<|audio_end|>"),
         "user_token_id": token_id("user"),
         "pad_token_id": token_id("<|endoftext|>"),
-        "tie_word_embeddings": kind == "asr",
+        "tie_word_embeddings": is_tied,
     }
-    top = {"support_languages": list(NAMES.values()), "architectures": ["Qwen3ASRForConditionalGeneration"]}
+    top: dict[str, Any] = {
+        "support_languages": [*NAMES.values()],
+        "architectures": ["Qwen3ASRForConditionalGeneration"],
+    }
     if kind == "aligner":
         thinker |= {"model_type": "qwen3_forced_aligner", "classify_num": CLASSES}
         top |= {"timestamp_token_id": token_id("<timestamp>"), "timestamp_segment_time": CLASS_MS}
     config = Qwen3ASRConfig(thinker_config=thinker, **top)
-    if kind == "aligner":  # an instance attribute: the package tells an aligner by its thinker's model_type
+    if kind == "aligner":  # an instance attribute: the package knows an aligner by its thinker's model_type
         config.thinker_config.model_type = "qwen3_forced_aligner"
     config._attn_implementation = "sdpa"
-    model = Qwen3ASRForConditionalGeneration(config)
+    return config
+
+
+def make_model(kind: Kind, tokenizer: Qwen2TokenizerFast) -> Qwen3ASRForConditionalGeneration:
+    """An untrained model of about 2.5 M parameters whose encoder attends inside its windows."""
+    model = Qwen3ASRForConditionalGeneration(make_config(kind, tokenizer))
     if kind == "asr":
         model.thinker.lm_head.weight = model.thinker.model.embed_tokens.weight
-    return made_trainable(model)
+    return prepare_for_training(model)
 
 
-def made_trainable(model: Qwen3ASRForConditionalGeneration) -> Qwen3ASRForConditionalGeneration:
-    """The model with the encoder's windows, laid out so that its convolutions train twice as fast on a CPU."""
+def prepare_for_training(model: Qwen3ASRForConditionalGeneration) -> Qwen3ASRForConditionalGeneration:
+    """Windowed attention in the encoder, and a memory layout in which its convolutions train twice as fast on a CPU."""
     use_windows(model)
     model.thinker.audio_tower.to(memory_format=torch.channels_last)
     return model
 
 
 def save(folder: Path, kind: Kind, model: Qwen3ASRForConditionalGeneration, processor: Qwen3ASRProcessor) -> None:
-    """Write the checkpoint as the real one lies on the hub: safetensors in bf16's little sister fp16."""
+    """Writes the checkpoint as the real one lies on the hub, but in float16: safetensors, config, processor."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
     if kind == "asr":
@@ -153,6 +135,6 @@ def save(folder: Path, kind: Kind, model: Qwen3ASRForConditionalGeneration, proc
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text())
     config["dtype"] = config["thinker_config"]["dtype"] = "float16"
-    if kind == "aligner":  # transformers writes the class's model_type; the package tells an aligner by this one
+    if kind == "aligner":  # transformers writes the class's model_type; the package knows an aligner by this one
         config["thinker_config"]["model_type"] = "qwen3_forced_aligner"
     config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")

@@ -1,4 +1,9 @@
-"""How the text model is taught: its task, and two lessons beside it that make the task learnable in minutes."""
+"""The losses: of the audio tower alone, of the text model's task, and two that make the task learnable in minutes.
+
+Times: words and timestamp slots are found by position as much as by sound, so audio tokens must know their position
+early. Rotary positions are relative: only counting from the start gives it, and the task alone teaches that slowly.
+Attention: three heads are shown what to attend to, which they would find, but only after thousands of steps.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +11,119 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
 import torch
-from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration
-from qwen_asr.core.transformers_backend.modeling_qwen3_asr import apply_rotary_pos_emb
+from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+from qwen_asr.core.transformers_backend.modeling_qwen3_asr import _get_feat_extract_output_lengths, apply_rotary_pos_emb
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 from torch.nn.utils.rnn import pad_sequence
 
-from devtools.demo_models.checkpoint import CLASS_MS, CLASSES, Kind
-from devtools.demo_models.examples import Example
-from devtools.demo_models.speech import Recording
-from devtools.demo_models.tower import token_times
+from devtools.demo_models.checkpoint import CLASS_MS, CLASSES, HEAD, HIDDEN, Kind
+from devtools.demo_models.examples import AttentionTarget, Example
+from devtools.demo_models.speech import SAMPLE_RATE, Recording
+from devtools.demo_models.vocabulary import LABELS
 
 
-def ask(model: Qwen3ASRForConditionalGeneration, audio: list[torch.Tensor], examples: list[Example]) -> torch.Tensor:
-    """Logits at the asked positions, (asked in all, classes). Padding is on the right; the model is causal."""
-    embed = model.thinker.get_input_embeddings()
-    rows = [
-        torch.cat([embed(torch.tensor(e.before)), clip, embed(torch.tensor(e.after))])
-        for e, clip in zip(examples, audio, strict=True)
-    ]
-    padded = pad_sequence(rows, batch_first=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = model.thinker.model(inputs_embeds=padded, use_cache=False).last_hidden_state.float()
-    asked = [
-        hidden[row, torch.tensor(e.asked) + len(e.before) + clip.shape[0]]
-        for row, (e, clip) in enumerate(zip(examples, audio, strict=True))
-        if e.asked
-    ]
-    return model.thinker.lm_head(torch.cat(asked))
+def token_times(tokens: int) -> torch.Tensor:
+    """Seconds from the start that each audio token stands for: 13 in every second, 80 ms apart, from its beginning."""
+    j = torch.arange(tokens)
+    return j // 13 + j % 13 * 0.08
+
+
+def encode(
+    model: Qwen3ASRForConditionalGeneration, processor: Qwen3ASRProcessor, recordings: list[Recording]
+) -> list[torch.Tensor]:
+    """All clips through the audio tower in one packed call; one (tokens, hidden) tensor each."""
+    layout = {"padding": True, "truncation": False, "return_attention_mask": True, "return_tensors": "pt"}
+    features = processor.feature_extractor([r.samples for r in recordings], sampling_rate=SAMPLE_RATE, **layout)
+    lengths = features["attention_mask"].sum(-1)
+    packed = torch.cat([mel[:, :n] for mel, n in zip(features["input_features"], lengths, strict=True)], dim=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # half the time of fp32 on a CPU with AVX512-BF16
+        hidden = model.thinker.audio_tower(packed, feature_lens=lengths).last_hidden_state.float()
+    return list(hidden.split(_get_feat_extract_output_lengths(lengths).tolist()))
+
+
+def frame_targets(recording: Recording, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per audio token: the word spoken there (0 = none), and whether a word starts or ends within 40 ms of it."""
+    at = token_times(tokens).numpy()
+    label = np.zeros(tokens, np.int64)
+    edge = np.zeros((tokens, 2), np.float32)
+    for word, start, end in recording.spoken:
+        label[(at >= start) & (at < end)] = LABELS[word]
+        edge[np.abs(at - start) <= 0.04, 0] = 1
+        edge[np.abs(at - end) <= 0.04, 1] = 1
+    return torch.from_numpy(label), torch.from_numpy(edge)
+
+
+def frame_head() -> nn.Linear:
+    """Words (0 = none), then start and end, from one frame of the tower's output."""
+    return nn.Linear(HIDDEN, 1 + len(LABELS) + 2)
+
+
+def frame_loss(head: nn.Linear, clips: list[torch.Tensor], batch: list[Recording]) -> tuple[torch.Tensor, float]:
+    """Cross-entropy of words and their edges from the tower alone, and the share of frames with the right word."""
+    output = head(torch.cat(clips)).float()
+    targets = (frame_targets(r, clip.shape[0]) for r, clip in zip(batch, clips, strict=True))
+    labels, edges = (torch.cat(parts) for parts in zip(*targets, strict=True))
+    loss = F.cross_entropy(output[:, :-2], labels) + F.binary_cross_entropy_with_logits(output[:, -2:], edges)
+    return loss, (output[:, :-2].argmax(-1) == labels).float().mean().item()
+
+
+class TextModel:
+    """The text model's forward pass; keeps the input of each layer of the last one."""
+
+    def __init__(self, model: Qwen3ASRForConditionalGeneration) -> None:
+        self.thinker = model.thinker
+        self.layer_inputs: dict[int, torch.Tensor] = {}
+        self._rotary: tuple[torch.Tensor, torch.Tensor]
+        for number, layer in enumerate(self.thinker.model.layers):
+            layer.register_forward_pre_hook(functools.partial(self._record, number), with_kwargs=True)
+
+    def _record(self, number: int, _layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self.layer_inputs[number] = inputs[0] if inputs else named["hidden_states"]
+        self._rotary = named["position_embeddings"]
+
+    def logits(self, audio: list[torch.Tensor], examples: list[Example]) -> torch.Tensor:
+        """At the learned positions, (positions of the batch, classes). Padding is on the right; the model is causal."""
+        embed = self.thinker.get_input_embeddings()
+        rows = [
+            torch.cat([embed(torch.tensor(e.before)), clip, embed(torch.tensor(e.after))])
+            for e, clip in zip(examples, audio, strict=True)
+        ]
+        padded = pad_sequence(rows, batch_first=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = self.thinker.model(inputs_embeds=padded, use_cache=False).last_hidden_state.float()
+        learned = [
+            hidden[row, torch.tensor(e.learned) + len(e.before) + clip.shape[0]]
+            for row, (e, clip) in enumerate(zip(examples, audio, strict=True))
+            if e.learned
+        ]
+        logits: torch.Tensor = self.thinker.lm_head(torch.cat(learned))
+        return logits
+
+    def attention_scores(self, number: int, row: int, queries: torch.Tensor, keys: slice) -> torch.Tensor:
+        """Of the first three heads (one key head) of a layer, computed again from its input: (3, queries, keys)."""
+        layer, (cos, sin) = self.thinker.model.layers[number], self._rotary
+        attention, x = layer.self_attn, layer.input_layernorm(self.layer_inputs[number][row].float())
+        q = attention.q_norm(attention.q_proj(x[queries]).view(len(queries), -1, HEAD))[:, :3].transpose(0, 1)
+        k = attention.k_norm(attention.k_proj(x[keys]).view(keys.stop - keys.start, -1, HEAD))[:, :1].transpose(0, 1)
+        cos, sin = cos[min(row, len(cos) - 1)].float(), sin[min(row, len(sin) - 1)].float()
+        q, _ = apply_rotary_pos_emb(q, q, cos[queries], sin[queries], unsqueeze_dim=0)
+        k, _ = apply_rotary_pos_emb(k, k, cos[keys], sin[keys], unsqueeze_dim=0)
+        scores: torch.Tensor = q @ k.transpose(-1, -2) * attention.scaling
+        return scores
 
 
 def asr_loss(logits: torch.Tensor, examples: list[Example], _batch: list[Recording]) -> tuple[torch.Tensor, float]:
-    target = torch.tensor([e.after[i + 1] for e in examples for i in e.asked])
+    target = torch.tensor([e.after[i + 1] for e in examples for i in e.learned])
     loss = F.cross_entropy(logits, target, label_smoothing=0.02)
     return loss, (logits.argmax(-1) == target).float().mean().item()
 
 
 def aligner_loss(logits: torch.Tensor, _examples: list[Example], batch: list[Recording]) -> tuple[torch.Tensor, float]:
-    """How well the slots tell their times, and the share of them that are off by at most one class."""
-    times = [t for r in batch for sentence in r.sentences for _, start, end in sentence for t in (start, end)]
-    at_s = torch.tensor(times)
+    """Of the slots' times, and the share of slots that are off by at most one class."""
+    at_s = torch.tensor([t for r in batch for _, start, end in r.spoken for t in (start, end)])
     near = (logits.argmax(-1) * CLASS_MS / 1000 - at_s).abs() <= CLASS_MS / 1000
     return time_loss(logits, at_s), near.float().mean().item()
 
@@ -54,124 +131,96 @@ def aligner_loss(logits: torch.Tensor, _examples: list[Example], batch: list[Rec
 def time_loss(logits: torch.Tensor, at_s: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of time classes against a bell over the neighbours of the true time."""
     at = at_s[:, None] * 1000 / CLASS_MS
-    target = torch.softmax(-0.5 * ((torch.arange(CLASSES) - at) / 0.6) ** 2, dim=-1)
+    return soft_cross_entropy(logits, torch.softmax(-0.5 * ((torch.arange(CLASSES) - at) / 0.6) ** 2, dim=-1))
+
+
+def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return -(target * F.log_softmax(logits, dim=-1)).sum(-1).mean()
 
 
-class Clock:
-    """The times that tokens tell of themselves on their way up the text model.
+class TimesLoss:
+    """Cross-entropy of times that a head, dropped after the training, finds in tokens between the layers.
 
-    Words and slots are found by their place as much as by their sound, so audio tokens must know theirs early. Nothing
-    but counting from the start tells it (rotary positions are relative), and the task alone teaches that slowly. A
-    recogniser's audio tokens tell theirs after the first layer; then each word tells its own end after the second, and
-    the token before a word that word's start after the third: it must know where it is to go on from there.
+    Audio tokens: their own time, after the first layer (asr) or the second (aligner). asr only: each word's end after
+    the second layer, and after the third its start in the token before it, which must know where to go on from.
     """
 
-    def __init__(self, model: Qwen3ASRForConditionalGeneration, kind: Kind) -> None:
-        self.norm = model.thinker.model.norm
-        self.head = numbered_classes(nn.Linear(192, CLASSES, bias=False))  # thrown away after the training
+    def __init__(self, text: TextModel, kind: Kind) -> None:
+        self.text = text
+        self.head = init_time_head(nn.Linear(HIDDEN, CLASSES, bias=False))
         self.audio_layer = 0 if kind == "asr" else 1
-        self.tell_words = kind == "asr"
-        self.hidden: dict[int, torch.Tensor] = {}
-        for number, layer in enumerate(model.thinker.model.layers[:3]):
-            layer.register_forward_hook(functools.partial(self._keep, number))
+        self.word_layers = (1, 2) if kind == "asr" else ()
 
-    def _keep(self, number: int, _layer: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        self.hidden[number] = output
-
-    def _loss(self, told: list[torch.Tensor], at_s: torch.Tensor) -> torch.Tensor:
-        return time_loss(self.head(self.norm(torch.cat(told).float())), at_s)
-
-    def loss(self, clips: list[torch.Tensor], examples: list[Example]) -> torch.Tensor:
-        """Cross-entropy of the times that tokens should tell; to be called after `ask`."""
-        bases = [len(e.before) for e in examples]
-        audio = [
-            self.hidden[self.audio_layer][row, base : base + clip.shape[0]]
-            for row, (base, clip) in enumerate(zip(bases, clips, strict=True))
-        ]
-        loss = self._loss(audio, torch.cat([token_times(clip.shape[0]) for clip in clips]))
-        for layer in (1, 2) if self.tell_words else ():
-            looks = [[look for look in e.looks if look.layer == layer] for e in examples]
-            told = [
-                self.hidden[layer][row, torch.tensor([look.row for look in some]) + bases[row] + clips[row].shape[0]]
-                for row, some in enumerate(looks)
-                if some
+    def __call__(self, clips: list[torch.Tensor], examples: list[Example]) -> torch.Tensor:
+        """Of the last forward pass."""
+        rows = [torch.arange(clip.shape[0]) + len(e.before) for clip, e in zip(clips, examples, strict=True)]
+        loss = self._loss(self.audio_layer, rows, torch.cat([token_times(clip.shape[0]) for clip in clips]))
+        for layer in self.word_layers:
+            targets = [[target for target in e.targets if target.layer == layer] for e in examples]
+            at_s = [target.end_s if layer == 1 else target.start_s for some in targets for target in some]
+            rows = [
+                torch.tensor([target.row for target in some], dtype=torch.long) + len(e.before) + clip.shape[0]
+                for some, e, clip in zip(targets, examples, clips, strict=True)
             ]
-            at = [look.end_s if layer == 1 else look.start_s for some in looks for look in some]
-            loss = loss + (self._loss(told, torch.tensor(at)) if told else 0.0)
+            loss = loss + (self._loss(layer, rows, torch.tensor(at_s)) if at_s else 0.0)
         return loss
 
+    def _loss(self, layer: int, rows: list[torch.Tensor], at_s: torch.Tensor) -> torch.Tensor:
+        hidden = self.text.layer_inputs[layer + 1]
+        tokens = torch.cat([hidden[number, positions] for number, positions in enumerate(rows)])
+        return time_loss(self.head(self.text.thinker.model.norm(tokens.float())), at_s)
 
-class Guide:
-    """Shows three heads of three layers where to look, which they would find, but only after thousands of steps.
 
-    Layer 0: a slot at its word. Layer 1: a word at its own sound. Layer 2: a slot at its word's edge (aligner), or the
-    token before a word at that word's sound (asr). The scores are recomputed from what enters the layer.
+def attention_loss(text: TextModel, clips: list[torch.Tensor], examples: list[Example]) -> torch.Tensor:
+    """Cross-entropy of what three heads of three layers attend to in the last forward pass.
+
+    Layer 0: a slot to its word. Layer 1: a word to its own sound. Layer 2: a slot to its word's edge (aligner), or the
+    token before a word to that word's sound (asr).
     """
-
-    def __init__(self, model: Qwen3ASRForConditionalGeneration) -> None:
-        self.layers = list(model.thinker.model.layers[:3])
-        self.seen: dict[int, tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]] = {}
-        for number, layer in enumerate(self.layers):
-            layer.register_forward_pre_hook(functools.partial(self._keep, number), with_kwargs=True)
-
-    def _keep(self, number: int, _layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self.seen[number] = (inputs[0] if inputs else named["hidden_states"], named["position_embeddings"])
-
-    def _scores(self, number: int, row: int, queries: torch.Tensor, keys: slice) -> torch.Tensor:
-        """Attention scores of the first three heads (one key head), (3, queries, keys)."""
-        layer, (hidden, (cos, sin)) = self.layers[number], self.seen[number]
-        attention, x = layer.self_attn, layer.input_layernorm(hidden[row].float())
-        q = attention.q_norm(attention.q_proj(x[queries]).view(len(queries), -1, 32))[:, :3].transpose(0, 1)
-        k = attention.k_norm(attention.k_proj(x[keys]).view(keys.stop - keys.start, -1, 32))[:, :1].transpose(0, 1)
-        cos, sin = cos[min(row, len(cos) - 1)].float(), sin[min(row, len(sin) - 1)].float()
-        q, _ = apply_rotary_pos_emb(q, q, cos[queries], sin[queries], unsqueeze_dim=0)
-        k, _ = apply_rotary_pos_emb(k, k, cos[keys], sin[keys], unsqueeze_dim=0)
-        return q @ k.transpose(-1, -2) * attention.scaling
-
-    def loss(self, clips: list[torch.Tensor], examples: list[Example]) -> torch.Tensor:
-        """Cross-entropy of where the heads look; to be called after `ask`."""
-        losses: list[torch.Tensor] = []
-        for row, (e, clip) in enumerate(zip(examples, clips, strict=True)):
-            begin, tokens = len(e.before), clip.shape[0]
-            base = begin + tokens
-            for number in range(3):
-                looks = [look for look in e.looks if look.layer == number]
-                if not looks:
-                    continue
-                queries = torch.tensor([base + look.row for look in looks])
-                if number == 0:
-                    scores = self._scores(0, row, queries, slice(base, base + len(e.after)))
-                    later = torch.arange(len(e.after)) > (queries - base)[:, None]
-                    wanted = F.one_hot(torch.tensor([look.word for look in looks]), len(e.after)).float()
-                    losses.append(-(wanted * F.log_softmax(scores.masked_fill(later, -1e4), -1)).sum(-1).mean())
-                    continue
-                scores = self._scores(number, row, queries, slice(begin, base))
-                at = token_times(tokens)
-                start = torch.tensor([look.start_s for look in looks])[:, None]
-                end = torch.tensor([look.end_s for look in looks])[:, None]
-                outside = (start - at).clamp(min=0) + (at - end).clamp(min=0)
-                wanted = torch.softmax(-0.5 * (outside / 0.05) ** 2, dim=-1)
-                losses.append(-(wanted * F.log_softmax(scores, -1)).sum(-1).mean())
-        return torch.stack(losses).mean() if losses else torch.zeros(())
+    losses: list[torch.Tensor] = []
+    for row, (e, clip) in enumerate(zip(examples, clips, strict=True)):
+        begin, base, length = len(e.before), len(e.before) + clip.shape[0], len(e.after)
+        for layer in range(3):
+            targets = [target for target in e.targets if target.layer == layer]
+            if not targets:
+                continue
+            queries = torch.tensor([base + target.row for target in targets])
+            if layer == 0:
+                scores = text.attention_scores(layer, row, queries, slice(base, base + length))
+                scores = scores.masked_fill(torch.arange(length) > (queries - base)[:, None], -1e4)
+                wanted = F.one_hot(torch.tensor([target.word for target in targets]), length).float()
+            else:
+                scores = text.attention_scores(layer, row, queries, slice(begin, base))
+                wanted = _near(targets, token_times(clip.shape[0]))
+            losses.append(soft_cross_entropy(scores, wanted))
+    return torch.stack(losses).mean() if losses else torch.zeros(())
 
 
-def numbered_classes(head: nn.Linear) -> nn.Linear:
-    """The head over time classes, started as waves over their number: neighbouring times look alike from the start."""
-    waves = torch.arange(CLASSES)[:, None] * (2 * math.pi / torch.logspace(math.log10(3), math.log10(2000), 96))
+def _near(targets: list[AttentionTarget], at: torch.Tensor) -> torch.Tensor:
+    """A distribution over audio tokens for each target: even inside its span, with bells of 50 ms around."""
+    start = torch.tensor([target.start_s for target in targets])[:, None]
+    end = torch.tensor([target.end_s for target in targets])[:, None]
+    outside = (start - at).clamp(min=0) + (at - end).clamp(min=0)
+    return torch.softmax(-0.5 * (outside / 0.05) ** 2, dim=-1)
+
+
+def init_time_head(head: nn.Linear) -> nn.Linear:
+    """Initialises a head over time classes with sinusoids of the class number: neighbouring times start out similar."""
+    periods = torch.logspace(math.log10(3), math.log10(2000), HIDDEN // 2)
+    waves = torch.arange(CLASSES)[:, None] * (2 * math.pi / periods)
     with torch.no_grad():
         head.weight.copy_(0.05 * torch.cat([waves.sin(), waves.cos()], dim=-1))
     return head
 
 
-def made_to_count(model: Qwen3ASRForConditionalGeneration) -> None:
-    """Start the text model where counting is easy to learn: in 100 steps to every class, instead of not in 1000.
+def init_for_counting(model: Qwen3ASRForConditionalGeneration) -> None:
+    """Initialises the text model so that it learns to count audio tokens within 100 steps instead of not within 1000.
 
-    Every audio token gets a common direction, by which it can ask the start how far it is, and attention is sharp
-    enough from the start to single that one token out among hundreds.
+    Every audio token gets a common direction, by which it can query the start token for its distance, and attention is
+    sharp enough to pick that one key among hundreds.
     """
     with torch.no_grad():
-        model.thinker.audio_tower.proj2.bias.add_(0.5 * torch.randn(192))
+        model.thinker.audio_tower.proj2.bias.add_(0.5 * torch.randn(HIDDEN))
         for layer in model.thinker.model.layers:
             layer.self_attn.q_norm.weight.fill_(2.0)
             layer.self_attn.k_norm.weight.fill_(2.0)

@@ -1,19 +1,22 @@
-"""Composes the recordings in test/audio with their truth beside them: `python -m devtools.demo_models.recordings`.
+"""Writes test/audio: the recordings, their truth, and the manifest of `make eval`'s demo set.
 
-New takes, which no training heard. Each NAME.json holds the text, the language, the voice and every word's start and
-end in seconds, exact by construction.
+`python -m devtools.demo_models.recordings`. Nothing is augmented, no take was used in a training, and two seeds make it
+all, so a second run writes the same bytes. NAME.json has the truth of the first five recordings. Those in set/ are
+eight English and four Chinese ones of 3 to 14 s, half by voices of the training, half by voices held out of it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
 from devtools.demo_models.speech import SAMPLE_RATE, ClipBank, Recording, compose, noise, speak
-from devtools.demo_models.vocabulary import WORDS, written, written_units
+from devtools.demo_models.vocabulary import WORDS
 
 FOLDER = Path("test/audio")
 PANGRAM = [sentence.split() for sentence in (
@@ -23,49 +26,73 @@ PANGRAM = [sentence.split() for sentence in (
     "thank you",
 )]  # fmt: skip
 DIGITS = [list("一二三四五"), list("六七八九零")]
+# (language, held out?, seconds at most): short and long ones in every group, 102 s together
+SET = (
+    ("en", False, 3.6), ("en", False, 6.5), ("en", False, 9.5), ("en", False, 13.0),
+    ("en", True, 4.2), ("en", True, 7.5), ("en", True, 10.5), ("en", True, 13.0),
+    ("zh", False, 5.0), ("zh", False, 12.0), ("zh", True, 6.0), ("zh", True, 11.0),
+)  # fmt: skip
 
 
 def bank_of(voice: str, language: str, rng: np.random.Generator) -> ClipBank:
     """Two takes of every word by one voice."""
     takes = {
-        word: [speak(voice, word, speed=int(rng.integers(120, 190)), pitch=int(rng.integers(30, 70))) for _ in range(2)]
+        word: [speak(voice, word, int(rng.integers(120, 190)), int(rng.integers(30, 70))) for _ in range(2)]
         for word in WORDS[language]
     }
     return ClipBank({language: {voice: takes}})
 
 
-def save(name: str, recording: Recording, voice: str, *, format_: str = "wav") -> None:
-    soundfile.write(FOLDER / f"{name}.{format_}", recording.samples, SAMPLE_RATE)
-    language = recording.language or ""
-    truth = {
-        "text": written(language, recording.words),
-        "language": language,
-        "voice": voice,
-        "words": [
-            [unit, round(start, 4), round(end, 4)]
-            for sentence in recording.sentences
-            for unit, (_, start, end) in zip(
-                written_units(language, [word for word, _, _ in sentence]), sentence, strict=True
-            )
-        ],
-    }
-    (FOLDER / f"{name}.json").write_text(json.dumps(truth, ensure_ascii=False) + "\n", encoding="utf-8")
+def single_recordings() -> Iterator[tuple[str, str, Recording]]:
+    """File name, voice and recording."""
+    rng = np.random.default_rng(2026)
+    for name, voice, language, script in (
+        ("demo.wav", "en-us+f2", "en", PANGRAM),
+        ("chinese.wav", "cmn+m2", "zh", DIGITS),
+        ("left_out.wav", "en-gb+m5", "en", PANGRAM),
+    ):
+        bank = bank_of(voice, language, rng)
+        yield name, voice, compose(rng, bank, seconds=60, script=script, augment=False)
+    bank = bank_of("en-us+m3", "en", rng)
+    long = compose(rng, bank, seconds=180, augment=False)
+    hiss = 0.05 * noise(rng, 5 * SAMPLE_RATE)
+    yield "noise.wav", "nobody", Recording(hiss, None, [])
+    yield "long.flac", "en-us+m3", long
+
+
+def set_recordings() -> Iterator[tuple[str, str, Recording]]:
+    """The same of SET, each by another voice."""
+    rng = np.random.default_rng(20_260)
+    banks = [ClipBank.recorded(name) for name in ("trained_again", "held_out")]
+    used: set[str] = set()
+    for number, (language, held_out, seconds) in enumerate(SET, 1):
+        voices = banks[held_out].takes[language]
+        voice = rng.choice([v for v in voices if v.partition("+")[2] not in used])
+        used.add(voice.partition("+")[2])
+        recording = compose(rng, ClipBank({language: {voice: voices[voice]}}), seconds=seconds, augment=False)
+        yield f"set/{number:02}_{language}_{'left_out' if held_out else 'trained'}.flac", voice, recording
+
+
+def write(audio: str, recording: Recording) -> dict[str, Any]:
+    """Writes the samples; returns the line of the manifest."""
+    soundfile.write(FOLDER / audio, recording.samples, SAMPLE_RATE, subtype="PCM_16")
+    return {"audio": audio, **recording.truth()}
 
 
 def main() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(2026)
-    for name, voice, language, script in (
-        ("demo", "en-us+f2", "en", PANGRAM),
-        ("chinese", "cmn+m2", "zh", DIGITS),
-        ("left_out", "en-gb+m5", "en", PANGRAM),
-    ):
-        bank = bank_of(voice, language, rng)
-        save(name, compose(rng, bank, seconds=60, script=script, augment=False), voice)
-    bank = bank_of("en-us+m3", "en", rng)
-    save("long", compose(rng, bank, seconds=180, augment=False), "en-us+m3", format_="flac")
-    hiss = 0.05 * noise(rng, 5 * SAMPLE_RATE)
-    save("noise", Recording(hiss, None, []), "nobody")
+    (FOLDER / "set").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for audio, voice, recording in single_recordings():
+        lines.append(write(audio, recording))
+        truth = recording.truth()
+        truth = {"text": truth["text"], "language": truth["language"], "voice": voice, "words": truth["words"]}
+        text = json.dumps(truth, ensure_ascii=False) + "\n"
+        (FOLDER / audio).with_suffix(".json").write_text(text, encoding="utf-8")
+    for audio, voice, recording in set_recordings():
+        lines.append(write(audio, recording))
+        print(f"{audio:30} {recording.samples.size / SAMPLE_RATE:5.1f} s  {voice:16} {lines[-1]['text']}")
+    manifest = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (FOLDER / "manifest.jsonl").write_text(manifest, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,31 +18,31 @@ import torch
 from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from torch import nn
 
-from devtools.demo_models.checkpoint import Kind, made_trainable, make_model, make_processor, save
-from devtools.demo_models.examples import Example, aligner_example, asr_example
-from devtools.demo_models.lessons import Clock, Guide, aligner_loss, ask, asr_loss, made_to_count, numbered_classes
+from devtools.demo_models import lessons
+from devtools.demo_models.checkpoint import Kind, make_model, make_processor, prepare_for_training, save
+from devtools.demo_models.examples import aligner_example, asr_example
+from devtools.demo_models.lessons import encode, frame_head, frame_loss
 from devtools.demo_models.speech import ClipBank, Recording, compose, compose_silence
-from devtools.demo_models.tower import encode, frame_head, frame_loss
 
 BUILD = Path("build/demo_models")
-BANK = Path("build/speech/train.npy")
+TOWER = BUILD / "tower.pt"
 
-# Two cosine cycles, (steps, seconds of audio a step, rate): the second, with many small steps, does most of the work
-TOWER_CYCLES = ((800, 240.0, 2e-3), (2400, 120.0, 2e-3))
+# Two cosine cycles, (steps, seconds of audio a step): the second, with many small steps, does most of the work
+TOWER_CYCLES = ((800, 240.0), (2400, 120.0))
 
 
 @dataclass(frozen=True)
 class Training:
-    """A run of `steps` steps of a cosine over `schedule` steps, on recordings of up to `longest_s`."""
+    """`steps` steps of a cosine over `schedule` steps, on recordings of up to `longest_s`."""
 
     kind: Kind
-    start: str  # the tower, or a checkpoint that an earlier run saved
+    start: str  # the tower, or a checkpoint that an earlier training saved
     steps: int
     schedule: int
     rate: float
     longest_s: float
     seed: int = 7
-    begun_share: float = 0.0  # of the weights that it began with in what it leaves
+    initial_share: float = 0.0  # of the initial weights in the weights that it saves
 
 
 # The recogniser learns all lengths first, then the default chunk's length well, and once more. The average of the last
@@ -50,7 +50,7 @@ class Training:
 TRAININGS = {
     "asr": Training("asr", "tower", steps=1200, schedule=2200, rate=1.5e-3, longest_s=30.5),
     "asr-again": Training("asr", "asr", steps=1600, schedule=1600, rate=1e-3, longest_s=16.5),
-    "asr-polish": Training("asr", "asr", steps=800, schedule=800, rate=6e-4, longest_s=16.5, seed=8, begun_share=0.3),
+    "asr-polish": Training("asr", "asr", steps=800, schedule=800, rate=6e-4, longest_s=16.5, seed=8, initial_share=0.3),
     "aligner": Training("aligner", "tower", steps=2200, schedule=2200, rate=1.5e-3, longest_s=30.5),
 }
 
@@ -58,65 +58,65 @@ TRAININGS = {
 def draw(
     rng: np.random.Generator, bank: ClipBank, longest: float, *, silent: float, budget_s: float
 ) -> list[Recording]:
-    """A batch of like-long recordings, `budget_s` seconds in all."""
+    """A batch of like-long recordings, `budget_s` seconds in all; a share `silent` of them without speech."""
     seconds = rng.uniform(0.8 * longest, longest) if rng.random() < 0.35 else rng.uniform(0.8, longest)
-    count = int(np.clip(round(budget_s / seconds), 4, 48))
     return [
         compose_silence(rng, seconds=min(rng.uniform(0.2, 1.0) * seconds, 15))
         if rng.random() < silent
         else compose(rng, bank, seconds=seconds * rng.uniform(0.85, 1.0))
-        for _ in range(count)
+        for _ in range(int(np.clip(round(budget_s / seconds), 4, 48)))
     ]
 
 
-class Fit:
-    """AdamW with warm-up and cosine decay, gradients clipped at 1."""
+class Optimizer:
+    """AdamW with warm-up and cosine decay, gradients clipped at 1. `groups`: parameters and their learning rate."""
 
     def __init__(self, groups: Iterable[tuple[Iterable[nn.Parameter], float]], steps: int) -> None:
-        self.parameters = [{"params": list(p), "lr": rate} for p, rate in groups]
-        self.optimizer = torch.optim.AdamW(self.parameters, betas=(0.9, 0.98), weight_decay=0.01)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
+        each = [(list(parameters), rate) for parameters, rate in groups]
+        self._parameters = [parameter for parameters, _ in each for parameter in parameters]
+        self._adamw = torch.optim.AdamW([{"params": p, "lr": r} for p, r in each], betas=(0.9, 0.98), weight_decay=0.01)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._adamw,
             lambda step: min(1.0, (step + 1) / 60) * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1, step / steps))) / 2),
         )
 
     def step(self, loss: torch.Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for group in self.parameters for p in group["params"]], 1.0)
-        self.optimizer.step()
-        self.schedule.step()
+        self._adamw.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._adamw.step()
+        self._schedule.step()
 
 
-def train_tower(bank: ClipBank, seed: int, cycles: tuple[tuple[int, float, float], ...]) -> None:
+def train_tower(bank: ClipBank, seed: int = 7, cycles: tuple[tuple[int, float], ...] = TOWER_CYCLES) -> None:
     torch.manual_seed(seed)
     processor = make_processor()
     model = make_model("asr", processor.tokenizer)
-    tower = model.thinker.audio_tower
-    head = frame_head()
+    tower, head = model.thinker.audio_tower, frame_head()
     began = time.monotonic()
-    for cycle, (steps, budget_s, rate) in enumerate(cycles):
+    for cycle, (steps, budget_s) in enumerate(cycles):
         rng = np.random.default_rng([seed, cycle])
-        fit = Fit([([*tower.parameters(), *head.parameters()], rate)], steps)
+        optimizer = Optimizer([([*tower.parameters(), *head.parameters()], 2e-3)], steps)
         for step in range(steps):
             batch = draw(rng, bank, 16.0, silent=0.04, budget_s=budget_s)
             loss, right = frame_loss(head, encode(model, processor, batch), batch)
-            fit.step(loss)
+            optimizer.step(loss)
             if step % 25 == 0 or step == steps - 1:
                 spent = time.monotonic() - began
                 print(f"tower {cycle}.{step} loss {loss.item():.3f} frames {right:.3f} {spent:.0f}s", flush=True)
-                torch.save({"tower": tower.state_dict(), "head": head.state_dict()}, BUILD / "tower.pt")
+                torch.save({"tower": tower.state_dict(), "head": head.state_dict()}, TOWER)
 
 
-def started(training: Training, processor: Qwen3ASRProcessor) -> Qwen3ASRForConditionalGeneration:
-    """The model that a training begins with."""
+def initial_model(training: Training, processor: Qwen3ASRProcessor) -> Qwen3ASRForConditionalGeneration:
     if training.start != "tower":
-        return made_trainable(Qwen3ASRForConditionalGeneration.from_pretrained(BUILD / training.start, dtype="float32"))
+        return prepare_for_training(
+            Qwen3ASRForConditionalGeneration.from_pretrained(BUILD / training.start, dtype="float32")
+        )
     model = make_model(training.kind, processor.tokenizer)
-    model.thinker.audio_tower.load_state_dict(torch.load(BUILD / "tower.pt")["tower"])
-    made_to_count(model)
+    model.thinker.audio_tower.load_state_dict(torch.load(TOWER)["tower"])
+    lessons.init_for_counting(model)
     if training.kind == "aligner":
-        numbered_classes(model.thinker.lm_head)
+        lessons.init_time_head(model.thinker.lm_head)
     return model
 
 
@@ -124,44 +124,43 @@ def train(training: Training, bank: ClipBank) -> None:
     torch.manual_seed(training.seed)
     rng = np.random.default_rng(training.seed)
     processor = make_processor()
-    kind, steps = training.kind, training.steps
-    model = started(training, processor)
-    begun = [parameter.detach().clone() for parameter in model.parameters()]
+    kind, steps, rate = training.kind, training.steps, training.rate
+    model = initial_model(training, processor)
+    initial = [parameter.detach().clone() for parameter in model.parameters()]
     head = frame_head()
-    head.load_state_dict(torch.load(BUILD / "tower.pt")["head"])
-    example: Callable[..., Example] = asr_example if kind == "asr" else aligner_example
-    loss_of = asr_loss if kind == "asr" else aligner_loss
+    head.load_state_dict(torch.load(TOWER)["head"])
+    make_example = asr_example if kind == "asr" else aligner_example
+    task_loss = lessons.asr_loss if kind == "asr" else lessons.aligner_loss
     silent, enough = (0.08, 0.93) if kind == "asr" else (0.0, 0.7)
-    clock, guide = Clock(model, kind), Guide(model)
-    tower = set(model.thinker.audio_tower.parameters())
-    rest = [p for p in model.parameters() if p not in tower]
-    rate = training.rate
-    fit = Fit([([*tower, *head.parameters()], rate / 3), ([*rest, *clock.head.parameters()], rate)], training.schedule)
+    text = lessons.TextModel(model)
+    times_loss = lessons.TimesLoss(text, kind)
+    tower = list(model.thinker.audio_tower.parameters())
+    rest = [p for p in model.parameters() if p not in set(tower)]
+    groups = [([*tower, *head.parameters()], rate / 3), ([*rest, *times_loss.head.parameters()], rate)]
+    optimizer = Optimizer(groups, training.schedule)
     longest, running, began = 2.0, 0.0, time.monotonic()
     for step in range(steps):
         batch = draw(rng, bank, longest, silent=silent, budget_s=160)
-        examples = [example(rng, processor, r) for r in batch]
+        examples = [make_example(rng, processor, r) for r in batch]
         clips = encode(model, processor, batch)
-        loss, right = loss_of(ask(model, clips, examples), examples, batch)
-        frames, _ = frame_loss(head, clips, batch)  # the tower keeps learning what it hears
-        times = clock.loss(clips, examples)
-        looks = guide.loss(clips, examples)
-        fit.step(loss + 0.3 * frames + 0.5 * times + looks)
+        loss, right = task_loss(text.logits(clips, examples), examples, batch)
+        frames, _ = frame_loss(head, clips, batch)  # so that the tower does not forget words and edges
+        times, attention = times_loss(clips, examples), lessons.attention_loss(text, clips, examples)
+        optimizer.step(loss + 0.3 * frames + 0.5 * times + attention)
         running = 0.95 * running + 0.05 * right
         # longer as it gets better, and by six tenths of the schedule in any case
         if running > enough or longest < training.longest_s * min(1, step / (0.6 * training.schedule)):
             longest = min(training.longest_s, longest * 1.02 + 0.02)
         if step % 25 == 0 or step == steps - 1:
+            named = {"loss": loss, "times": times, "frames": frames, "attention": attention}
+            shown = " ".join(f"{name} {value.item():.3f}" for name, value in named.items())
             spent = time.monotonic() - began
-            losses = (
-                f"loss {loss.item():.3f} times {times.item():.3f} frames {frames.item():.3f} looks {looks.item():.3f}"
-            )
-            print(f"{kind} {step} {losses} right {running:.3f} ≤ {longest:.1f}s {spent:.0f}s", flush=True)
+            print(f"{kind} {step} {shown} right {running:.3f} ≤ {longest:.1f}s {spent:.0f}s", flush=True)
         if step % 200 == 199:
             save(BUILD / kind, kind, model, processor)
     with torch.no_grad():
-        for parameter, before in zip(model.parameters(), begun, strict=True):
-            parameter.lerp_(before, training.begun_share)
+        for parameter, before in zip(model.parameters(), initial, strict=True):
+            parameter.lerp_(before, training.initial_share)
     save(BUILD / kind, kind, model, processor)
 
 
@@ -169,14 +168,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=["tower", *TRAININGS])
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     BUILD.mkdir(parents=True, exist_ok=True)
-    bank = ClipBank.recorded(BANK, held_out=False, takes=2, seed=1)
-    if args.stage == "tower":
-        train_tower(bank, 7, TOWER_CYCLES)
+    bank = ClipBank.recorded("train")
+    if arguments.stage == "tower":
+        train_tower(bank)
     else:
-        train(TRAININGS[args.stage], bank)
+        train(TRAININGS[arguments.stage], bank)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""`make demo`: one recording through the backend, as the gateway would send it and show it. A client: no torch here."""
+"""`make demo`: one recording through the backend, as the gateway sends it and shows it. A client: no torch here."""

@@ -11,9 +11,7 @@ from collections.abc import Callable
 
 from backend.wire.backend_pb2 import TranscriptResult
 
-NS_PER_S = 1_000_000_000
-NS_PER_MS = 1_000_000
-NS_PER_CS = 10_000_000
+_NS_PER_S, _NS_PER_MS, _NS_PER_CS = 1_000_000_000, 1_000_000, 10_000_000
 
 
 def as_json(result: TranscriptResult) -> str:
@@ -21,48 +19,34 @@ def as_json(result: TranscriptResult) -> str:
 
 
 def as_verbose_json(result: TranscriptResult) -> str:
-    shown = {
+    words = [word for segment in result.segments for word in segment.words]
+    fields = {
         "task": "transcribe",
         "language": result.language,
         "duration": round(result.duration, 3),  # float32 on the wire: 1.2 arrives as 1.2000000476837158
         "text": result.text,
         "segments": [
-            {
-                "id": segment.id,
-                "start": segment.start / NS_PER_S,
-                "end": segment.end / NS_PER_S,
-                "text": segment.text,
-                "tokens": list(segment.tokens),
-            }
-            for segment in result.segments
+            {"id": s.id, "start": s.start / _NS_PER_S, "end": s.end / _NS_PER_S, "text": s.text, "tokens": [*s.tokens]}
+            for s in result.segments
         ],
-        "words": [
-            {"word": word.text, "start": word.start / NS_PER_S, "end": word.end / NS_PER_S}
-            for segment in result.segments
-            for word in segment.words
-        ],
+        "words": [{"word": w.text, "start": w.start / _NS_PER_S, "end": w.end / _NS_PER_S} for w in words],
     }
-    return on_short_lines(shown)
+    return (
+        "{\n" + ",\n".join(f"  {json.dumps(key)}: {_one_item_a_line(value)}" for key, value in fields.items()) + "\n}"
+    )
 
 
 def as_srt(result: TranscriptResult) -> str:
-    cues = (
-        f"{number}\n{clock(segment.start, ',')} --> {clock(segment.end, ',')}\n{segment.text.strip()}\n"
-        for number, segment in enumerate(result.segments, start=1)
-    )
-    return "\n".join(cues)
+    cues = enumerate(_cues(result, ","), start=1)
+    return "\n".join(f"{number}\n{cue}" for number, cue in cues)
 
 
 def as_vtt(result: TranscriptResult) -> str:
-    cues = (
-        f"\n{clock(segment.start, '.')} --> {clock(segment.end, '.')}\n{segment.text.strip()}\n"
-        for segment in result.segments
-    )
-    return "WEBVTT\n" + "".join(cues)
+    return "WEBVTT\n" + "".join(f"\n{cue}" for cue in _cues(result, "."))
 
 
 def as_lrc(result: TranscriptResult) -> str:
-    return "".join(f"[{minutes(segment.start)}] {segment.text.strip()}\n" for segment in result.segments)
+    return "".join(f"[{_minutes(segment.start)}] {segment.text.strip()}\n" for segment in result.segments)
 
 
 def as_txt(result: TranscriptResult) -> str:
@@ -79,30 +63,29 @@ FORMATS: dict[str, Callable[[TranscriptResult], str]] = {
 }
 
 
-def clock(ns: int, mark: str) -> str:
-    """HH:MM:SS and milliseconds behind `mark`: a comma for SubRip, a point for WebVTT."""
-    seconds, ms = divmod(rounded(ns, NS_PER_MS), 1000)
+def _cues(result: TranscriptResult, mark: str) -> list[str]:
+    """Times and text of each segment; `mark` stands before the milliseconds."""
+    return [f"{_clock(s.start, mark)} --> {_clock(s.end, mark)}\n{s.text.strip()}\n" for s in result.segments]
+
+
+def _clock(ns: int, mark: str) -> str:
+    seconds, ms = divmod(_rounded(ns, _NS_PER_MS), 1000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{mark}{ms:03d}"
 
 
-def minutes(ns: int) -> str:
-    """MM:SS.xx as lyrics have it: minutes go on past 59, there are no hours."""
-    seconds, cs = divmod(rounded(ns, NS_PER_CS), 100)
+def _minutes(ns: int) -> str:
+    """MM:SS.xx as in lyrics: minutes go on past 59, there are no hours."""
+    seconds, cs = divmod(_rounded(ns, _NS_PER_CS), 100)
     return f"{seconds // 60:02d}:{seconds % 60:02d}.{cs:02d}"
 
 
-def rounded(ns: int, unit: int) -> int:
+def _rounded(ns: int, unit: int) -> int:
     """`ns` in whole units, halves up; in integers, because a float holds no hour of nanoseconds exactly."""
     return (ns + unit // 2) // unit
 
 
-def on_short_lines(shown: dict[str, object]) -> str:
-    """JSON for eyes: a line for each segment and each word, where indent=2 would take one for every token id."""
-    lines = []
-    for key, value in shown.items():
-        text = json.dumps(value, ensure_ascii=False)
-        if isinstance(value, list) and value:
-            items = ",\n    ".join(json.dumps(item, ensure_ascii=False) for item in value)
-            text = f"[\n    {items}\n  ]"
-        lines.append(f"  {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(lines) + "\n}"
+def _one_item_a_line(value: object) -> str:
+    """JSON with a line for each segment and each word, where indent=2 would take one for every token id."""
+    if not isinstance(value, list) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    return "[\n    " + ",\n    ".join(json.dumps(item, ensure_ascii=False) for item in value) + "\n  ]"

@@ -1,7 +1,7 @@
-"""Writes test/golden from what the demo aligner says of the recordings: `python -m devtools.demo_models.golden`.
+"""Writes the files beside it from the demo aligner's output: `PYTHONPATH=. venv/bin/python test/golden/write.py`.
 
-Each file holds the aligner's units and what words and segments came of them, to be read by a person before it is
-committed; test/transcript/test_golden.py replays it without a model.
+Each has the aligner's units of one recording and the words and segments made of them, to be read by a person before it
+is committed; test/transcript/test_golden.py replays it without a model.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from backend.serving.protocols import Passage
 from backend.transcript.segments import SegmentRules, merge
 from backend.transcript.words import place
 
-AUDIO, GOLDEN = Path("test/audio"), Path("test/golden")
+FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    GOLDEN.mkdir(exist_ok=True)
-    aligner = CheckpointLoader().load_aligner(
-        LoadOptions(model="", forced_aligner="test/models/aligner", dtype="float32")
-    )
-    for name in ("demo", "chinese", "left_out"):
-        samples, rate = soundfile.read(AUDIO / f"{name}.wav", dtype="float32")
-        truth = json.loads((AUDIO / f"{name}.json").read_text(encoding="utf-8"))
+    options = LoadOptions(model="", forced_aligner=str(FOLDER.parent / "models/aligner"), dtype="float32")
+    aligner = CheckpointLoader().load_aligner(options)
+    for path in sorted(FOLDER.glob("*.json")):
+        audio = FOLDER.parent / "audio" / f"{path.stem}.wav"
+        samples, rate = soundfile.read(audio, dtype="float32")
+        truth = json.loads(audio.with_suffix(".json").read_text(encoding="utf-8"))
         text, duration_s = truth["text"], samples.size / rate
-        (units,) = aligner.align([Passage(samples, text, truth["language"])])
-        units = [(unit, round(start_s, 3), round(end_s, 3)) for unit, start_s, end_s in units]
+        (aligned,) = aligner.align([Passage(samples, text, truth["language"])])
+        units = [(unit.text, round(unit.start_s, 3), round(unit.end_s, 3)) for unit in aligned]
         words = place(text, units, start_s=0.0, end_s=duration_s)
         golden = {
             "text": text,
@@ -43,7 +42,7 @@ def main() -> None:
             ],
         }
         rows = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in golden.items()]
-        (GOLDEN / f"{name}.json").write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
+        path.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,67 @@
+"""The command line, and one recording through a real server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL, ROOT
+from devtools.transcribe.__main__ import main
+from devtools.transcribe.checkpoints import chosen_aligner, load_options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["--format", "doc"], "FORMAT: doc is none of json, verbose_json, srt, vtt, lrc, txt"),
+        (["--audio", "nowhere.wav"], "AUDIO: there is no file nowhere.wav"),
+        (["--model", "nowhere"], "MODEL: nowhere is neither a folder here nor a hub id such as Qwen/Qwen3-ASR-1.7B"),
+        (["--aligner", "nowhere"], "ALIGNER: nowhere is neither a folder here nor a hub id"),
+    ],
+)
+def test_a_bad_argument_ends_with_exit_code_1_and_the_cause(
+    arguments: list[str], cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines()[-1].startswith(f"demo: {cause}")
+
+
+def test_only_the_demo_model_gets_the_demo_aligner() -> None:
+    assert chosen_aligner(str(DEMO_MODEL), None) == str(DEMO_ALIGNER)
+    assert chosen_aligner("Qwen/Qwen3-ASR-0.6B", None) == ""
+    assert chosen_aligner(str(DEMO_MODEL), "") == ""
+    assert chosen_aligner("Qwen/Qwen3-ASR-0.6B", "Qwen/Qwen3-ForcedAligner-0.6B") == "Qwen/Qwen3-ForcedAligner-0.6B"
+
+
+def test_a_hub_id_is_no_file_and_options_come_behind_the_aligner() -> None:
+    request = load_options("Qwen/Qwen3-ASR-0.6B", "x/y", ["vad:off"], "int8")
+    assert (request.Model, request.ModelFile, request.Quantization) == ("Qwen/Qwen3-ASR-0.6B", "", "int8")
+    assert list(request.Options) == ["forced_aligner:x/y", "vad:off"]
+    assert load_options(str(DEMO_MODEL), "").ModelFile == str(DEMO_MODEL)
+
+
+def test_a_model_that_does_not_load_is_shown_with_the_servers_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--model", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert printed.out == ""
+    assert lines[0] == "demo: no ALIGNER: times are coarse, and there are no words"
+    assert lines[1] == "demo: the end of the backend's log:"
+    assert any("LoadModel refused" in line for line in lines[2:-1])
+    assert lines[-1].startswith("demo: the model was not loaded: ")
+
+
+def test_a_recording_goes_through_the_server_and_onto_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    printed = capsys.readouterr()
+    truth = json.loads((ROOT / "test/audio/demo.json").read_text(encoding="utf-8"))
+    found = json.loads(printed.out)
+    assert (found["text"], found["language"]) == (truth["text"], "en")
+    assert [word["word"] for word in found["words"]] == truth["text"].split()
+    assert "s of audio in" in printed.err.splitlines()[-1]
