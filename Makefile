@@ -51,6 +51,10 @@ check: test ## The same as test
 test-gpu: $(if $(PYTHON),,install-dev) ## The tests that need a GPU; PYTHON=... runs them by that interpreter and installs nothing
 	@$(or $(PYTHON),$(PYTHON_BIN)) -m pytest -m gpu
 
+.PHONY: sanitize
+sanitize: install-dev ## The C kernels' tests under the address and undefined-behaviour sanitizers (gcc)
+	@bash backend/engine/ops/csrc/sanitize.sh
+
 .PHONY: format
 format: install-dev ## Format the sources, and fix what lint can fix
 	@venv/bin/ruff check --fix .

@@ -49,7 +49,7 @@ class CheckpointLoader:
         placement = device.choose(options)
         quantized = options.quantization == "int8"
         _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
-        with malloc.blocks_apart():
+        with malloc.large_blocks_mmapped():
             loaded = load(_recognizer_of(options), placement)
             graphs = (options.batch_max_size, options.max_chunk_s) if options.cuda_graphs else None
             recognizer = QwenRecognizer(loaded, quantized, options.threads, graphs)
@@ -61,7 +61,7 @@ class CheckpointLoader:
         inspect(found, "aligner")
         placement = device.choose(options)
         _log.info("loading the aligner on %s", placement)
-        with malloc.blocks_apart():
+        with malloc.large_blocks_mmapped():
             return QwenAligner(load(found, placement))
 
     def reclaim(self) -> None:

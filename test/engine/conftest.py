@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from backend.engine.loader import CheckpointLoader
 from backend.engine.model.cuda_graphs import Run
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.recognizer import load
-from backend.engine.ops import native
 from backend.engine.ops.device import choose
 from backend.options import LoadOptions
 from backend.serving.protocols import Utterance
@@ -91,15 +89,3 @@ def traced() -> Callable[[Run], Run]:
         return replay
 
     return record
-
-
-@pytest.fixture(params=["any", "avx2"])
-def version(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The library as other processors would run it, as far as this one can."""
-    chosen = ctypes.c_int.in_dll(native.library, "version")
-    most = chosen.value
-    if request.param_index > most:
-        pytest.skip("not this processor's")
-    chosen.value = request.param_index
-    yield
-    chosen.value = most

@@ -14,7 +14,7 @@ from backend.checkpoint.find import Checkpoint
 from backend.engine.model.recognizer import QwenRecognizer, load
 from backend.engine.ops import linear
 from backend.engine.ops.device import Placement
-from backend.engine.ops.linear import stacked, strip
+from backend.engine.ops.linear import drop_weights, stack_weights
 from backend.errors import CheckpointRefused
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def sharded(folder: Path, into: Path) -> Path:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shards", [False, True])
 def test_every_parameter_is_its_files_in_the_dtype_asked_for(monkeypatch, asr_folder, tmp_path, dtype, shards) -> None:
-    monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
+    monkeypatch.setattr(linear, "onednn_supports", lambda weight: False)
     folder = sharded(asr_folder, tmp_path / "sharded") if shards else asr_folder
     recognizer = QwenRecognizer(load(Checkpoint(str(folder), local=True), placed(dtype)))
     stored = load_file(asr_folder / "model.safetensors")
@@ -76,13 +76,13 @@ def test_memory_is_lent_again_once_it_was_given_back(asr_folder) -> None:
     first, second, third = ([part.q_proj, part.k_proj, part.v_proj] for part in attention[:3])
 
     def is_right(modules: list[torch.nn.Linear]) -> bool:
-        return torch.equal(stacked(modules)[0], torch.cat([stored[names[module]] for module in modules]))
+        return torch.equal(stack_weights(modules)[0], torch.cat([stored[names[module]] for module in modules]))
 
     loaded.weights.lend(first)
-    stack, _ = stacked(first)
+    stack, _ = stack_weights(first)
     assert is_right(first)
     assert stack.data_ptr() == first[0].weight.data_ptr()  # without a copy
-    strip(first)
+    drop_weights(first)
     loaded.weights.lend(second)
     assert is_right(second)
     assert second[0].weight.data_ptr() == stack.data_ptr()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from backend.engine.model.aligner_units import UnitSplitter
 from backend.engine.model.recognizer import Loaded, default_dtype, padded, take_over, weight_bytes, with_sound
 from backend.engine.ops.device import max_prefill_s, mel_device
-from backend.engine.ops.linear import packed
+from backend.engine.ops.linear import packed_linear
 from backend.errors import NonFiniteLogits
 from backend.sequences.monotonic_path import best_times, refined
 from backend.serving.protocols import AlignedUnit, Passage
@@ -33,7 +33,7 @@ class QwenAligner:
     def __init__(self, loaded: Loaded) -> None:
         self.model = model = loaded.model
         self.processor = loaded.processor
-        self.decoder = take_over(loaded, packed)  # it has no steps
+        self.decoder = take_over(loaded, packed_linear)  # it has no steps
         self.max_prefill_s = max_prefill_s(model.device)
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000

@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn.functional import gelu
 from torch.nn.utils.rnn import pad_sequence
 
-from backend.engine.ops.device import onednn_takes
-from backend.engine.ops.linear import Packed
+from backend.engine.ops.device import onednn_supports
+from backend.engine.ops.linear import PackedLinear
+from backend.engine.ops.torch_private import onednn_conv2d
 
 _CPU_CONVOLVES = 4  # pieces at once: 3 MB come between, each, and fresh pages take a tenth of the convolutions' time
 
@@ -34,8 +35,8 @@ class Encoder(nn.Module):
             tower.to(memory_format=torch.channels_last)  # in float32 the convolutions take two thirds of the time
             self._convolved_at_once = min(_CPU_CONVOLVES, self._convolved_at_once)
         for layer in tower.layers if tower.config.activation_function == "gelu" else ():
-            if isinstance(layer.fc1, Packed):
-                layer.fc1.then = "gelu"
+            if isinstance(layer.fc1, PackedLinear):
+                layer.fc1.activation = "gelu"
                 layer.activation_fn = nn.Identity()
 
     def forward(self, input_features: torch.Tensor, feature_lens: torch.Tensor) -> torch.Tensor:
@@ -78,10 +79,6 @@ def _tokens(frames: int) -> int:
 
 
 def _with_gelu(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    if not onednn_takes(convolution.weight):
+    if not onednn_supports(convolution.weight):
         return gelu(convolution(x))
-    y: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, convolution.weight, convolution.bias, convolution.padding, convolution.stride, convolution.dilation, 1,
-        "gelu", [], "none",
-    )  # fmt: skip
-    return y
+    return onednn_conv2d(x, convolution, "gelu")

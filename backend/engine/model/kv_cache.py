@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import torch
 
-from backend.engine.ops.malloc import LARGE
+from backend.engine.ops.malloc import ALWAYS_MMAPPED_BYTES
 
 _STEP = 32  # slots that all rows grow by, at once
 _AHEAD_ROWS, _AHEAD_SLOTS = 8, 256  # on a CPU a block is for a multiple of so many rows, and so many slots more
@@ -123,7 +123,7 @@ class KVCache:
             return like.new_empty(*like.shape[:2], self._laid_out_size(rows, slots))
         size = self._laid_out_size(_rounded(rows, _AHEAD_ROWS), slots + _AHEAD_SLOTS)
         bytes_ = like.shape[0] * 2 * size * like.itemsize
-        if bytes_ < LARGE:
+        if bytes_ < ALWAYS_MMAPPED_BYTES:
             return like.new_empty(*like.shape[:2], size)
         memory = mmap.mmap(-1, bytes_, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with suppress(AttributeError, OSError):  # a row needs less than a huge page; not all kernels have any

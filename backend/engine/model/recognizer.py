@@ -33,7 +33,7 @@ from backend.engine.model.session import Decoding, QwenSession
 from backend.engine.model.windowed_attention import use_windows
 from backend.engine.ops.device import Placement, max_prefill_s, mel_device, use_threads
 from backend.engine.ops.int8 import int8_layers
-from backend.engine.ops.linear import Layer, MakeLayer, Packed, dense, pack_within, streamed
+from backend.engine.ops.linear import Layer, MakeLayer, PackedLinear, dense_linear, pack_linears, streamed_linear
 from backend.engine.weights import Weights
 from backend.errors import CheckpointRefused, NonFiniteLogits, named
 from backend.languages import NAMES, code_of_name
@@ -109,7 +109,7 @@ def _eos_ids(loaded: Loaded) -> list[int]:
 def weight_bytes(model: torch.nn.Module) -> int:
     """Bytes of the distinct tensors of a model: tied weights count once."""
     tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
-    return sum(tensors.values()) + sum(part.bytes for part in model.modules() if isinstance(part, Packed))
+    return sum(tensors.values()) + sum(part.bytes for part in model.modules() if isinstance(part, PackedLinear))
 
 
 def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -120,7 +120,7 @@ def padded(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 def take_over(loaded: Loaded, layers: MakeLayer, quantized: bool = False) -> Decoder:
     """Read the weights, and compute by our encoder and our decoder, whose linear `layers` are made by this."""
     thinker, weights = loaded.model.thinker, loaded.weights
-    pack_within(thinker.audio_tower, weights.lend)
+    pack_linears(thinker.audio_tower, weights.lend)
     linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
     weights.fill(m for m in loaded.model.modules() if m not in linears and not any(m.children()))
     thinker.audio_tower = Encoder(thinker.audio_tower)
@@ -128,7 +128,7 @@ def take_over(loaded: Loaded, layers: MakeLayer, quantized: bool = False) -> Dec
 
     def make(modules: Sequence[torch.nn.Linear]) -> Layer:
         weights.lend(modules)  # one stack after the other, where the one before it was
-        return dense(modules) if modules[0].weight is embedding and not quantized else layers(modules)
+        return dense_linear(modules) if modules[0].weight is embedding and not quantized else layers(modules)
 
     quantized_on_cpu = quantized and embedding.device.type == "cpu"
     decoder = Decoder(thinker, make, torch.float32 if quantized_on_cpu else None)  # which those take and give
@@ -163,7 +163,7 @@ class QwenRecognizer:
         self.model = model = loaded.model
         self.processor = loaded.processor
         self.eos_ids = _eos_ids(loaded)
-        with int8_layers() if quantized else nullcontext(streamed) as layers:
+        with int8_layers() if quantized else nullcontext(streamed_linear) as layers:
             self.decoder = take_over(loaded, layers, quantized)
         self.max_prefill_s = max_prefill_s(model.device)
         self._decoding: Decoding = self.decoder

@@ -167,7 +167,7 @@ def test_a_failing_prompt_changes_nothing(recognizer, package, clips) -> None:
 
 def test_without_onednn_the_packages_model_and_ours_share_their_weights(monkeypatch, demo_options) -> None:
     """The stacked projections are the model's own: it computes with views of them, and no byte is held twice."""
-    monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
+    monkeypatch.setattr(linear, "onednn_supports", lambda weight: False)
     recognizer: Any = CheckpointLoader().load_recognizer(demo_options)
     layer = recognizer.model.thinker.model.layers[0].self_attn
     stack = recognizer.decoder.layers[0].qkv.weight
@@ -187,7 +187,7 @@ def test_swept_packed_or_neither_it_hears_the_same_words_in_the_same_memory(
     streamed = heard()
     monkeypatch.setattr(linear, "can_gemv", lambda weight: False)
     packed = heard()
-    monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
+    monkeypatch.setattr(linear, "onednn_supports", lambda weight: False)
     assert streamed == packed == heard()
 
 
