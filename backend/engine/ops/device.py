@@ -129,7 +129,7 @@ _DEFAULT_THREADS = torch.get_num_threads()  # torch's choice for this machine
 
 
 def use_threads(count: int | None) -> None:
-    """Set the number of threads that compute for the calling thread (OpenMP keeps it by thread); None: torch's choice."""
+    """Set how many threads compute for the calling thread (OpenMP keeps it by thread); None: torch's choice."""
     if torch.get_num_threads() != (count or _DEFAULT_THREADS):
         torch.set_num_threads(count or _DEFAULT_THREADS)
 

@@ -156,6 +156,6 @@ def _attend_to_cache(queries: torch.Tensor, kv: torch.Tensor, mask: torch.Tensor
 
 
 def scale_by_absmax(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 rows (rows, size) divided by their absmax, the largest magnitude; and the absmax (rows, 1), at least MIN_ABSMAX."""
+    """float32 rows (rows, size) divided by their absmax (largest magnitude); and it, (rows, 1), at least MIN_ABSMAX."""
     absmax = rows.abs().amax(dim=1, keepdim=True).clamp_min_(MIN_ABSMAX)
     return rows / absmax, absmax

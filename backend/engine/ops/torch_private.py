@@ -32,8 +32,8 @@ def cpu_has_vnni() -> bool:
     return bool(torch.cpu._is_vnni_supported())
 
 
-# oneDNN, which torch calls mkldnn. The operators are as old as torch.compile, whose CPU code calls them. Replacement: none
-# but torch.compile. Where device.onednn_supports says no, torch.nn.functional computes the same.
+# oneDNN, which torch calls mkldnn. The operators are as old as torch.compile, whose CPU code calls them. Replacement:
+# none but torch.compile. Where device.onednn_supports says no, torch.nn.functional computes the same.
 
 
 # Whether this torch has oneDNN and may use it, when the process began. Replacement: torch.backends.mkldnn.is_available.
