@@ -54,9 +54,9 @@ def can_gemv(weight: torch.Tensor) -> bool:
     """Whether `gemv_bf16` or `gemv_int8`, by the weight's dtype, takes a weight (outputs, inputs) on this processor."""
     if native.library is None or weight.device.type != "cpu" or not weight.is_contiguous():
         return False
-    if len(weight) % native.limit("gemv_outputs_multiple"):
+    if len(weight) % native.limits["gemv_outputs_multiple"]:
         return False
-    if weight.shape[1] * weight.itemsize % native.limit("gemv_line_bytes"):
+    if weight.shape[1] * weight.itemsize % native.limits["gemv_line_bytes"]:
         return False
     available = {torch.bfloat16: native.library.has_gemv_bf16, torch.int8: native.library.has_gemv_int8}
     return weight.dtype in available and bool(available[weight.dtype]())

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch  # noqa: F401 - the library is linked to torch's OpenMP, which must be loaded first
 
-from backend.engine.ops.native_args import KERNELS, LAYOUTS, layout
+from backend.engine.ops.native_args import KERNELS, LAYOUTS, LIMITS, layout
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,13 @@ def _misfit(loaded: ctypes.CDLL, sources: Path) -> str | None:
         mirror = layout(struct)
         if list((ctypes.c_int64 * len(mirror)).in_dll(loaded, name)) != mirror:
             return f"{struct.__name__} has another layout in C than in native_args.py"
+    read_limits(loaded)
     return None
+
+
+def read_limits(loaded: ctypes.CDLL) -> dict[str, int]:
+    """The limits of the kernels, by the names that the library exports them under. Raises ValueError without one."""
+    return {name: ctypes.c_int64.in_dll(loaded, name).value for name in LIMITS}
 
 
 def digest(sources: Path = CSRC) -> str:
@@ -60,9 +66,5 @@ def digest(sources: Path = CSRC) -> str:
     return sha.hexdigest()
 
 
-def limit(name: str) -> int:
-    """A limit of the kernels, by the name that the library exports it under. Only where there is a library."""
-    return ctypes.c_int64.in_dll(library, name).value
-
-
 library = load(LIBRARY)
+limits = {} if library is None else read_limits(library)  # of the kernels, by name

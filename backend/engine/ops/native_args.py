@@ -52,6 +52,17 @@ LAYOUTS: dict[str, type[ctypes.Structure]] = {
     "prefill_attention_args_layout": PrefillAttentionArgs,
 }
 
+# What the library exports about itself, each explained where C declares it
+LIMITS = (
+    "max_sharing_heads",
+    "max_head_size",
+    "lanes",
+    "gemv_outputs_multiple",
+    "gemv_line_bytes",
+    "prefill_block",
+    "prefill_group",
+)
+
 # Each kernel's arguments; what needs more than a handful takes a struct by pointer.
 KERNELS = {
     "rms_norm": (POINTER, POINTER, POINTER, COUNT, COUNT, FLOAT, FLAG),

@@ -133,7 +133,7 @@ def can_use_native(heads: Heads, cache: torch.Tensor) -> bool:
         and cache.device.type == "cpu"
         and {cache.dtype, heads.norm.dtype} <= _DTYPES
         and heads.queries % heads.keys == 0
-        and heads.queries // heads.keys <= native.limit("max_sharing_heads")
-        and heads.size % native.limit("lanes") == 0
-        and heads.size <= native.limit("max_head_size")
+        and heads.queries // heads.keys <= native.limits["max_sharing_heads"]
+        and heads.size % native.limits["lanes"] == 0
+        and heads.size <= native.limits["max_head_size"]
     )

@@ -16,7 +16,7 @@ def can_attend(queries: torch.Tensor) -> bool:
         native.library is not None
         and queries.device.type == "cpu"
         and queries.dtype is torch.bfloat16
-        and queries.shape[-1] % native.limit("prefill_block") == 0
+        and queries.shape[-1] % native.limits["prefill_block"] == 0
         and bool(native.library.has_prefill_attention())
     )
 
@@ -47,7 +47,7 @@ def prefill_attention(
         raise ValueError("the last row ends where the queries do")
     queries = queries.contiguous()
     heads, size = queries.shape[1:]
-    block, group = native.limit("prefill_block"), native.limit("prefill_group")
+    block, group = native.limits["prefill_block"], native.limits["prefill_group"]
     rows, longest = len(kv_offsets), int(cu_seqlens.diff().max())
     slots = -(-longest // block) * block
     threads = torch.get_num_threads()

@@ -74,12 +74,13 @@ def test_a_library_with_another_layout_of_a_struct_is_refused(
 
 
 @needs_compiler
-def test_the_library_exports_its_limits() -> None:
-    names = ["max_sharing_heads", "max_head_size", "lanes"]
-    names += ["gemv_outputs_multiple", "gemv_line_bytes", "prefill_block", "prefill_group"]
-    assert all(native.limit(name) > 0 for name in names)
-    with pytest.raises(ValueError, match="no_such_limit"):
-        native.limit("no_such_limit")
+def test_limits_are_read_from_the_library(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    assert native.limits.keys() == set(native.LIMITS)
+    assert all(limit > 0 for limit in native.limits.values())
+    monkeypatch.setattr(native, "LIMITS", [*native.LIMITS, "no_such_limit"])
+    with caplog.at_level(logging.WARNING):
+        assert native.load(native.LIBRARY) is None
+    assert "no_such_limit" in caplog.text
 
 
 def test_every_struct_that_a_kernel_takes_has_its_layout_checked() -> None:
