@@ -55,6 +55,10 @@ test-gpu: $(if $(PYTHON),,install-dev) ## The tests that need a GPU; PYTHON=... 
 coverage: install-dev ## All tests, and the lines of backend/ that none of them reaches
 	@$(PYTHON_BIN) -m pytest --cov --cov-report=term
 
+.PHONY: sanitize
+sanitize: install-dev ## The C kernels' tests under the address and undefined-behaviour sanitizers (gcc)
+	@bash backend/engine/ops/csrc/sanitize.sh
+
 .PHONY: format
 format: install-dev ## Format the sources, and fix what lint can fix
 	@venv/bin/ruff check --fix .

@@ -7,7 +7,7 @@
 #   TORCH_INDEX  another index to take torch from first (default: PyTorch's own, by BUILD_TYPE).
 #
 # No Debian package is needed at run time: the wheels bring libsndfile, libsoxr and ffmpeg's libraries along. Where there
-# is a C compiler (Debian's gcc and libc6-dev), CPUs compute faster.
+# is a C compiler (Debian's gcc and libc6-dev), CPUs compute a tenth to a quarter faster.
 set -euo pipefail
 
 here="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -92,37 +92,14 @@ write_stubs() {
 
 csrc=backend/engine/ops/csrc
 
-compile_one() { # a source of that name, which will know the digest of all of them
-  "${cc[@]}" -O3 -fopenmp -fPIC -fno-math-errno -fno-trapping-math -Wno-psabi -DSOURCE="\"$2\"" -c -o "$csrc/$1.o" "$csrc/$1.c"
-}
-
 compile_kernels() { # 1 where that cannot be done; the backend then computes the same by torch
-  local library="$csrc/libkernels.so" openmp digest without
-  without="so a CPU computes up to a third slower; gcc 9 or later and libc6-dev are needed (apt-get install gcc libc6-dev)"
-  rm -f "$library" "$csrc"/*.o
-  if ! command -v "${cc[0]}" >/dev/null; then
-    say "no C compiler here, $without"
-    return 1
-  fi
-  # Linked to torch's own OpenMP, wherever its wheel has it: the threads of a second one would be in the way of the first.
-  openmp="$("$venv/bin/python" -c '
-import importlib.util, pathlib
-torch = pathlib.Path(importlib.util.find_spec("torch").submodule_search_locations[0])
-print(next(path for place in ("torch/lib", "torch.libs") for path in torch.parent.glob(place + "/libgomp*")))' 2>/dev/null)" || {
-    say "this torch has no GNU OpenMP, so a CPU computes up to a third slower"
-    return 1
-  }
-  digest="$("$venv/bin/python" -c 'from backend.engine.ops.native import digest; print(digest())')" || die "torch cannot be imported"
-  # Not in one step, which would link the compiler's own OpenMP as well.
-  if compile_one attention "$digest" && compile_one gemv "$digest" && compile_one prefill_attention "$digest" &&
-    compile_one rowwise "$digest" &&
-    "${cc[@]}" -shared -o "$library.new" "$csrc"/{attention,gemv,prefill_attention,rowwise}.o "$openmp" && mv -f "$library.new" "$library" &&
+  if bash "$csrc/compile.sh" "$venv/bin/python" "$csrc" "$csrc/libkernels.so" &&
     "$venv/bin/python" -c 'import sys; from backend.engine.ops import native; sys.exit(native.library is None)'; then
-    rm -f "$csrc"/*.o
     return 0
   fi
-  rm -f "$library" "$library.new" "$csrc"/*.o
-  say "${cc[*]} does not compile $csrc for this torch, $without"
+  rm -f "$csrc/libkernels.so"
+  say "going on without the C kernels, which make a CPU a tenth to a quarter faster;" \
+    "they need gcc 9 or later and libc6-dev (apt-get install gcc libc6-dev), and a torch with GNU OpenMP"
   return 1
 }
 
@@ -158,7 +135,7 @@ main() {
 
   local kernels cc
   read -ra cc <<<"${CC:-cc}" # a compiler that fails is tried again when it is another, or has other headers
-  kernels="$(fingerprint install.sh "requirements-$kind.txt" "$csrc"/*.[ch]) $(
+  kernels="$(fingerprint install.sh "requirements-$kind.txt" "$csrc"/*.{c,h,sh}) $(
     { "${cc[@]}" --version && echo '#include <math.h>' | "${cc[@]}" -E - | cksum; } 2>/dev/null || true
   )"
   if ! is_stamped kernels "$kernels, failed" && ! { is_stamped kernels "$kernels" && [[ -f "$csrc/libkernels.so" ]]; }; then

@@ -43,7 +43,7 @@ class CheckpointLoader:
         placement = device.choose(options)
         quantized = options.quantization == "int8"
         _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
-        with malloc.blocks_apart():
+        with malloc.large_blocks_mmapped():
             built = build_model(_find_recognizer(options), placement)
             graphs = (options.batch_max_size, options.max_chunk_s) if options.cuda_graphs else None
             recognizer = QwenRecognizer(built, quantized, options.threads, graphs)
@@ -55,7 +55,7 @@ class CheckpointLoader:
         inspect(checkpoint, "aligner")
         placement = device.choose(options)
         _log.info("loading the aligner on %s", placement)
-        with malloc.blocks_apart():
+        with malloc.large_blocks_mmapped():
             return QwenAligner(build_model(checkpoint, placement))
 
     def reclaim(self) -> None:

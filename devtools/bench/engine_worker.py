@@ -25,10 +25,10 @@ from devtools.bench.system import OURS, System
 _BUFFER_BYTES = 1 << 30  # far more than any cache holds
 _EXPORT = re.compile(r'^export (\w+)="\$\{\1:-(\w+)\}"', re.MULTILINE)  # in run.sh
 KERNELS = {  # and the C functions by which they are recognised
-    "rowwise": {"norm", "gate"},
-    "decode attention": {"attend"},
-    "GEMV": {"multiply_halves", "multiply_bytes"},
-    "prefill attention": {"attend_to_prompts"},
+    "rowwise": {"rms_norm", "silu_mul"},
+    "decode attention": {"decode_attention"},
+    "GEMV": {"gemv_bf16", "gemv_int8"},
+    "prefill attention": {"prefill_attention"},
 }
 ONEDNN_ONLY = "GEMV and FBGEMM in int8"
 

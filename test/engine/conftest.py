@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from backend.engine.loader import CheckpointLoader
 from backend.engine.model.cuda_graphs import Step
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.model_builder import build_model
-from backend.engine.ops import native
 from backend.engine.ops.device import choose
 from backend.options import LoadOptions
 from backend.serving.protocols import Utterance
@@ -91,15 +89,3 @@ def traced() -> Callable[[Step], Step]:
         return replay
 
     return capture
-
-
-@pytest.fixture(params=["any", "avx2"])
-def version(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The C library in the versions for other processors, as far as this one runs them."""
-    chosen = ctypes.c_int.in_dll(native.library, "version")
-    most = chosen.value
-    if request.param_index > most:
-        pytest.skip("not this processor's")
-    chosen.value = request.param_index
-    yield
-    chosen.value = most

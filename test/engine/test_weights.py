@@ -43,7 +43,7 @@ def sharded(folder: Path, into: Path) -> Path:
 def test_every_parameter_is_the_files_tensor_in_the_dtype_asked_for(
     monkeypatch, asr_folder, tmp_path, dtype, shards
 ) -> None:
-    monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
+    monkeypatch.setattr(linear, "onednn_supports", lambda weight: False)
     folder = sharded(asr_folder, tmp_path / "sharded") if shards else asr_folder
     recognizer = QwenRecognizer(build_model(Checkpoint(str(folder), local=True), placed(dtype)))
     stored = load_file(asr_folder / "model.safetensors")

@@ -19,7 +19,7 @@ from backend.engine.model.aligner_units import UnitSplitter
 from backend.engine.model.model_builder import BuiltModel, default_dtype_lock, load_weights, weight_bytes
 from backend.engine.model.prompts import embed_prompts, prompt_inputs
 from backend.engine.ops.device import max_prefill_s
-from backend.engine.ops.linear import packed
+from backend.engine.ops.linear import packed_linear
 from backend.errors import NonFiniteLogits
 from backend.sequences.monotonic_path import best_times, refined
 from backend.serving.protocols import SAMPLE_RATE, AlignedUnit, Passage
@@ -40,7 +40,7 @@ class QwenAligner:
         """Reads the weights."""
         self.model = model = built.model
         self.processor = built.processor
-        self.decoder = load_weights(built, packed)  # prefill only: packed weights are the fastest for that
+        self.decoder = load_weights(built, packed_linear)  # prefill only: packed weights are the fastest for that
         self.max_prefill_s = max_prefill_s(model.device)
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000

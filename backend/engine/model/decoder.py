@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from backend.engine.model.kv_cache import KVCache
-from backend.engine.ops.linear import MakeLayer, dense
+from backend.engine.ops.linear import MakeLayer, dense_linear
 from backend.engine.ops.native_ops import kernels_for
 from backend.engine.ops.torch_ops import TORCH, Attend, Heads, Kernels
 
@@ -52,7 +52,7 @@ class Decoder:
     model's own, which the KV cache has in any case.
     """
 
-    def __init__(self, thinker: Any, make: MakeLayer = dense, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, thinker: Any, make: MakeLayer = dense_linear, dtype: torch.dtype | None = None) -> None:
         text = thinker.model
         self.dtype = dtype or text.norm.weight.dtype
         self._embedding: nn.Embedding = text.embed_tokens

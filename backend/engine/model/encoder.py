@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn.functional import gelu
 from torch.nn.utils.rnn import pad_sequence
 
-from backend.engine.ops.device import onednn_takes
-from backend.engine.ops.linear import Packed
+from backend.engine.ops.device import onednn_supports
+from backend.engine.ops.linear import PackedLinear
+from backend.engine.ops.torch_private import onednn_conv2d
 
 # Each block's activations take 3 MB; with more blocks in one call, fresh pages take a tenth of the convolutions' time.
 _CPU_BLOCKS_PER_CALL = 4
@@ -39,8 +40,8 @@ class Encoder(nn.Module):
             tower.to(memory_format=torch.channels_last)  # in float32 the convolutions take two thirds of the time
             self._blocks_per_call = min(_CPU_BLOCKS_PER_CALL, self._blocks_per_call)
         for layer in tower.layers if tower.config.activation_function == "gelu" else ():
-            if isinstance(layer.fc1, Packed):
-                layer.fc1.then = "gelu"
+            if isinstance(layer.fc1, PackedLinear):
+                layer.fc1.activation = "gelu"
                 layer.activation_fn = nn.Identity()
 
     def forward(self, input_features: torch.Tensor, feature_lens: torch.Tensor) -> torch.Tensor:
@@ -87,10 +88,6 @@ def _token_count(frames: int) -> int:
 
 
 def _conv_gelu(convolution: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-    if not onednn_takes(convolution.weight):
+    if not onednn_supports(convolution.weight):
         return gelu(convolution(x))
-    y: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, convolution.weight, convolution.bias, convolution.padding, convolution.stride, convolution.dilation, 1,
-        "gelu", [], "none",
-    )  # fmt: skip
-    return y
+    return onednn_conv2d(x, convolution, "gelu")

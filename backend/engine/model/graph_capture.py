@@ -14,7 +14,7 @@ import torch
 
 from backend.engine.model.cuda_graphs import Capture, GraphedDecoder, Step
 from backend.engine.model.decoder import Decoder
-from backend.engine.ops.device import RECORDING
+from backend.engine.ops.device import CAPTURE_LOCK
 from backend.errors import OutOfMemory
 from backend.serving.faults import cause_of
 
@@ -51,7 +51,7 @@ class CudaGraphs:
     def _graph(self, step: Step) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         """A graph of the kernels that `step` launches, and the step's output."""
         graph = torch.cuda.CUDAGraph()
-        with RECORDING, torch.cuda.device(self._device):
+        with CAPTURE_LOCK, torch.cuda.device(self._device):
             before = torch.cuda.current_stream()
             try:
                 # thread_local: what other threads do meanwhile, a load for instance, does not break the capture

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import torch
 
-from backend.engine.ops.malloc import LARGE
+from backend.engine.ops.malloc import ALWAYS_MMAPPED_BYTES
 
 _CAPACITY_STEP = 32  # positions; the capacity is a multiple, so the layout changes once in so many steps
 _SPARE_ROWS, _SPARE_POSITIONS = 8, 256  # a CPU's block has room for a multiple of 8 rows, 256 positions longer
@@ -124,7 +124,7 @@ class KVCache:
             return like.new_empty(*like.shape[:2], self._view_size(rows, capacity))
         size = self._view_size(_round_up(rows, _SPARE_ROWS), capacity + _SPARE_POSITIONS)
         block_bytes = like.shape[0] * 2 * size * like.itemsize
-        if block_bytes < LARGE:
+        if block_bytes < ALWAYS_MMAPPED_BYTES:
             return like.new_empty(*like.shape[:2], size)
         memory = mmap.mmap(-1, block_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with suppress(AttributeError, OSError):  # not every kernel has huge pages; a row is smaller than one

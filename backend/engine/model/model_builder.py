@@ -25,7 +25,7 @@ from backend.engine.model.encoder import Encoder
 from backend.engine.model.qwen_package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.model.windowed_attention import use_windows
 from backend.engine.ops.device import Placement
-from backend.engine.ops.linear import Layer, MakeLayer, Packed, dense, pack_within
+from backend.engine.ops.linear import Layer, MakeLayer, PackedLinear, dense_linear, pack_linears
 from backend.engine.weights import Weights
 from backend.errors import CheckpointRefused, named
 
@@ -84,7 +84,7 @@ def load_weights(built: BuiltModel, make_layer: MakeLayer, quantized: bool = Fal
     `make_layer` makes the decoder's linear layers; `quantized`: in int8. Closes the checkpoint's files.
     """
     thinker, weights = built.model.thinker, built.weights
-    pack_within(thinker.audio_tower, weights.fill_in_scratch)
+    pack_linears(thinker.audio_tower, weights.fill_in_scratch)
     linears = {m for layer in thinker.model.layers for m in layer.modules() if isinstance(m, torch.nn.Linear)}
     weights.fill(m for m in built.model.modules() if m not in linears and not any(m.children()))
     thinker.audio_tower = Encoder(thinker.audio_tower)
@@ -92,7 +92,7 @@ def load_weights(built: BuiltModel, make_layer: MakeLayer, quantized: bool = Fal
 
     def make(modules: Sequence[torch.nn.Linear]) -> Layer:
         weights.fill_in_scratch(modules)  # each stack is read to where the one before it was
-        return dense(modules) if modules[0].weight is embedding and not quantized else make_layer(modules)
+        return dense_linear(modules) if modules[0].weight is embedding and not quantized else make_layer(modules)
 
     quantized_on_cpu = quantized and embedding.device.type == "cpu"
     decoder = Decoder(thinker, make, torch.float32 if quantized_on_cpu else None)  # int8 layers on CPUs take float32
@@ -103,4 +103,4 @@ def load_weights(built: BuiltModel, make_layer: MakeLayer, quantized: bool = Fal
 def weight_bytes(model: torch.nn.Module) -> int:
     """Bytes of a model's distinct tensors: tied weights count once."""
     tensors = {t.data_ptr(): t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers())}
-    return sum(tensors.values()) + sum(part.bytes for part in model.modules() if isinstance(part, Packed))
+    return sum(tensors.values()) + sum(part.bytes for part in model.modules() if isinstance(part, PackedLinear))

@@ -22,7 +22,7 @@ from backend.engine.model.prompts import embed_prompts, prompt_inputs
 from backend.engine.model.session import QwenSession, SessionDecoder
 from backend.engine.ops.device import max_prefill_s, use_threads
 from backend.engine.ops.int8 import int8_layers
-from backend.engine.ops.linear import streamed
+from backend.engine.ops.linear import streamed_linear
 from backend.errors import CheckpointRefused, NonFiniteLogits
 from backend.languages import NAMES, code_of_name
 from backend.serving.protocols import SAMPLE_RATE, Recognition, Token, Utterance, recognize
@@ -56,7 +56,7 @@ class QwenRecognizer:
         self.model = model = built.model
         self.processor = built.processor
         self.eos_ids = _eos_ids(built)
-        with int8_layers() if quantized else nullcontext(streamed) as make_layer:
+        with int8_layers() if quantized else nullcontext(streamed_linear) as make_layer:
             self.decoder = load_weights(built, make_layer, quantized)
         self.max_prefill_s = max_prefill_s(model.device)
         self._session_decoder: SessionDecoder = self.decoder

@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from backend.engine.ops.prefill_attention import attended, can_attend
+from backend.engine.ops.prefill_attention import can_attend, prefill_attention
 
 WINDOWED_SDPA = "windowed_sdpa"
 
@@ -42,7 +42,9 @@ def windowed_sdpa(
     if can_attend(query):
         ends = cu_seq_lens_q.to(torch.int64)
         starts = ends[:-1] * key.stride(2)  # of each window's keys, in elements
-        return attended(query[0].transpose(0, 1), key[0], value[0], ends, starts, scaling, causal=False)[None], None
+        return prefill_attention(query[0].transpose(0, 1), key[0], value[0], ends, starts, scaling, causal=False)[
+            None
+        ], None
     lengths = [end - start for start, end in pairwise(cu_seq_lens_q.tolist())]
     packed = torch.stack([query[0], key[0], value[0]]).permute(2, 0, 1, 3)  # tokens, qkv, heads, head_dim
     padded = pad_sequence(

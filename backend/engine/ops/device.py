@@ -1,7 +1,8 @@
-"""Where and how the numbers are computed: device, dtype and attention, chosen once and explained in one line.
+"""Placement: the device, the dtype and the encoder's attention, chosen once at load and explained in one log line.
 
-Rules: bf16 where the device computes it well, fp16 on Turing (it has fast fp16 and no bf16), fp32 otherwise; what
-the operator names is obeyed or refused, never replaced.
+The rules: bf16 where the device computes it well, fp16 on Turing (which has fast fp16 and no bf16), fp32 otherwise.
+What the operator names is obeyed or refused, never replaced. Limits of a device stand here, too: prefill size, threads,
+memory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from backend.engine.ops import malloc
+from backend.engine.ops import malloc, torch_private
 from backend.errors import DeviceUnavailable, InvalidOption
 from backend.options import LoadOptions
 
@@ -26,7 +27,8 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torc
 
 @dataclass(frozen=True)
 class Placement:
-    """`attention`, the encoder's: flash_attention_2, or sdpa, for which our own windows are used."""
+    """Where a model computes. `attention` is the encoder's: flash_attention_2, or sdpa, which stands for our own
+    windowed attention (engine/model/windowed_attention.py). `reason`: why, for the log."""
 
     device: torch.device
     dtype: torch.dtype
@@ -40,10 +42,11 @@ class Placement:
 def choose(options: LoadOptions) -> Placement:
     """The placement for `options` on this machine. Raises DeviceUnavailable or InvalidOption.
 
-    Where that is CUDA, torch attends without cuDNN from then on.
+    On CUDA it turns cuDNN's attention off for the process: cuDNN plans anew for every shape, 0.4 s each (FunASR issue
+    3704), and batches hardly ever repeat a shape.
     """
     device, why_device = _device(options)
-    if device.type == "cuda":  # it plans for every shape, 0.4 s each (FunASR issue 3704), and batches hardly repeat one
+    if device.type == "cuda":
         torch.backends.cuda.enable_cudnn_sdp(False)
     dtype, why_dtype = _dtype(device, options)
     attention, why_attention = _attention(device, dtype, options)
@@ -51,7 +54,7 @@ def choose(options: LoadOptions) -> Placement:
 
 
 def _device(options: LoadOptions) -> tuple[torch.device, str]:
-    if torch.cuda.is_available():  # NVIDIA, or AMD: torch calls ROCm cuda, too
+    if torch.cuda.is_available():  # NVIDIA or AMD: torch calls ROCm "cuda", too
         index = options.main_gpu or 0
         if index >= torch.cuda.device_count():
             raise DeviceUnavailable(f"MainGPU {index}")
@@ -79,14 +82,10 @@ def _dtype(device: torch.device, options: LoadOptions) -> tuple[torch.dtype, str
         return torch.float32, "older than Turing"
     if device.type == "xpu":
         return torch.bfloat16, "XMX computes bf16"
-    if device.type == "cpu" and _cpu_computes_bf16():
+    # Emulated bf16 (AVX2, plain AVX512) is slower than fp32; with these instruction sets bf16 is twice as fast.
+    if device.type == "cpu" and torch_private.cpu_has_bf16():
         return torch.bfloat16, "the processor has AVX512-BF16 or AMX"
     return torch.float32, "no fast bf16 here"
-
-
-def _cpu_computes_bf16() -> bool:
-    """Emulated bf16 (AVX2, plain AVX512) is slower than fp32; these two instruction sets are twice as fast."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _attention(device: torch.device, dtype: torch.dtype, options: LoadOptions) -> tuple[str, str]:
@@ -100,61 +99,59 @@ def _attention(device: torch.device, dtype: torch.dtype, options: LoadOptions) -
     return ("sdpa", "windows by torch") if options.attention == "eager" else (options.attention, "attention as asked")
 
 
-ONEDNN: bool = torch._C._get_mkldnn_enabled()
-
-
-def onednn_takes(numbers: torch.Tensor) -> bool:
-    """Whether oneDNN computes in numbers of such a dtype, where they are."""
-    if numbers.device.type != "cpu" or not ONEDNN:
+def onednn_supports(weight: torch.Tensor) -> bool:
+    """Whether oneDNN multiplies on the device and in the dtype of `weight`."""
+    if weight.device.type != "cpu" or not torch_private.ONEDNN_ENABLED:
         return False
-    if numbers.dtype is torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return numbers.dtype is torch.float32
+    if weight.dtype is torch.bfloat16:
+        return torch_private.onednn_has_bf16()
+    return weight.dtype is torch.float32
 
 
-# Of audio, about two chunks. Intermediate results for more do not fit into the heap's blocks (engine/malloc.py), and
-# fresh pages cost more than passing over the weights once less. And between two reads those who have left are noticed.
-_CPU_READS_S = 24.0
-_GPU_READS_S = 1920.0  # 64 clips of half a minute; the memory that reading takes grows with the audio
+# Seconds of audio in one prefill. On a CPU about two chunks: the intermediate results of more do not fit into the
+# heap's blocks (malloc.py), and the page faults of fresh memory cost more than one pass over the weights less saves.
+# Running rows decode a step, and cancelled requests are noticed, between two prefills.
+_CPU_PREFILL_S = 24.0
+_GPU_PREFILL_S = 1920.0  # 64 clips of half a minute; the memory that a prefill takes grows with the audio
 
 
 def max_prefill_s(device: torch.device) -> float:
-    """Seconds of audio that are best read at once on the device."""
-    return _CPU_READS_S if device.type == "cpu" else _GPU_READS_S
+    """The most seconds of audio for one prefill on the device."""
+    return _CPU_PREFILL_S if device.type == "cpu" else _GPU_PREFILL_S
 
 
 def mel_device(device: torch.device) -> str:
-    """Where the mel features of a model on the device are computed: beside it on CUDA, on the CPU elsewhere."""
+    """Where to compute the mel features for a model on the device: on the same one if it is CUDA, else on the CPU."""
     return str(device) if device.type == "cuda" else "cpu"
 
 
-_THREADS = torch.get_num_threads()  # what torch chooses for this machine
+_DEFAULT_THREADS = torch.get_num_threads()  # torch's choice for this machine
 
 
 def use_threads(count: int | None) -> None:
-    """So many threads for what the calling thread computes, or as many as torch chooses: OpenMP keeps it by thread."""
-    if torch.get_num_threads() != (count or _THREADS):
-        torch.set_num_threads(count or _THREADS)
+    """Set how many threads compute for the calling thread (OpenMP keeps it by thread); None: torch's choice."""
+    if torch.get_num_threads() != (count or _DEFAULT_THREADS):
+        torch.set_num_threads(count or _DEFAULT_THREADS)
 
 
 def free_bytes(device: torch.device) -> float:
-    """Bytes of memory that can be had on a CUDA device; of others that is not known, and infinite."""
+    """Bytes that can still be allocated on a CUDA device; infinite for other devices, where it is not known."""
     if device.type != "cuda":
         return math.inf
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return float(torch.cuda.mem_get_info(device)[0] + kept)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(torch.cuda.mem_get_info(device)[0] + cached)
 
 
-RECORDING = threading.Lock()  # held while steps are recorded on CUDA, one at a time in a process
+CAPTURE_LOCK = threading.Lock()  # held while a CUDA graph is captured: one at a time in a process
 
 
 def reclaim() -> None:
     """Give the memory of dropped models back to the device and the system."""
     gc.collect()
     if torch.cuda.is_available():
-        with RECORDING:  # torch's allocator gives nothing back meanwhile, and takes the wish for an error
+        with CAPTURE_LOCK:  # during a capture torch's allocator gives nothing back, and empty_cache is an error
             try:
                 torch.cuda.empty_cache()
-            except RuntimeError:  # nor after a recording that failed; what is free in it is used again all the same
+            except RuntimeError:  # nor after a capture that failed; torch uses the free memory again all the same
                 _log.warning("the device's memory cannot be given back", exc_info=True)
     malloc.trim()

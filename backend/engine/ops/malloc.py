@@ -1,6 +1,7 @@
-"""The C library's heap, where it is glibc's. Elsewhere (musl, macOS) nothing here does anything.
+"""glibc's malloc, tuned around a load. With other C libraries (musl, macOS) nothing here does anything.
 
-Rules: what stays for hours does not stand among what goes at once; what was freed goes back to the system.
+The rules: weights, which stay for hours, are not allocated between blocks that are freed at once; freed memory goes
+back to the system.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
-_SMALL = 1 << 20
-LARGE = 32 << 20  # what is larger is a mapping in any case: the most that glibc takes, and where it ends by itself
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+_LOAD_MMAP_BYTES = 1 << 20
+ALWAYS_MMAPPED_BYTES = 32 << 20  # larger blocks are always mappings: glibc's upper bound, where its own adaptation ends
 
 
 def _glibc() -> Any:
@@ -22,24 +23,25 @@ def _glibc() -> Any:
 
 
 @contextmanager
-def blocks_apart() -> Iterator[None]:
-    """Meanwhile each block of a megabyte or more is a mapping of its own, which the system gets back when it is freed.
+def large_blocks_mmapped() -> Iterator[None]:
+    """Within, each block of a megabyte or more is a mapping of its own, which goes back to the system when it is freed.
 
-    Weights are read, stacked and packed in blocks of ten megabytes. By default glibc soon takes them from its heap,
-    where what is freed stays between what remains: loading int8 weights then peaks at 1.5 times their size, not 1.1.
-    Afterwards it is the heap again: to compute with fresh pages for every intermediate result would be slow.
+    For loads: weights are read, stacked and packed in blocks of ten megabytes. By default glibc soon takes such blocks
+    from its heap, where freed ones stay between those that remain: loading int8 weights then peaks at 1.5 times their
+    size instead of 1.1. Afterwards such blocks come from the heap again, because page faults of fresh memory for every
+    intermediate result would make computing slow.
     """
     libc = _glibc()
     if libc is None:
         yield
         return
-    libc.malloc_trim(0)  # what requests have left must not stand beside what is read now
-    libc.mallopt(_MMAP_THRESHOLD, _SMALL)
+    libc.malloc_trim(0)  # so that what requests have freed does not count beside the weights
+    libc.mallopt(_MMAP_THRESHOLD, _LOAD_MMAP_BYTES)
     try:
         yield
     finally:
-        libc.mallopt(_MMAP_THRESHOLD, LARGE)
-        libc.mallopt(_TRIM_THRESHOLD, 2 * LARGE)  # as glibc itself has it
+        libc.mallopt(_MMAP_THRESHOLD, ALWAYS_MMAPPED_BYTES)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * ALWAYS_MMAPPED_BYTES)  # glibc's own ratio of the two
         libc.malloc_trim(0)
 
 

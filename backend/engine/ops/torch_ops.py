@@ -1,7 +1,7 @@
-"""What a decoder computes between its linear layers: norms, gates, and attention over a cache.
+"""What a decoder computes between its linear layers: RMSNorm, SiLU gating, QK-norm, RoPE, attention over a KV cache.
 
-`TORCH` computes it by torch's operations, on every device, in a way that can be recorded; native_ops.py does the
-same in C, on CPUs.
+`TORCH` computes it by torch's operations, on every device, without asking the device for a value, so that a CUDA graph
+can record it. native_ops.py computes the same in C on CPUs; `TORCH` is the oracle of its tests.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import torch
 from torch.nn.functional import rms_norm as functional_rms_norm
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-SILENT = 1e-12  # a row whose largest magnitude is less is taken for zeros; as in rowwise.c
+MIN_ABSMAX = 1e-12  # a row of zeros is divided by this; as in rowwise.c
 
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """The heads of a layer, side by side in what it projects: queries, keys, and values in the number of the keys.
+    """The attention heads of a layer (GQA): `queries` query heads, and `keys` key heads with as many value heads.
 
-    `norm`: (queries + keys, size), which are normalised and rotated together.
+    The layer's projection has them side by side, queries first, then keys, then values. `size`: of a head. `norm`
+    (queries + keys, size): the weights of the QK-norm, one row for each query and key head; `epsilon`: its own.
     """
 
     queries: int
@@ -32,47 +33,53 @@ class Heads:
     epsilon: float
 
     @cached_property
-    def norm_as_float(self) -> torch.Tensor:
+    def norm_float32(self) -> torch.Tensor:
         return self.norm.float().contiguous()
 
-    def apart(self, projected: torch.Tensor, cos_sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries, keys and values, (rows, positions, heads, size), rotated to their positions.
+    def split_and_rotate(
+        self, projected: torch.Tensor, cos_sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, (rows, positions, heads, size) each, of a projection (rows, positions, all heads x
+        size). Queries and keys are RMS-normalised, then rotated to their positions (RoPE).
 
-        `cos_sin`: cosine and sine, (2, rows or 1, positions, size).
+        `cos_sin`: cosines and sines of the positions, (2, rows or 1, positions, size).
         """
         heads = projected.view(*projected.shape[:2], -1, self.size)
-        turning, values = torch.split(heads, [self.queries + self.keys, self.keys], dim=-2)
-        turning = functional_rms_norm(turning, turning.shape[-1:], eps=self.epsilon) * self.norm
+        queries_keys, values = torch.split(heads, [self.queries + self.keys, self.keys], dim=-2)
+        normed = functional_rms_norm(queries_keys, queries_keys.shape[-1:], eps=self.epsilon) * self.norm
         cosine, sine = cos_sin.unsqueeze(-2)
-        first, second = turning.chunk(2, dim=-1)
-        turned = turning * cosine + torch.cat((-second, first), dim=-1) * sine
-        queries, keys = torch.split(turned, [self.queries, self.keys], dim=-2)
+        first, second = normed.chunk(2, dim=-1)
+        rotated = normed * cosine + torch.cat((-second, first), dim=-1) * sine
+        queries, keys = torch.split(rotated, [self.queries, self.keys], dim=-2)
         return queries, keys, values
 
 
-# (a layer's heads, what it projects (rows, positions, all heads × size), its part of the cache (2, rows, key heads,
-# slots, size)) -> (rows, positions, queries × size). Keys and values are written to the cache.
+# The attention of one layer: (its heads, its projection (rows, positions, all heads x size), its part of the KV cache
+# (2, rows, key heads, slots, size), keys first) -> (rows, positions, query heads x size). Writes keys and values to the
+# cache.
 Attend: TypeAlias = Callable[[Heads, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Kernels(Protocol):
+    """The operations of a decoder between its linear layers, by torch or in C."""
+
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """Rows (…, size) whose root mean square is 1, times `weight` (size,)."""
+        """RMSNorm of rows (…, size): divided by their root mean square, times `weight` (size,)."""
 
     def silu_mul(self, gate_up: torch.Tensor) -> torch.Tensor:
-        """(…, 2 × size), gates first -> (…, size)."""
+        """silu(gate) * up of (…, 2 x size), gates first -> (…, size)."""
 
     def prefill_attention(self, cos_sin: torch.Tensor) -> Attend:
-        """How each position attends to its row's, up to its own: for all layers.
+        """Causal attention of prompts, for all layers: each position attends to its row's positions up to itself.
 
-        `cos_sin`: cosine and sine of each position, (2, positions, size). There are as many slots as positions.
+        `cos_sin`: cosines and sines of the positions, (2, positions, size). The cache has as many slots as positions.
         """
 
     def decode_attention(self, lengths: torch.Tensor, cos_sin: torch.Tensor) -> Attend:
-        """How one position, the next token of every row, attends to what its row has said, itself included.
+        """Attention of a decode step, for all layers: each row's new token attends to the row's slots and itself.
 
-        For all layers of a step. `lengths` (rows,): slots in use, and so the one to write to; `cos_sin`: cosine and
-        sine of each row's position, (2, rows, size).
+        `lengths` (rows,): slots in use, so also the slot to write. `cos_sin`: cosine and sine of each row's position,
+        (2, rows, size).
         """
 
 
@@ -87,64 +94,68 @@ class _Torch:
         return silu(gate) * up
 
     def prefill_attention(self, cos_sin: torch.Tensor) -> Attend:
-        def attend(heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
-            queries, keys, values = (part.transpose(1, 2) for part in heads.apart(projected, cos_sin[:, None]))
-            held[0], held[1] = keys, values
+        def attend(heads: Heads, projected: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+            split = heads.split_and_rotate(projected, cos_sin[:, None])
+            queries, keys, values = (part.transpose(1, 2) for part in split)
+            kv[0], kv[1] = keys, values
             attended = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
             return attended.transpose(1, 2).flatten(2)
 
         return attend
 
     def decode_attention(self, lengths: torch.Tensor, cos_sin: torch.Tensor) -> Attend:
-        return _Tokens(lengths, cos_sin)
+        return _DecodeAttention(lengths, cos_sin)
 
 
 TORCH: Kernels = _Torch()
 
 
-class _Tokens:
+class _DecodeAttention:
+    """An Attend. The mask is computed by the first layer and serves all layers."""
+
     def __init__(self, lengths: torch.Tensor, cos_sin: torch.Tensor) -> None:
         self._rows = torch.arange(len(lengths), device=lengths.device)
         self._lengths = lengths
         self._cos_sin = cos_sin[:, :, None]
-        self._mask: torch.Tensor | None = None  # one for all layers
+        self._mask: torch.Tensor | None = None
 
-    def __call__(self, heads: Heads, projected: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+    def __call__(self, heads: Heads, projected: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
         if self._mask is None:
-            self._mask = _mask(self._lengths, held, heads.queries // heads.keys)
-        queries, keys, values = heads.apart(projected, self._cos_sin)
-        held[0, self._rows, :, self._lengths] = keys[:, 0].to(held.dtype)
-        held[1, self._rows, :, self._lengths] = values[:, 0].to(held.dtype)
-        return _attended(queries[:, 0], held, self._mask).to(projected.dtype)
+            self._mask = _length_mask(self._lengths, kv, heads.queries // heads.keys)
+        queries, keys, values = heads.split_and_rotate(projected, self._cos_sin)
+        kv[0, self._rows, :, self._lengths] = keys[:, 0].to(kv.dtype)
+        kv[1, self._rows, :, self._lengths] = values[:, 0].to(kv.dtype)
+        return _attend_to_cache(queries[:, 0], kv, self._mask).to(projected.dtype)
 
 
-def _mask(lengths: torch.Tensor, held: torch.Tensor, sharing: int) -> torch.Tensor:
-    """What keeps rows of these lengths from slots they have not written, for `_attended`: 0 or -inf.
+def _length_mask(lengths: torch.Tensor, kv: torch.Tensor, sharing: int) -> torch.Tensor:
+    """The additive mask, 0 or -inf, that hides the slots which rows of these lengths have not written.
 
-    (rows · key heads, heads that share a key head, slots), in the dtype to attend in. On a CPU that is float32 for one
-    row: its products are too small for what oneDNN prepares for each one in sixteen bits.
+    `sharing`: query heads that share a key head. Returns (rows x key heads, sharing, slots) in the dtype to attend in.
+    On a CPU that is float32 for a single row: its products are so small that oneDNN's preparation of each in bf16 costs
+    more.
     """
-    _, rows, key_heads, slots, _ = held.shape
-    dtype = torch.float32 if rows == 1 and held.device.type == "cpu" else held.dtype
-    unused = torch.arange(slots, device=held.device) > lengths[:, None]
+    _, rows, key_heads, slots, _ = kv.shape
+    dtype = torch.float32 if rows == 1 and kv.device.type == "cpu" else kv.dtype
+    unused = torch.arange(slots, device=kv.device) > lengths[:, None]
     mask = torch.zeros_like(unused, dtype=dtype).masked_fill_(unused, -torch.inf)
     return mask[:, None, None].expand(rows, key_heads, sharing, slots).reshape(-1, sharing, slots)
 
 
-def _attended(queries: torch.Tensor, held: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """One query for each head (rows, heads, size) over a layer's cache.
+def _attend_to_cache(queries: torch.Tensor, kv: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """One query for each head, (rows, heads, size), over a layer's cache -> (rows, 1, heads x size).
 
-    Two products over every slot, used or not: neither the slots in use nor a key head for each of its queries is copied
-    to be multiplied. For eight rows in bf16 torch's flash attention on CPUs takes a third longer.
+    Two batched products over every slot, used or not: neither the slots in use nor a key head for each of its query
+    heads is copied. For eight rows in bf16 torch's flash attention on CPUs takes a third longer.
     """
-    _, rows, key_heads, slots, size = held.shape
-    keys, values = held.view(2, rows * key_heads, slots, size).to(mask.dtype)
-    asked = queries.reshape(rows * key_heads, -1, size).to(mask.dtype)
-    scores = torch.baddbmm(mask, asked, keys.transpose(1, 2), alpha=size**-0.5)
+    _, rows, key_heads, slots, size = kv.shape
+    keys, values = kv.view(2, rows * key_heads, slots, size).to(mask.dtype)
+    grouped = queries.reshape(rows * key_heads, -1, size).to(mask.dtype)
+    scores = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=size**-0.5)
     return torch.bmm(scores.softmax(dim=-1), values).view(rows, 1, -1)
 
 
-def scaled(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (rows, size) in float32 whose largest magnitude is 1, and what it was, (rows, 1). Silent rows stay zeros."""
-    largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(SILENT)
-    return rows / largest, largest
+def scale_by_absmax(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 rows (rows, size) divided by their absmax (largest magnitude); and it, (rows, 1), at least MIN_ABSMAX."""
+    absmax = rows.abs().amax(dim=1, keepdim=True).clamp_min_(MIN_ABSMAX)
+    return rows / absmax, absmax

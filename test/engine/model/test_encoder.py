@@ -13,11 +13,11 @@ from torch import nn
 from backend.engine.model import encoder
 from backend.engine.model.encoder import Encoder
 from backend.engine.ops import linear
-from backend.engine.ops.linear import Packed, pack_within
+from backend.engine.ops.linear import PackedLinear, pack_linears
 
 
 def encoder_of(tower: Any) -> Encoder:
-    pack_within(tower, lambda modules: None)
+    pack_linears(tower, lambda modules: None)
     return Encoder(tower)
 
 
@@ -48,14 +48,14 @@ def test_it_computes_what_the_package_computes(tower_of, frames: tuple[int, ...]
 def test_activations_are_fused_into_the_products_where_onednn_computes(tower_of, dtype: str) -> None:
     wanted, found, ours = both(tower_of(dtype), 1100, 250)
     fused = [layer for layer in ours.tower.layers if isinstance(layer.activation_fn, nn.Identity)]
-    assert fused == [layer for layer in ours.tower.layers if isinstance(layer.fc1, Packed)]
+    assert fused == [layer for layer in ours.tower.layers if isinstance(layer.fc1, PackedLinear)]
     error = (found - wanted).abs().max() / wanted.abs().max()
     assert error < (1e-5 if dtype == "float32" else 0.03)
 
 
 def test_without_onednn_it_computes_the_same(monkeypatch, tower_of) -> None:
     for module in (encoder, linear):
-        monkeypatch.setattr(module, "onednn_takes", lambda numbers: False)
+        monkeypatch.setattr(module, "onednn_supports", lambda numbers: False)
     wanted, found, ours = both(tower_of(), 1100, 250)
     assert not any(isinstance(layer.activation_fn, nn.Identity) for layer in ours.tower.layers)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)

@@ -168,7 +168,7 @@ def test_a_failing_prompt_does_not_change_the_other_rows(recognizer, package, cl
 
 def test_without_onednn_the_packages_model_and_ours_share_their_weights(monkeypatch, demo_options) -> None:
     """The package's projections are views of the stacked ones, so no byte is in memory twice."""
-    monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
+    monkeypatch.setattr(linear, "onednn_supports", lambda weight: False)
     recognizer: Any = CheckpointLoader().load_recognizer(demo_options)
     layer = recognizer.model.thinker.model.layers[0].self_attn
     stack = recognizer.decoder.layers[0].qkv.weight
@@ -188,7 +188,7 @@ def test_streamed_packed_or_neither_the_text_and_the_memory_are_the_same(
     streamed = recognized()
     monkeypatch.setattr(linear, "can_gemv", lambda weight: False)
     packed = recognized()
-    monkeypatch.setattr(linear, "onednn_takes", lambda weight: False)
+    monkeypatch.setattr(linear, "onednn_supports", lambda weight: False)
     assert streamed == packed == recognized()
 
 

@@ -21,13 +21,13 @@ def test_the_operators_dtype_is_obeyed() -> None:
     assert device.choose(LoadOptions(model="m", dtype="float32")).dtype is torch.float32
 
 
-def test_of_torchs_attentions_there_is_one() -> None:
+def test_eager_attention_is_sdpa() -> None:
     assert device.choose(LoadOptions(model="m", attention="sdpa")).attention == "sdpa"
     assert device.choose(LoadOptions(model="m", attention="eager")).attention == "sdpa"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_what_this_machine_lacks_is_refused() -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without CUDA")
+def test_a_device_or_attention_that_is_missing_is_refused() -> None:
     with pytest.raises(DeviceUnavailable, match="CUDA"):
         device.choose(LoadOptions(model="m", cuda=True))
     with pytest.raises(InvalidOption, match="flash_attention_2"):
@@ -39,7 +39,7 @@ def test_mel_features_are_computed_beside_the_model_on_cuda(where: str, mel: str
     assert device.mel_device(torch.device(where)) == mel
 
 
-def test_threads_are_those_of_the_thread_that_computes() -> None:
+def test_the_number_of_threads_is_set_for_the_calling_thread_only() -> None:
     before = torch.get_num_threads()
     with ThreadPoolExecutor(1) as model_thread:
 
@@ -60,13 +60,13 @@ def test_a_gpu_is_chosen_where_there_is_one() -> None:
         device.choose(LoadOptions(model="m", main_gpu=64))
 
 
-def test_memory_that_the_device_cannot_give_back_just_now_stops_nobody(monkeypatch, caplog) -> None:
+def test_memory_that_the_device_cannot_give_back_now_is_logged_and_no_error(monkeypatch, caplog) -> None:
     def refuse() -> None:
-        assert device.RECORDING.locked()
+        assert device.CAPTURE_LOCK.locked()
         raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
     device.reclaim()
     assert "cannot be given back" in caplog.text
-    assert not device.RECORDING.locked()
+    assert not device.CAPTURE_LOCK.locked()

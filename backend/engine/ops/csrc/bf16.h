@@ -1,116 +1,128 @@
-/* Numbers as kernels hold and compute them: in memory float32 or bfloat16 (`is_16`), in registers float32.
+/* What all kernels share: load and store of float32 and bfloat16, vector helpers, and the choice of instruction set.
 
-   Each kernel does one item, a row or a head of one, and is compiled twice, because the library may run elsewhere than
-   where it was compiled: for any processor, and for AVX2 with FMA. With AVX-512 none was faster: they wait for memory.
-   (gemv.c and prefill_attention.c have their own instructions, and none for other processors.)
-*/
+   Memory holds float32 or bfloat16 (`is_bf16`); registers hold float32, and all arithmetic is float32.
+
+   The library may run on another processor than the one that compiled it, so each kernel of attention.c and rowwise.c is
+   compiled twice: for the baseline instruction set and for AVX2 with FMA (TWO_VARIANTS). A variant for AVX-512 was no
+   faster, because these kernels wait for memory. gemv.c and prefill_attention.c need AVX-512 and have no other variant;
+   torch computes the same on other processors. */
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-#define LANES 8 /* numbers that are computed at once */
+#define LANES 8 /* floats in a vector register of AVX2 */
 
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__x86_64__)
-#define AVX2 __attribute__((target("avx2,fma")))
+#define TARGET_AVX2 __attribute__((target("avx2,fma")))
 #else
-#define AVX2
+#define TARGET_AVX2
 #endif
 
-/* What multiplies sixteen bits has instructions that compilers before gcc 10 do not know. `multiplies_halves`
-   (gemv.c) says whether this processor has them, too. */
+/* Compilers before gcc 10 do not know the bfloat16 dot product. `has_gemv_bf16` (gemv.c) tells whether this processor
+   has it as well. */
 #if defined(__x86_64__) && __GNUC__ >= 10
 #include <immintrin.h>
-#define HALVES __attribute__((target("avx512f,avx512bw,avx512bf16")))
+#define TARGET_AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512bf16")))
 #endif
 
-/* `name(const Arguments *, int64_t item)` in two versions, of which `version` (attention.c) is the number. */
-#define VERSIONS(name, Arguments)                                                             \
-    static void name##_on_any(const Arguments *all, int64_t item) { name(all, item); }        \
-    AVX2 static void name##_with_avx2(const Arguments *all, int64_t item) { name(all, item); } \
-    static void (*const name##_versions[])(const Arguments *, int64_t) = {name##_on_any, name##_with_avx2};
+/* Two variants of the kernel `name(const Arguments *, int64_t item)`; the variable `instruction_set` selects one. */
+#define TWO_VARIANTS(name, Arguments)                                                                 \
+    static void name##_baseline(const Arguments *args, int64_t item) { name(args, item); }            \
+    TARGET_AVX2 static void name##_avx2(const Arguments *args, int64_t item) { name(args, item); }    \
+    static void (*const name##_variants[])(const Arguments *, int64_t) = {name##_baseline, name##_avx2};
 
-extern int version __attribute__((visibility("protected"))); /* nobody else's of that name */
+/* The layout of an argument struct, for engine/ops/native.py: its size, the offset of each field, and -1 as the end.
+   Loading refuses a library whose layout differs from the ctypes mirror in engine/ops/native_args.py. */
+#define EXPORT_LAYOUT(name, ...) const int64_t name##_layout[] = {__VA_ARGS__, -1}
 
-__attribute__((visibility("protected"))) void quantize(const float *from, int8_t *to, float *largest, int64_t count,
-                                                        int64_t size); /* of rowwise.c */
+#define PROTECTED __attribute__((visibility("protected"))) /* never resolved to another library's symbol */
+
+extern int instruction_set PROTECTED; /* attention.c: 0 is the baseline, 1 is AVX2 with FMA */
+
+PROTECTED int has_gemv_bf16(void); /* gemv.c */
+PROTECTED void quantize(const float *from, int8_t *to, float *absmax, int64_t count, int64_t size); /* rowwise.c */
 
 typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+typedef uint16_t Bf16s __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
-INLINE float widened(uint16_t bits) {
+INLINE float bf16_to_float(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;
     float number;
     memcpy(&number, &wide, sizeof number);
     return number;
 }
 
-INLINE uint16_t rounded(float number) { /* to the nearest, ties to even; what is no number stays none */
+/* Round to nearest, ties to even. NaN stays NaN. */
+INLINE uint16_t float_to_bf16(float number) {
     uint32_t bits;
     memcpy(&bits, &number, sizeof bits);
     uint32_t up = bits + 0x7fff + (bits >> 16 & 1);
     return number == number ? (uint16_t)(up >> 16) : 0x7fc0;
 }
 
-INLINE float at(const void *numbers, int64_t place, int is_16) {
-    return is_16 ? widened(((const uint16_t *)numbers)[place]) : ((const float *)numbers)[place];
+INLINE float load(const void *numbers, int64_t index, int is_bf16) {
+    return is_bf16 ? bf16_to_float(((const uint16_t *)numbers)[index]) : ((const float *)numbers)[index];
 }
 
-INLINE void put(void *numbers, int64_t place, float number, int is_16) {
-    if (is_16)
-        ((uint16_t *)numbers)[place] = rounded(number);
+INLINE void store(void *numbers, int64_t index, float number, int is_bf16) {
+    if (is_bf16)
+        ((uint16_t *)numbers)[index] = float_to_bf16(number);
     else
-        ((float *)numbers)[place] = number;
+        ((float *)numbers)[index] = number;
 }
 
-INLINE Floats several(const void *numbers, int64_t place, int is_16) {
-    if (!is_16)
-        return *(const Floats *)((const float *)numbers + place);
-    return (Floats)(__builtin_convertvector(*(const Halves *)((const uint16_t *)numbers + place), Words) << 16);
+/* LANES numbers from `index` on. */
+INLINE Floats load_lanes(const void *numbers, int64_t index, int is_bf16) {
+    if (!is_bf16)
+        return *(const Floats *)((const float *)numbers + index);
+    return (Floats)(__builtin_convertvector(*(const Bf16s *)((const uint16_t *)numbers + index), Words) << 16);
 }
 
-/* Numbers that will be read soon are fetched meanwhile: `count` of them from `place` on. */
-INLINE void fetch(const void *numbers, int64_t place, int64_t count, int is_16) {
-    const char *first = (const char *)numbers + place * (is_16 ? 2 : 4);
-    for (int64_t at = 0; at < count * (is_16 ? 2 : 4); at += 64)
+/* Prefetch `count` numbers from `index` on, cache line by cache line. */
+INLINE void prefetch(const void *numbers, int64_t index, int64_t count, int is_bf16) {
+    const char *first = (const char *)numbers + index * (is_bf16 ? 2 : 4);
+    for (int64_t at = 0; at < count * (is_bf16 ? 2 : 4); at += 64)
         __builtin_prefetch(first + at);
 }
 
-INLINE float added_up(Floats numbers) {
+INLINE float horizontal_sum(Floats numbers) {
     numbers += __builtin_shuffle(numbers, (Words){4, 5, 6, 7, 0, 1, 2, 3});
     numbers += __builtin_shuffle(numbers, (Words){2, 3, 0, 1, 6, 7, 4, 5});
     return numbers[0] + numbers[1];
 }
 
-/* 1 over the root of the mean square of `size` numbers. */
-INLINE float to_root_mean_square_1(const void *numbers, int64_t from, int64_t size, float epsilon, int is_16) {
+/* 1 / sqrt(mean of squares + epsilon) of `size` numbers from `from` on: the factor of RMSNorm. */
+INLINE float inverse_rms(const void *numbers, int64_t from, int64_t size, float epsilon, int is_bf16) {
     Floats squares = {0};
     int64_t i = 0;
     for (; i + LANES <= size; i += LANES) {
-        const Floats some = several(numbers, from + i, is_16);
+        const Floats some = load_lanes(numbers, from + i, is_bf16);
         squares += some * some;
     }
-    float sum = added_up(squares);
+    float sum = horizontal_sum(squares);
     for (; i < size; i++)
-        sum += at(numbers, from + i, is_16) * at(numbers, from + i, is_16);
+        sum += load(numbers, from + i, is_bf16) * load(numbers, from + i, is_bf16);
     return 1.0f / sqrtf(sum / (float)size + epsilon);
 }
 
-/* e to the x <= 0: 2 to a whole number, times a polynomial of what is left (Cephes' expf; an error of 2e-7). Unlike the
-   library's it becomes vector instructions without leave to reorder everything else. */
-INLINE float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x; /* what is no number stays none */
-    const float whole = x * 1.44269504f + 12582912.0f - 12582912.0f; /* 1.5 * 2^23: adding it rounds */
-    const float left = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+/* exp(x) for x <= 0, with a relative error of 2e-7: 2 to an integer power, times a polynomial of the remainder (the
+   coefficients of Cephes' expf). The C library's expf is not vectorised without -ffast-math; this function is.
+   x below -87 counts as -87, and NaN stays NaN. */
+INLINE float exp_nonpositive(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    const float whole = x * 1.44269504f + 12582912.0f - 12582912.0f; /* adding 1.5 * 2^23 rounds to an integer */
+    const float rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
     float power = 1.9875691500e-4f;
-    power = power * left + 1.3981999507e-3f;
-    power = power * left + 8.3334519073e-3f;
-    power = power * left + 4.1665795894e-2f;
-    power = power * left + 1.6666665459e-1f;
-    power = power * left + 5.0000001201e-1f;
-    power = power * left * left + left + 1.0f;
+    power = power * rest + 1.3981999507e-3f;
+    power = power * rest + 8.3334519073e-3f;
+    power = power * rest + 4.1665795894e-2f;
+    power = power * rest + 1.6666665459e-1f;
+    power = power * rest + 5.0000001201e-1f;
+    power = power * rest * rest + rest + 1.0f;
     uint32_t bits = (uint32_t)((int32_t)whole + 127) << 23;
     float scale;
     memcpy(&scale, &bits, sizeof scale);
