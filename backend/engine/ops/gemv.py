@@ -9,6 +9,7 @@ import torch
 
 from backend.engine.ops import native, torch_ops
 from backend.engine.ops.native_args import GemvArgs
+from backend.engine.ops.torch_private import avx512_allowed
 
 
 def scale_by_absmax(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,7 +60,7 @@ def can_gemv(weight: torch.Tensor) -> bool:
     if weight.shape[1] * weight.itemsize % native.limits["gemv_line_bytes"]:
         return False
     available = {torch.bfloat16: native.library.has_gemv_bf16, torch.int8: native.library.has_gemv_int8}
-    return weight.dtype in available and bool(available[weight.dtype]())
+    return avx512_allowed() and weight.dtype in available and bool(available[weight.dtype]())
 
 
 def gemv_bf16(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

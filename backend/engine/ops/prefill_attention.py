@@ -8,6 +8,7 @@ import torch
 
 from backend.engine.ops import native
 from backend.engine.ops.native_args import PrefillAttentionArgs
+from backend.engine.ops.torch_private import avx512_allowed
 
 
 def can_attend(queries: torch.Tensor) -> bool:
@@ -17,6 +18,7 @@ def can_attend(queries: torch.Tensor) -> bool:
         and queries.device.type == "cpu"
         and queries.dtype is torch.bfloat16
         and queries.shape[-1] % native.limits["prefill_block"] == 0
+        and avx512_allowed()
         and bool(native.library.has_prefill_attention())
     )
 

@@ -7,6 +7,7 @@ docstrings say what each does, since when torch has it as far as its pull reques
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,14 @@ PackedWeight: TypeAlias = Any  # a torch class without a type
 # Instruction sets of the CPU. Replacement: torch.backends.cpu.get_cpu_capability, once it names more than AVX512.
 
 
+def avx512_allowed() -> bool:
+    """Whether ATEN_CPU_CAPABILITY, torch's own switch, leaves AVX-512 in use; our C kernels obey it as well."""
+    return os.environ.get("ATEN_CPU_CAPABILITY", "").lower() not in ("avx2", "default")
+
+
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 itself: AVX512-BF16 or AMX."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    """Whether the processor multiplies bf16 itself, with AVX512-BF16 or AMX, and may."""
+    return avx512_allowed() and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def cpu_has_vnni() -> bool:
