@@ -58,6 +58,12 @@ MAX_KEPT_PAUSE_S = 3.0
 # names and numbers more. An answer that needs more is a repetition loop, or is recognised in halves.
 TOKEN_BUDGET_PER_S = 12
 MIN_TOKEN_BUDGET = 32
+# A repetition loop, found while an answer is decoded (sequences/loop_detection.py): a phrase of at most so many tokens,
+# a long sentence, repeated at least so many times in a row, and over at least so many tokens: "no, no, no" is none. A
+# refrain that is taken for one costs a retry and no word.
+MAX_LOOP_PHRASE_TOKENS = 48
+MIN_LOOP_REPEATS = 3
+MIN_LOOP_TOKENS = 18
 # Shortest chunk that is split, in seconds: halves of less than a second hold no sentence.
 MIN_SPLIT_S = 2.0
 # Fewer tokens for a second of speech are too little text, for chunks with at least so many seconds of speech. Slow
@@ -72,7 +78,8 @@ MIN_RETRIED_SPEECH_S = 0.5
 DOUBTFUL_LIKELIHOOD = 0.7
 # Tokens for a second of speech beyond which nobody can have said them; the fastest speech has about 7.
 MAX_SPEECH_TOKENS_PER_S = 8.0
-# Divisors of the logits of tokens that the answer already holds, for the first, second and every later loop.
+# Repetition penalties (arXiv 1909.05858) of tokens that the answer already holds, for the first, second and every later
+# loop.
 REPETITION_PENALTIES = (1.05, 1.1, 1.15)
 # Share of the letters of a collapsed loop that a retry must have to be kept.
 MIN_LOOP_RETRY_SHARE = 0.5

@@ -121,9 +121,12 @@ def _offset_and_gain(samples: Samples) -> tuple[float, NDArray[np.float32]]:
 
 
 def _gain(samples: Samples, offset: float) -> NDArray[np.float32]:
-    """Factors, shape (frames,), that bring the loudest sustained sound nearby to TARGET_RMS. `offset`: DC offset."""
+    """Amplification of each frame, 1 to MAX_GAIN, shape (frames,), that brings the loudest sustained sound nearby to
+    TARGET_RMS. Loud sound is not turned down. `offset`: the DC offset, the mean of all samples.
+    """
     whole = samples.size // _FRAME
     frames = samples[: whole * _FRAME].reshape(whole, _FRAME)
+    # The mean of (x - offset)² where a frame's own mean is the offset; below 0 elsewhere at worst, and clipped below.
     power = np.einsum("ij,ij->i", frames, frames) / _FRAME - offset**2  # einsum: no copy of squares
     if rest := samples.size - whole * _FRAME:
         power = np.append(power, np.square(samples[-rest:] - offset).sum() / _FRAME)

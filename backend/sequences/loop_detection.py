@@ -3,28 +3,27 @@
 About one file in ten ends in a loop (QwenLM/Qwen3-ASR issue 129): thousands of tokens of one phrase. Greedy decoding
 does not leave a loop by itself.
 
-Rules: a loop is a phrase of at most MAX_PHRASE_TOKENS, repeated at least three times in a row and over at least 18
-tokens at the end of the answer. Speech has shorter repetitions: "no, no, no", or a refrain.
+Rules: a loop is a phrase of at most MAX_LOOP_PHRASE_TOKENS, repeated at least MIN_LOOP_REPEATS times in a row and over
+at least MIN_LOOP_TOKENS tokens at the end of the answer. Speech has shorter repetitions: "no, no, no", or a refrain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-MAX_PHRASE_TOKENS = 48  # a long sentence
-MIN_REPEATS = 3
-LEAST_TOKENS = 18  # a phrase of one to five tokens needs more repeats than three to be a loop
-LOOKED_AT = MIN_REPEATS * MAX_PHRASE_TOKENS  # the window: `loops` needs no more than these last tokens of an answer
+from backend.thresholds import MAX_LOOP_PHRASE_TOKENS, MIN_LOOP_REPEATS, MIN_LOOP_TOKENS
+
+WINDOW_TOKENS = MIN_LOOP_REPEATS * MAX_LOOP_PHRASE_TOKENS  # `loops` needs no more than these last tokens of an answer
 
 
 def loops(tokens: Sequence[int]) -> int:
     """The length, in tokens, of the shortest phrase in whose repetition `tokens` end; 0 if they end in no loop."""
     size = len(tokens)
     last = tokens[-1] if size else None
-    for length in range(1, min(MAX_PHRASE_TOKENS, size // MIN_REPEATS) + 1):
+    for length in range(1, min(MAX_LOOP_PHRASE_TOKENS, size // MIN_LOOP_REPEATS) + 1):
         if tokens[size - 1 - length] != last:  # rules most lengths out at once
             continue
-        repeats = max(MIN_REPEATS, -(-LEAST_TOKENS // length))
+        repeats = max(MIN_LOOP_REPEATS, -(-MIN_LOOP_TOKENS // length))
         span = repeats * length
         if span <= size and all(tokens[at] == tokens[at - length] for at in range(size - span + length, size)):
             return length

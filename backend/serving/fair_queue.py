@@ -1,9 +1,10 @@
 """The jobs that wait for the model, in the order of self-clocked fair queueing (Golestani 1994) over seconds of audio.
 
 Rules: a job's finish tag is its length plus the larger of the virtual time and the last finish tag of its request; the
-queue is in the order of finish tags, and the virtual time is the tag of the job that was taken last. So a short command
-goes before the next chunk of a long recording, and a stream of commands does not starve the chunk. Jobs that are added
-to a session together are of similar length. Not thread-safe: the scheduler calls with its lock held.
+queue is in the order of finish tags, and the virtual time is the largest finish tag so far of the first job of a batch.
+So a short command goes before the next chunk of a long recording, and a stream of commands does not starve the chunk.
+Jobs that are added to a session together are of similar length. Not thread-safe: the scheduler calls with its lock
+held.
 """
 
 from __future__ import annotations
@@ -89,20 +90,20 @@ class FairQueue:
             if job.key not in open_keys or (taken and not _are_similar(job.audio_s, self._jobs[taken[0]].audio_s)):
                 continue
             if taken and prefill_s + job.audio_s > job.kind.max_prefill_s:
-                break
+                break  # later, shorter jobs must not overtake it
             rows, audio_s = load.get(job.key, (0, 0.0))
             if rows and audio_s + job.audio_s > max_audio_s:
-                open_keys.discard(job.key)
+                open_keys.discard(job.key)  # reserves the seconds: later jobs of this key wait
                 continue
             taken.append(at)
             prefill_s += job.audio_s
             load[job.key] = rows + 1, audio_s + job.audio_s
             is_full = job.retry_alone or rows + 1 >= job.key.max_batch
-            open_keys = set() if is_full else {job.key}
+            open_keys = set() if is_full else {job.key}  # from the first job on, this session only
         if taken:
             self._virtual_time = max(self._virtual_time, self._jobs[taken[0]].finish_tag)
         jobs = [self._delete(at) for at in reversed(taken)]
-        return [job for job in reversed(jobs) if job.start()]
+        return [job for job in reversed(jobs) if job.start()]  # False: cancelled meanwhile
 
     def _insert(self, job: Job) -> None:
         insort(self._jobs, job, key=_finish_tag)

@@ -6,17 +6,25 @@ import random
 
 import pytest
 
-from backend.sequences.loop_detection import LEAST_TOKENS, LOOKED_AT, MAX_PHRASE_TOKENS, MIN_REPEATS, loops
+from backend.sequences.loop_detection import (
+    MAX_LOOP_PHRASE_TOKENS,
+    MIN_LOOP_REPEATS,
+    MIN_LOOP_TOKENS,
+    WINDOW_TOKENS,
+    loops,
+)
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 20, MAX_PHRASE_TOKENS])
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 20, MAX_LOOP_PHRASE_TOKENS])
 def test_a_loop_is_detected_at_the_end_of_its_third_repeat_or_when_it_is_long_enough(length: int) -> None:
     speech = [1000 + n for n in range(30)]
     phrase = list(range(length))
-    answer = speech + phrase * LEAST_TOKENS
-    detected_at = next(size for size in range(len(speech), len(answer) + 1) if loops(answer[:size][-LOOKED_AT:]))
+    answer = speech + phrase * MIN_LOOP_TOKENS
+    detected_at = next(size for size in range(len(speech), len(answer) + 1) if loops(answer[:size][-WINDOW_TOKENS:]))
     repeats = (detected_at - len(speech)) / length
-    assert repeats == MIN_REPEATS or (detected_at - len(speech) <= LEAST_TOKENS + length and repeats >= MIN_REPEATS)
+    assert repeats == MIN_LOOP_REPEATS or (
+        detected_at - len(speech) <= MIN_LOOP_TOKENS + length and repeats >= MIN_LOOP_REPEATS
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,5 +42,5 @@ def test_the_phrase_of_a_loop_is_the_shortest() -> None:
 def test_random_text_is_no_loop() -> None:
     chance = random.Random(3)
     for _ in range(300):
-        words = [chance.randrange(12) for _ in range(LOOKED_AT)]
+        words = [chance.randrange(12) for _ in range(WINDOW_TOKENS)]
         assert loops(words) == 0

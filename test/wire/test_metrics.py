@@ -81,7 +81,7 @@ def documented() -> set[str]:
     return {name for row in rows for name in re.findall(r"`((?:qwen_asr|process)_[a-z_]+)`", row)}
 
 
-async def test_the_readme_names_every_metric_and_no_other(house) -> None:
+async def test_the_operations_page_names_every_metric_and_no_other(house) -> None:
     def shown(family: Metric) -> str:
         return f"{family.name}_total" if family.type == "counter" else family.name
 

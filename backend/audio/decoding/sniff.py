@@ -1,4 +1,4 @@
-"""Detects a file's container from its content, and whether the file is truncated by its own headers' stats.
+"""Detects a file's container from its content, and whether the file is truncated by what its headers state.
 
 - An allow list decides. What is not on it (playlists, text, images, anything that refers to other files) is not audio.
 - Only the open descriptor is read, with pread: its offset never moves, and the file's name is not used.

@@ -29,7 +29,7 @@ _SLOTS = "<timestamp><timestamp>"  # of a unit's start and end
 
 # Class c stands for the time c × 80 ms. A time may be any class up to the first at or after the passage's end. A slot
 # whose best class is the next one, 80 to 160 ms beyond the end, still counts as inside: in noise one time in twenty is
-# more than a class off (README, Accuracy), which is no sign that the unit belongs elsewhere. Later ones are outside.
+# more than a class off (docs/benchmarks.md), which is no sign that the unit belongs elsewhere. Later ones are outside.
 _SLACK_CLASSES = 1
 
 

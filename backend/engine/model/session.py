@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from backend.errors import NonFiniteLogits
-from backend.sequences.loop_detection import LOOKED_AT, loops
+from backend.sequences.loop_detection import WINDOW_TOKENS, loops
 from backend.serving.protocols import Recognition, Utterance
 
 Encode = Callable[[Sequence[Utterance]], tuple[torch.Tensor, torch.Tensor]]
@@ -84,7 +84,7 @@ class QwenSession:
             finished = token in self._eos_ids
             if not finished:
                 row.generated.append(token)
-            looped = not finished and loops(row.generated[-LOOKED_AT:]) > 0
+            looped = not finished and loops(row.generated[-WINDOW_TOKENS:]) > 0
             if finished or looped or len(row.generated) >= row.utterance.max_new_tokens:
                 ended.append((row, self._parse_answer(row.utterance, row.generated, finished, looped)))
         self._remove({row for row, _ in ended})

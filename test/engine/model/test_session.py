@@ -17,7 +17,7 @@ from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.model.session import QwenSession, SessionDecoder
 from backend.engine.ops import linear
 from backend.errors import NonFiniteLogits
-from backend.sequences.loop_detection import LEAST_TOKENS
+from backend.sequences.loop_detection import MIN_LOOP_TOKENS
 from backend.serving.protocols import Utterance
 
 
@@ -113,7 +113,7 @@ def test_a_random_model_generates_the_packages_tokens_until_it_loops(random_mode
         tokens, finished, looped = found[id(clip)]
         assert tokens == generated(*random_model, clip)[: len(tokens)]
         assert finished or looped or len(tokens) == clip.max_new_tokens
-        assert len(tokens) >= LEAST_TOKENS or finished
+        assert len(tokens) >= MIN_LOOP_TOKENS or finished
 
 
 def test_rows_that_move_to_a_larger_block_go_on_as_they_were(monkeypatch, recognizer, package, clips) -> None:
