@@ -141,8 +141,8 @@ OPTIONS: dict[str, Option] = {
         "max_chunk_s",
         number(2, 180),
         "15",
-        "Longest passage that is given to the models, in seconds, at most 60 if times are asked for; longer passages have "
-        "more context.",
+        "Longest passage that is given to the models, in seconds, at most 60 if times are asked for; longer passages "
+        "have more context.",
     ),
     "max_audio_seconds": Option(
         "max_audio_s",

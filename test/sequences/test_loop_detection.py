@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from backend.sequences.loop_detection import (
+from backend.sequences.loop_detection import WINDOW_TOKENS, loops
+from backend.thresholds import MAX_LOOP_PHRASE_TOKENS, MIN_LOOP_REPEATS, MIN_LOOP_TOKENS
     MAX_LOOP_PHRASE_TOKENS,
     MIN_LOOP_REPEATS,
     MIN_LOOP_TOKENS,

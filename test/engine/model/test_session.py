@@ -17,8 +17,8 @@ from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.model.session import QwenSession, SessionDecoder
 from backend.engine.ops import linear
 from backend.errors import NonFiniteLogits
-from backend.sequences.loop_detection import MIN_LOOP_TOKENS
 from backend.serving.protocols import Utterance
+from backend.thresholds import MIN_LOOP_TOKENS
 
 
 def tokens_of(recognizer: QwenRecognizer, session_decoder: SessionDecoder | None = None) -> QwenSession:
