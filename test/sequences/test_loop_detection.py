@@ -8,12 +8,6 @@ import pytest
 
 from backend.sequences.loop_detection import WINDOW_TOKENS, loops
 from backend.thresholds import MAX_LOOP_PHRASE_TOKENS, MIN_LOOP_REPEATS, MIN_LOOP_TOKENS
-    MAX_LOOP_PHRASE_TOKENS,
-    MIN_LOOP_REPEATS,
-    MIN_LOOP_TOKENS,
-    WINDOW_TOKENS,
-    loops,
-)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 20, MAX_LOOP_PHRASE_TOKENS])
