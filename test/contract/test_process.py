@@ -26,7 +26,7 @@ from devtools.server_process import ServerFailed
 from devtools.stress.client import Server
 from devtools.stress.plan import Fault, Plan, prompt_for
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
