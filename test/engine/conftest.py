@@ -21,6 +21,7 @@ from backend.engine.model.decoder import Decoder
 from backend.engine.model.model_builder import build_model
 from backend.engine.ops import native
 from backend.engine.ops.device import choose
+from backend.option_values import DType
 from backend.options import LoadOptions
 from backend.serving.protocols import Utterance
 
@@ -39,7 +40,7 @@ def recognizer(demo_options: LoadOptions):
 def package_of() -> Callable[..., Any]:
     """`package_of(folder, dtype)`: the package's model of a checkpoint, with its own layers."""
 
-    def read(folder: Path, dtype: str = "float32") -> Any:
+    def read(folder: Path, dtype: DType = "float32") -> Any:
         built = build_model(Checkpoint(str(folder), local=True), choose(LoadOptions(model=str(folder), dtype=dtype)))
         built.weights.fill([built.model])
         built.weights.close()
@@ -93,13 +94,13 @@ def traced() -> Callable[[Step], Step]:
     return capture
 
 
-@pytest.fixture(params=["any", "avx2"])
+@pytest.fixture(params=[0, 1], ids=["any", "avx2"])
 def version(request: pytest.FixtureRequest) -> Iterator[None]:
     """The C library in the versions for other processors, as far as this one runs them."""
     chosen = ctypes.c_int.in_dll(native.library, "version")
     most = chosen.value
-    if request.param_index > most:
+    if request.param > most:
         pytest.skip("not this processor's")
-    chosen.value = request.param_index
+    chosen.value = request.param
     yield
     chosen.value = most

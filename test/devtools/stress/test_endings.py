@@ -222,7 +222,7 @@ def outlived_s(
             pid = int(gateway.stdout.readline())
             if is_up:
                 with grpc.insecure_channel(address) as channel:
-                    Stub(channel).Health(pb.HealthMessage(), wait_for_ready=True, timeout=60)  # type: ignore[no-untyped-call]
+                    Stub(channel).Health(pb.HealthMessage(), wait_for_ready=True, timeout=60)
             time.sleep(after_s)
             gateway.kill()
             gateway.wait()
