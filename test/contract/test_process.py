@@ -26,6 +26,8 @@ from devtools.server_process import ServerFailed
 from devtools.stress.client import Server
 from devtools.stress.plan import Fault, Plan, prompt_for
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

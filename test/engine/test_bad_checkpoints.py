@@ -27,6 +27,8 @@ from backend.serving.protocols import Recognizer
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 
+pytestmark = pytest.mark.slow
+
 connections: list[object] = []
 watched: list[bool] = [False]
 

@@ -17,6 +17,8 @@ from backend.serving.model_instance import Equipped
 from backend.serving.protocols import Passage, Utterance
 from backend.serving.resident import Resident
 
+pytestmark = pytest.mark.slow
+
 
 def utterance(samples: np.ndarray, *, language: str | None = None, prompt: str = "", budget: int = 200) -> Utterance:
     return Utterance(samples, language, prompt, budget)

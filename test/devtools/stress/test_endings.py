@@ -46,6 +46,8 @@ from devtools.stress.plan import Plan, prompt_for
 from devtools.stress.profile import SHORT, Profile
 from devtools.stress.results import Results, quantile
 
+pytestmark = pytest.mark.slow
+
 _FREE_S, _EXIT_S, _ORPHAN_S = 1.0, 12.5, 3.0
 _BOUND = 16  # requests in flight
 _ENDLESS = 1_000_000  # decode steps: longer than any test

@@ -15,6 +15,8 @@ from backend.engine.model.cuda_graphs import GraphedDecoder, GraphedRows, Step
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.graph_capture import CudaGraphs, or_eager
 
+pytestmark = pytest.mark.slow
+
 
 def eager(step: Step) -> Step:
     """The step itself in place of its capture: enough where only the memory around it matters."""

@@ -20,6 +20,8 @@ from backend.errors import NonFiniteLogits
 from backend.sequences.loop_detection import LEAST_TOKENS
 from backend.serving.protocols import Utterance
 
+pytestmark = pytest.mark.slow
+
 
 def tokens_of(recognizer: QwenRecognizer, session_decoder: SessionDecoder | None = None) -> QwenSession:
     """A session whose results are bare tokens, and how the answer ended."""
