@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from qwen_asr.core.transformers_backend import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, Qwen2TokenizerFast, WhisperFeatureExtractor
 
 from backend.engine.model.windowed_attention import use_windows

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import unicodedata
 
-from whisper_normalizer.english import EnglishTextNormalizer  # type: ignore[import-untyped]
+from whisper_normalizer.english import EnglishTextNormalizer
 
 UNSPACED = frozenset({"zh", "yue", "ja", "th"})
 _english = functools.cache(EnglishTextNormalizer)

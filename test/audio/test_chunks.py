@@ -216,7 +216,9 @@ def test_every_sample_of_speech_is_in_a_chunk_and_none_is_too_long(lengths, max_
     marks = np.cumsum([0, *(length * 100 for length in lengths)])
     size = int(marks[-1])
     spans = tuple((int(a), int(b)) for a, b in zip(marks[1::2], marks[2::2], strict=False))
-    chunks = split(np.zeros(size, np.float32), max_s=max_s, speech=Speech(spans, np.zeros(0)), margin_s=margin_s)
+    chunks = split(
+        np.zeros(size, np.float32), max_s=max_s, speech=Speech(spans, np.zeros(0, np.float32)), margin_s=margin_s
+    )
     covered = np.zeros(size, bool)
     for chunk in chunks:
         assert chunk.samples.size <= int(max_s * SAMPLE_RATE + 1e-6)

@@ -26,7 +26,9 @@ from devtools.server_process import ServerFailed
 from devtools.stress.client import Server
 from devtools.stress.plan import Fault, Plan, prompt_for
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
@@ -58,7 +60,6 @@ class Child:
                     found.add(int(process.name))
         return found
 
-    @property
     def imported_torch(self) -> bool:
         return "libtorch" in Path(f"/proc/{self.pid}/maps").read_text()
 
@@ -100,12 +101,12 @@ def load_demo(child: Child, *options: str) -> pb.Result:
 
 
 def test_a_recording_is_transcribed_with_its_words(child: Child) -> None:
-    assert not child.imported_torch
+    assert not child.imported_torch()
     assert not child.children
     assert child.stub.Health(pb.HealthMessage(), wait_for_ready=True, timeout=30).message == b"OK"
     assert child.pid == child.process.pid  # run.sh has become Python
     assert load_demo(child) == pb.Result(success=True, message="Model loaded successfully")
-    assert child.imported_torch
+    assert child.imported_torch()
     while not child.children:  # what decodes is started beside the load
         pass
     truth = json.loads((ROOT / "test/audio/demo.json").read_text())
@@ -199,8 +200,8 @@ def test_a_bad_stall_limit_ends_the_process_with_the_cause(tmp_path: Path, setti
 def test_the_log_is_sentences_and_json_and_the_metrics_end_with_the_process(tmp_path: Path) -> None:
     process = run("--addr", "127.0.0.1:0", folder=tmp_path, QWEN_ASR_METRICS="0")
     assert process.stderr is not None
-    metrics = int(re.search(r"metrics on the loopback, port (\d+)", process.stderr.readline())[1])
-    port = int(re.search(r"listening on \S+:(\d+), pid", process.stderr.readline())[1])
+    metrics = int(re.findall(r"metrics on the loopback, port (\d+)", process.stderr.readline())[0])
+    port = int(re.findall(r"listening on \S+:(\d+), pid", process.stderr.readline())[0])
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = rpc.BackendStub(channel)
         with pytest.raises(grpc.RpcError):

@@ -19,6 +19,7 @@ from backend.engine.model.cuda_graphs import Step
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.model_builder import build_model
 from backend.engine.ops.device import choose
+from backend.option_values import DType
 from backend.options import LoadOptions
 from backend.serving.protocols import Utterance
 
@@ -37,7 +38,7 @@ def recognizer(demo_options: LoadOptions):
 def package_of() -> Callable[..., Any]:
     """`package_of(folder, dtype)`: the package's model of a checkpoint, with its own layers."""
 
-    def read(folder: Path, dtype: str = "float32") -> Any:
+    def read(folder: Path, dtype: DType = "float32") -> Any:
         built = build_model(Checkpoint(str(folder), local=True), choose(LoadOptions(model=str(folder), dtype=dtype)))
         built.weights.fill([built.model])
         built.weights.close()

@@ -23,8 +23,11 @@ from backend.engine.model.qwen_package import Qwen3ASRForConditionalGeneration
 from backend.errors import CheckpointRefused
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcriber import Transcriber
+from backend.serving.protocols import Recognizer
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
+
+pytestmark = pytest.mark.slow
 
 connections: list[object] = []
 watched: list[bool] = [False]
@@ -53,7 +56,7 @@ def copy(asr_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(asr_folder, tmp_path / "copy"))
 
 
-def load(folder: Path, **options) -> object:
+def load(folder: Path, **options) -> Recognizer:
     loader, wanted = CheckpointLoader(), LoadOptions(model=str(folder), threads=2, **options)
     loader.inspect(wanted)
     return loader.load_recognizer(wanted)
@@ -76,7 +79,10 @@ def edited(file: str, **keys: object) -> Callable[[Path], None]:
 
 
 def written(file: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: [None, (folder / file).write_bytes(content)][0]
+    def edit(folder: Path) -> None:
+        (folder / file).write_bytes(content)
+
+    return edit
 
 
 def removed(file: str) -> Callable[[Path], None]:

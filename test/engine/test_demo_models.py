@@ -11,9 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from backend.engine.loader import CheckpointLoader
+from backend.engine.model.aligner import QwenAligner
+from backend.engine.model.recognizer import QwenRecognizer
 from backend.serving.model_instance import Equipped
 from backend.serving.protocols import Passage, Utterance
 from backend.serving.resident import Resident
+
+pytestmark = pytest.mark.slow
 
 
 def utterance(samples: np.ndarray, *, language: str | None = None, prompt: str = "", budget: int = 200) -> Utterance:
@@ -123,12 +127,15 @@ async def test_the_swap_keeps_the_very_same_weights(demo_options, aligner_folder
     resident = Resident(CheckpointLoader())
     await resident.load(demo_options)
     lean = resident.current()
+    assert isinstance(lean.recognizer, QwenRecognizer)
     before = {name: p.data_ptr() for name, p in lean.recognizer.model.named_parameters()}
     lean_bytes = resident.weight_bytes
     await resident.equipped(lean)
     equipped = resident.current()
     assert isinstance(equipped, Equipped)
     assert equipped.recognizer is lean.recognizer
+    assert isinstance(equipped.recognizer, QwenRecognizer)
+    assert isinstance(equipped.aligner, QwenAligner)
     assert {name: p.data_ptr() for name, p in equipped.recognizer.model.named_parameters()} == before
     assert resident.weight_bytes["recognizer"] == lean_bytes["recognizer"] > 0 == lean_bytes["aligner"]
     stored = load_file(aligner_folder / "model.safetensors").values()

@@ -20,6 +20,8 @@ from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from devtools.eval.nonspeech import KINDS, sound
 
+pytestmark = pytest.mark.slow
+
 TIMES = TranscribeOptions(times=True, words=True)
 
 

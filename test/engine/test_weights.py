@@ -15,7 +15,7 @@ from backend.engine.model.model_builder import build_model
 from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.ops import linear
 from backend.engine.ops.device import Placement
-from backend.engine.ops.linear import stacked, strip
+from backend.engine.ops.linear import drop_weights, stack_weights
 from backend.errors import CheckpointRefused
 
 CPU = torch.device("cpu")
@@ -79,13 +79,13 @@ def test_scratch_memory_is_reused_once_no_module_has_its_weight_there(asr_folder
     first, second, third = ([part.q_proj, part.k_proj, part.v_proj] for part in attention[:3])
 
     def is_right(modules: list[torch.nn.Linear]) -> bool:
-        return torch.equal(stacked(modules)[0], torch.cat([stored[names[module]] for module in modules]))
+        return torch.equal(stack_weights(modules)[0], torch.cat([stored[names[module]] for module in modules]))
 
     built.weights.fill_in_scratch(first)
-    stack, _ = stacked(first)
+    stack, _ = stack_weights(first)
     assert is_right(first)
     assert stack.data_ptr() == first[0].weight.data_ptr()  # without a copy
-    strip(first)
+    drop_weights(first)
     built.weights.fill_in_scratch(second)
     assert is_right(second)
     assert second[0].weight.data_ptr() == stack.data_ptr()

@@ -112,7 +112,7 @@ async def together(scheduler: Scheduler, model: Model, owners: list[RequestStats
         asyncio.ensure_future(scheduler.submit(kind, n, audio_s=5, owner=owner)) for n, owner in enumerate(owners, 1)
     ]
     await asyncio.sleep(0)
-    assert scheduler.waiting == (len(owners), 5 * len(owners))
+    assert scheduler.waiting == (len(owners), 5.0 * len(owners))
     model.gate.set()
     await first
     return await asyncio.gather(*rest, return_exceptions=True)

@@ -146,8 +146,9 @@ class Turnstile:
 
 
 async def test_a_cancelled_job_leaves_the_session_at_the_next_step(scheduler: Scheduler) -> None:
-    model, turnstile = Counting(), Turnstile()
-    model.gate = turnstile  # type: ignore[assignment]
+    turnstile: Any = Turnstile()
+    model = Counting()
+    model.gate = turnstile
     cancelled = submitted(scheduler, model, 190)
     await asyncio.to_thread(model.entered.wait, 20)
     kept = submitted(scheduler, model, 203)
@@ -175,9 +176,10 @@ async def test_a_cancelled_request_removes_its_own_chunks_from_the_queue_and_no_
     for chunk in both[0]:
         chunk.cancel()
     await asyncio.wait(both[0])
-    assert scheduler.waiting == (39, pytest.approx(39 * 5.1))
+    audio_s: Any = pytest.approx(39 * 5.1)
+    assert scheduler.waiting == (39, audio_s)
     assert await results(model, first, *both[1]) == [-1, *(-2 - 100 * n for n in range(1, 40))]
-    assert scheduler.waiting == (0, 0)
+    assert scheduler.waiting == (0, 0.0)
     assert all(item % 100 == 2 for items in model.added[1:] for item in items)
 
 

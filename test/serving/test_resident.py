@@ -398,8 +398,12 @@ async def test_the_half_loaded_aligner_of_a_failed_load_is_reclaimed_at_once(loa
         parts.append(weakref.ref(part))
         raise CheckpointRefused("truncated")
 
+    def reclaim() -> None:
+        gc.collect()
+        alive.extend(ref() is not None for ref in parts)
+
     loader.load_aligner = load_half
-    loader.reclaim = lambda: (gc.collect(), alive.extend(ref() is not None for ref in parts))
+    loader.reclaim = reclaim
     resident = Resident(loader)
     await resident.load(LoadOptions("a", forced_aligner="al"))
     with pytest.raises(AlignerUnavailable):

@@ -134,7 +134,8 @@ async def test_a_failure_of_the_model_has_a_name(scheduler: Scheduler, raised: E
 
 
 async def test_a_cancelled_job_leaves_the_queue(scheduler: Scheduler) -> None:
-    model = Model(threading.Event())
+    gate = threading.Event()
+    model = Model(gate)
     first = asyncio.ensure_future(submitted(scheduler, model.double, 0))
     await asyncio.to_thread(model.entered.wait, 20)
     cancelled = asyncio.ensure_future(submitted(scheduler, model.double, 1))
@@ -142,19 +143,20 @@ async def test_a_cancelled_job_leaves_the_queue(scheduler: Scheduler) -> None:
     await asyncio.sleep(0)
     cancelled.cancel()
     await asyncio.sleep(0)
-    model.gate.set()  # type: ignore[union-attr]
+    gate.set()
     assert (await first, await kept) == (0, 4)
     assert model.batches == [[0], [2]]
 
 
 async def test_stopping_cancels_what_waits() -> None:
-    scheduler, model = Scheduler(), Model(threading.Event())
+    gate = threading.Event()
+    scheduler, model = Scheduler(), Model(gate)
     running = asyncio.ensure_future(submitted(scheduler, model.double, 1))
     await asyncio.to_thread(model.entered.wait, 20)
     waiting = asyncio.ensure_future(submitted(scheduler, model.double, 2))
     await asyncio.sleep(0)
     scheduler.stop()
-    model.gate.set()  # type: ignore[union-attr]
+    gate.set()
     assert await running == 2
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -43,7 +43,7 @@ async def test_a_model_leaves_memory_with_its_last_job_without_the_collector(sch
     equipped = Equipped(OPTIONS, loader.recognizer, loader.aligner)
     await scheduler.submit(equipped.recognition, Utterance(SOUND, None, "", 8), audio_s=1)
     await scheduler.submit(equipped.alignment, Passage(SOUND, "a word", "en"), audio_s=1)
-    models = [weakref.ref(equipped.recognizer), weakref.ref(equipped.aligner)]
+    models: list[weakref.ref] = [weakref.ref(equipped.recognizer), weakref.ref(equipped.aligner)]
     loader.recognizer = loader.aligner = None
     del equipped
     while scheduler.busy:
@@ -58,6 +58,6 @@ async def test_a_waiting_job_keeps_its_model(scheduler: Scheduler, loader) -> No
     waiting = asyncio.ensure_future(scheduler.submit(instance.recognition, Utterance(SOUND, None, "", 8), audio_s=1))
     await asyncio.sleep(0)
     del instance
-    assert scheduler.waiting == (1, 1)
+    assert scheduler.waiting == (1, 1.0)
     assert model() is not None
     assert (await waiting).text

@@ -16,10 +16,11 @@ from backend.serving.job import Job, RunningSession
 from backend.serving.session_kind import SessionKey, SessionKind
 
 Running = Mapping[SessionKey, RunningSession]
+NO_SESSION: Any = None  # the queue looks at the jobs of a session alone
 
 
 def kind_of(work: str, max_batch: int, max_prefill_s: float = math.inf) -> SessionKind[Any, Any]:
-    return SessionKind(work, kind_of, lambda: None, max_batch, max_prefill_s)  # type: ignore[arg-type,return-value]
+    return SessionKind(work, kind_of, lambda: NO_SESSION, max_batch, max_prefill_s)
 
 
 def walked(jobs: Sequence[Job], running: Running, max_audio_s: float) -> list[Job]:
@@ -82,7 +83,7 @@ def test_the_same_jobs_are_taken_as_by_a_walk_of_the_whole_queue(
     for kind, audio in zip(all_kinds, running_lengths, strict=True):
         if audio:
             jobs = [Job(kind, "item", audio_s, RequestStats()) for audio_s in audio[: kind.max_batch]]
-            running[kind.key] = RunningSession(kind, None, jobs)  # type: ignore[arg-type]
+            running[kind.key] = RunningSession(kind, NO_SESSION, jobs)
     left = list(queue._jobs)
     ends = iter(ended)
     while True:
@@ -93,11 +94,11 @@ def test_the_same_jobs_are_taken_as_by_a_walk_of_the_whole_queue(
         assert queue._jobs == left
         assert sum(queue._count_by_key.values()) == len(left)
         if taken:
-            running.setdefault(taken[0].key, RunningSession(taken[0].kind, None, [])).jobs += taken  # type: ignore[arg-type]
-        elif (number := next(ends, None)) is None:
+            running.setdefault(taken[0].key, RunningSession(taken[0].kind, NO_SESSION, [])).jobs += taken
+        elif (end := next(ends, None)) is None:
             break
         else:
-            running.pop(all_kinds[number].key, None)
+            running.pop(all_kinds[end].key, None)
 
 
 class WatchedJob(Job):
@@ -119,7 +120,7 @@ def test_a_queue_of_thousands_is_not_walked_when_all_sessions_are_full() -> None
     for kind in kinds:
         jobs = queue.take(running, math.inf)
         assert len(jobs) == 8
-        running[jobs[0].key] = RunningSession(kind, None, jobs)  # type: ignore[arg-type]
+        running[jobs[0].key] = RunningSession(kind, NO_SESSION, jobs)
     assert set(running) == {kind.key for kind in kinds}
     WatchedJob.looks = itertools.count()
     assert queue.take(running, math.inf) == []

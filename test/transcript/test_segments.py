@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -54,8 +55,8 @@ def timed(text: str, gaps_s: dict[str, float] | None = None) -> list[Word]:
     return words
 
 
-def sentences(text: str, gaps_s: dict[str, float] | None = None, **rules: float) -> list[str]:
-    merged = merge(text, timed(text, gaps_s), SegmentRules(**rules))  # type: ignore[arg-type]
+def sentences(text: str, gaps_s: dict[str, float] | None = None, **rules: Any) -> list[str]:
+    merged = merge(text, timed(text, gaps_s), SegmentRules(**rules))
     return [text[segment.begin : segment.end] for segment in merged]
 
 

@@ -23,7 +23,7 @@ def test_several_units_in_one_word_span_its_time() -> None:
 def test_a_unit_over_two_words_shares_its_time_by_letters() -> None:
     words = place("New York", [("NewYork", 1.0, 1.7)], start_s=0, end_s=3)
     assert words[0].end_s == pytest.approx(1.3)
-    assert words[1] == Word(4, 8, pytest.approx(1.3), 1.7)
+    assert words[1] == Word(4, 8, pytest.approx(1.3), 1.7)  # type: ignore[arg-type] # compares as a float
 
 
 def test_a_word_the_aligner_lost_lies_between_its_neighbours() -> None:

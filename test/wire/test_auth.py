@@ -36,7 +36,7 @@ REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 async def first_answer(port: int, method: str, metadata: tuple) -> grpc.StatusCode:
     """The status of a call that is opened as a stream and on which nothing is ever sent."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.stream_stream(method)(metadata=metadata)
+        call: grpc.aio.StreamStreamCall = channel.stream_stream(method)(metadata=metadata)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await asyncio.wait_for(call.read(), 10)
         return caught.value.code()
@@ -55,7 +55,9 @@ async def test_every_call_without_the_token_is_refused_before_it_has_sent_a_mess
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
-        assert TOKEN not in caught.value.details()
+        details = caught.value.details()
+        assert details is not None
+        assert TOKEN not in details
 
 
 async def test_with_the_token_known_methods_are_served_and_others_unimplemented(serve) -> None:

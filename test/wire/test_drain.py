@@ -25,7 +25,7 @@ async def leaving(loader, decoder_pool):
     await serving.stop(0)
 
 
-async def told(call) -> tuple[grpc.StatusCode, str]:
+async def told(call) -> tuple[grpc.StatusCode, str | None]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await asyncio.wait_for(call, 10)
     return caught.value.code(), caught.value.details()

@@ -70,7 +70,10 @@ def test_threads_are_limited_by_the_machine_with_a_warning(caplog) -> None:
     assert messages.load_options(pb.ModelOptions(Model="m", Threads=-1)).threads is None
     assert not caplog.text
     threads = messages.load_options(pb.ModelOptions(Model="m", Threads=2**31 - 1)).threads
-    assert os.cpu_count() <= threads <= 8 * os.cpu_count()
+    cores = os.cpu_count()
+    assert threads is not None
+    assert cores is not None
+    assert cores <= threads <= 8 * cores
     assert f"Threads: 2147483647 are more than this machine has a use for; {threads} are used" in caplog.text
 
 

@@ -212,6 +212,7 @@ async def test_the_aligner_state_and_the_weights_are_visible(house, loader) -> N
 
 async def test_the_listener_closes_with_the_server(loader, decoder_pool) -> None:
     serving = await start("127.0.0.1:0", loader, decoder_pool, metrics="127.0.0.1:0")
+    assert serving.listener is not None
     port = serving.listener.port
     await asyncio.to_thread(scraped, port)
     await serving.stop(0)

@@ -145,7 +145,7 @@ async def test_without_an_id_every_call_gets_its_own(service, wav) -> None:
     await service.load()
     calls = [asking(service, path) for path in (wav(), wav(), "/nowhere")]
     await asyncio.gather(*calls, return_exceptions=True)
-    ids = {dict(await call.trailing_metadata())["x-request-id"] for call in calls}
+    ids = {str(dict(await call.trailing_metadata())["x-request-id"]) for call in calls}
     assert len(ids) == 3
     assert all(FRESH.fullmatch(sent) for sent in ids)
 

@@ -7,7 +7,9 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path.cwd()))  # a DecoderPool starts its processes in the repository's root
 
@@ -100,7 +102,7 @@ def is_socket(fd: int) -> bool:
         return False
 
 
-ACTIONS = {
+ACTIONS: dict[bytes, Callable[[int, int], Any]] = {  # most of them return no Reply
     action.__name__.encode(): action
     for action in (
         segfault, abort, leave, be_killed, sleep, spin, stop, eat, eat_natively, fill, fail, claim, write_no_numbers,

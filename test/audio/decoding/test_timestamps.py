@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -22,7 +22,7 @@ def write_spans(path: Path, codec: str, container: str, spans: list[tuple[float,
     """The tone from one second to another, and nothing between; with `picture`, beside two seconds of video."""
     rate = 44_100
     with av.open(str(path), "w", format=container) as out:
-        sound = out.add_stream(codec, rate=rate, layout="mono")
+        sound: Any = out.add_stream(codec, rate=rate, layout="mono")
         if picture:
             write_picture(out, out.add_stream("mpeg4", rate=10))
         size = sound.frame_size or 1024
@@ -123,7 +123,8 @@ class Stamped(NamedTuple):
 def test_a_jump_of_the_clock_is_no_silence_and_a_pause_is(stamps, silence_s):
     gaps, recorded_s, silent_s = _GapFinder(None, 40.0), 0.0, 0.0
     for pts in stamps:
-        missing_s = gaps.silence_before_s(Stamped(pts), recorded_s)
+        frame: Any = Stamped(pts)
+        missing_s = gaps.silence_before_s(frame, recorded_s)
         recorded_s, silent_s = recorded_s + missing_s + 0.1, silent_s + missing_s
     assert silent_s == pytest.approx(silence_s)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from backend.audio.decoding.watchdog import ProgressSample, Watchdog, process_counters
 
 
-def stalled_after(*, cpu: float, is_waiting: bool = True, sound: float = 0.0, bytes_read: float = 0.0) -> float | None:
+def stalled_after(*, cpu: float, is_waiting: bool = True, sound: float = 0.0, bytes_read: float = 0.0) -> Any:
     """Seconds until a process with these rates per second is stalled; None if it may run for an hour."""
 
     def sample(tenths: int) -> ProgressSample:

@@ -22,6 +22,8 @@ from backend.serving.scheduler import Scheduler
 from devtools.bench import checkpoints, clips
 from devtools.bench.shapes import SHAPES, ensure, most_words, text_of
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = np.random.default_rng(1).normal(0, 0.1, 16_000).astype(np.float32)
 BUDGET = 200
 

@@ -118,6 +118,7 @@ def test_without_c_kernels_the_engine_worker_computes_by_torch(monkeypatch, asr_
     assert engine._recognizer.decoder._kernels is TORCH
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(native.library is None, reason="install.sh found no C compiler")
 def test_each_c_kernel_can_be_switched_off_alone(asr_folder: Path, recordings: Path) -> None:
     audio, model = str(recordings / "set/01_en_trained.flac"), str(asr_folder)
@@ -131,6 +132,7 @@ def test_each_c_kernel_can_be_switched_off_alone(asr_folder: Path, recordings: P
             assert worker.run("used_kernels", audio=audio)["kernels"] == used
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(native.library is None, reason="install.sh found no C compiler")
 def test_int8_can_be_computed_by_onednn_alone(asr_folder: Path, recordings: Path) -> None:
     task = {"audio": str(recordings / "set/01_en_trained.flac"), "tokens": 100}

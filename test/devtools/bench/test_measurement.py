@@ -34,7 +34,12 @@ def test_a_goal_is_met_from_its_side() -> None:
 
 def test_neither_side_always_follows_the_other() -> None:
     calls: list[str] = []
-    found = alternate(4, lambda: calls.append("a") or len(calls), lambda: calls.append("b") or len(calls))
+
+    def call(side: str) -> int:
+        calls.append(side)
+        return len(calls)
+
+    found = alternate(4, lambda: call("a"), lambda: call("b"))
     assert "".join(calls) == "abbaabba"
     assert found == [(1, 2), (4, 3), (5, 6), (8, 7)]
 

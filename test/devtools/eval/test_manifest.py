@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from devtools.eval.__main__ import DEMO_SET, main
+from devtools.eval.__main__ import main
 from devtools.eval.hypotheses import Word
-from devtools.eval.manifest import ManifestError, read
+from devtools.eval.manifest import DEMO_SET, ManifestError, read
 
 
 @pytest.fixture

@@ -46,6 +46,8 @@ from devtools.stress.plan import Plan, prompt_for
 from devtools.stress.profile import SHORT, Profile
 from devtools.stress.results import Results, quantile
 
+pytestmark = pytest.mark.slow
+
 _FREE_S, _EXIT_S, _ORPHAN_S = 1.0, 12.5, 3.0
 _BOUND = 16  # requests in flight
 _ENDLESS = 1_000_000  # decode steps: longer than any test
@@ -228,7 +230,7 @@ def outlived_s(
             pid = int(gateway.stdout.readline())
             if is_up:
                 with grpc.insecure_channel(address) as channel:
-                    Stub(channel).Health(pb.HealthMessage(), wait_for_ready=True, timeout=60)  # type: ignore[no-untyped-call]
+                    Stub(channel).Health(pb.HealthMessage(), wait_for_ready=True, timeout=60)
             time.sleep(after_s)
             gateway.kill()
             gateway.wait()

@@ -17,6 +17,8 @@ from devtools.stress.profile import Profile
 from devtools.stress.results import Results, Run
 from devtools.stress.strategies import KINDS, for_each_case
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runner(run: Run) -> Iterator[FuzzRunner]:

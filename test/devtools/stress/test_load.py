@@ -38,6 +38,8 @@ from devtools.stress.plan import Plan
 from devtools.stress.profile import Profile
 from devtools.stress.results import Results, quantile
 
+pytestmark = pytest.mark.slow
+
 _HEALTH_S, _REFUSAL_S = 0.1, 0.05
 _CODES = {"": "", "en": "en", "de-DE": "de", "zh": "zh"}  # language of a request: what the recognizer gets
 _OVERLOAD = 4  # times the capacity

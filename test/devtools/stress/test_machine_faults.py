@@ -35,6 +35,8 @@ from devtools.stress.client import (
 from devtools.stress.plan import Fault, Kind, Plan, prompt_for
 from devtools.stress.results import Results
 
+pytestmark = pytest.mark.slow
+
 _ENDS_WITHIN_S = 30.0
 _SPARE_MIB = 400  # of address space beyond that of the idle server
 _TYPED = frozenset({OK, FULL, "INTERNAL"})

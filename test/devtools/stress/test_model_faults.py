@@ -35,6 +35,8 @@ from devtools.stress.client import (
 from devtools.stress.plan import Fault, Plan
 from devtools.stress.results import Results
 
+pytestmark = pytest.mark.slow
+
 _LOADS = 150
 _STEPS, _STEP_S = 20, 0.003
 _LONGER = 10  # times as many steps, where the others must still run when the victim comes or goes

@@ -44,6 +44,7 @@ def test_a_hub_id_is_no_file_and_options_come_behind_the_aligner() -> None:
     assert load_options(str(DEMO_MODEL), "").ModelFile == str(DEMO_MODEL)
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_load_is_shown_with_the_servers_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +58,7 @@ def test_a_model_that_does_not_load_is_shown_with_the_servers_log(
     assert lines[-1].startswith("demo: the model was not loaded: ")
 
 
+@pytest.mark.slow
 def test_a_recording_goes_through_the_server_and_onto_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     printed = capsys.readouterr()

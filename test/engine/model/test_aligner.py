@@ -23,10 +23,17 @@ def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, package_of, a
     inputs: list[Any] = []
     scores: list[torch.Tensor] = []
     processor, decode_times = aligner.processor, aligner._decode_times
-    monkeypatch.setattr(aligner, "processor", lambda **given: inputs.append(processor(**given)) or inputs[0])
-    monkeypatch.setattr(
-        aligner, "_decode_times", lambda units, slots, s: scores.append(slots) or decode_times(units, slots, s)
-    )
+
+    def recording_processor(**given):
+        inputs.append(processor(**given))
+        return inputs[0]
+
+    def recording_decode_times(units, slots, s):
+        scores.append(slots)
+        return decode_times(units, slots, s)
+
+    monkeypatch.setattr(aligner, "processor", recording_processor)
+    monkeypatch.setattr(aligner, "_decode_times", recording_decode_times)
     aligner.align(passages)
     with torch.inference_mode():
         wanted = package_of(aligner_folder).thinker(**inputs[0], use_cache=False).logits

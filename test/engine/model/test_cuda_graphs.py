@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,10 +15,22 @@ from backend.engine.model.cuda_graphs import GraphedDecoder, GraphedRows, Step
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.graph_capture import CudaGraphs, or_eager
 
+pytestmark = pytest.mark.slow
+
 
 def eager(step: Step) -> Step:
     """The step itself in place of its capture: enough where only the memory around it matters."""
     return step
+
+
+def recording(captured: list[Step]) -> Callable[[Step], Step]:
+    """Like `eager`, and appends each step to `captured`."""
+
+    def capture(step: Step) -> Step:
+        captured.append(step)
+        return step
+
+    return capture
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +96,8 @@ def test_the_capacity_grows_when_the_longest_row_needs_it(decoder: Decoder) -> N
 
 
 def test_each_batch_shape_is_captured_once(decoder: Decoder) -> None:
-    captured = []
-    graph = GraphedDecoder(decoder, lambda step: captured.append(step) or step)  # type: ignore[func-returns-value]
+    captured: list[Step] = []
+    graph = GraphedDecoder(decoder, recording(captured))
     for count in (4, 3, 1, 2, 4, 1):
         logits, cache = prompts(decoder, *[5] * count)
         steps(graph, graph.join(None, cache), logits, 1)
@@ -96,8 +109,8 @@ def test_each_batch_shape_is_captured_once(decoder: Decoder) -> None:
 
 def test_with_memory_for_the_largest_batch_no_shape_is_captured_twice(monkeypatch, decoder: Decoder) -> None:
     monkeypatch.setattr("backend.engine.model.cuda_graphs._KEPT_BYTES", 0)
-    captured = []
-    graph = GraphedDecoder(decoder, lambda step: captured.append(step) or step, rows=7, positions=300)  # type: ignore[func-returns-value]
+    captured: list[Step] = []
+    graph = GraphedDecoder(decoder, recording(captured), rows=7, positions=300)
     for _ in range(3):
         for count, length in ((1, 5), (3, 5), (7, 300), (2, 5)):
             logits, cache = prompts(decoder, *[length] * count)

@@ -76,7 +76,12 @@ def test_the_convolutions_take_a_few_blocks_at_once(tower_of, monkeypatch, by_co
     ours = Encoder(package)
     seen: list[int] = []
     convolve = ours._convolve
-    monkeypatch.setattr(ours, "_convolve", lambda blocks: seen.append(len(blocks)) or convolve(blocks))
+
+    def recording_convolve(blocks):
+        seen.append(len(blocks))
+        return convolve(blocks)
+
+    monkeypatch.setattr(ours, "_convolve", recording_convolve)
     mels, lengths = torch.randn(128, 730), torch.tensor([730])
     with torch.inference_mode():
         found = ours(mels, lengths)

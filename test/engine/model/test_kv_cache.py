@@ -98,7 +98,7 @@ def test_a_kernel_without_huge_pages_may_refuse_madvise(monkeypatch) -> None:
             raise OSError(errno.EINVAL, "Invalid argument")
 
     advised: list[int] = []
-    monkeypatch.setattr(under_test.mmap, "mmap", Mapping)
+    monkeypatch.setattr(mmap, "mmap", Mapping)
     cache = KVCache(28, 8, 128, LIKE)
     append(cache, [2], torch.ones(1))
     assert advised == [cache._block.nbytes]

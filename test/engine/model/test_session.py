@@ -20,6 +20,8 @@ from backend.errors import NonFiniteLogits
 from backend.serving.protocols import Utterance
 from backend.thresholds import MIN_LOOP_TOKENS
 
+pytestmark = pytest.mark.slow
+
 
 def tokens_of(recognizer: QwenRecognizer, session_decoder: SessionDecoder | None = None) -> QwenSession:
     """A session whose results are bare tokens, and how the answer ended."""
@@ -71,7 +73,8 @@ def random_model(recognizer: QwenRecognizer) -> tuple[QwenRecognizer, Any]:
     for parameter in model.thinker.model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     model.generation_config.eos_token_id = recognizer.eos_ids
-    return QwenRecognizer(BuiltModel(copy.deepcopy(model), recognizer.processor, Filled())), model
+    weights: Any = Filled()
+    return QwenRecognizer(BuiltModel(copy.deepcopy(model), recognizer.processor, weights)), model
 
 
 def test_alone_a_row_generates_the_packages_tokens(recognizer, package, session_decoder, clips) -> None:
@@ -106,12 +109,13 @@ def test_rows_that_join_between_steps_and_leave_midway_change_no_tokens(
 
 
 def test_a_random_model_generates_the_packages_tokens_until_it_loops(random_model, clips) -> None:
-    session = tokens_of(random_model[0])
+    recognizer, package = random_model
+    session = tokens_of(recognizer)
     session.add(clips)
     found = run(session)
     for clip in clips:
         tokens, finished, looped = found[id(clip)]
-        assert tokens == generated(*random_model, clip)[: len(tokens)]
+        assert tokens == generated(recognizer, package, clip)[: len(tokens)]
         assert finished or looped or len(tokens) == clip.max_new_tokens
         assert len(tokens) >= MIN_LOOP_TOKENS or finished
 

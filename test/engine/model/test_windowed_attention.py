@@ -1,4 +1,4 @@
-"""Windowed attention against sdpa with a dense_linear block mask, and against sdpa of each window alone."""
+"""Windowed attention against sdpa with a dense block mask, and against sdpa of each window alone."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ def test_it_equals_a_dense_block_mask_and_the_windows_alone(size: int, tokens: i
     alone = []
     for begin, end in pairwise(ends):
         mask[begin:end, begin:end] = True
-        alone.append(scaled_dot_product_attention(*(x[:, :, begin:end] for x in (q, k, v)), scale=0.25))
-    dense_linear = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.25).transpose(1, 2)
+        of_window = [x[:, :, begin:end] for x in (q, k, v)]
+        alone.append(scaled_dot_product_attention(of_window[0], of_window[1], of_window[2], scale=0.25))
+    dense = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.25).transpose(1, 2)
     found, _ = windowed_sdpa(
         torch.nn.Identity(), *given, cu_seq_lens_q=torch.tensor(ends, dtype=torch.int32), scaling=0.25
     )
     assert found.shape == (1, tokens, 4, size)
     error = 1e-5 if dtype is torch.float32 else 0.02
-    torch.testing.assert_close(found.float(), dense_linear, atol=error, rtol=0)
+    torch.testing.assert_close(found.float(), dense, atol=error, rtol=0)
     torch.testing.assert_close(found.float(), torch.cat(alone, dim=2).transpose(1, 2), atol=error, rtol=0)
 
 
@@ -81,4 +82,5 @@ def test_up_to_eight_seconds_it_is_the_packages_own_attention(recognizer, frames
         tower.config._attn_implementation = attention
         with torch.inference_mode():
             encoded.append(tower(mel, feature_lens=torch.tensor([frames])).last_hidden_state)
-    assert torch.allclose(*encoded, atol=1e-5, rtol=0) is same
+    first, second = encoded
+    assert torch.allclose(first, second, atol=1e-5, rtol=0) is same

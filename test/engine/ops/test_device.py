@@ -44,7 +44,8 @@ def test_the_number_of_threads_is_set_for_the_calling_thread_only() -> None:
     with ThreadPoolExecutor(1) as model_thread:
 
         def used(count: int | None) -> int:
-            return model_thread.submit(lambda: (device.use_threads(count), torch.get_num_threads())[1]).result()
+            model_thread.submit(device.use_threads, count).result()
+            return model_thread.submit(torch.get_num_threads).result()
 
         assert used(before + 1) == before + 1
         assert torch.get_num_threads() == before

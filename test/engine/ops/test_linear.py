@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -49,7 +51,9 @@ def test_packed_layers_equal_the_modules_and_are_the_only_copy(dtype, rows, bias
 
 @needs_onednn
 def test_packed_layers_replace_a_models_linear_ones() -> None:
-    model = nn.Sequential(nn.Linear(8, 16), nn.Sequential(nn.GELU(), nn.Linear(16, 8, bias=False)), nn.Embedding(16, 8))
+    model: Any = nn.Sequential(
+        nn.Linear(8, 16), nn.Sequential(nn.GELU(), nn.Linear(16, 8, bias=False)), nn.Embedding(16, 8)
+    )
     head = nn.Linear(8, 16, bias=False)
     head.weight = model[2].weight
     model.append(head)

@@ -14,7 +14,7 @@ import pytest
 from kernel_marks import needs_kernels
 
 from backend.engine.ops import native
-from backend.engine.ops.native_args import LAYOUTS
+from backend.engine.ops.native_args import LAYOUTS, LIMITS
 
 needs_compiler = needs_kernels("the library")
 
@@ -75,9 +75,9 @@ def test_a_library_with_another_layout_of_a_struct_is_refused(
 
 @needs_compiler
 def test_limits_are_read_from_the_library(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    assert native.limits.keys() == set(native.LIMITS)
+    assert native.limits.keys() == set(LIMITS)
     assert all(limit > 0 for limit in native.limits.values())
-    monkeypatch.setattr(native, "LIMITS", [*native.LIMITS, "no_such_limit"])
+    monkeypatch.setattr(native, "LIMITS", [*LIMITS, "no_such_limit"])
     with caplog.at_level(logging.WARNING):
         assert native.load(native.LIBRARY) is None
     assert "no_such_limit" in caplog.text

@@ -44,8 +44,8 @@ class Rows(NamedTuple):
     def by_torch(self, dtype: torch.dtype, *, causal: bool) -> torch.Tensor:
         alone = []
         for begin, end in pairwise(self.cu_seqlens.tolist()):
-            parts = (part[begin:end].to(dtype).transpose(0, 1)[None] for part in self[:3])
-            attended = scaled_dot_product_attention(*parts, scale=0.2, is_causal=causal, enable_gqa=True)
+            q, k, v = (part[begin:end].to(dtype).transpose(0, 1)[None] for part in self[:3])
+            attended = scaled_dot_product_attention(q, k, v, scale=0.2, is_causal=causal, enable_gqa=True)
             alone.append(attended[0].transpose(0, 1))
         return torch.cat(alone)
 
@@ -71,7 +71,8 @@ def test_a_row_does_not_depend_on_the_other_rows(causal: bool) -> None:
     rows = Rows.of([50, 9, 140], 4, 2, 64)
     together = rows.by_kernel(causal=causal)
     for begin, end in pairwise(rows.cu_seqlens.tolist()):
-        alone = Rows(*(part[begin:end] for part in rows[:3]), torch.tensor([0, end - begin]))
+        q, k, v = (part[begin:end] for part in rows[:3])
+        alone = Rows(q, k, v, torch.tensor([0, end - begin]))
         assert torch.equal(alone.by_kernel(causal=causal), together[begin:end])
 
 

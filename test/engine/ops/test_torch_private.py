@@ -69,8 +69,9 @@ def private_names(source: str) -> set[str]:
             names.add(name)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
             of, attribute = node.args[:2]
-            if dotted(of, imported) and isinstance(attribute, ast.Constant) and str(attribute.value).startswith("_"):
-                names.add(f"{dotted(of, imported)}.{attribute.value}")
+            text = attribute.value if isinstance(attribute, ast.Constant) else None
+            if dotted(of, imported) and isinstance(text, str) and text.startswith("_"):
+                names.add(f"{dotted(of, imported)}.{text}")
     return names
 
 
