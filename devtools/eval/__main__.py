@@ -72,7 +72,7 @@ def evaluate(arguments: argparse.Namespace) -> Report:
         jobs = [*warm_up(entries, envelopes), *(Job(entry.id, str(entry.audio)) for entry in entries), *probes]
         runs = {BACKEND: backend_client.run(jobs, load)}
         if arguments.baseline:
-            runs[PACKAGE] = baseline.run(jobs, model, aligner)
+            runs[PACKAGE] = baseline.run(jobs, load_options(arguments.model, aligner))
     recordings = [recording(entry, envelopes[entry.id], runs) for entry in entries]
     return Report(
         manifest="the demo set" if is_demo else str(arguments.manifest),
