@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +59,11 @@ class Timing:
     forward_s: float
     decoding_s: float
 
+    def __str__(self) -> str:
+        forward_ms, decoding_ms = 1000 * self.forward_s, 1000 * self.decoding_s
+        share = f"{100 * decoding_ms / forward_ms:.2f} % of it"
+        return f"features and forward {forward_ms:.1f} ms, decoding of times {decoding_ms:.1f} ms ({share})"
+
 
 COLUMNS = (
     table.Column("words", lambda p: p.words, decimals=0),
@@ -89,8 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = arguments.out / "alignment.json"
     groups = {group: {name: asdict(p) for name, p in systems.items()} for group, systems in placements.items()}
     write_json(out, {"groups": groups, "timing": {name: asdict(timing) for name, timing in timings.items()}})
-    lines = "\n".join(timing_line(name, timing) for name, timing in timings.items())
-    print(sections(aligned(table.rows(COLUMNS, placements), left=2), lines, out))
+    lines = [f"{TIMED_S // 60} min, {TIMED_WORDS} words, {name}: {timing}" for name, timing in timings.items()]
+    print(sections(aligned(table.rows(COLUMNS, placements), left=2), "\n".join(lines), out))
     return 0
 
 
@@ -185,23 +191,12 @@ def timed(
         decoding_s.append(clock() - began)
         return result
 
-    setattr(owner, decoding, measured)
-    try:
+    with mock.patch.object(owner, decoding, measured):
         for _ in range(REPEATS):
             began = clock()
             align(sound, text, entry.language)
             forward_s.append(clock() - began - decoding_s[-1])
-    finally:
-        delattr(owner, decoding)
     return Timing(statistics.median(forward_s), statistics.median(decoding_s))
-
-
-def timing_line(name: str, timing: Timing) -> str:
-    forward_ms, decoding_ms = 1000 * timing.forward_s, 1000 * timing.decoding_s
-    return (
-        f"{TIMED_S // 60} min, {TIMED_WORDS} words, {name}: features and forward {forward_ms:.1f} ms,"
-        f" decoding of times {decoding_ms:.1f} ms ({100 * decoding_ms / forward_ms:.2f} % of it)"
-    )
 
 
 if __name__ == "__main__":

@@ -116,13 +116,13 @@ def word_alignment(reference: Iterable[str], hypothesis: Iterable[str]) -> jiwer
 def matches(reference: Sequence[Word], hypothesis: Sequence[Word]) -> Iterator[tuple[int, int]]:
     """Index pairs of the words that are equal in the alignment, without punctuation and case."""
     wanted, found = (
-        [(i, key) for i, word in enumerate(words) if (key := normalization.key(word.text))]
+        {i: key for i, word in enumerate(words) if (key := normalization.key(word.text))}
         for words in (reference, hypothesis)
     )
-    for chunk in word_alignment((key for _, key in wanted), (key for _, key in found)).alignments[0]:
+    for chunk in word_alignment(wanted.values(), found.values()).alignments[0]:
         if chunk.type == "equal":
-            spans = range(chunk.ref_start_idx, chunk.ref_end_idx), range(chunk.hyp_start_idx, chunk.hyp_end_idx)
-            yield from ((wanted[i][0], found[j][0]) for i, j in zip(*spans, strict=True))
+            equal = list(wanted)[chunk.ref_start_idx : chunk.ref_end_idx]
+            yield from zip(equal, list(found)[chunk.hyp_start_idx : chunk.hyp_end_idx], strict=True)
 
 
 def zero_length(words: Sequence[Word]) -> int:
