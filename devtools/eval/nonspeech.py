@@ -20,6 +20,7 @@ Kind = Callable[[np.random.Generator, int], Wave]
 DTMF_LOW, DTMF_HIGH = (697.0, 770.0, 852.0, 941.0), (1209.0, 1336.0, 1477.0)
 MELODY = (196.0, 246.9, 293.7, 392.0, 329.6, 293.7, 246.9, 220.0)
 CHORDS = ((130.8, 164.8, 196.0), (110.0, 130.8, 164.8), (87.3, 110.0, 130.8), (98.0, 123.5, 146.8))
+FADE = np.minimum(1, np.minimum(np.arange(SAMPLE_RATE), np.arange(SAMPLE_RATE)[::-1]) / 400)
 BELL = ((0.5, 0.6), (1, 1), (1.19, 0.8), (1.5, 0.5), (2, 0.7), (2.74, 0.3), (3.76, 0.2))  # ratio, amplitude
 
 
@@ -45,11 +46,6 @@ def _seconds(size: int) -> Wave:
     return np.arange(size) / SAMPLE_RATE
 
 
-def _decay(size: int, constant: float) -> Wave:
-    """From 1, to 1/e after `constant` samples."""
-    return np.asarray(np.exp(-np.arange(size) / constant))
-
-
 def _tones(size: int, *partials: tuple[float, float]) -> Wave:
     """The sum of sines, given as (Hz, amplitude)."""
     t = _seconds(size)
@@ -66,14 +62,15 @@ def _noise(
     return wave / max(float(wave.std()), 1e-12)
 
 
-def _count(size: int, period_s: float) -> int:
-    return int(size / SAMPLE_RATE / period_s) + 1
+def _each(size: int, period_s: float) -> range:
+    """The numbers of the periods."""
+    return range(int(size / SAMPLE_RATE / period_s) + 1)
 
 
 def _repeated(size: int, period_s: float, *sounds: Wave) -> Wave:
     """The sounds in turn, one every `period_s`, over each other where they are longer."""
     wave = np.zeros(size)
-    for i in range(_count(size, period_s)):
+    for i in _each(size, period_s):
         start = min(size, round(period_s * i * SAMPLE_RATE))
         sound = sounds[i % len(sounds)][: size - start]
         wave[start : start + sound.size] += sound
@@ -88,12 +85,6 @@ def _impulses(rng: np.random.Generator, size: int, count: int, least: float, sig
     return wave
 
 
-def _keypad(rng: np.random.Generator, size: int) -> Wave:
-    """DTMF: pairs of a low and a high tone, as a telephone dials."""
-    keys = [(rng.choice(DTMF_LOW), rng.choice(DTMF_HIGH)) for _ in range(_count(size, 0.2))]
-    return _repeated(size, 0.2, *(_tones(1920, (low, 1.0), (high, 1.0)) for low, high in keys))
-
-
 def _sweep(_rng: np.random.Generator, size: int) -> Wave:
     """From 50 Hz to 7 kHz, linearly."""
     t = _seconds(size)
@@ -102,7 +93,7 @@ def _sweep(_rng: np.random.Generator, size: int) -> Wave:
 
 def _rain(rng: np.random.Generator, size: int) -> Wave:
     """Hiss, and 150 drops a second, each a short burst."""
-    burst = rng.standard_normal(80) * _decay(80, 15)
+    burst = rng.standard_normal(80) * np.exp(-np.arange(80) / 15)
     drops = _impulses(rng, size, round(150 * size / SAMPLE_RATE), 0.3)
     return 0.15 * _noise(rng, size, low_hz=1000, high_hz=8000) + np.convolve(drops, burst)[:size]
 
@@ -133,19 +124,12 @@ def _string(rng: np.random.Generator, hz: float, seconds: float) -> Wave:
     return np.concatenate(periods)
 
 
-def _organ(_rng: np.random.Generator, size: int) -> Wave:
-    """Four chords of a second each, every pipe with its octaves."""
-    fade = np.minimum(1, np.minimum(np.arange(SAMPLE_RATE), np.arange(SAMPLE_RATE)[::-1]) / 400)
-    pipes = [[(f * m, 1 / m) for f in chord for m in (1, 2, 4, 8)] for chord in CHORDS]
-    return _repeated(size, 1.0, *(fade * _tones(SAMPLE_RATE, *partials) for partials in pipes))
-
-
 def _drums(rng: np.random.Generator, size: int) -> Wave:
     """Kick, hi-hat, snare, hi-hat at 110 beats a minute."""
     t = _seconds(4000)
     kick = 1.5 * np.sin(2 * np.pi * (45 * t + 3 * (1 - np.exp(-t / 0.03)))) * np.exp(-t / 0.09)
-    snare = rng.standard_normal(3000) * _decay(3000, 700) * 0.5
-    hat = np.diff(rng.standard_normal(801)) * _decay(800, 150) * 0.25
+    snare = rng.standard_normal(3000) * np.exp(-np.arange(3000) / 700) * 0.5
+    hat = np.diff(rng.standard_normal(801)) * np.exp(-np.arange(800) / 150) * 0.25
     return _repeated(size, 60 / 110 / 2, kick, hat, snare, hat)
 
 
@@ -163,7 +147,9 @@ KINDS: dict[str, Kind] = {
     "brown noise": lambda rng, size: _noise(rng, size, slope=1.0),
     "mains hum": lambda _rng, size: _tones(size, *((50.0 * n, 1 / n**1.5) for n in (1, 2, 3, 4, 5, 7, 9, 11))),
     "pure tone": lambda _rng, size: _tones(size, (1000.0, 1.0)),
-    "keypad tones": _keypad,
+    "keypad tones": lambda rng, size: _repeated(  # DTMF: pairs of a low and a high tone, as a telephone dials
+        size, 0.2, *(_tones(1920, (rng.choice(DTMF_LOW), 1), (rng.choice(DTMF_HIGH), 1)) for _ in _each(size, 0.2))
+    ),
     "sweep": _sweep,
     "clicks": lambda rng, size: _impulses(rng, size, size // 2000, 0.2, signs=(-1, 1)),
     "metronome": lambda _rng, size: _repeated(  # 120 beats a minute, the first of four higher
@@ -176,9 +162,11 @@ KINDS: dict[str, Kind] = {
         _noise(rng, size, slope=0.6) + 0.2 * _noise(rng, size, low_hz=300, high_hz=4000) + 0.3 * _tones(size, (118, 1))
     ),
     "guitar": lambda rng, size: _repeated(
-        size, 0.3, *(_string(rng, MELODY[i % len(MELODY)], 1.2) for i in range(_count(size, 0.3)))
+        size, 0.3, *(_string(rng, MELODY[i % len(MELODY)], 1.2) for i in _each(size, 0.3))
     ),
-    "organ": _organ,
+    "organ": lambda _rng, size: _repeated(  # four chords of a second each, every pipe with its octaves
+        size, 1.0, *(FADE * _tones(16_000, *((f * m, 1 / m) for f in chord for m in (1, 2, 4, 8))) for chord in CHORDS)
+    ),
     "drums": _drums,
     "bell": lambda _rng, size: _repeated(  # inharmonic partials of a church bell, struck every 1.5 s
         size, 1.5, _tones(64_000, *((220 * ratio, a) for ratio, a in BELL)) * np.exp(-_seconds(64_000) / 1.1)

@@ -62,6 +62,17 @@ class Scored:
     score: Score
     duration_s: float
 
+    @property
+    def summary(self) -> str:
+        """In a few words, for people."""
+        score = self.score
+        if self.hypothesis.failure:
+            return "failed"
+        if not self.entry.is_speech:
+            return "invented a text" if score.invented else "no text, rightly"
+        off = "" if score.edge_mean_s is None else f", boundaries off by {1000 * score.edge_mean_s:.0f} ms"
+        return f"{score.words.errors} of {score.words.units} words wrong{off}"
+
 
 @dataclass(frozen=True)
 class Spread:
