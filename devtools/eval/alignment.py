@@ -39,6 +39,7 @@ TIMED_S, TIMED_WORDS, REPEATS = 180, 500, 5
 
 Case = tuple[Entry, NDArray[np.float32]]  # a recording and its samples
 Align = Callable[[NDArray[np.float32], str, str], list[Word]]  # samples, text, language code
+Aligner = tuple[Align, Any, str]  # with the object and its method that decodes times from the model's logits
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         cases = read(arguments.manifest)
         folder = loadable("ALIGNER", arguments.aligner)
-        (backend, align_with_backend), (package, align_with_package) = load_backend(folder), load_package(folder)
-        placements = compare(cases, {BACKEND: align_with_backend, PACKAGE: align_with_package})
-        timings = {
-            BACKEND: timed(align_with_backend, backend, "_timed", cases),
-            PACKAGE: timed(align_with_package, package.aligner_processor, "fix_timestamp", cases),
-        }
+        aligners = {BACKEND: load_backend(folder), PACKAGE: load_package(folder)}
+        placements = compare(cases, {name: aligner[0] for name, aligner in aligners.items()})
+        timings = {name: timed(*aligner, cases) for name, aligner in aligners.items()}
     except (ManifestError, TextMismatch, NotLoadable, AsrError) as failure:
         print(f"eval.alignment: {failure}", file=sys.stderr)
         return 1
@@ -109,8 +107,8 @@ def read(path: Path) -> list[Case]:
     return [(entry, entry.samples()) for entry in entries]
 
 
-def load_backend(folder: str) -> tuple[Any, Align]:
-    """The backend's aligner, and a call of it. Raises LoadRefused."""
+def load_backend(folder: str) -> Aligner:
+    """Raises LoadRefused."""
     from backend.engine.loader import CheckpointLoader
     from backend.options import LoadOptions
     from backend.serving.protocols import Passage
@@ -121,11 +119,10 @@ def load_backend(folder: str) -> tuple[Any, Align]:
         (units,) = aligner.align([Passage(samples, text, language)])
         return [Word(unit.text, unit.start_s, unit.end_s) for unit in units]
 
-    return aligner, align
+    return align, aligner, "_timed"
 
 
-def load_package(folder: str) -> tuple[Any, Align]:
-    """The package's aligner, and a call of it."""
+def load_package(folder: str) -> Aligner:
     import torch
     from qwen_asr import Qwen3ForcedAligner
 
@@ -135,7 +132,7 @@ def load_package(folder: str) -> tuple[Any, Align]:
         (result,) = aligner.align(audio=(samples, SAMPLE_RATE), text=text, language=NAMES[language])
         return [Word(item.text, item.start_time, item.end_time) for item in result.items]
 
-    return aligner, align
+    return align, aligner.aligner_processor, "fix_timestamp"
 
 
 def compare(cases: Sequence[Case], aligners: Mapping[str, Align]) -> dict[str, dict[str, Placement]]:

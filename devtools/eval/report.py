@@ -37,9 +37,10 @@ class Recording:
     scored: Mapping[str, Scored]
 
     def as_json(self) -> dict[str, Any]:
-        fields = {name: getattr(self.entry, name) for name in ("id", "language", "text", "words")}
+        entry, duration_s = self.entry, self.envelope.duration_s
+        fields = {"id": entry.id, "language": entry.language, "duration_s": duration_s, "text": entry.text}
         systems = {name: {**asdict(s.hypothesis), "score": asdict(s.score)} for name, s in self.scored.items()}
-        return {**fields, "duration_s": self.envelope.duration_s, "systems": systems}
+        return {**fields, "words": entry.words, "systems": systems}
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class Probe:
         return bool(self.hypothesis.text.strip())
 
     def as_json(self) -> dict[str, Any]:
-        fields = {**asdict(self), "text": self.hypothesis.text, "failure": self.hypothesis.failure}
-        return {name: value for name, value in fields.items() if name != "hypothesis" and (value or name != "failure")}
+        failure = {"failure": self.hypothesis.failure} if self.hypothesis.failure else {}
+        sound = {"kind": self.kind, "level": self.level, "language": self.language}
+        return {**sound, "text": self.hypothesis.text, **failure}
 
 
 @dataclass(frozen=True)

@@ -130,10 +130,11 @@ def matches(reference: Sequence[Word], hypothesis: Sequence[Word]) -> Iterator[t
         {i: key for i, word in enumerate(words) if (key := normalization.key(word.text))}
         for words in (reference, hypothesis)
     )
+    numbers = list(wanted), list(found)
     for chunk in word_alignment(wanted.values(), found.values()).alignments[0]:
         if chunk.type == "equal":
-            equal = list(wanted)[chunk.ref_start_idx : chunk.ref_end_idx]
-            yield from zip(equal, list(found)[chunk.hyp_start_idx : chunk.hyp_end_idx], strict=True)
+            i, j = chunk.ref_start_idx, chunk.hyp_start_idx
+            yield from zip(numbers[0][i : chunk.ref_end_idx], numbers[1][j : chunk.hyp_end_idx], strict=True)
 
 
 def zero_length(words: Sequence[Word]) -> int:

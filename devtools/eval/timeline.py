@@ -82,6 +82,7 @@ def lanes(recording: Recording) -> dict[str, list[PlacedWord]]:
     found = {"truth": [PlacedWord(word, i) for i, word in enumerate(reference)]}
     for name, scored in recording.scored.items():
         words = scored.hypothesis.words
+        # without a reference there is nothing to be wrong against
         found[name] = [PlacedWord(word, None if reference else j) for j, word in enumerate(words)]
         for i, j in scored.score.matches:
             found[name][j] = PlacedWord(words[j], i, words[j].edge_errors_s(reference[i]))
