@@ -135,7 +135,7 @@ class ServerProcess:
             try:
                 self.check_alive(patience_s=1.0)
             except ServerFailed as cause:
-                return f"UNAVAILABLE: the backend has ended: {cause}"
+                return f"UNAVAILABLE: the server has ended: {cause}"
         return f"{error.code().name}: {error.details()}"
 
     def check_alive(self, patience_s: float = 0.0) -> None:

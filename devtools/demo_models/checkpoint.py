@@ -83,20 +83,15 @@ def make_config(kind: Kind, tokenizer: Qwen2TokenizerFast) -> Qwen3ASRConfig:
     positions = {"max_position_embeddings": 8192, "rope_theta": 1_000_000.0, "rope_scaling": rope}
     tower = {"encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 384, "d_model": 128}
     windows = {"n_window": 50, "n_window_infer": 800}
+    ids = {"audio": "<|audio_pad|>", "audio_start": "<|audio_start|>", "audio_end": "<|audio_end|>", "user": "user"}
     thinker: dict[str, Any] = {
         "text_config": {"vocab_size": len(tokenizer), **layers, **heads, **positions},
         "audio_config": {**tower, **windows, "num_mel_bins": 128, "downsample_hidden_size": 24, "output_dim": HIDDEN},
-        "audio_token_id": token_id("<|audio_pad|>"),
-        "audio_start_token_id": token_id("<|audio_start|>"),
-        "audio_end_token_id": token_id("<|audio_end|>"),
-        "user_token_id": token_id("user"),
-        "pad_token_id": token_id("<|endoftext|>"),
+        **{f"{name}_token_id": token_id(token) for name, token in (ids | {"pad": "<|endoftext|>"}).items()},
         "tie_word_embeddings": is_tied,
     }
-    top: dict[str, Any] = {
-        "support_languages": [*NAMES.values()],
-        "architectures": ["Qwen3ASRForConditionalGeneration"],
-    }
+    architectures = ["Qwen3ASRForConditionalGeneration"]
+    top: dict[str, Any] = {"support_languages": [*NAMES.values()], "architectures": architectures}
     if kind == "aligner":
         thinker |= {"model_type": "qwen3_forced_aligner", "classify_num": CLASSES}
         top |= {"timestamp_token_id": token_id("<timestamp>"), "timestamp_segment_time": CLASS_MS}
@@ -124,13 +119,12 @@ def prepare_for_training(model: Qwen3ASRForConditionalGeneration) -> Qwen3ASRFor
 
 def save(folder: Path, kind: Kind, model: Qwen3ASRForConditionalGeneration, processor: Qwen3ASRProcessor) -> None:
     """Writes the checkpoint as the real one lies on the hub, but in float16: safetensors, config, processor."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
     if kind == "asr":
         state.pop("thinker.lm_head.weight", None)  # tied to the embedding
     eos = [processor.tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
     model.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=eos[1], do_sample=False)
-    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    model.save_pretrained(folder, state_dict=state)
     processor.save_pretrained(folder)
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text())

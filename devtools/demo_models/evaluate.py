@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Sequence
 
-import jiwer
 import numpy as np
 import soundfile
 
-from backend.wire.backend_pb2 import TranscriptResult
+from backend.wire.backend_pb2 import ModelOptions
 from devtools.demo_models.speech import SAMPLE_RATE, ClipBank, Recording, compose, compose_silence
-from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL, ServerProcess
+from devtools.eval import backend_client
+from devtools.eval.hypotheses import Hypothesis, Job, Word
+from devtools.eval.normalization import key
+from devtools.eval.scoring import matches, word_alignment
+from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL, ServerFailed
 from devtools.transcribe.checkpoints import load_options
-from devtools.transcribe.client import transcribe, transcript_request
 
 LENGTHS_S = ((1.0, 2.0, 16), (2.0, 5.0, 20), (5.0, 15.0, 16), (15.0, 40.0, 10), (60.0, 180.0, 4))  # from, to, how many
 VOICES = {"trained voices": "trained_again", "voices left out": "held_out"}
@@ -39,49 +40,47 @@ def spoken_recordings(bank: ClipBank, seed: int, share: float) -> list[Recording
     return [compose(rng, bank, seconds=rng.uniform(low, high), augment=False) for low, high in lengths]
 
 
-def figures(recordings: Sequence[Recording], transcripts: Sequence[TranscriptResult]) -> dict[str, float]:
-    errors, edges_ms = 0, []
-    for recording, transcript in zip(recordings, transcripts, strict=True):
-        truth = recording.spoken
-        words = [word for segment in transcript.segments for word in segment.words]
-        found = [(text, word) for word in words if (text := re.sub(r"\W|_", "", word.text).lower())]
-        aligned = jiwer.process_words(" ".join(t.word for t in truth), " ".join(text for text, _ in found) or "-")
+def figures(recordings: Sequence[Recording], hypotheses: Sequence[Hypothesis]) -> dict[str, float]:
+    errors = 0
+    edges_s: list[float] = []
+    for recording, hypothesis in zip(recordings, hypotheses, strict=True):
+        truth = [Word(*spoken) for spoken in recording.spoken]
+        keys = filter(None, (key(word.text) for word in hypothesis.words))
+        aligned = word_alignment((word.text for word in truth), keys)
         errors += aligned.substitutions + aligned.deletions + aligned.insertions
-        for part in aligned.alignments[0]:
-            for i in range(part.ref_start_idx, part.ref_end_idx) if part.type == "equal" else ():
-                word = found[part.hyp_start_idx + i - part.ref_start_idx][1]
-                _, start_s, end_s = truth[i]
-                edges_ms += [abs(word.start / 1e6 - 1000 * start_s), abs(word.end / 1e6 - 1000 * end_s)]
-    right = [t.language == r.language for r, t in zip(recordings, transcripts, strict=True)]
+        for i, j in matches(truth, hypothesis.words):
+            edges_s += map(abs, hypothesis.words[j].edge_errors_s(truth[i]))
+    right = [h.language == r.language for r, h in zip(recordings, hypotheses, strict=True)]
     return {
         "word errors %": 100 * errors / sum(len(recording.spoken) for recording in recordings),
         "language %": 100 * float(np.mean(right)),
-        "boundary mean ms": float(np.mean(edges_ms)),
-        "boundary p95 ms": float(np.percentile(edges_ms, 95)),
+        "boundary mean ms": 1000 * float(np.mean(edges_s)),
+        "boundary p95 ms": 1000 * float(np.percentile(edges_s, 95)),
     }
 
 
-def transcripts(server: ServerProcess, recordings: Sequence[Recording]) -> list[TranscriptResult]:
-    found = []
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        for recording in recordings:
-            soundfile.write(file.name, recording.samples, SAMPLE_RATE, subtype="PCM_16")
-            found.append(transcribe(server, transcript_request(file.name))[0])
+def transcribed(recordings: Sequence[Recording], options: ModelOptions) -> list[Hypothesis]:
+    """Raises ServerFailed where the backend fails on any of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [Job(str(number), f"{folder}/{number}.wav") for number in range(len(recordings))]
+        for job, recording in zip(jobs, recordings, strict=True):
+            soundfile.write(job.audio, recording.samples, SAMPLE_RATE, subtype="PCM_16")
+        found = list(backend_client.run(jobs, options).hypotheses.values())
+    for hypothesis in found:
+        if hypothesis.failure:
+            raise ServerFailed(hypothesis.failure)
     return found
 
 
-def evaluate(model: str, aligner: str, share: float) -> dict[str, dict[str, float]]:
-    rng = np.random.default_rng(99)
+def evaluate(options: ModelOptions, share: float) -> dict[str, dict[str, float]]:
     results: dict[str, dict[str, float]] = {}
-    with ServerProcess() as server:
-        server.load(load_options(model, aligner))
-        for number, (name, bank) in enumerate(VOICES.items()):
-            recordings = spoken_recordings(ClipBank.recorded(bank), 100 + number, share)
-            results[name] = figures(recordings, transcripts(server, recordings))
-        silent = [compose_silence(rng, seconds=rng.uniform(0.5, 20)) for _ in range(round(40 * share))]
-        invented = [bool(transcript.text) for transcript in transcripts(server, silent)]
-        results["nobody speaks"] = {"with text %": 100 * float(np.mean(invented))}
-    return results
+    for seed, (name, bank) in enumerate(VOICES.items(), 100):
+        recordings = spoken_recordings(ClipBank.recorded(bank), seed, share)
+        results[name] = figures(recordings, transcribed(recordings, options))
+    rng = np.random.default_rng(99)
+    silent = [compose_silence(rng, seconds=rng.uniform(0.5, 20)) for _ in range(round(40 * share))]
+    invented = [bool(hypothesis.text) for hypothesis in transcribed(silent, options)]
+    return {**results, "nobody speaks": {"with text %": 100 * float(np.mean(invented))}}
 
 
 def main() -> int:
@@ -90,7 +89,7 @@ def main() -> int:
     parser.add_argument("--aligner", default=str(DEMO_ALIGNER))
     parser.add_argument("--share", type=float, default=1.0, help="of the recordings")
     args = parser.parse_args()
-    results = evaluate(args.model, args.aligner, args.share)
+    results = evaluate(load_options(args.model, args.aligner), args.share)
     missed = False
     for name, found in results.items():
         for figure, value in found.items():

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import defaultdict
 from typing import Any
 
-import numpy as np
 import torch
 from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from qwen_asr.core.transformers_backend.modeling_qwen3_asr import _get_feat_extract_output_lengths, apply_rotary_pos_emb
@@ -44,38 +44,41 @@ def encode(
     return list(hidden.split(_get_feat_extract_output_lengths(lengths).tolist()))
 
 
-def frame_targets(recording: Recording, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per audio token: the word spoken there (0 = none), and whether a word starts or ends within 40 ms of it."""
-    at = token_times(tokens).numpy()
-    label = np.zeros(tokens, np.int64)
-    edge = np.zeros((tokens, 2), np.float32)
-    for word, start, end in recording.spoken:
-        label[(at >= start) & (at < end)] = LABELS[word]
-        edge[np.abs(at - start) <= 0.04, 0] = 1
-        edge[np.abs(at - end) <= 0.04, 1] = 1
-    return torch.from_numpy(label), torch.from_numpy(edge)
-
-
 def frame_head() -> nn.Linear:
     """Words (0 = none), then start and end, from one frame of the tower's output."""
     return nn.Linear(HIDDEN, 1 + len(LABELS) + 2)
 
 
 def frame_loss(head: nn.Linear, clips: list[torch.Tensor], batch: list[Recording]) -> tuple[torch.Tensor, float]:
-    """Cross-entropy of words and their edges from the tower alone, and the share of frames with the right word."""
+    """Cross-entropy from the tower alone, and the share of frames with the right word.
+
+    Targets of an audio token: the word spoken there, and whether a word starts or ends within 40 ms of it.
+    """
     output = head(torch.cat(clips)).float()
-    targets = (frame_targets(r, clip.shape[0]) for r, clip in zip(batch, clips, strict=True))
-    labels, edges = (torch.cat(parts) for parts in zip(*targets, strict=True))
-    loss = F.cross_entropy(output[:, :-2], labels) + F.binary_cross_entropy_with_logits(output[:, -2:], edges)
-    return loss, (output[:, :-2].argmax(-1) == labels).float().mean().item()
+    labels = [torch.zeros(clip.shape[0], dtype=torch.long) for clip in clips]
+    edges = [torch.zeros(clip.shape[0], 2) for clip in clips]
+    for recording, label, edge in zip(batch, labels, edges, strict=True):
+        at = token_times(len(label))
+        for word, start, end in recording.spoken:
+            label[(at >= start) & (at < end)] = LABELS[word]
+            edge[(at - start).abs() <= 0.04, 0] = 1
+            edge[(at - end).abs() <= 0.04, 1] = 1
+    label = torch.cat(labels)
+    edge_loss = F.binary_cross_entropy_with_logits(output[:, -2:], torch.cat(edges))
+    return F.cross_entropy(output[:, :-2], label) + edge_loss, _share(output[:, :-2].argmax(-1) == label)
+
+
+def _share(right: torch.Tensor) -> float:
+    return right.float().mean().item()
 
 
 class TextModel:
-    """The text model's forward pass; keeps the input of each layer of the last one."""
+    """The text model's forward pass. Of the last one it keeps each layer's input, and where `after` begins in a row."""
 
     def __init__(self, model: Qwen3ASRForConditionalGeneration) -> None:
         self.thinker = model.thinker
         self.layer_inputs: dict[int, torch.Tensor] = {}
+        self.after: list[int] = []
         self._rotary: tuple[torch.Tensor, torch.Tensor]
         for number, layer in enumerate(self.thinker.model.layers):
             layer.register_forward_pre_hook(functools.partial(self._record, number), with_kwargs=True)
@@ -91,15 +94,12 @@ class TextModel:
             torch.cat([embed(torch.tensor(e.before)), clip, embed(torch.tensor(e.after))])
             for e, clip in zip(examples, audio, strict=True)
         ]
-        padded = pad_sequence(rows, batch_first=True)
         with torch.autocast("cpu", dtype=torch.bfloat16):
+            padded = pad_sequence(rows, batch_first=True)
             hidden = self.thinker.model(inputs_embeds=padded, use_cache=False).last_hidden_state.float()
-        learned = [
-            hidden[row, torch.tensor(e.learned) + len(e.before) + clip.shape[0]]
-            for row, (e, clip) in enumerate(zip(examples, audio, strict=True))
-            if e.learned
-        ]
-        logits: torch.Tensor = self.thinker.lm_head(torch.cat(learned))
+        self.after = [len(e.before) + clip.shape[0] for e, clip in zip(examples, audio, strict=True)]
+        learned = [(row, self.after[row] + i) for row, e in enumerate(examples) for i in e.learned]
+        logits: torch.Tensor = self.thinker.lm_head(hidden[*torch.tensor(learned).T])
         return logits
 
     def attention_scores(self, number: int, row: int, queries: torch.Tensor, keys: slice) -> torch.Tensor:
@@ -117,15 +117,14 @@ class TextModel:
 
 def asr_loss(logits: torch.Tensor, examples: list[Example], _batch: list[Recording]) -> tuple[torch.Tensor, float]:
     target = torch.tensor([e.after[i + 1] for e in examples for i in e.learned])
-    loss = F.cross_entropy(logits, target, label_smoothing=0.02)
-    return loss, (logits.argmax(-1) == target).float().mean().item()
+    return F.cross_entropy(logits, target, label_smoothing=0.02), _share(logits.argmax(-1) == target)
 
 
 def aligner_loss(logits: torch.Tensor, _examples: list[Example], batch: list[Recording]) -> tuple[torch.Tensor, float]:
     """Of the slots' times, and the share of slots that are off by at most one class."""
     at_s = torch.tensor([t for r in batch for _, start, end in r.spoken for t in (start, end)])
     near = (logits.argmax(-1) * CLASS_MS / 1000 - at_s).abs() <= CLASS_MS / 1000
-    return time_loss(logits, at_s), near.float().mean().item()
+    return time_loss(logits, at_s), _share(near)
 
 
 def time_loss(logits: torch.Tensor, at_s: torch.Tensor) -> torch.Tensor:
@@ -138,60 +137,48 @@ def soft_cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tens
     return -(target * F.log_softmax(logits, dim=-1)).sum(-1).mean()
 
 
-class TimesLoss:
+def times_loss(text: TextModel, head: nn.Linear, kind: Kind, examples: list[Example]) -> torch.Tensor:
     """Cross-entropy of times that a head, dropped after the training, finds in tokens between the layers.
 
     Audio tokens: their own time, after the first layer (asr) or the second (aligner). asr only: each word's end after
     the second layer, and after the third its start in the token before it, which must know where to go on from.
     """
-
-    def __init__(self, text: TextModel, kind: Kind) -> None:
-        self.text = text
-        self.head = init_time_head(nn.Linear(HIDDEN, CLASSES, bias=False))
-        self.audio_layer = 0 if kind == "asr" else 1
-        self.word_layers = (1, 2) if kind == "asr" else ()
-
-    def __call__(self, clips: list[torch.Tensor], examples: list[Example]) -> torch.Tensor:
-        """Of the last forward pass."""
-        rows = [torch.arange(clip.shape[0]) + len(e.before) for clip, e in zip(clips, examples, strict=True)]
-        loss = self._loss(self.audio_layer, rows, torch.cat([token_times(clip.shape[0]) for clip in clips]))
-        for layer in self.word_layers:
-            targets = [[target for target in e.targets if target.layer == layer] for e in examples]
-            at_s = [target.end_s if layer == 1 else target.start_s for some in targets for target in some]
-            rows = [
-                torch.tensor([target.row for target in some], dtype=torch.long) + len(e.before) + clip.shape[0]
-                for some, e, clip in zip(targets, examples, clips, strict=True)
-            ]
-            loss = loss + (self._loss(layer, rows, torch.tensor(at_s)) if at_s else 0.0)
-        return loss
-
-    def _loss(self, layer: int, rows: list[torch.Tensor], at_s: torch.Tensor) -> torch.Tensor:
-        hidden = self.text.layer_inputs[layer + 1]
-        tokens = torch.cat([hidden[number, positions] for number, positions in enumerate(rows)])
-        return time_loss(self.head(self.text.thinker.model.norm(tokens.float())), at_s)
+    places: dict[int, list[tuple[int, int, float]]] = defaultdict(list)  # layer -> row of the batch, position, time
+    for row, (e, after) in enumerate(zip(examples, text.after, strict=True)):
+        at_s = token_times(after - len(e.before)).tolist()
+        places[0 if kind == "asr" else 1] += [(row, position, at) for position, at in enumerate(at_s, len(e.before))]
+        for target in e.targets if kind == "asr" else ():
+            at = target.end_s if target.layer == 1 else target.start_s
+            places[target.layer].append((row, after + target.row, at))
+    loss = torch.zeros(())
+    for layer, layer_places in sorted(places.items()):
+        rows, positions, times = zip(*layer_places, strict=True)
+        tokens = text.layer_inputs[layer + 1][list(rows), list(positions)]
+        loss = loss + time_loss(head(text.thinker.model.norm(tokens.float())), torch.tensor(times))
+    return loss
 
 
-def attention_loss(text: TextModel, clips: list[torch.Tensor], examples: list[Example]) -> torch.Tensor:
+def attention_loss(text: TextModel, examples: list[Example]) -> torch.Tensor:
     """Cross-entropy of what three heads of three layers attend to in the last forward pass.
 
     Layer 0: a slot to its word. Layer 1: a word to its own sound. Layer 2: a slot to its word's edge (aligner), or the
     token before a word to that word's sound (asr).
     """
     losses: list[torch.Tensor] = []
-    for row, (e, clip) in enumerate(zip(examples, clips, strict=True)):
-        begin, base, length = len(e.before), len(e.before) + clip.shape[0], len(e.after)
+    for row, (e, after) in enumerate(zip(examples, text.after, strict=True)):
         for layer in range(3):
             targets = [target for target in e.targets if target.layer == layer]
             if not targets:
                 continue
-            queries = torch.tensor([base + target.row for target in targets])
+            queries = torch.tensor([after + target.row for target in targets])
             if layer == 0:
-                scores = text.attention_scores(layer, row, queries, slice(base, base + length))
-                scores = scores.masked_fill(torch.arange(length) > (queries - base)[:, None], -1e4)
+                length = len(e.after)
+                scores = text.attention_scores(layer, row, queries, slice(after, after + length))
+                scores = scores.masked_fill(torch.arange(length) > (queries - after)[:, None], -1e4)
                 wanted = F.one_hot(torch.tensor([target.word for target in targets]), length).float()
             else:
-                scores = text.attention_scores(layer, row, queries, slice(begin, base))
-                wanted = _near(targets, token_times(clip.shape[0]))
+                scores = text.attention_scores(layer, row, queries, slice(len(e.before), after))
+                wanted = _near(targets, token_times(after - len(e.before)))
             losses.append(soft_cross_entropy(scores, wanted))
     return torch.stack(losses).mean() if losses else torch.zeros(())
 
@@ -202,6 +189,10 @@ def _near(targets: list[AttentionTarget], at: torch.Tensor) -> torch.Tensor:
     end = torch.tensor([target.end_s for target in targets])[:, None]
     outside = (start - at).clamp(min=0) + (at - end).clamp(min=0)
     return torch.softmax(-0.5 * (outside / 0.05) ** 2, dim=-1)
+
+
+def time_head() -> nn.Linear:
+    return init_time_head(nn.Linear(HIDDEN, CLASSES, bias=False))
 
 
 def init_time_head(head: nn.Linear) -> nn.Linear:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -73,26 +72,20 @@ def set_recordings() -> Iterator[tuple[str, str, Recording]]:
         yield f"set/{number:02}_{language}_{'left_out' if held_out else 'trained'}.flac", voice, recording
 
 
-def write(audio: str, recording: Recording) -> dict[str, Any]:
-    """Writes the samples; returns the line of the manifest."""
-    soundfile.write(FOLDER / audio, recording.samples, SAMPLE_RATE, subtype="PCM_16")
-    return {"audio": audio, **recording.truth()}
-
-
 def main() -> None:
     (FOLDER / "set").mkdir(parents=True, exist_ok=True)
     lines = []
-    for audio, voice, recording in single_recordings():
-        lines.append(write(audio, recording))
+    for audio, voice, recording in (*single_recordings(), *set_recordings()):
+        soundfile.write(FOLDER / audio, recording.samples, SAMPLE_RATE, subtype="PCM_16")
         truth = recording.truth()
-        truth = {"text": truth["text"], "language": truth["language"], "voice": voice, "words": truth["words"]}
-        text = json.dumps(truth, ensure_ascii=False) + "\n"
-        (FOLDER / audio).with_suffix(".json").write_text(text, encoding="utf-8")
-    for audio, voice, recording in set_recordings():
-        lines.append(write(audio, recording))
-        print(f"{audio:30} {recording.samples.size / SAMPLE_RATE:5.1f} s  {voice:16} {lines[-1]['text']}")
-    manifest = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    (FOLDER / "manifest.jsonl").write_text(manifest, encoding="utf-8")
+        lines.append(json.dumps({"audio": audio, **truth}, ensure_ascii=False) + "\n")
+        if audio.startswith("set/"):
+            print(f"{audio:30} {recording.samples.size / SAMPLE_RATE:5.1f} s  {voice:16} {truth['text']}")
+        else:
+            beside = {"text": truth["text"], "language": truth["language"], "voice": voice, "words": truth["words"]}
+            text = json.dumps(beside, ensure_ascii=False) + "\n"
+            (FOLDER / audio).with_suffix(".json").write_text(text, encoding="utf-8")
+    (FOLDER / "manifest.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import io
-import itertools
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -112,22 +111,19 @@ class Recording:
         return [spoken for sentence in self.sentences for spoken in sentence]
 
     @property
-    def written(self) -> list[list[str]]:
+    def written(self) -> list[list[Spoken]]:
         """The aligner's units, by sentences: bare words, the first English one of a sentence with its capital."""
-        words = [[spoken.word for spoken in sentence] for sentence in self.sentences]
-        return words if self.language == "zh" else [[first.capitalize(), *others] for first, *others in words]
+        return [[first._replace(word=first.word.capitalize()), *others] for first, *others in self.sentences]
 
     @property
     def units(self) -> list[Spoken]:
-        """The same with their times."""
-        units = itertools.chain.from_iterable(self.written)
-        return [spoken._replace(word=unit) for spoken, unit in zip(self.spoken, units, strict=True)]
+        return [unit for sentence in self.written for unit in sentence]
 
     @property
     def text(self) -> str:
         """`Open the door. Stop.` or `一二三。四五。`."""
         space, stop = ("", "。") if self.language == "zh" else (" ", ".")
-        return space.join(space.join(units) + stop for units in self.written)
+        return space.join(space.join(unit.word for unit in sentence) + stop for sentence in self.written)
 
     def truth(self) -> dict[str, Any]:
         """Text, language and words; times rounded to 0.1 ms."""
@@ -165,8 +161,8 @@ def compose(
     """
     language = "zh" if rng.random() < 0.25 else "en"
     language = language if language in bank.takes else next(iter(bank.takes))
-    by_voice = bank.takes[language]
-    takes = by_voice[list(by_voice)[rng.integers(len(by_voice))]]
+    by_voice = list(bank.takes[language].values())
+    takes = by_voice[rng.integers(len(by_voice))]
     words = list(takes)
     tract = rng.uniform(0.9, 1.12) if augment and rng.random() < 0.6 else 1.0
     low, high = sorted(rng.uniform(0.02, 0.22, 2)) if augment else (0.03, 0.2)
@@ -179,9 +175,7 @@ def compose(
             word = planned or words[rng.integers(len(words))]
             clip = takes[word][rng.integers(len(takes[word]))]
             if tract != 1.0:
-                factor = tract * rng.uniform(
-                    0.98, 1.02
-                )  # played so many times as fast: another vocal tract, another pitch
+                factor = tract * rng.uniform(0.98, 1.02)  # times as fast: another vocal tract, another pitch
                 clip = np.interp(np.arange(0, clip.size - 1, factor), np.arange(clip.size), clip).astype(np.float32)
             if not script and pieces and at + clip.size / SAMPLE_RATE > seconds:
                 break

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,24 +68,23 @@ def draw(
     ]
 
 
-class Optimizer:
-    """AdamW with warm-up and cosine decay, gradients clipped at 1. `groups`: parameters and their learning rate."""
+def optimizer(groups: Iterable[tuple[Iterable[nn.Parameter], float]], steps: int) -> Callable[[torch.Tensor], None]:
+    """A step of AdamW with warm-up and cosine decay, gradients clipped at 1. `groups`: parameters, learning rate."""
+    adamw = torch.optim.AdamW([{"params": p, "lr": r} for p, r in groups], betas=(0.9, 0.98), weight_decay=0.01)
+    parameters = [parameter for group in adamw.param_groups for parameter in group["params"]]
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        adamw,
+        lambda step: min(1.0, (step + 1) / 60) * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1, step / steps))) / 2),
+    )
 
-    def __init__(self, groups: Iterable[tuple[Iterable[nn.Parameter], float]], steps: int) -> None:
-        each = [(list(parameters), rate) for parameters, rate in groups]
-        self._parameters = [parameter for parameters, _ in each for parameter in parameters]
-        self._adamw = torch.optim.AdamW([{"params": p, "lr": r} for p, r in each], betas=(0.9, 0.98), weight_decay=0.01)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._adamw,
-            lambda step: min(1.0, (step + 1) / 60) * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1, step / steps))) / 2),
-        )
-
-    def step(self, loss: torch.Tensor) -> None:
-        self._adamw.zero_grad(set_to_none=True)
+    def step(loss: torch.Tensor) -> None:
+        adamw.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._adamw.step()
-        self._schedule.step()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        adamw.step()
+        schedule.step()
+
+    return step
 
 
 def train_tower(bank: ClipBank, seed: int = 7, cycles: tuple[tuple[int, float], ...] = TOWER_CYCLES) -> None:
@@ -96,11 +95,11 @@ def train_tower(bank: ClipBank, seed: int = 7, cycles: tuple[tuple[int, float], 
     began = time.monotonic()
     for cycle, (steps, budget_s) in enumerate(cycles):
         rng = np.random.default_rng([seed, cycle])
-        optimizer = Optimizer([([*tower.parameters(), *head.parameters()], 2e-3)], steps)
+        optimize = optimizer([([*tower.parameters(), *head.parameters()], 2e-3)], steps)
         for step in range(steps):
             batch = draw(rng, bank, 16.0, silent=0.04, budget_s=budget_s)
             loss, right = frame_loss(head, encode(model, processor, batch), batch)
-            optimizer.step(loss)
+            optimize(loss)
             if step % 25 == 0 or step == steps - 1:
                 spent = time.monotonic() - began
                 print(f"tower {cycle}.{step} loss {loss.item():.3f} frames {right:.3f} {spent:.0f}s", flush=True)
@@ -133,11 +132,11 @@ def train(training: Training, bank: ClipBank) -> None:
     task_loss = lessons.asr_loss if kind == "asr" else lessons.aligner_loss
     silent, enough = (0.08, 0.93) if kind == "asr" else (0.0, 0.7)
     text = lessons.TextModel(model)
-    times_loss = lessons.TimesLoss(text, kind)
+    times_head = lessons.time_head()
     tower = list(model.thinker.audio_tower.parameters())
     rest = [p for p in model.parameters() if p not in set(tower)]
-    groups = [([*tower, *head.parameters()], rate / 3), ([*rest, *times_loss.head.parameters()], rate)]
-    optimizer = Optimizer(groups, training.schedule)
+    groups = [([*tower, *head.parameters()], rate / 3), ([*rest, *times_head.parameters()], rate)]
+    optimize = optimizer(groups, training.schedule)
     longest, running, began = 2.0, 0.0, time.monotonic()
     for step in range(steps):
         batch = draw(rng, bank, longest, silent=silent, budget_s=160)
@@ -145,8 +144,9 @@ def train(training: Training, bank: ClipBank) -> None:
         clips = encode(model, processor, batch)
         loss, right = task_loss(text.logits(clips, examples), examples, batch)
         frames, _ = frame_loss(head, clips, batch)  # so that the tower does not forget words and edges
-        times, attention = times_loss(clips, examples), lessons.attention_loss(text, clips, examples)
-        optimizer.step(loss + 0.3 * frames + 0.5 * times + attention)
+        times = lessons.times_loss(text, times_head, kind, examples)
+        attention = lessons.attention_loss(text, examples)
+        optimize(loss + 0.3 * frames + 0.5 * times + attention)
         running = 0.95 * running + 0.05 * right
         # longer as it gets better, and by six tenths of the schedule in any case
         if running > enough or longest < training.longest_s * min(1, step / (0.6 * training.schedule)):

@@ -18,7 +18,7 @@ import soundfile
 from backend.errors import UndecodableAudio
 from devtools.arguments import parse_arguments
 from devtools.eval import backend_client, baseline, manifest, nonspeech, page, table
-from devtools.eval.hypotheses import Job, Run
+from devtools.eval.hypotheses import Job
 from devtools.eval.manifest import DEMO_SET, Entry, ManifestError
 from devtools.eval.report import BACKEND, PACKAGE, Envelope, Probe, Report, as_json, envelope, recording, system
 from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed
@@ -72,8 +72,12 @@ def evaluate(arguments: argparse.Namespace) -> Report:
         jobs = [*warm_up(entries, envelopes), *(Job(entry.id, str(entry.audio)) for entry in entries), *probes]
         runs = {BACKEND: backend_client.run(jobs, load)}
         if arguments.baseline:
-            runs[PACKAGE] = baseline.run(jobs, model, aligner)
+            runs[PACKAGE] = baseline.run(jobs, load_options(arguments.model, aligner))
     recordings = [recording(entry, envelopes[entry.id], runs) for entry in entries]
+    systems = {}
+    for name, run in runs.items():
+        probed = [Probe(*probe, job.language, run.hypotheses[job.key]) for job, probe in probes.items()]
+        systems[name] = system(name, run, recordings, probed)
     return Report(
         manifest="the demo set" if is_demo else str(arguments.manifest),
         model=short_name(model),
@@ -81,14 +85,13 @@ def evaluate(arguments: argparse.Namespace) -> Report:
         options=(*options, *([f"quantization:{arguments.quantization}"] if arguments.quantization else [])),
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         recordings=tuple(recordings),
-        systems={name: system(name, run, recordings, probed(probes, run)) for name, run in runs.items()},
+        systems=systems,
     )
 
 
 def short_name(model: str) -> str:
     """A folder in the repository relative to it; anything else as it is."""
-    path = Path(model)
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else model
+    return model.removeprefix(f"{ROOT}/")
 
 
 def envelope_of(entry: Entry) -> Envelope:
@@ -116,10 +119,6 @@ def non_speech(folder: Path) -> dict[Job, tuple[str, float]]:
             for language in FORCED:
                 jobs[Job(f"//{kind}/{level}/{language}", str(path), language)] = (kind, level)
     return jobs
-
-
-def probed(probes: Mapping[Job, tuple[str, float]], run: Run) -> list[Probe]:
-    return [Probe(*probe, job.language, run.hypotheses[job.key]) for job, probe in probes.items()]
 
 
 if __name__ == "__main__":

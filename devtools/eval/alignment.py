@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ TIMED_S, TIMED_WORDS, REPEATS = 180, 500, 5
 
 Case = tuple[Entry, NDArray[np.float32]]  # a recording and its samples
 Align = Callable[[NDArray[np.float32], str, str], list[Word]]  # samples, text, language code
+Aligner = tuple[Align, Any, str]  # with the object and its method that decodes times from the model's logits
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Timing:
     forward_s: float
     decoding_s: float
 
+    def __str__(self) -> str:
+        forward_ms, decoding_ms = 1000 * self.forward_s, 1000 * self.decoding_s
+        share = f"{100 * decoding_ms / forward_ms:.2f} % of it"
+        return f"features and forward {forward_ms:.1f} ms, decoding of times {decoding_ms:.1f} ms ({share})"
+
 
 COLUMNS = (
     table.Column("words", lambda p: p.words, decimals=0),
@@ -77,20 +84,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         cases = read(arguments.manifest)
         folder = loadable("ALIGNER", arguments.aligner)
-        (backend, align_with_backend), (package, align_with_package) = load_backend(folder), load_package(folder)
-        placements = compare(cases, {BACKEND: align_with_backend, PACKAGE: align_with_package})
-        timings = {
-            BACKEND: timed(align_with_backend, backend, "_timed", cases),
-            PACKAGE: timed(align_with_package, package.aligner_processor, "fix_timestamp", cases),
-        }
+        aligners = {BACKEND: load_backend(folder), PACKAGE: load_package(folder)}
+        placements = compare(cases, {name: aligner[0] for name, aligner in aligners.items()})
+        timings = {name: timed(*aligner, cases) for name, aligner in aligners.items()}
     except (ManifestError, TextMismatch, NotLoadable, AsrError) as failure:
         print(f"eval.alignment: {failure}", file=sys.stderr)
         return 1
     out = arguments.out / "alignment.json"
     groups = {group: {name: asdict(p) for name, p in systems.items()} for group, systems in placements.items()}
     write_json(out, {"groups": groups, "timing": {name: asdict(timing) for name, timing in timings.items()}})
-    lines = "\n".join(timing_line(name, timing) for name, timing in timings.items())
-    print(sections(aligned(table.rows(COLUMNS, placements), left=2), lines, out))
+    lines = [f"{TIMED_S // 60} min, {TIMED_WORDS} words, {name}: {timing}" for name, timing in timings.items()]
+    print(sections(aligned(table.rows(COLUMNS, placements), left=2), "\n".join(lines), out))
     return 0
 
 
@@ -103,8 +107,8 @@ def read(path: Path) -> list[Case]:
     return [(entry, entry.samples()) for entry in entries]
 
 
-def load_backend(folder: str) -> tuple[Any, Align]:
-    """The backend's aligner, and a call of it. Raises LoadRefused."""
+def load_backend(folder: str) -> Aligner:
+    """Raises LoadRefused."""
     from backend.engine.loader import CheckpointLoader
     from backend.options import LoadOptions
     from backend.serving.protocols import Passage
@@ -115,11 +119,10 @@ def load_backend(folder: str) -> tuple[Any, Align]:
         (units,) = aligner.align([Passage(samples, text, language)])
         return [Word(unit.text, unit.start_s, unit.end_s) for unit in units]
 
-    return aligner, align
+    return align, aligner, "_timed"
 
 
-def load_package(folder: str) -> tuple[Any, Align]:
-    """The package's aligner, and a call of it."""
+def load_package(folder: str) -> Aligner:
     import torch
     from qwen_asr import Qwen3ForcedAligner
 
@@ -129,7 +132,7 @@ def load_package(folder: str) -> tuple[Any, Align]:
         (result,) = aligner.align(audio=(samples, SAMPLE_RATE), text=text, language=NAMES[language])
         return [Word(item.text, item.start_time, item.end_time) for item in result.items]
 
-    return aligner, align
+    return align, aligner.aligner_processor, "fix_timestamp"
 
 
 def compare(cases: Sequence[Case], aligners: Mapping[str, Align]) -> dict[str, dict[str, Placement]]:
@@ -185,23 +188,12 @@ def timed(
         decoding_s.append(clock() - began)
         return result
 
-    setattr(owner, decoding, measured)
-    try:
+    with mock.patch.object(owner, decoding, measured):
         for _ in range(REPEATS):
             began = clock()
             align(sound, text, entry.language)
             forward_s.append(clock() - began - decoding_s[-1])
-    finally:
-        delattr(owner, decoding)
     return Timing(statistics.median(forward_s), statistics.median(decoding_s))
-
-
-def timing_line(name: str, timing: Timing) -> str:
-    forward_ms, decoding_ms = 1000 * timing.forward_s, 1000 * timing.decoding_s
-    return (
-        f"{TIMED_S // 60} min, {TIMED_WORDS} words, {name}: features and forward {forward_ms:.1f} ms,"
-        f" decoding of times {decoding_ms:.1f} ms ({100 * decoding_ms / forward_ms:.2f} % of it)"
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Transcribes files with the running backend: started through run.sh, called through gRPC, one file at a time."""
+"""Transcribes files with a running server, one file at a time: with the backend, or with the package (baseline.py)."""
 
 from __future__ import annotations
 
@@ -20,22 +20,33 @@ LOG_LINES_SHOWN = 20
 
 
 def run(jobs: Sequence[Job], options: ModelOptions) -> Run:
-    """A hypothesis for every job. Raises ServerFailed where the backend does not start or does not load the model."""
+    """The backend's hypothesis for every job. Raises ServerFailed where it does not start or load the model."""
     with ServerProcess(with_token=True) as server:
         try:
-            server.load(options)
+            found = transcribe_all("backend", server, jobs, options)
         except ServerFailed:
             _print_log(server)
             raise
-        progress = tqdm(jobs, desc="backend", unit="file", leave=False, disable=None)  # None: on a terminal only
-        hypotheses = {job.key: _transcribe(server, job) for job in progress}
-        if any(hypothesis.failure for hypothesis in hypotheses.values()):
+        if any(hypothesis.failure for hypothesis in found.hypotheses.values()):
             _print_log(server)
-        return Run(hypotheses, peak_resident_bytes(server.pid) or None)
+        return found
 
 
-def _transcribe(server: ServerProcess, job: Job) -> Hypothesis:
+def transcribe_all(
+    name: str, server: ServerProcess, jobs: Sequence[Job], options: ModelOptions, *, with_words: bool = True
+) -> Run:
+    """Loads the model, then transcribes every job. Raises ServerFailed where the model is not loaded."""
+    server.load(options)
+    progress = tqdm(jobs, desc=name, unit="file", leave=False, disable=None)  # None: on a terminal only
+    return Run(
+        {job.key: _transcribe(server, job, with_words) for job in progress}, peak_resident_bytes(server.pid) or None
+    )
+
+
+def _transcribe(server: ServerProcess, job: Job, with_words: bool) -> Hypothesis:
     request = transcript_request(job.audio, job.language)
+    if not with_words:
+        request.timestamp_granularities[:] = ["segment"]
     began = time.monotonic()
     try:
         result = server.stub.AudioTranscription(request, timeout=TRANSCRIPTION_TIMEOUT_S, metadata=server.metadata)

@@ -19,8 +19,7 @@ class Word(NamedTuple):
         return self.start_s - reference.start_s, self.end_s - reference.end_s
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One file to transcribe. `language` is the code to force, "" to let the model detect it."""
 
     key: str
@@ -39,8 +38,7 @@ class Hypothesis:
     failure: str = ""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One system's hypotheses by the keys of their jobs, and its peak of resident memory, None where unknown."""
 
     hypotheses: Mapping[str, Hypothesis]

@@ -24,8 +24,9 @@ from backend.errors import UnsupportedLanguage
 from backend.languages import NAMES, code_of
 from devtools.eval.hypotheses import Word
 from devtools.eval.normalization import UNSPACED, plain
+from devtools.server_process import ROOT
 
-DEMO_SET = Path(__file__).resolve().parents[2] / "test/audio/manifest.jsonl"
+DEMO_SET = ROOT / "test/audio/manifest.jsonl"
 KEYS = ("audio", "text", "language", "words", "id")
 LONGEST_S = 6 * 3600.0
 
@@ -33,7 +34,7 @@ LONGEST_S = 6 * 3600.0
 class ManifestError(Exception):
     """The manifest cannot be used; the message says which line, why, and what to do."""
 
-    def __init__(self, path: Path, line: int | None, problem: str) -> None:
+    def __init__(self, path: Path, line: int | None, problem: object) -> None:
         super().__init__(f"MANIFEST: {path}{f', line {line}' if line else ''}: {problem}")
 
 
@@ -68,18 +69,22 @@ def read(path: Path) -> list[Entry]:
         raise ManifestError(path, None, f"cannot be read as UTF-8 text ({error}); give a file of JSON lines") from error
     entries: dict[str, Entry] = {}
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
         try:
-            entry = _entry(line, path.parent)
-            if entry.id in entries:
-                raise ValueError(f'the id "{entry.id}" is there already; give each recording an "id" of its own')
+            if line.strip():
+                entry = _entry(line, path.parent)
+                remedy = 'give each recording an "id" of its own'
+                _check(entry.id not in entries, f'the id "{entry.id}" is there already; {remedy}')
+                entries[entry.id] = entry
         except ValueError as error:
-            raise ManifestError(path, number, str(error)) from error
-        entries[entry.id] = entry
+            raise ManifestError(path, number, error) from error
     if not entries:
         raise ManifestError(path, None, "it holds no recordings; write one JSON object on each line")
     return list(entries.values())
+
+
+def _check(condition: bool, problem: str) -> None:
+    if not condition:
+        raise ValueError(problem)
 
 
 def _entry(line: str, folder: Path) -> Entry:
@@ -87,44 +92,36 @@ def _entry(line: str, folder: Path) -> Entry:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"this is not JSON ({error.msg} at column {error.colno})") from error
-    if not isinstance(fields, dict):
-        raise ValueError("a line must be a JSON object")
-    if unknown := [key for key in fields if key not in KEYS]:
-        raise ValueError(f'the key "{unknown[0]}" is not known; known keys: {", ".join(KEYS)}')
-    name, text = _string(fields, "audio"), _string(fields, "text")
-    audio = (folder / name).resolve()
-    if not audio.is_file():
-        raise ValueError(f'there is no file {audio}; "audio" counts from the manifest\'s folder')
-    entry_id = _string(fields, "id") if "id" in fields else Path(name).with_suffix("").as_posix()
-    return Entry(entry_id, audio, text, _language(fields, text), _words(fields.get("words", [])))
+    _check(isinstance(fields, dict), "a line must be a JSON object")
+    for key in fields:
+        _check(key in KEYS, f'the key "{key}" is not known; known keys: {", ".join(KEYS)}')
+    for key in ("audio", "text", "language", *(("id",) if "id" in fields else ())):
+        _check(isinstance(fields.get(key), str), f'"{key}" must be there and be a string')
+        _check(bool(fields[key]) or key not in ("audio", "id"), f'"{key}" must not be empty')
+    audio = (folder / fields["audio"]).resolve()
+    _check(audio.is_file(), f'there is no file {audio}; "audio" counts from the manifest\'s folder')
+    entry_id = fields.get("id", Path(fields["audio"]).with_suffix("").as_posix())
+    entry = Entry(entry_id, audio, fields["text"], _language(fields["language"]), _words(fields.get("words", [])))
+    _check(
+        bool(entry.language) == entry.is_speech,
+        '"text" and "language" must both be given, or both be empty where nobody speaks',
+    )
+    return entry
 
 
-def _string(fields: dict[str, Any], key: str) -> str:
-    value = fields.get(key)
-    if not isinstance(value, str):
-        raise ValueError(f'"{key}" must be there and be a string')
-    if not value and key in ("audio", "id"):
-        raise ValueError(f'"{key}" must not be empty')
-    return value
-
-
-def _language(fields: dict[str, Any], text: str) -> str:
+def _language(name: str) -> str:
     try:
-        language = code_of(_string(fields, "language")) or ""
+        return code_of(name) or ""
     except UnsupportedLanguage as error:
         raise ValueError(f'"language" must be one of {", ".join(NAMES)}, or empty where nobody speaks') from error
-    if bool(language) != bool(plain(text)):
-        raise ValueError('"text" and "language" must both be given, or both be empty where nobody speaks')
-    return language
 
 
 def _words(value: Any) -> tuple[Word, ...]:
-    if not isinstance(value, list):
-        raise ValueError('"words" must be a list of [text, start in seconds, end in seconds]')
+    _check(isinstance(value, list), '"words" must be a list of [text, start in seconds, end in seconds]')
     words = tuple(map(_word, value))
     for earlier, later in itertools.pairwise(words):
-        if later.start_s < earlier.start_s:
-            raise ValueError(f'"words" must be in order of their starts; "{later.text}" is not')
+        in_order = later.start_s >= earlier.start_s
+        _check(in_order, f'"words" must be in order of their starts; "{later.text}" is not')
     return words
 
 

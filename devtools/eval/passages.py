@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -43,10 +42,10 @@ def pieces(entry: Entry, samples: NDArray[np.float32], longest_s: float = PIECE_
 
     A sentence that is longer is a piece by itself. Raises TextMismatch.
     """
-    begins = _word_offsets(entry)
-    sentences = [*(i + 1 for i in _sentence_ends(entry, begins)), len(entry.words)]
+    begins, ends = _offsets(entry)
+    breaks = [i for i in range(1, len(begins)) if _SENTENCE_ENDS & set(entry.text[ends[i - 1] : begins[i]])]
     firsts = [0]  # the first word of each piece
-    for sentence, following in pairwise(sentences):
+    for sentence, following in pairwise([*breaks, len(entry.words)]):
         if entry.words[following - 1].end_s - entry.words[firsts[-1]].start_s > longest_s:
             firsts.append(sentence)
     cuts_s = [(entry.words[i - 1].end_s + entry.words[i].start_s) / 2 for i in firsts[1:]]
@@ -58,24 +57,15 @@ def pieces(entry: Entry, samples: NDArray[np.float32], longest_s: float = PIECE_
     ]
 
 
-def _word_offsets(entry: Entry) -> list[int]:
-    """Where each word of the reference begins in its text. Raises TextMismatch."""
-    begins: list[int] = []
-    cursor = 0
+def _offsets(entry: Entry) -> tuple[list[int], list[int]]:
+    """Where the words of the reference begin and end in its text. Raises TextMismatch."""
+    begins, ends = [], [0]
     for word in entry.words:
-        begin = entry.text.find(word.text, cursor)
-        if begin < 0:
+        begins.append(entry.text.find(word.text, ends[-1]))
+        if begins[-1] < 0:
             raise TextMismatch(entry.id, word.text)
-        begins.append(begin)
-        cursor = begin + len(word.text)
-    return begins
-
-
-def _sentence_ends(entry: Entry, begins: Sequence[int]) -> Iterator[int]:
-    """The last words of all sentences but the last."""
-    for i, (begin, following) in enumerate(pairwise(begins)):
-        if _SENTENCE_ENDS & set(entry.text[begin + len(entry.words[i].text) : following]):
-            yield i
+        ends.append(begins[-1] + len(word.text))
+    return begins, ends[1:]
 
 
 def in_noise(entry: Entry, samples: NDArray[np.float32], snr_db: float) -> NDArray[np.float32]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,11 @@ NO_SPEECH = "no speech"
 PEAKS_PER_S = 50
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(NamedTuple):
     """A waveform for drawing. `peaks`: (n,) within 0..1, PEAKS_PER_S a second; empty for an unreadable file."""
 
     duration_s: float = 0.0
-    peaks: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    peaks: NDArray[np.float32] = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,12 @@ class Recording:
     entry: Entry
     envelope: Envelope
     scored: Mapping[str, Scored]
+
+    def as_json(self) -> dict[str, Any]:
+        entry, duration_s = self.entry, self.envelope.duration_s
+        fields = {"id": entry.id, "language": entry.language, "duration_s": duration_s, "text": entry.text}
+        systems = {name: {**asdict(s.hypothesis), "score": asdict(s.score)} for name, s in self.scored.items()}
+        return {**fields, "words": entry.words, "systems": systems}
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,11 @@ class Probe:
     @property
     def is_hallucination(self) -> bool:
         return bool(self.hypothesis.text.strip())
+
+    def as_json(self) -> dict[str, Any]:
+        failure = {"failure": self.hypothesis.failure} if self.hypothesis.failure else {}
+        sound = {"kind": self.kind, "level": self.level, "language": self.language}
+        return {**sound, "text": self.hypothesis.text, **failure}
 
 
 @dataclass(frozen=True)
@@ -91,9 +101,8 @@ class Report:
         """By the backend's failures, then by its WER (hallucinations count as 1), then by its boundary errors."""
 
         def badness(recording: Recording) -> tuple[bool, float, float]:
-            scored = recording.scored[BACKEND]
-            score = scored.score
-            return bool(scored.hypothesis.failure), score.words.rate or float(score.invented), score.edge_mean_s or 0.0
+            failure, score = recording.scored[BACKEND].hypothesis.failure, recording.scored[BACKEND].score
+            return bool(failure), score.words.rate or float(score.invented), score.edge_mean_s or 0.0
 
         return sorted(self.recordings, key=badness, reverse=True)
 
@@ -106,9 +115,9 @@ def envelope(samples: NDArray[np.float32], sample_rate: int = 16_000) -> Envelop
 
 
 def recording(entry: Entry, envelope: Envelope, runs: Mapping[str, Run]) -> Recording:
-    answers = {name: run.hypotheses[entry.id] for name, run in runs.items()}
-    found = {name: Scored(entry, a, score(entry, a), envelope.duration_s) for name, a in answers.items()}
-    return Recording(entry, envelope, found)
+    found = {name: run.hypotheses[entry.id] for name, run in runs.items()}
+    scored = {name: Scored(entry, h, score(entry, h), envelope.duration_s) for name, h in found.items()}
+    return Recording(entry, envelope, scored)
 
 
 def system(name: str, run: Run, recordings: Sequence[Recording], probes: Sequence[Probe]) -> System:
@@ -129,30 +138,13 @@ def as_json(report: Report) -> dict[str, Any]:
     """Everything but the waveforms, in JSON's own types."""
     names = ("manifest", "model", "aligner", "options", "made")
     return {name: getattr(report, name) for name in names} | {
-        "systems": {name: _system_json(system) for name, system in report.systems.items()},
-        "recordings": [_recording_json(r) for r in report.recordings],
-    }
-
-
-def _system_json(system: System) -> dict[str, Any]:
-    return {
-        "figures": {group: asdict(found) for group, found in system.figures.items()},
-        "peak_bytes": system.peak_bytes,
-        "nonspeech": [
-            {"kind": p.kind, "level": p.level, "language": p.language, "text": p.hypothesis.text}
-            | ({"failure": p.hypothesis.failure} if p.hypothesis.failure else {})
-            for p in system.probes
-        ],
-    }
-
-
-def _recording_json(recording: Recording) -> dict[str, Any]:
-    entry, scored = recording.entry, recording.scored
-    return {
-        "id": entry.id,
-        "language": entry.language,
-        "duration_s": recording.envelope.duration_s,
-        "text": entry.text,
-        "words": entry.words,
-        "systems": {name: {**asdict(s.hypothesis), "score": asdict(s.score)} for name, s in scored.items()},
+        "systems": {
+            name: {
+                "figures": {group: asdict(found) for group, found in system.figures.items()},
+                "peak_bytes": system.peak_bytes,
+                "nonspeech": [probe.as_json() for probe in system.probes],
+            }
+            for name, system in report.systems.items()
+        },
+        "recordings": [recording.as_json() for recording in report.recordings],
     }

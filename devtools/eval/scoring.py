@@ -62,6 +62,17 @@ class Scored:
     score: Score
     duration_s: float
 
+    @property
+    def summary(self) -> str:
+        """In a few words, for people."""
+        score = self.score
+        if self.hypothesis.failure:
+            return "failed"
+        if not self.entry.is_speech:
+            return "invented a text" if score.invented else "no text, rightly"
+        off = "" if score.edge_mean_s is None else f", boundaries off by {1000 * score.edge_mean_s:.0f} ms"
+        return f"{score.words.errors} of {score.words.units} words wrong{off}"
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -116,13 +127,14 @@ def word_alignment(reference: Iterable[str], hypothesis: Iterable[str]) -> jiwer
 def matches(reference: Sequence[Word], hypothesis: Sequence[Word]) -> Iterator[tuple[int, int]]:
     """Index pairs of the words that are equal in the alignment, without punctuation and case."""
     wanted, found = (
-        [(i, key) for i, word in enumerate(words) if (key := normalization.key(word.text))]
+        {i: key for i, word in enumerate(words) if (key := normalization.key(word.text))}
         for words in (reference, hypothesis)
     )
-    for chunk in word_alignment((key for _, key in wanted), (key for _, key in found)).alignments[0]:
+    numbers = list(wanted), list(found)
+    for chunk in word_alignment(wanted.values(), found.values()).alignments[0]:
         if chunk.type == "equal":
-            spans = range(chunk.ref_start_idx, chunk.ref_end_idx), range(chunk.hyp_start_idx, chunk.hyp_end_idx)
-            yield from ((wanted[i][0], found[j][0]) for i, j in zip(*spans, strict=True))
+            i, j = chunk.ref_start_idx, chunk.hyp_start_idx
+            yield from zip(numbers[0][i : chunk.ref_end_idx], numbers[1][j : chunk.hyp_end_idx], strict=True)
 
 
 def zero_length(words: Sequence[Word]) -> int:

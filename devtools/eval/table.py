@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from devtools.eval.report import ALL, BACKEND, PACKAGE, Report, System
-from devtools.tables import NOT_MEASURED, figure, sections, without_repeats
-from devtools.tables import aligned as aligned
+from devtools.tables import NOT_MEASURED, aligned, figure, sections, without_repeats
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def _remarks(system: System) -> list[str]:
 
 def _failures(report: Report) -> list[str]:
     """A line for each cause, with its recordings."""
-    by_cause: dict[str, list[str]] = {}
+    by_cause: dict[str, list[str]] = defaultdict(list)
     for recording in report.recordings:
         for name, scored in recording.scored.items():
-            if scored.hypothesis.failure:
-                by_cause.setdefault(f"{name}: {scored.hypothesis.failure}", []).append(recording.entry.id)
+            if failure := scored.hypothesis.failure:
+                by_cause[f"{name}: {failure}"].append(recording.entry.id)
     return [f"failed: {cause} ({', '.join(ids)})" for cause, ids in by_cause.items()]

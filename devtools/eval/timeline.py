@@ -6,7 +6,6 @@ All lanes of a row have the same scale, so a misplaced word is seen before it is
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from devtools.eval.hypotheses import Word
@@ -17,7 +16,6 @@ ROW_S = 15.0
 LEAST_S = 5.0  # the scale of shorter rows; words would grow out of proportion
 LEFT, WIDTH = 62.0, 1200.0
 WAVE_HEIGHT = 46.0
-TRUTH = "truth"
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,10 @@ class PlacedWord:
         return "off" if self.errors_s and max(map(abs, self.errors_s)) > CLOSE_S else ""
 
     def tip(self, lane: str) -> str:
-        lines = [f"{lane}: {self.word.text}", f"{self.word.start_s:.3f} s to {self.word.end_s:.3f} s"]
+        tip = f"{lane}: {self.word.text}\n{self.word.start_s:.3f} s to {self.word.end_s:.3f} s"
         if self.errors_s:
-            lines.append("start {:+.0f} ms, end {:+.0f} ms".format(*(1000 * error for error in self.errors_s)))
-        elif self.match is None:
-            lines.append("matches no word of the truth")
-        return "\n".join(lines)
+            return tip + "\nstart {:+.0f} ms, end {:+.0f} ms".format(*(1000 * error for error in self.errors_s))
+        return tip if self.match is not None else tip + "\nmatches no word of the truth"
 
 
 @dataclass(frozen=True)
@@ -65,30 +61,29 @@ class Row:
     def wave(self, recording: Recording) -> str:
         """The points of a polygon: the envelope, mirrored at its middle."""
         first, last = round(self.start_s * PEAKS_PER_S), round(self.end_s * PEAKS_PER_S) + 1
-        peaks = recording.envelope.peaks[first:last]
-        half = [(min(self.x((first + i) / PEAKS_PER_S), WIDTH), max(float(peak), 0.01)) for i, peak in enumerate(peaks)]
-        mirrored = half + [(x, -peak) for x, peak in reversed(half)]
-        return " ".join(f"{x:.1f},{WAVE_HEIGHT / 2 - peak * (WAVE_HEIGHT / 2 - 1):.1f}" for x, peak in mirrored)
+        half = [
+            (min(self.x(number / PEAKS_PER_S), WIDTH), max(float(peak), 0.01) * (WAVE_HEIGHT / 2 - 1))
+            for number, peak in enumerate(recording.envelope.peaks[first:last], first)
+        ]
+        mirrored = half + [(x, -height) for x, height in reversed(half)]
+        return " ".join(f"{x:.1f},{WAVE_HEIGHT / 2 - height:.1f}" for x, height in mirrored)
 
 
 def rows(duration_s: float) -> list[Row]:
     """As few rows of equal length as ROW_S allows."""
     count = math.ceil(duration_s / ROW_S)
-    span_s = duration_s / count if count else 0.0
+    span_s = duration_s / max(count, 1)
     return [Row(i * span_s, (i + 1) * span_s, max(span_s, LEAST_S)) for i in range(count)]
 
 
 def lanes(recording: Recording) -> dict[str, list[PlacedWord]]:
     """The reference's words, where it has times, and those of the systems that gave any."""
     reference = recording.entry.words
-    found = {TRUTH: [PlacedWord(word, i) for i, word in enumerate(reference)]}
+    found = {"truth": [PlacedWord(word, i) for i, word in enumerate(reference)]}
     for name, scored in recording.scored.items():
-        matches = {j: i for i, j in scored.score.matches}
-        found[name] = [_placed(j, word, matches.get(j), reference) for j, word in enumerate(scored.hypothesis.words)]
+        words = scored.hypothesis.words
+        # without a reference there is nothing to be wrong against
+        found[name] = [PlacedWord(word, None if reference else j) for j, word in enumerate(words)]
+        for i, j in scored.score.matches:
+            found[name][j] = PlacedWord(words[j], i, words[j].edge_errors_s(reference[i]))
     return {name: lane for name, lane in found.items() if lane}
-
-
-def _placed(number: int, word: Word, match: int | None, reference: Sequence[Word]) -> PlacedWord:
-    if not reference:  # nothing to be right or wrong against
-        return PlacedWord(word, number)
-    return PlacedWord(word, match, None if match is None else word.edge_errors_s(reference[match]))

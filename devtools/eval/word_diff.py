@@ -29,26 +29,22 @@ class Piece(NamedTuple):
 def diff(reference: str, hypothesis: str, language: str) -> Iterator[Piece]:
     """The pieces in their order. Punctuation that stands alone is right wherever it stands."""
     wanted = [token for token in tokens(reference, language) if key(token)]
-    spoken: list[str] = []
-    before: list[list[Piece]] = [[]]  # the punctuation before each spoken token and at the end
-    for token in tokens(hypothesis, language):
-        if key(token):
-            spoken.append(token)
-            before.append([])
-        else:
-            before[-1].append(Piece("right", token))
-    for chunk in word_alignment(map(key, wanted), map(key, spoken)).alignments[0]:
+    given = tokens(hypothesis, language)
+    spoken = [at for at, token in enumerate(given) if key(token)]
+    done = 0  # tokens of the hypothesis
+    for chunk in word_alignment(map(key, wanted), (key(given[at]) for at in spoken)).alignments[0]:
         expected = wanted[chunk.ref_start_idx : chunk.ref_end_idx]
-        for want, j in zip_longest(expected, range(chunk.hyp_start_idx, chunk.hyp_end_idx)):
-            if j is None:
+        for want, at in zip_longest(expected, spoken[chunk.hyp_start_idx : chunk.hyp_end_idx]):
+            if at is None:
                 yield Piece("missing", want)
                 continue
-            yield from before[j]
+            yield from (Piece("right", token) for token in given[done:at])
+            done = at + 1
             if chunk.type == "equal":
-                yield Piece("right", spoken[j])
+                yield Piece("right", given[at])
             else:
-                yield Piece("wrong", spoken[j], want) if want else Piece("extra", spoken[j])
-    yield from before[-1]
+                yield Piece("wrong", given[at], want) if want else Piece("extra", given[at])
+    yield from (Piece("right", token) for token in given[done:])
 
 
 def shortened(pieces: Iterable[Piece], gap: str) -> Iterator[Piece]:
