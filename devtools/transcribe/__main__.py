@@ -12,18 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backend.wire.backend_pb2 import ModelOptions, TranscriptRequest, TranscriptResult
-from devtools import server_process
 from devtools.arguments import parse_arguments
-from devtools.server_process import ROOT, ServerFailed, ServerProcess
-from devtools.transcribe import checkpoints
+from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed, ServerProcess
 from devtools.transcribe.checkpoints import NotLoadable, chosen_aligner, load_options
 from devtools.transcribe.client import RequestFailed, elapsed_time, transcribe, transcript_request
 from devtools.transcribe.formats import FORMATS
 
 LOG_LINES_SHOWN = 20
-# devtools/eval imports these from here
-DEMO_MODEL, DEMO_ALIGNER = str(server_process.DEMO_MODEL), str(server_process.DEMO_ALIGNER)
-DemoFailed, loadable = NotLoadable, checkpoints.loadable
 
 
 class BadArgument(Exception):
@@ -56,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description="One recording through the backend.")
     parser.add_argument("--audio", default=str(ROOT / "test/audio/demo.wav"), help="a recording, in any common format")
-    parser.add_argument("--model", default=DEMO_MODEL, help="a folder, or a hub id such as Qwen/Qwen3-ASR-1.7B")
+    parser.add_argument("--model", default=str(DEMO_MODEL), help="a folder, or a hub id such as Qwen/Qwen3-ASR-1.7B")
     parser.add_argument("--aligner", help="the same; empty: none. Default: the demo's, with the demo's model only")
     parser.add_argument("--language", default="", help="its code or English name; empty: detect it")
     parser.add_argument("--format", default="verbose_json", help=", ".join(FORMATS))
