@@ -95,7 +95,8 @@ def failures(case: Case, reply: Reply) -> list[str]:
 
 class FuzzRunner:
     """`restarts` counts crashes. `inexact`: wrong replies to the bystander, except requests that a restart broke, and
-    those between two models, which get FAILED_PRECONDITION or the options of the other model."""
+    those between two models, which get FAILED_PRECONDITION or the options of the other model.
+    """
 
     def __init__(self, folder: Path, saved: Path, seed: int = 1) -> None:
         self.folder, self._saved, self._seed = folder, saved, seed

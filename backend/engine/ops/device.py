@@ -28,7 +28,8 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torc
 @dataclass(frozen=True)
 class Placement:
     """Where a model computes. `attention` is the encoder's: flash_attention_2, or sdpa, which stands for our own
-    windowed attention (engine/model/windowed_attention.py). `reason`: why, for the log."""
+    windowed attention (engine/model/windowed_attention.py). `reason`: why, for the log.
+    """
 
     device: torch.device
     dtype: torch.dtype

@@ -24,7 +24,8 @@ LIBRARY = CSRC / "libkernels.so"
 
 def load(path: Path, sources: Path = CSRC) -> Any:
     """The library at `path`. None where there is no such file, or, with a warning, where it does not fit: it is of
-    another kind of machine, of other sources than those in `sources`, or has another layout of a struct."""
+    another kind of machine, of other sources than those in `sources`, or has another layout of a struct.
+    """
     if not path.exists():
         return None
     try:
