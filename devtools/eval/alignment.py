@@ -119,7 +119,7 @@ def load_backend(folder: str) -> Aligner:
         (units,) = aligner.align([Passage(samples, text, language)])
         return [Word(unit.text, unit.start_s, unit.end_s) for unit in units]
 
-    return align, aligner, "_timed"
+    return align, aligner, aligner._decode_times.__name__
 
 
 def load_package(folder: str) -> Aligner:
