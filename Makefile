@@ -105,5 +105,5 @@ recordings: install-dev ## Make the recordings in test/audio and their manifest 
 
 .PHONY: clean
 clean: ## Remove what was built, except ./venv
-	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis backend/wire/backend_pb2* backend/engine/ops/csrc/*.o backend/engine/ops/csrc/libkernels.so*
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* backend/wire/backend_pb2* backend/engine/ops/csrc/*.o backend/engine/ops/csrc/libkernels.so*
 	find . -name __pycache__ -type d -not -path './venv/*' -prune -exec rm -rf {} +
