@@ -56,8 +56,8 @@ MAX_KEPT_PAUSE_S = 3.0
 # Token budget of an answer: tokens for each second of audio, and tokens that every answer gets, for the language tag
 # and the punctuation of a very short clip. The fastest speech is about 7 tokens a second in Qwen's vocabulary, rare
 # names and numbers more. An answer that needs more is a repetition loop, or is recognised in halves.
-TOKEN_BUDGET_PER_S = 12
-MIN_TOKEN_BUDGET = 32
+TOKEN_BUDGET_PER_S = 25
+MIN_TOKEN_BUDGET = 64
 # A repetition loop, found while an answer is decoded (sequences/loop_detection.py): a phrase of at most so many tokens,
 # a long sentence, repeated at least so many times in a row, and over at least so many tokens: "no, no, no" is none. A
 # refrain that is taken for one costs a retry and no word.

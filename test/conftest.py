@@ -5,7 +5,6 @@ Fixtures, not a module to import: a folder named `test` without `__init__.py` is
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -22,7 +21,7 @@ from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcriber import Transcriber, Transcript
-from backend.serving.protocols import AlignedUnit, Passage, Recognition, Token, Utterance
+from backend.serving.protocols import AlignedUnit, Batching, Passage, Recognition, Token, Utterance
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 
@@ -50,11 +49,14 @@ class FakeRecognizer:
 
     answer: Callable[[Utterance], str | Recognition] = text_of_sound
     weight_bytes: int = 1000
-    max_prefill_s: float = math.inf
+    batching: Batching = field(default_factory=Batching)
     batches: list[int] = field(default_factory=list)
     utterances: list[Utterance] = field(default_factory=list)
     gate: threading.Event | None = None  # a call waits for it, and says in `entered` that it does
     entered: threading.Event = field(default_factory=threading.Event)
+
+    def prepare(self, utterance: Utterance) -> Utterance:
+        return utterance
 
     def session(self) -> FakeSession:
         return FakeSession(self)
@@ -109,9 +111,12 @@ class FakeAligner:
 
     answer: Callable[[Passage], list[AlignedUnit]] | None = None
     weight_bytes: int = 300
-    max_prefill_s: float = math.inf
+    batching: Batching = field(default_factory=Batching)
     fault: Exception | None = None
     passages: list[Passage] = field(default_factory=list)
+
+    def prepare(self, passage: Passage) -> Passage:
+        return passage
 
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
         self.passages += passages

@@ -20,8 +20,8 @@ EXAMPLES: dict[str, tuple[dict[str, object], list[str]]] = {
     "forced_aligner": ({"C:/models/aligner": "C:/models/aligner", "Qwen/Q": "Qwen/Q"}, []),  # any text is a name
     "torch_dtype": ({"bf16": "bfloat16", "FP16": "float16", "float": "float32", "auto": "auto"}, ["int8", "fp8"]),
     "attn_implementation": ({"sdpa": "sdpa", "on": "flash_attention_2", "Eager": "eager"}, ["kernels-community/evil"]),
-    "batch_max_size": ({"1": 1, "+4": 4, "256": 256, "-1": 8}, ["0", "257", "-2", "1.5", "", "all"]),
-    "max_inference_batch_size": ({"3": 3, "-1": 8}, ["0", "257", "nan"]),
+    "batch_max_size": ({"1": 1, "+4": 4, "256": 256, "-1": None}, ["0", "257", "-2", "1.5", "", "all"]),
+    "max_inference_batch_size": ({"3": 3, "-1": None}, ["0", "257", "nan"]),
     "batch_max_wait_ms": ({"0": 0.0, "250": 0.25, "10000": 10.0}, ["-1", "10001", "0.5", "1s"]),
     "cuda_graphs": ({"on": True, "off": False, "NO": False, "1": True}, ["", "maybe", "2"]),
     "max_new_tokens": ({"1": 1, "8192": 8192}, ["0", "-5", "8193", "1e3", "nan", "９９９９９９９９９９９９９９"]),
@@ -78,7 +78,7 @@ def test_a_documented_default_is_the_default(name: str) -> None:
     option = OPTIONS[name]
     default = getattr(BARE, option.field)
     if default in (None, ""):  # the backend chooses; the documentation says how
-        assert option.default in ("none", "off", "by length", "max(4 × median gap, 0.3)")
+        assert option.default in ("none", "off", "by length", "by device", "max(4 × median gap, 0.3)")
     else:
         assert option.values.parse(name, option.default) == default
 

@@ -45,9 +45,10 @@ class CheckpointLoader:
         _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
         with malloc.large_blocks_mmapped():
             built = build_model(_find_recognizer(options), placement)
-            graphs = (options.batch_max_size, options.max_chunk_s) if options.cuda_graphs else None
-            recognizer = QwenRecognizer(built, quantized, options.threads, graphs)
+            recognizer = QwenRecognizer(built, quantized, options.threads)
         recognizer.warm_up()
+        if options.cuda_graphs:
+            recognizer.capture_steps(options.batch_max_size or recognizer.batching.rows, options.max_chunk_s)
         return recognizer
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:

@@ -21,7 +21,8 @@ class Job:
     """One item with `audio_s` seconds of audio, for a session of `kind`. `owner`: the stats of its request.
 
     `finish_tag`: its place in the fair queue. `queued_at`: when it was queued last, by time.monotonic. `cancelled`: its
-    caller no longer waits. `retry_alone`: it has failed once, so it runs when no other job does.
+    caller no longer waits. `retry_alone`: it has failed once, so it runs when no other job does. `offered`: to
+    preparation, which looks at each job once.
     """
 
     kind: SessionKind[Any, Any]
@@ -33,6 +34,7 @@ class Job:
     queued_at: float = field(default_factory=time.monotonic)
     cancelled: bool = False
     retry_alone: bool = False
+    offered: bool = False
     key: SessionKey = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,11 +60,12 @@ class Job:
 
 @dataclass(eq=False)
 class RunningSession:
-    """A session and the jobs in it."""
+    """A session and the jobs in it. `free_since`: since when a place has been free while a job waits for it."""
 
     kind: SessionKind[Any, Any]
     session: ScheduledSession[Any, Any]
     jobs: list[Job] = field(default_factory=list)
+    free_since: float | None = None
 
     @property
     def audio_s(self) -> float:

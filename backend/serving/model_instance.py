@@ -19,15 +19,23 @@ class Lean:
     recognizer: Recognizer
 
     @property
+    def max_batch(self) -> int:
+        """Most passages that are recognised or aligned together."""
+        return self.options.batch_max_size or self.recognizer.batching.rows
+
+    @property
     def recognition(self) -> SessionKind[Utterance, Recognition]:
         """The recogniser's sessions: the same ones with and without an aligner."""
+        batching = self.recognizer.batching
         return SessionKind(
             "recognition",
             self.recognizer,
             self.recognizer.session,
-            max_batch=self.options.batch_max_size,
-            max_prefill_s=self.recognizer.max_prefill_s,
+            max_batch=self.max_batch,
+            max_prefill_s=batching.prefill_s,
             batch_wait_s=self.options.batch_wait_s,
+            joins_in_groups=batching.in_groups,
+            prepare=self.recognizer.prepare if batching.in_groups else None,
         )
 
 
@@ -40,10 +48,12 @@ class Equipped(Lean):
     @property
     def alignment(self) -> SessionKind[Passage, list[AlignedUnit]]:
         """The aligner's batches."""
+        batching = self.aligner.batching
         return SessionKind(
             "alignment",
             self.aligner,
             partial(OneShotSession, self.aligner.align),
-            max_batch=self.options.batch_max_size,
-            max_prefill_s=self.aligner.max_prefill_s,
+            max_batch=self.max_batch,
+            max_prefill_s=batching.prefill_s,
+            prepare=self.aligner.prepare if batching.in_groups else None,
         )

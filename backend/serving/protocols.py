@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -80,6 +81,20 @@ class AlignedUnit(NamedTuple):
     outside: bool = False
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How a model's device is kept busy.
+
+    `rows`: most items in a batch, unless the operator says otherwise. `prefill_s`: seconds of audio that are best added
+    to it together. `in_groups`: adding one item costs many times a step, as on a GPU, which waits meanwhile: items are
+    added to a batch that runs several at a time, and are prepared while they wait.
+    """
+
+    rows: int = 8
+    prefill_s: float = inf
+    in_groups: bool = False
+
+
 class Session(Protocol):
     """Utterances that are being decoded together. Used by one thread at a time."""
 
@@ -99,14 +114,16 @@ class Session(Protocol):
 
 
 class Recognizer(Protocol):
-    """Speech to text. Used by one thread at a time, but for `count_tokens`."""
+    """Speech to text. Used by one thread at a time, but for `prepare` and `count_tokens`."""
 
     @property
     def weight_bytes(self) -> int: ...
 
     @property
-    def max_prefill_s(self) -> float:
-        """Seconds of audio that are best prefilled together; more than that is added a step later."""
+    def batching(self) -> Batching: ...
+
+    def prepare(self, utterance: Utterance) -> Utterance:
+        """The utterance with all that the host computes of it, for `Session.add`. From a thread beside the model's."""
         ...
 
     def session(self) -> Session:
@@ -129,14 +146,16 @@ def recognize(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[R
 
 
 class Aligner(Protocol):
-    """Speech and its text to times. Used by one thread at a time."""
+    """Speech and its text to times. Used by one thread at a time, but for `prepare`."""
 
     @property
     def weight_bytes(self) -> int: ...
 
     @property
-    def max_prefill_s(self) -> float:
-        """Seconds of audio that are best aligned together."""
+    def batching(self) -> Batching: ...
+
+    def prepare(self, passage: Passage) -> Passage:
+        """The passage with all that the host computes of it, for `align`. From a thread beside the model's."""
         ...
 
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:

@@ -19,6 +19,7 @@ from backend.serving.fair_queue import FairQueue
 from backend.serving.faults import cause_of, is_lost_device
 from backend.serving.job import Job, RunningSession
 from backend.serving.oom_backoff import OomBackoff
+from backend.serving.preparation import Preparation
 from backend.serving.session_kind import Item, Result, SessionKey, SessionKind
 from backend.serving.throughput import Throughput
 
@@ -30,8 +31,9 @@ DEVICE_LOST = "the device was lost"
 class Scheduler:
     """Owns the model thread. `submit` is for the event loop's thread."""
 
-    def __init__(self) -> None:
-        self._waiting = FairQueue()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds, for the rule by which jobs join in groups."""
+        self._waiting = FairQueue(clock)
         self._running: dict[SessionKey, RunningSession] = {}
         self._started: set[Job] = set()  # taken from the queue and not answered yet
         self._oom_backoff = OomBackoff()
@@ -40,7 +42,9 @@ class Scheduler:
         self.dead = ""  # why the engine will never answer again
         self._step_since: float | None = None  # when the step began that the model thread is at
         self._stopping = False
-        self._changed = threading.Condition()  # guards the queue; notified when a job comes or the scheduler stops
+        lock = threading.RLock()  # guards the queue
+        self._changed = threading.Condition(lock)  # notified when a job comes or the scheduler stops
+        self._preparation = Preparation(self._waiting, lock)
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -86,6 +90,7 @@ class Scheduler:
                 raise EngineFailure
             self._waiting.put(job)
             self._changed.notify()
+            self._preparation.notify()
         try:
             result: Result = await asyncio.wrap_future(job.future)
         except asyncio.CancelledError:
@@ -103,6 +108,7 @@ class Scheduler:
                 if not job.future.cancel():
                     job.fail(EngineFailure())
             self._changed.notify()
+            self._preparation.stop()
 
     def fail(self, cause: str) -> None:
         """Declare the engine dead: answer every job with EngineFailure now, without the model thread."""
@@ -156,6 +162,7 @@ class Scheduler:
         with self._changed:
             jobs = self._waiting.take(self._running, self._oom_backoff.max_audio_s)
             self._started.update(jobs)
+            self._preparation.notify()
         self._admit(jobs)
         occupancy = max((session.occupancy for session in self._running.values()), default=1.0)
         for running in list(self._running.values()):

@@ -38,7 +38,8 @@ class SessionKind(Generic[Item, Result]):
     """The sessions in which `model` does its `work`; `open_session` returns an empty one.
 
     `max_batch`: jobs in a session; `max_prefill_s`: seconds of audio that are added to it together; `batch_wait_s`: how
-    long a session that starts with one job waits for more.
+    long a session that starts with one job waits for more. `joins_in_groups`: see fair_queue.py. `prepare`: what can be
+    done for an item while it waits, in a thread of its own; returns the item to add in its place.
     """
 
     work: str
@@ -47,6 +48,8 @@ class SessionKind(Generic[Item, Result]):
     max_batch: int
     max_prefill_s: float = inf
     batch_wait_s: float = 0.0
+    joins_in_groups: bool = False
+    prepare: Callable[[Item], Item] | None = None
 
     @property
     def key(self) -> SessionKey:

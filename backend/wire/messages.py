@@ -50,7 +50,7 @@ def load_options(request: pb.ModelOptions) -> LoadOptions:
         dtype=dtype_of(request.DType),
         attention=attention_of(request.FlashAttention),
         quantization=quantization_of(request.Quantization),
-        batch_max_size=2 if request.LowVRAM else LoadOptions.batch_max_size,
+        batch_max_size=2 if request.LowVRAM else None,
         cuda_graphs=not request.EnforceEager,
     )
     return with_options(options, request.Options, request.EngineArgs)

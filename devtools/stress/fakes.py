@@ -17,7 +17,7 @@ import numpy as np
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.errors import LoadRefused
 from backend.options import LoadOptions
-from backend.serving.protocols import AlignedUnit, Passage, Recognition, Token, Utterance
+from backend.serving.protocols import AlignedUnit, Batching, Passage, Recognition, Token, Utterance
 from devtools.stress.plan import Kind, Plan
 
 MARK = 0.75  # the first sample of a recording that faults are for
@@ -78,11 +78,14 @@ def text_of(samples: Samples, prompt: str = "", language: str | None = None) -> 
 class HashRecognizer:
     """See text_of. Refers to itself, as models do, so only the garbage collector can delete it."""
 
-    weight_bytes, max_prefill_s = 1000, math.inf
+    weight_bytes, batching = 1000, Batching()
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.faults, self.itself = plan, Faults(plan), self
         self.leaked: list[Samples] = []
+
+    def prepare(self, utterance: Utterance) -> Utterance:
+        return utterance
 
     def session(self) -> HashSession:
         self.faults.call("session")
@@ -134,10 +137,13 @@ def _recognition(utterance: Utterance, kinds: set[Kind]) -> Recognition:
 class ShareAligner:
     """Gives every word an equal share of its passage."""
 
-    weight_bytes, max_prefill_s = 300, math.inf
+    weight_bytes, batching = 300, Batching()
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._faults = plan, Faults(plan)
+
+    def prepare(self, passage: Passage) -> Passage:
+        return passage
 
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
         kinds = self._faults.call("align", any(is_marked(passage.samples) for passage in passages))

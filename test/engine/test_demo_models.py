@@ -32,14 +32,8 @@ def test_a_sentence_is_recognized_with_its_language_and_its_punctuation(recogniz
 
 def test_a_cpu_prefills_no_more_audio_at_once_than_its_heap_holds(recognizer, aligner) -> None:
     assert recognizer.model.device.type == "cpu"
-    assert recognizer.max_prefill_s == aligner.max_prefill_s < 60
-
-
-def test_the_mel_features_are_computed_on_the_device_that_mel_device_names(recognizer, demo, monkeypatch) -> None:
-    """The package passes the device to the feature extractor; on `meta` the features have no values to copy."""
-    monkeypatch.setattr("backend.engine.model.prompts.mel_device", lambda _: "meta")
-    with pytest.raises(NotImplementedError, match="meta"):
-        recognizer.recognize([utterance(demo[0])])
+    assert recognizer.batching == aligner.batching
+    assert recognizer.batching.prefill_s < 60
 
 
 def test_the_reported_tokens_are_those_of_the_text_and_cover_it(recognizer, demo) -> None:

@@ -77,8 +77,8 @@ class Rows:
         del self.left[item]
 
 
-def submitted(scheduler: Scheduler, model: Model, item: int, **limits: float) -> asyncio.Future[int]:
-    kind = SessionKind("negate", model, model.session, max_batch=8, **limits)
+def submitted(scheduler: Scheduler, model: Model, item: int, batch_wait_s: float = 0.0) -> asyncio.Future[int]:
+    kind = SessionKind("negate", model, model.session, max_batch=8, batch_wait_s=batch_wait_s)
     return asyncio.ensure_future(scheduler.submit(kind, item, audio_s=5))
 
 

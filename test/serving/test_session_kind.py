@@ -10,7 +10,7 @@ import numpy as np
 
 from backend.options import LoadOptions
 from backend.serving.model_instance import Equipped, Lean
-from backend.serving.protocols import Passage, Utterance
+from backend.serving.protocols import Batching, Passage, Utterance
 from backend.serving.scheduler import Scheduler
 
 OPTIONS = LoadOptions(model="a", forced_aligner="al", batch_max_size=4, batch_wait_s=0.5)
@@ -32,11 +32,22 @@ def test_two_models_share_no_session_even_if_they_are_equal(loader) -> None:
 
 
 def test_a_kind_has_the_limits_of_its_model_and_its_options(loader) -> None:
-    loader.recognizer.max_prefill_s, loader.aligner.max_prefill_s = 30.0, 60.0
+    loader.recognizer.batching, loader.aligner.batching = Batching(32, 30.0), Batching(32, 60.0)
     equipped = Equipped(OPTIONS, loader.recognizer, loader.aligner)
     recognition, alignment = equipped.recognition, equipped.alignment
     assert (recognition.max_batch, recognition.max_prefill_s, recognition.batch_wait_s) == (4, 30.0, 0.5)
     assert (alignment.max_batch, alignment.max_prefill_s, alignment.batch_wait_s) == (4, 60.0, 0.0)
+    assert (recognition.joins_in_groups, recognition.prepare, alignment.prepare) == (False, None, None)
+
+
+def test_without_the_option_the_device_says_how_many_run_together_and_how_they_join(loader) -> None:
+    loader.recognizer.batching = loader.aligner.batching = Batching(32, in_groups=True)
+    equipped = Equipped(replace(OPTIONS, batch_max_size=None), loader.recognizer, loader.aligner)
+    recognition, alignment = equipped.recognition, equipped.alignment
+    assert (recognition.max_batch, alignment.max_batch) == (32, 32)
+    assert (recognition.joins_in_groups, alignment.joins_in_groups) == (True, False)  # an alignment has no steps
+    assert recognition.prepare == loader.recognizer.prepare
+    assert alignment.prepare == loader.aligner.prepare
 
 
 async def test_a_model_leaves_memory_with_its_last_job_without_the_collector(scheduler: Scheduler, loader) -> None:

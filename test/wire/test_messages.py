@@ -98,5 +98,5 @@ def test_low_vram_means_smaller_batches_unless_they_are_set() -> None:
     usual = messages.load_options(pb.ModelOptions(Model="m"))
     low = messages.load_options(pb.ModelOptions(Model="m", LowVRAM=True))
     told = messages.load_options(pb.ModelOptions(Model="m", LowVRAM=True, Options=["batch_max_size:5"]))
-    assert low.batch_max_size < usual.batch_max_size
+    assert (usual.batch_max_size, low.batch_max_size) == (None, 2)  # None: by device
     assert told.batch_max_size == 5

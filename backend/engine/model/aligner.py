@@ -9,16 +9,19 @@ PR 7240).
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from backend.engine.model.aligner_units import UnitSplitter
-from backend.engine.model.model_builder import BuiltModel, default_dtype_lock, load_weights, weight_bytes
-from backend.engine.model.prompts import embed_prompts, prompt_inputs
-from backend.engine.ops.device import max_prefill_s
+from backend.engine.model.model_builder import BuiltModel, load_weights, weight_bytes
+from backend.engine.model.prompts import PreparedPrompt, PromptPreparer, embed
+from backend.engine.ops.device import batching, use_threads
 from backend.engine.ops.linear import packed_linear
 from backend.errors import NonFiniteLogits
 from backend.sequences.monotonic_path import best_times, refined
@@ -33,6 +36,13 @@ _SLOTS = "<timestamp><timestamp>"  # of a unit's start and end
 _SLACK_CLASSES = 1
 
 
+@dataclass(frozen=True)
+class PreparedPassage(Passage):
+    """A passage with its units and its prompt, ready for the device; without a prompt where there are no units."""
+
+    prepared: PreparedPrompt | None = field(kw_only=True)
+
+
 class QwenAligner:
     """A loaded Qwen3-ForcedAligner. See serving/protocols.Aligner."""
 
@@ -41,31 +51,43 @@ class QwenAligner:
         self.model = model = built.model
         self.processor = built.processor
         self.decoder = load_weights(built, packed_linear)  # prefill only: packed weights are the fastest for that
-        self.max_prefill_s = max_prefill_s(model.device)
+        self._preparer = PromptPreparer(self.processor, model.thinker.audio_tower, model.thinker.config.audio_token_id)
+        self.batching = batching(model.device)
         self.slot_id = int(model.config.timestamp_token_id)
         self.class_s = float(model.config.timestamp_segment_time) / 1000
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
         self._splitter = UnitSplitter()
+        self._splitter_lock = threading.Lock()  # nagisa, for Japanese, has one computation graph in a process
+
+    def prepare(self, passage: Passage) -> PreparedPassage:
+        use_threads(1)  # as in QwenRecognizer.prepare
+        return self._prepared(passage)
+
+    def _prepared(self, passage: Passage) -> PreparedPassage:
+        if isinstance(passage, PreparedPassage):
+            return passage
+        with self._splitter_lock:
+            units = passage.units or tuple(self._splitter.split(passage.text, passage.language))
+        text = _AUDIO + "".join(unit + _SLOTS for unit in units)
+        prepared = self._preparer.prepare(text, passage.samples) if units else None  # punctuation alone has no units
+        return PreparedPassage(passage.samples, passage.text, passage.language, units, prepared=prepared)
 
     @torch.inference_mode()
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
-        with default_dtype_lock:
-            return self._align(passages)
-
-    def _align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
-        split = [p.units or self._splitter.split(p.text, p.language) for p in passages]
-        spoken = [i for i, units in enumerate(split) if units]  # a text of punctuation alone has no units
-        aligned: list[list[AlignedUnit]] = [[] for _ in passages]
-        if not spoken:
-            return aligned
-        texts = [_AUDIO + "".join(unit + _SLOTS for unit in split[i]) for i in spoken]
-        inputs = prompt_inputs(self.model, self.processor, texts, [passages[i].samples for i in spoken])
-        is_slot = inputs["input_ids"] == self.slot_id
-        embedded = embed_prompts(self.model.thinker, self.decoder, inputs)
-        scores = self.decoder.score_positions(embedded, is_slot)
-        for i, slots in zip(spoken, torch.split(scores, is_slot.sum(dim=1).tolist()), strict=True):
-            aligned[i] = self._decode_times(split[i], slots, passages[i].samples.size / SAMPLE_RATE)
-        return aligned
+        ready = [self._prepared(passage) for passage in passages]
+        prompts = [passage.prepared for passage in ready if passage.prepared]
+        if not prompts:
+            return [[] for _ in passages]
+        is_slot = [prompt.ids == self.slot_id for prompt in prompts]
+        embedded = embed(self.model, self.decoder, prompts)
+        scores = self.decoder.score_positions(embedded, pad_sequence(is_slot, batch_first=True))
+        slots = iter(torch.split(scores, [int(row.sum()) for row in is_slot]))
+        return [
+            self._decode_times(passage.units, next(slots), passage.samples.size / SAMPLE_RATE)
+            if passage.prepared
+            else []
+            for passage in ready
+        ]
 
     def _decode_times(self, units: Sequence[str], slots: torch.Tensor, duration_s: float) -> list[AlignedUnit]:
         """The units with the best monotonic times inside the passage.

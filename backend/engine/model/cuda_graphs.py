@@ -1,17 +1,19 @@
-"""Decode steps as CUDA graphs: captured once for each batch shape, replayed for every token.
+"""Decode steps as CUDA graphs: captured at the end of a load for a few batch shapes, replayed for every token.
 
 On a GPU a decode step is a thousand small kernels, and Python takes longer to launch them than the GPU to run them. A
-CUDA graph launches all of them at once, but it is bound to addresses and shapes. So keys and values are in one static
-block of memory, and a batch's shape (rows, capacity) is rounded up to few distinct ones. A row that is removed becomes
-inactive and is computed all the same; that costs nothing while reading the weights takes most of a step's time. When
-three quarters of the rows are inactive, the others move to a smaller shape.
+CUDA graph launches all of them at once, but it is bound to addresses and shapes. So a session's keys and values are in
+one static block of memory, and a step runs the smallest captured shape that holds it: some places more than there are
+rows, some positions more than the longest row has. Places without a row are computed all the same; that costs nothing
+while reading the weights takes most of a step's time.
 
+Nothing is captured inside a request. Rows that outgrow the block go on in memory of their own, by eager steps.
 graph_capture.py captures the steps and checks them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,214 +21,139 @@ import torch
 
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.kv_cache import KVCache
-from backend.engine.ops.device import free_bytes
-from backend.serving.faults import untraced
+from backend.thresholds import MIN_TOKEN_BUDGET, TOKEN_BUDGET_PER_S
 
 Step: TypeAlias = Callable[[], torch.Tensor]
 Capture: TypeAlias = Callable[[Step], Step]  # returns what replays the step
 
-_CAPACITY_STEP = 256  # positions; capacities are multiples: two of them hold a clip of 15 s with its answer
-_MAX_PADDING = 4  # more than one of so many rows of a shape must be active
-_KEPT_BYTES = 1 << 30  # of keys and values that are kept for the next session, whatever it needs
+# Positions of a row: 13 audio tokens a second; the chat template, the language tag and a few hot words; the answer.
+_AUDIO_POSITIONS_PER_S = 13
+_PROMPT_POSITIONS = 64
+_CONTEXT_POSITIONS = 256  # of a longer prompt
+_USUAL_TOKENS_PER_S = 10  # English has 4, and most languages less than this (test/test_token_rates.py)
+_CAPACITY_STEP = 256
 
 
-@dataclass
-class _StaticBatch:
-    """Static tensors of one batch shape, which `step` reads and writes whole.
+@dataclass(frozen=True)
+class GraphPlan:
+    """Which shapes are captured: `rows` at most, in powers of two, each with every one of the `capacities`."""
 
-    `kv`: (layers, 2, rows, KV heads, capacity, head size). `lengths` in use, `tokens`, `active` (1 or 0): (rows,).
-    `step` returns logits (rows, vocabulary). Inactive rows keep writing to their first position.
+    rows: int
+    capacities: tuple[int, ...]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(rows, capacity), the largest first: the smaller ones reuse the memory that capturing it took."""
+        rows = sorted({self.rows, *(1 << power for power in range(self.rows.bit_length()))}, reverse=True)
+        return [(count, capacity) for count in rows for capacity in reversed(self.capacities)]
+
+    def shape_for(self, rows: int, positions: int) -> tuple[int, int]:
+        """The smallest shape for so many rows, the longest of so many positions. There is one."""
+        capacity = next(capacity for capacity in self.capacities if positions <= capacity)
+        return min(1 << (rows - 1).bit_length(), self.rows), capacity
+
+
+def plan_graphs(rows: int, chunk_s: float, max_positions: float) -> GraphPlan | None:
+    """The plan for batches of `rows` passages of `chunk_s` seconds, in a block of at most `max_positions`.
+
+    There are two capacities: for a usual answer, and for one that exhausts its token budget, behind a longer prompt.
+    Without memory for the second there is one, and without memory for that the number of rows is halved until there is.
+    None: not even for one row.
+    """
+    prompt = chunk_s * _AUDIO_POSITIONS_PER_S + _PROMPT_POSITIONS
+    usual = _capacity(prompt + chunk_s * _USUAL_TOKENS_PER_S)
+    longest = _capacity(prompt + chunk_s * TOKEN_BUDGET_PER_S + MIN_TOKEN_BUDGET + _CONTEXT_POSITIONS)
+    if rows * longest <= max_positions:
+        return GraphPlan(rows, (usual, longest))
+    while rows and rows * usual > max_positions:
+        rows //= 2
+    return GraphPlan(rows, (usual,)) if rows else None
+
+
+def _capacity(positions: float) -> int:
+    return -int(-positions // _CAPACITY_STEP) * _CAPACITY_STEP
+
+
+class StaticMemory:
+    """What graphs read and write, at addresses that stay.
+
+    `kv`: (layers, 2, rows, KV heads, capacity, head size) of the plan's largest shape; `lengths` in use, `tokens`:
+    (rows,). Places without a row have the length 0, which is inside every capacity.
     """
 
-    kv: torch.Tensor
-    lengths: torch.Tensor
-    tokens: torch.Tensor
-    active: torch.Tensor
-    step: Step
+    def __init__(self, empty: torch.Tensor, plan: GraphPlan) -> None:
+        """`empty`: a cache's `kv` without rows."""
+        layers, two, _, kv_heads, _, head_size = empty.shape
+        self.plan = plan
+        self.kv = empty.new_zeros(layers, two, plan.rows, kv_heads, plan.capacities[-1], head_size)
+        self.lengths, self.tokens = torch.zeros(2, plan.rows, dtype=torch.long, device=empty.device)
 
-    @property
-    def rows(self) -> int:
-        return self.kv.shape[2]
-
-    @property
-    def capacity(self) -> int:
-        return self.kv.shape[4]
-
-
-class GraphedRows:
-    """The cache of one session: for each of its rows, the static batch's row and an upper bound of its length."""
-
-    def __init__(self) -> None:
-        self.owner = object()  # names the memory's owner without a reference to its rows
-        self._batch: _StaticBatch | None = None
-        self.indices: list[int] = []
-        self.max_lengths: list[int] = []
-
-    @property
-    def batch(self) -> _StaticBatch:
-        assert self._batch is not None
-        return self._batch
-
-    @property
-    def index(self) -> torch.Tensor:
-        return torch.tensor(self.indices, device=self.batch.kv.device)
-
-    def detach(self) -> None:
-        """Drop the rows and the reference to their memory, so that it can be freed."""
-        self._batch, self.indices, self.max_lengths = None, [], []
-
-    def attach(self, batch: _StaticBatch) -> None:
-        """Use this batch from now on, at first without rows."""
-        batch.active.zero_()
-        batch.lengths.zero_()
-        self._batch = batch
-
-    def fits(self, rows: int = 0, longest: int = 0) -> bool:
-        """Whether the batch has room for so many rows more and a step after them, and is not much too large."""
-        used = len(self.indices) + rows
-        has_room = used <= self.batch.rows and max([longest, *self.max_lengths]) < self.batch.capacity
-        return has_room and used * _MAX_PADDING > self.batch.rows
-
-    def append_rows(self, cache: KVCache) -> None:
-        """Copy these rows to inactive ones.
-
-        Their other positions are zeroed: attention multiplies them by a weight of 0, and 0 × NaN is NaN.
-        """
-        inactive = [index for index in range(self.batch.rows) if index not in self.indices][: cache.rows]
-        index = torch.tensor(inactive, device=self.batch.kv.device)
-        self.batch.kv[:, :, index] = 0
-        self.batch.kv[:, :, index, :, : cache.longest] = cache.kv[..., : cache.longest, :]
-        self.batch.lengths[index] = cache.lengths
-        self.batch.active[index] = 1
-        self.indices += inactive
-        self.max_lengths += cache.max_lengths
-
-    def select_rows(self, rows: Sequence[int]) -> None:
-        """Keep these rows only, in this order."""
-        self.indices = [self.indices[row] for row in rows]
-        self.max_lengths = [self.max_lengths[row] for row in rows]
-        active = torch.zeros_like(self.batch.active)
-        active[self.index] = 1
-        self.batch.active.copy_(active)
-        self.batch.lengths.mul_(active)
-
-    def to_cache(self) -> KVCache:
-        """A copy of the rows, in memory of their own."""
-        index = self.index
-        layers, _, _, kv_heads, _, head_size = self.batch.kv.shape
-        cache = KVCache(layers, kv_heads, head_size, self.batch.kv)
-        reserved = cache.reserve_rows(len(index), max(self.max_lengths))
-        for target, source in zip(reserved, self.batch.kv, strict=True):
-            target.copy_(source[:, index, :, : reserved.shape[4]])
-        cache.append_rows(self.batch.lengths[index], self.max_lengths)
-        return cache
+    def step(self, decoder: Decoder, rows: int, capacity: int) -> Step:
+        """The decode step of a shape, as a function of this memory: logits (rows, vocabulary)."""
+        cos_sin = decoder.rope_cos_sin(capacity)  # held by the step; the decoder may replace its own
+        kv, lengths, tokens = self.kv[:, :, :rows, :, :capacity], self.lengths[:rows], self.tokens[:rows]
+        return lambda: decoder.forward_step(tokens, kv, lengths, cos_sin)
 
 
-def _shape_for(rows: int, positions: int) -> tuple[int, int]:
-    """Rows and capacity of the batch shape for so many rows, the longest of so many positions, and one step more."""
-    return 1 << (rows - 1).bit_length(), (positions // _CAPACITY_STEP + 1) * _CAPACITY_STEP
+class StaticCache(KVCache):
+    """Rows in static memory. When they outgrow it, they move to memory of their own, for good."""
+
+    def __init__(self, memory: StaticMemory) -> None:
+        layers, _, _, kv_heads, capacity, head_size = memory.kv.shape
+        super().__init__(layers, kv_heads, head_size, memory.kv)
+        self.memory: StaticMemory | None = memory
+        self._block, self._capacity = memory.kv.flatten(2), capacity
+        self._set_lengths(self.lengths)
+
+    def _set_lengths(self, lengths: torch.Tensor) -> None:
+        self.lengths = lengths
+        if self.memory is not None:
+            self.lengths = self.memory.lengths[: len(lengths)].copy_(lengths)
+            self.memory.lengths[len(lengths) :] = 0
+
+    def _make_room(self, rows: int, positions: int) -> None:
+        if self.memory is not None:
+            if rows <= self.memory.plan.rows and positions <= self.memory.plan.capacities[-1]:
+                return
+            self._reallocate(rows, max(positions, self.longest))
+            self.memory, self.lengths = None, self.lengths.clone()
+        super()._make_room(rows, positions)
+
+    def _shrink(self) -> None:
+        if self.memory is None:
+            super()._shrink()
 
 
 class GraphedDecoder:
-    """A decoder whose decode steps are CUDA graphs. One session at a time: a new one takes the last one's memory.
+    """A decoder whose decode steps are replayed graphs, where the session's rows are in the static memory.
 
-    `rows`, `positions`: of the largest usual batch. From the first session on there is memory for it, if that is no
-    more than half of what is free, until a session needs more. New memory makes all captured graphs useless.
+    One session at a time is there. `graphs`: a replay for every shape of the memory's plan.
     """
 
-    def __init__(self, decoder: Decoder, capture: Capture, rows: int = 1, positions: int = 0) -> None:
-        self.capture = capture
+    def __init__(self, decoder: Decoder, memory: StaticMemory, graphs: Mapping[tuple[int, int], Step]) -> None:
         self._decoder = decoder
-        self._usual_shape = _shape_for(rows, positions)
-        self._block = torch.empty(0)  # flat; the keys and values of every batch are views of it
-        self._batches: dict[tuple[int, int], _StaticBatch] = {}
-        self._owner: object = None
+        self._memory = memory
+        self._graphs = graphs
+        self._in_memory: Callable[[], StaticCache | None] = lambda: None
 
     def prefill(
-        self, embedded: torch.Tensor, lengths: torch.Tensor, cache: GraphedRows | None = None
-    ) -> tuple[torch.Tensor, GraphedRows]:
-        """As Decoder.prefill, by that decoder and without a graph: prompts are long enough to keep a GPU busy."""
-        logits, new = self._decoder.prefill(embedded, lengths)
-        return logits, self.join(cache, new)
+        self, embedded: torch.Tensor, lengths: Sequence[int], cache: KVCache | None = None
+    ) -> tuple[torch.Tensor, KVCache]:
+        """As Decoder.prefill, and without a graph: prompts are long enough to keep a GPU busy."""
+        last = self._in_memory()
+        if cache is None and (last is None or last.memory is None):
+            cache = StaticCache(self._memory)
+            self._in_memory = weakref.ref(cache)
+        return self._decoder.prefill(embedded, lengths, cache)
 
-    def join(self, rows: GraphedRows | None, new: KVCache) -> GraphedRows:
-        """Append `new` to `rows`. If that fails, `rows` are as they were, or the next step fails as well."""
-        if rows is None:
-            rows = GraphedRows()
-            self._move(rows, new)
-            return rows
-        self._check_owner(rows)
-        if rows.fits(new.rows, new.longest):
-            rows.append_rows(new)
-            return rows
-        old = rows.to_cache()
-        try:
-            self._move(rows, old, new)
-            return rows
-        except Exception as error:  # noqa: BLE001 - foreign code, and raised again below
-            failure = untraced(error)  # its traceback would hold the memory that is needed now
-        self._move(rows, old)
-        raise failure
-
-    def decode_step(self, tokens: torch.Tensor, cache: GraphedRows) -> torch.Tensor:
+    def decode_step(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """As Decoder.decode_step."""
-        self._check_owner(cache)
-        if len(tokens) != len(cache.indices):
+        cache.grow()
+        if not isinstance(cache, StaticCache) or cache.memory is None:
+            return self._decoder.decode_step(tokens, cache)
+        if len(tokens) != cache.rows:
             raise ValueError("a decode step takes one token for each row")
-        if not cache.fits():
-            self._move(cache, cache.to_cache())
-        index = cache.index
-        cache.batch.tokens[index] = tokens
-        cache.max_lengths = [length + 1 for length in cache.max_lengths]
-        return cache.batch.step()[index]  # a copy: the next step overwrites its output
-
-    def release(self) -> None:
-        """Drop the graphs, and the memory unless a session still uses it."""
-        self._batches.clear()  # the graphs know the block's address
-        self._block = torch.empty(0)
-
-    def _check_owner(self, rows: GraphedRows) -> None:
-        if self._owner is not rows.owner:
-            raise RuntimeError("the session's memory was given to another one, or lost")
-
-    def _move(self, rows: GraphedRows, *caches: KVCache) -> None:
-        """Make `rows` the memory's owner, in the shape that these caches need, and copy the caches there."""
-        self._owner = None  # a capture runs the step, which writes to the block
-        rows.detach()
-        count, longest = sum(cache.rows for cache in caches), max(cache.longest for cache in caches)
-        rows.attach(self._static_batch(caches[0], *_shape_for(count, longest)))
-        for cache in caches:
-            rows.append_rows(cache)
-        self._owner = rows.owner
-
-    def _static_batch(self, like: KVCache, rows: int, capacity: int) -> _StaticBatch:
-        layers, two, _, kv_heads, _, head_size = like.kv.shape
-        shape = torch.Size((layers, two, rows, kv_heads, capacity, head_size))
-        needed, position = shape.numel(), shape.numel() // (rows * capacity)
-        usual = self._usual_shape[0] * self._usual_shape[1] * position
-        most = max(_KEPT_BYTES // like.kv.itemsize, _MAX_PADDING * needed, usual)
-        if not needed <= self._block.numel() <= most:
-            self.release()
-            has_memory = 2 * usual * like.kv.itemsize <= free_bytes(like.kv.device)
-            size = max(needed, usual) if has_memory else needed
-            self._block = torch.zeros(size, dtype=like.kv.dtype, device=like.kv.device)
-        if (rows, capacity) not in self._batches:
-            try:
-                self._batches[rows, capacity] = self._capture_batch(self._block[:needed].view(shape))
-            except Exception:
-                self.release()  # if the memory ran out, the other graphs are what can be given back
-                raise
-        return self._batches[rows, capacity]
-
-    def _capture_batch(self, kv: torch.Tensor) -> _StaticBatch:
-        kv.zero_()
-        tokens, lengths, active = torch.zeros(3, kv.shape[2], dtype=torch.long, device=kv.device)
-        decoder = self._decoder  # not self, which holds the graph: a reference cycle would keep the weights
-        cos_sin = decoder.rope_cos_sin(kv.shape[4])  # the graph keeps this tensor; the decoder may replace its own
-
-        def step() -> torch.Tensor:
-            logits = decoder.forward_step(tokens, kv, lengths, cos_sin)
-            lengths.add_(active)
-            return logits
-
-        return _StaticBatch(kv, lengths, tokens, active, self.capture(step))
+        self._memory.tokens[: cache.rows] = tokens
+        logits = self._graphs[self._memory.plan.shape_for(cache.rows, cache.longest + 1)]()
+        cache.advance()
+        return logits[: len(tokens)].clone()  # the next step overwrites its output

@@ -15,7 +15,7 @@ it in every decode step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -80,33 +80,39 @@ class Decoder:
         embedded: torch.Tensor = self._embedding(tokens)
         return embedded.to(self.dtype)
 
+    def new_cache(self) -> KVCache:
+        """A KV cache without rows."""
+        heads = self.layers[0].heads
+        return KVCache(len(self.layers), heads.keys, heads.size, self._embedding.weight)
+
     def prefill(
-        self, embedded: torch.Tensor, lengths: torch.Tensor, cache: KVCache | None = None
+        self, embedded: torch.Tensor, lengths: Sequence[int], cache: KVCache | None = None
     ) -> tuple[torch.Tensor, KVCache]:
         """Run prompts through all layers and append their keys and values to `cache`, or to a new one.
 
-        embedded: (rows, longest prompt, hidden), padded on the right; lengths: (rows,). Returns the logits of each
-        prompt's next token, (rows, vocabulary), and the cache. If memory runs out, the cache keeps the rows it had.
+        embedded: (rows, longest prompt, hidden), padded on the right; lengths: of each prompt. Returns the logits
+        of each prompt's next token, (rows, vocabulary), and the cache. If memory runs out, the cache keeps the rows it
+        had.
         """
         rows, longest, _ = embedded.shape
-        if cache is None:
-            heads = self.layers[0].heads
-            cache = KVCache(len(self.layers), heads.keys, heads.size, self._embedding.weight)
-        last = torch.arange(rows, device=embedded.device), lengths - 1
-        logits = self._logits(self._run_prompts(embedded, cache.reserve_rows(rows, longest), last), self._kernels)
-        cache.append_rows(lengths, [longest] * rows)
+        cache = self.new_cache() if cache is None else cache
+        last = torch.tensor([range(rows), [length - 1 for length in lengths]], device=embedded.device)
+        hidden = self._run_prompts(embedded, cache.reserve_rows(rows, longest), tuple(last))
+        logits = self._logits(hidden, self._kernels)
+        cache.append_rows(lengths)
         return logits, cache
 
     def score_positions(self, embedded: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """One forward pass without a KV cache, as the forced aligner needs it.
 
-        embedded: as in `prefill`; positions: (rows, longest prompt) of bool. Returns the logits (positions that are
-        true, vocabulary), row by row.
+        embedded: as in `prefill`; positions: (rows, longest prompt) of bool, in the host's memory. Returns the
+        logits (positions that are true, vocabulary), row by row.
         """
         rows, longest, _ = embedded.shape
         heads = self.layers[0].heads
         scratch = self._embedding.weight.new_empty(2, rows, heads.keys, longest, heads.size)  # of each layer in turn
-        hidden = self._run_prompts(embedded, [scratch] * len(self.layers), (positions,))
+        wanted = tuple(positions.nonzero().T.to(embedded.device))
+        hidden = self._run_prompts(embedded, [scratch] * len(self.layers), wanted)
         return self._logits(hidden, self._kernels)
 
     def decode_step(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:

@@ -33,7 +33,7 @@ class Encoder(nn.Module):
     def __init__(self, tower: Any) -> None:
         super().__init__()
         self.tower = tower
-        self._block_frames = 2 * tower.n_window
+        self._block_frames: int = 2 * tower.n_window
         self._blocks_per_call = tower.conv_chunksize
         self._window_tokens = _token_count(self._block_frames) * (tower.n_window_infer // self._block_frames)
         if tower.conv2d1.weight.device.type == "cpu":
@@ -65,6 +65,11 @@ class Encoder(nn.Module):
             hidden = layer(hidden, window_ends)[0]
         encoded: torch.Tensor = tower.proj2(tower.act(tower.proj1(tower.ln_post(hidden))))
         return encoded
+
+    def token_count(self, frames: int) -> int:
+        """Audio tokens of a clip with so many mel frames."""
+        blocks, rest = divmod(frames, self._block_frames)
+        return blocks * _token_count(self._block_frames) + _token_count(rest)
 
     def _convolve(self, blocks: torch.Tensor) -> torch.Tensor:
         """(blocks, 1, mels, frames) -> (blocks, channels, mels / 8, frames / 8)."""

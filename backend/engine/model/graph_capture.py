@@ -1,22 +1,20 @@
-"""Captures decode steps as CUDA graphs, and decides whether a model uses them.
+"""Captures decode steps as CUDA graphs at the end of a load, and decides whether a model uses them.
 
-Captured steps are used only where, at load, they computed what eager steps compute. Where they differ, or a step cannot
-be captured, steps run eagerly and the log says so.
+Captured steps are used only where each of them computed what the eager step computes. Where one differs or cannot be
+captured, steps run eagerly and the log says so. Whatever can fail fails here, before the first request.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
-from backend.engine.model.cuda_graphs import Capture, GraphedDecoder, Step
+from backend.engine.model.cuda_graphs import Capture, GraphedDecoder, GraphPlan, StaticMemory, Step, plan_graphs
 from backend.engine.model.decoder import Decoder
-from backend.engine.ops.device import CAPTURE_LOCK
-from backend.errors import OutOfMemory
-from backend.serving.faults import cause_of
+from backend.engine.ops.device import CAPTURE_LOCK, free_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -63,18 +61,26 @@ class CudaGraphs:
         return graph, output
 
 
-def with_cuda_graphs(decoder: Decoder, device: torch.device, rows: int, positions: int) -> Decoder | GraphedDecoder:
-    """The decoder with captured steps, if `device` is CUDA and they compute what eager steps do; else the decoder.
+_TOLERANCE = 0.05  # of the largest logit: 16 bits, and a library may choose other kernels while it is captured
+_MAX_MEMORY_SHARE = 0.5  # of the free memory, for the static block: the aligner and prefills need some, too
 
-    `rows`, `positions`: see GraphedDecoder.
+
+def with_cuda_graphs(decoder: Decoder, device: torch.device, rows: int, chunk_s: float) -> Decoder | GraphedDecoder:
+    """The decoder with captured steps for batches of `rows` passages of `chunk_s` seconds; else the decoder.
+
+    Else: where `device` is not CUDA, has too little memory, cannot capture, or computes something else in a replay.
     """
     if device.type != "cuda":
         return decoder
     try:
-        graphed = GraphedDecoder(decoder, CudaGraphs(device), rows, positions)
-        if logits_agree(decoder, graphed, device):
-            graphed.release()
-            graphed.capture = or_eager(graphed.capture)
+        max_bytes = _MAX_MEMORY_SHARE * free_bytes(device)
+        plan = plan_graphs(rows, chunk_s, max_bytes / decoder.new_cache().position_bytes)
+        if plan is None:
+            _log.warning("too little memory for CUDA graphs; decoding with eager steps")
+            return decoder
+        graphed = captured(decoder, plan, CudaGraphs(device))
+        if graphed is not None:
+            _log.info("decode steps are captured as CUDA graphs, %d rows, capacities %s", plan.rows, plan.capacities)
             return graphed
         _log.warning("CUDA graphs do not compute what eager steps compute; decoding with eager steps")
     except Exception:  # noqa: BLE001 - foreign code: drivers raise anything, and eager steps need none of it
@@ -82,58 +88,28 @@ def with_cuda_graphs(decoder: Decoder, device: torch.device, rows: int, position
     return decoder
 
 
-def or_eager(capture: Capture) -> Capture:
-    """A Capture that falls back to the eager step when `capture` fails, and for every step after that.
-
-    Raises where memory ran out.
-    """
-    can_capture = True
-
-    def attempt(step: Step) -> Step:
-        nonlocal can_capture
-        try:
-            return capture(step) if can_capture else step
-        except Exception as error:
-            if isinstance(cause_of(error), OutOfMemory):
-                raise
-            _log.warning("a decode step cannot be captured; new batch shapes run eagerly", exc_info=True)
-            can_capture = False
-            return step
-
-    return attempt
-
-
-_TOLERANCE = 0.05  # of the largest logit: 16 bits, and other shapes run other kernels
-_TRIAL: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (  # rows that are kept, lengths of prompts that join
-    ((), (9, 5, 7)),
-    ((2, 0), (6, 8, 4)),  # more rows than the shape has
-    ((3,), ()),  # few enough for a smaller shape
-)
-_TRIAL_STEPS = 2  # after each of these
-
-
 @torch.inference_mode()
-def logits_agree(decoder: Decoder, graphed: GraphedDecoder, device: torch.device) -> bool:
-    """Whether both compute the same logits for random prompts that join and leave a batch."""
-    generator = torch.Generator(device="cpu").manual_seed(0)
-    cache: Any = None
-    rows: Any = None
-    logits = torch.empty(0, decoder.vocab_size, device=device)
-    for kept, lengths in _TRIAL:
-        if kept:
-            cache.select_rows(kept)
-            rows.select_rows(kept)
-            logits = logits[list(kept)]
-        if lengths:
-            shape = (len(lengths), max(lengths))
-            embedded = decoder.embed(torch.randint(decoder.vocab_size, shape, generator=generator).to(device))
-            prompts = embedded, torch.tensor(lengths, device=device)
-            _, rows = graphed.prefill(*prompts, rows)
-            new_logits, cache = decoder.prefill(*prompts, cache)
-            logits = torch.cat([logits, new_logits])
-        for _ in range(_TRIAL_STEPS):
-            tokens = logits.argmax(dim=-1)
-            logits, replayed = decoder.decode_step(tokens, cache), graphed.decode_step(tokens, rows)
-            if not bool((logits - replayed).abs().max() <= _TOLERANCE * logits.abs().max()):  # NaN does not agree
+def captured(decoder: Decoder, plan: GraphPlan, capture: Capture) -> GraphedDecoder | None:
+    """The decoder with a captured step for every shape of the plan; None where one computes something else."""
+    memory = StaticMemory(decoder.new_cache().kv, plan)
+    graphs = {shape: capture(memory.step(decoder, *shape)) for shape in plan.shapes}
+    return GraphedDecoder(decoder, memory, graphs) if _replays_agree(decoder, memory, graphs) else None
+
+
+def _replays_agree(decoder: Decoder, memory: StaticMemory, graphs: Mapping[tuple[int, int], Step]) -> bool:
+    """Whether each graph computes the logits of its eager step, for rows of many lengths with random keys and values.
+
+    Leaves the memory as it was made: without rows, all zeros.
+    """
+    memory.kv.normal_()
+    try:
+        for (rows, capacity), replay in graphs.items():
+            memory.lengths[:rows] = torch.linspace(capacity - 1, 0, rows).long()
+            memory.tokens[:rows] = torch.arange(rows) % decoder.vocab_size
+            eager = memory.step(decoder, rows, capacity)()
+            if not bool((eager - replay()).abs().max() <= _TOLERANCE * eager.abs().max()):  # NaN does not agree
                 return False
-    return True
+        return True
+    finally:
+        memory.kv.zero_()
+        memory.lengths.zero_()

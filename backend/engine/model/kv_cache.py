@@ -22,16 +22,16 @@ _MAX_WASTE = 8  # rows move to a smaller block once the written part of theirs e
 
 
 class KVCache:
-    """`lengths`: (rows,), positions in use. `max_lengths`: an upper bound of each.
+    """`lengths`: (rows,), positions in use. `host_lengths`: the same numbers in the host's memory.
 
-    The bounds are known without asking the device for `lengths`, which would wait for all of its queued work.
+    Asking the device for `lengths` would wait for all of its queued work.
     A position that its row has not written is zero: attention multiplies it by a weight of 0, and 0 × NaN is NaN.
     """
 
     def __init__(self, layers: int, kv_heads: int, head_size: int, like: torch.Tensor) -> None:
         """Without rows, on the device and in the dtype of `like`."""
         self.lengths = torch.zeros(0, dtype=torch.long, device=like.device)
-        self.max_lengths: list[int] = []
+        self.host_lengths: list[int] = []
         self._shape = layers, kv_heads, head_size
         self._block = like.new_empty(layers, 2, 0)
         self._capacity = 0
@@ -39,11 +39,17 @@ class KVCache:
 
     @property
     def rows(self) -> int:
-        return len(self.max_lengths)
+        return len(self.host_lengths)
 
     @property
     def longest(self) -> int:
-        return max(self.max_lengths, default=0)
+        return max(self.host_lengths, default=0)
+
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of one position of one row: its keys and values in all layers."""
+        layers, kv_heads, head_size = self._shape
+        return layers * 2 * kv_heads * head_size * self._block.itemsize
 
     @property
     def kv(self) -> torch.Tensor:
@@ -57,10 +63,10 @@ class KVCache:
         reserved[..., longest:, :] = 0
         return reserved[..., :longest, :]
 
-    def append_rows(self, lengths: torch.Tensor, max_lengths: Sequence[int]) -> None:
-        """Make the rows that were reserved last part of the cache."""
-        self.lengths = torch.cat([self.lengths, lengths])
-        self.max_lengths = [*self.max_lengths, *max_lengths]
+    def append_rows(self, lengths: Sequence[int]) -> None:
+        """Make the rows that were reserved last part of the cache, with so many positions in use."""
+        self._set_lengths(torch.cat([self.lengths, torch.tensor(lengths, device=self.lengths.device)]))
+        self.host_lengths = [*self.host_lengths, *lengths]
 
     def select_rows(self, rows: Sequence[int]) -> None:
         """Keep these rows only, in this order."""
@@ -68,13 +74,9 @@ class KVCache:
         if moved:
             targets, sources = torch.tensor(moved, device=self.lengths.device).T
             self.kv[:, :, targets] = self.kv[:, :, sources]
-        self.lengths = self.lengths[torch.tensor(rows, device=self.lengths.device)]
-        self.max_lengths = [self.max_lengths[row] for row in rows]
-        needed = _round_up(self.longest, _CAPACITY_STEP)
-        if self._most_written > _MAX_WASTE * self.rows * needed:
-            self._reallocate(self.rows, needed)
-        elif self._capacity >= needed + 2 * _CAPACITY_STEP:
-            self._lay_out(self._block, needed)
+        self._set_lengths(self.lengths[torch.tensor(rows, device=self.lengths.device)])
+        self.host_lengths = [self.host_lengths[row] for row in rows]
+        self._shrink()
 
     def grow(self) -> torch.Tensor:
         """`kv`, with room for one more position in each row."""
@@ -83,8 +85,19 @@ class KVCache:
 
     def advance(self) -> None:
         """Count the position that a decode step has written in every row."""
-        self.lengths = self.lengths + 1
-        self.max_lengths = [length + 1 for length in self.max_lengths]
+        self.lengths.add_(1)
+        self.host_lengths = [length + 1 for length in self.host_lengths]
+
+    def _set_lengths(self, lengths: torch.Tensor) -> None:
+        self.lengths = lengths
+
+    def _shrink(self) -> None:
+        """Leave a block, or a layout, that is much larger than the rows need."""
+        needed = _round_up(self.longest, _CAPACITY_STEP)
+        if self._most_written > _MAX_WASTE * self.rows * needed:
+            self._reallocate(self.rows, needed)
+        elif self._capacity >= needed + 2 * _CAPACITY_STEP:
+            self._lay_out(self._block, needed)
 
     def _make_room(self, rows: int, positions: int) -> None:
         capacity = max(_round_up(positions, _CAPACITY_STEP), self._capacity)

@@ -1,50 +1,85 @@
 """Prompts with audio: texts and samples to the embeddings that the decoder prefills.
 
-The package's processor computes the mel features and tokenizes the text, with one placeholder token for each audio
-token; the encoder's output then takes the placeholders' places. Recogniser and aligner share this.
+Two steps, which recogniser and aligner share. `prepare` tokenizes the text and computes the mel features, on the host
+and for one prompt alone, so any thread can do it before the prompt's turn. `embed` gives a batch of prepared prompts to
+the device: the encoder's output takes the places of the audio tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from backend.engine.model.decoder import Decoder
-from backend.engine.ops.device import mel_device
+from backend.engine.model.model_builder import default_dtype_lock
 from backend.serving.protocols import SAMPLE_RATE
 
 MIN_SAMPLES = SAMPLE_RATE // 2  # half a second, as in the package: the encoder was trained on no less
 
 
-def prompt_inputs(model: Any, processor: Any, texts: Sequence[str], clips: Sequence[NDArray[np.float32]]) -> Any:
-    """The processor's inputs for a batch, padded on the right, on the model's device and in its dtype.
+@dataclass(frozen=True, eq=False)
+class PreparedPrompt:
+    """`ids`: (tokens,), of which `audio_tokens` in a row, from `audio_start` on, stand for the audio.
 
-    texts: with one audio placeholder each; clips: (n,) float32 at 16 kHz. Call it with `default_dtype_lock` held: the
-    mel filter bank is computed in the default dtype.
+    `mel`: (mels, frames) float32, the mel features. Both in the host's memory.
     """
-    inputs = processor(
-        text=list(texts),
-        audio=[pad_samples(samples) for samples in clips],
-        return_tensors="pt",
-        padding=True,
-        padding_side="right",
-        audio_kwargs={"device": mel_device(model.device)},
-    )
-    return inputs.to(model.device).to(model.dtype)
+
+    ids: torch.Tensor
+    audio_start: int
+    audio_tokens: int
+    mel: torch.Tensor
 
 
-def embed_prompts(thinker: Any, decoder: Decoder, inputs: Any) -> torch.Tensor:
-    """The embeddings of `inputs`, the audio in its place: (rows, longest, hidden). `thinker`: after `load_weights`."""
-    embedded = decoder.embed(inputs["input_ids"])
-    frames = inputs["feature_attention_mask"].sum(dim=1)
-    # one call for all clips, without padding between them
-    packed = torch.cat([mel[:, :length] for mel, length in zip(inputs["input_features"], frames, strict=True)], 1)
-    audio = thinker.audio_tower(packed, frames)
-    embedded[inputs["input_ids"] == thinker.config.audio_token_id] = audio.to(embedded.dtype)
+class PromptPreparer:
+    """Prepares the prompts of one model, from any thread. `processor`: the package's; `encoder`: see Encoder."""
+
+    def __init__(self, processor: Any, encoder: Any, audio_token: int) -> None:
+        self._features = processor.feature_extractor
+        self._tokenizer = processor.tokenizer.backend_tokenizer
+        self._tokenizer.no_padding()  # a file of the checkpoint may ask for either, and threads share this tokenizer
+        self._tokenizer.no_truncation()
+        self._audio_tokens = encoder.token_count
+        self._audio_token = audio_token
+
+    def prepare(self, text: str, samples: NDArray[np.float32]) -> PreparedPrompt:
+        """text: with one audio token, which is repeated for the audio; samples: (n,) float32 at 16 kHz."""
+        mel = self._mel(pad_samples(samples))
+        count = self._audio_tokens(mel.shape[1])
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        start = ids.index(self._audio_token)
+        ids[start : start + 1] = [self._audio_token] * count
+        return PreparedPrompt(torch.tensor(ids), start, count, mel)
+
+    def _mel(self, samples: NDArray[np.float32]) -> torch.Tensor:
+        """(mels, frames). Alone: beside a longer clip of the same batch the last frame would be another."""
+        with default_dtype_lock:  # the window is made in the default dtype
+            features = self._features(
+                samples, sampling_rate=SAMPLE_RATE, padding=True, truncation=False, return_tensors="pt"
+            )
+        mel: torch.Tensor = features["input_features"][0]
+        return mel
+
+
+def embed(model: Any, decoder: Decoder, prompts: Sequence[PreparedPrompt]) -> torch.Tensor:
+    """The embedded prompts, padded on the right: (rows, longest, hidden). `model`: after `load_weights`.
+
+    Nothing here asks the device for a value.
+    """
+    ids = pad_sequence([prompt.ids for prompt in prompts], batch_first=True)
+    longest = ids.shape[1]
+    spans = [(row * longest + prompt.audio_start, prompt.audio_tokens) for row, prompt in enumerate(prompts)]
+    places = torch.cat([torch.arange(start, start + count) for start, count in spans])
+    embedded = decoder.embed(ids.to(model.device))
+    packed = torch.cat([prompt.mel for prompt in prompts], dim=1)  # one call for all clips, without padding
+    frames = torch.tensor([prompt.mel.shape[1] for prompt in prompts])
+    audio = model.thinker.audio_tower(packed.to(model.dtype).to(model.device), frames)
+    embedded.view(-1, embedded.shape[-1]).index_copy_(0, places.to(model.device), audio.to(embedded.dtype))
     return embedded
 
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from backend.engine.model.graph_capture import with_cuda_graphs
-from backend.engine.model.model_builder import BuiltModel, default_dtype_lock, load_weights, weight_bytes
-from backend.engine.model.prompts import embed_prompts, prompt_inputs
+from backend.engine.model.model_builder import BuiltModel, load_weights, weight_bytes
+from backend.engine.model.prompts import PreparedPrompt, PromptPreparer, embed
 from backend.engine.model.session import QwenSession, SessionDecoder
-from backend.engine.ops.device import max_prefill_s, use_threads
+from backend.engine.ops.device import batching, use_threads
 from backend.engine.ops.int8 import int8_layers
 from backend.engine.ops.linear import streamed_linear
 from backend.errors import CheckpointRefused, NonFiniteLogits
@@ -30,9 +30,15 @@ from backend.serving.protocols import SAMPLE_RATE, Recognition, Token, Utterance
 _log = logging.getLogger(__name__)
 
 _WARM_UP_TOKENS = 8
-_POSITIONS_PER_SECOND = 20  # of the KV cache: 12.5 audio tokens, and the tokens of fast speech and of the prompt
 _TEXT_TAG = "<asr_text>"
 _BARE_TAG = re.compile(r"\s*language(\s+\w+)?\s*")  # an answer that is no more than this was cut inside its tag
+
+
+@dataclass(frozen=True)
+class PreparedUtterance(Utterance):
+    """An utterance with its prompt, ready for the device."""
+
+    prepared: PreparedPrompt = field(kw_only=True)
 
 
 class QwenRecognizer:
@@ -43,41 +49,44 @@ class QwenRecognizer:
         built: BuiltModel,
         quantized: bool = False,
         threads: int | None = None,
-        graphs: tuple[int, float] | None = None,
     ) -> None:
         """Reads the weights. Raises CheckpointRefused.
 
-        `quantized`: the decoder in int8. `threads`: of the model thread; None: torch's choice. `graphs`: decode with
-        CUDA graphs where that works, with memory for so many rows of so many seconds; None: without.
+        `quantized`: the decoder in int8. `threads`: of the model thread; None: torch's choice.
         """
         self._threads = threads
-        # The fast tokenizer keeps its padding as state: one call that changes it while another runs fails.
-        self._tokenizer_lock = threading.Lock()
         self.model = model = built.model
         self.processor = built.processor
         self.eos_ids = _eos_ids(built)
         with int8_layers() if quantized else nullcontext(streamed_linear) as make_layer:
             self.decoder = load_weights(built, make_layer, quantized)
-        self.max_prefill_s = max_prefill_s(model.device)
+        self._preparer = PromptPreparer(self.processor, model.thinker.audio_tower, model.thinker.config.audio_token_id)
+        self._tokenizer = self.processor.tokenizer.backend_tokenizer
+        self.batching = batching(model.device)
         self._session_decoder: SessionDecoder = self.decoder
-        if graphs is not None:
-            rows, longest_s = graphs
-            positions = round(longest_s * _POSITIONS_PER_SECOND)
-            self._session_decoder = with_cuda_graphs(self.decoder, model.device, rows, positions)
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
 
     def session(self) -> QwenSession:
         use_threads(self._threads)  # the model thread calls this, and OpenMP counts threads by the calling thread
         return QwenSession(self._session_decoder, self._encode, self._parse_answer, self.eos_ids)
 
+    def prepare(self, utterance: Utterance) -> PreparedUtterance:
+        use_threads(1)  # enough for one utterance at a time; the model thread's own number is not changed by it
+        return self._prepared(utterance)
+
+    def _prepared(self, utterance: Utterance) -> PreparedUtterance:
+        if isinstance(utterance, PreparedUtterance):
+            return utterance
+        prepared = self._preparer.prepare(self._prompt(utterance), utterance.samples)
+        return PreparedUtterance(**vars(utterance), prepared=prepared)
+
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         return recognize(self, utterances)
 
     def count_tokens(self, text: str) -> int:
         """At most one token for each byte of the text's normal form (NFC), which may be three times its length."""
-        with self._tokenizer_lock:
-            encoded = self.processor.tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        return len(encoded[0].ids)  # `fast`: without offsets; one text alone gets no padding
+        encoded = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        return len(encoded[0].ids)  # `fast`: without offsets
 
     def warm_up(self) -> None:
         """Transcribe noise and discard the result, so that the first request does not pay for what happens only once.
@@ -102,12 +111,17 @@ class QwenRecognizer:
                 "its files do not fit each other, or the device has too little memory"
             ) from error
 
-    def _encode(self, utterances: Sequence[Utterance]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The embedded prompts (rows, longest, hidden), and their lengths (rows,)."""
-        with default_dtype_lock, self._tokenizer_lock:
-            texts = [self._prompt(utterance) for utterance in utterances]
-            inputs = prompt_inputs(self.model, self.processor, texts, [u.samples for u in utterances])
-        return embed_prompts(self.model.thinker, self.decoder, inputs), inputs["attention_mask"].sum(dim=1)
+    def capture_steps(self, rows: int, chunk_s: float) -> None:
+        """Decode with CUDA graphs where that works: batches of at most `rows` passages of `chunk_s` seconds.
+
+        The last part of a load: what is captured must be what runs later.
+        """
+        self._session_decoder = with_cuda_graphs(self.decoder, self.model.device, rows, chunk_s)
+
+    def _encode(self, utterances: Sequence[Utterance]) -> tuple[torch.Tensor, list[int]]:
+        """The embedded prompts (rows, longest, hidden), and the length of each."""
+        prompts = [self._prepared(utterance).prepared for utterance in utterances]
+        return embed(self.model, self.decoder, prompts), [len(prompt.ids) for prompt in prompts]
 
     def _prompt(self, utterance: Utterance) -> str:
         """The prompt's text. A forced language is the beginning of the answer, which the model then continues."""
@@ -133,10 +147,8 @@ class QwenRecognizer:
 
     def _tokens(self, text: str) -> tuple[Token, ...]:
         """The tokens of the final text, each with its slice of the text."""
-        with self._tokenizer_lock:
-            encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        return tuple(Token(token, begin, end) for token, (begin, end) in spans)
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        return tuple(Token(token, *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True))
 
 
 def _eos_ids(built: BuiltModel) -> list[int]:

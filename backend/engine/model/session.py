@@ -20,7 +20,7 @@ from backend.errors import NonFiniteLogits
 from backend.sequences.loop_detection import WINDOW_TOKENS, loops
 from backend.serving.protocols import Recognition, Utterance
 
-Encode = Callable[[Sequence[Utterance]], tuple[torch.Tensor, torch.Tensor]]
+Encode = Callable[[Sequence[Utterance]], tuple[torch.Tensor, list[int]]]
 ParseAnswer = Callable[[Utterance, list[int], bool, bool], Recognition]
 
 _NON_FINITE = -1  # in place of a token
@@ -32,7 +32,7 @@ class SessionDecoder(Protocol):
     A session knows nothing of their caches but `select_rows`, by which it keeps the rows that go on.
     """
 
-    def prefill(self, embedded: torch.Tensor, lengths: torch.Tensor, cache: Any, /) -> tuple[torch.Tensor, Any]: ...
+    def prefill(self, embedded: torch.Tensor, lengths: Sequence[int], cache: Any, /) -> tuple[torch.Tensor, Any]: ...
 
     def decode_step(self, tokens: torch.Tensor, cache: Any, /) -> torch.Tensor: ...
 
@@ -46,7 +46,7 @@ class _Row:
 class QwenSession:
     """See serving/protocols.Session.
 
-    `encode`: utterances -> embedded prompts (rows, longest, hidden) and their lengths (rows,). `parse_answer`:
+    `encode`: utterances -> embedded prompts (rows, longest, hidden) and the length of each. `parse_answer`:
     (utterance, generated tokens, ended by an end token, stopped in a loop) -> its Recognition.
     """
 
@@ -79,37 +79,39 @@ class QwenSession:
     @torch.inference_mode()
     def step(self) -> list[tuple[Utterance, Recognition]]:
         """Generate one token for every row. Returns the utterances whose answers ended. Raises NonFiniteLogits."""
+        best = self._next_tokens()
+        tokens: list[int] = best.tolist()  # the one wait for the device
+        if _NON_FINITE in tokens:
+            raise NonFiniteLogits
         ended = []
-        for row, token in zip(self._rows, self._next_tokens(), strict=True):
+        for row, token in zip(self._rows, tokens, strict=True):
             finished = token in self._eos_ids
             if not finished:
                 row.generated.append(token)
             looped = not finished and loops(row.generated[-WINDOW_TOKENS:]) > 0
             if finished or looped or len(row.generated) >= row.utterance.max_new_tokens:
                 ended.append((row, self._parse_answer(row.utterance, row.generated, finished, looped)))
-        self._remove({row for row, _ in ended})
-        if self._rows:
-            tokens = torch.tensor([row.generated[-1] for row in self._rows], device=self._logits.device)
-            self._logits = self._decoder.decode_step(tokens, self._cache)
+        kept = self._remove({row for row, _ in ended})
+        if self._rows:  # the tokens are on the device already
+            self._logits = self._decoder.decode_step(best if kept is None else best[kept], self._cache)
         return [(row.utterance, recognition) for row, recognition in ended]
 
     @torch.inference_mode()
     def drop(self, utterance: Utterance) -> None:
         """Remove an utterance whose result is no longer wanted."""
-        self._remove({row for row in self._rows if row.utterance is utterance})
+        kept = self._remove({row for row in self._rows if row.utterance is utterance})
+        if kept is not None:
+            self._logits = self._logits[kept]
 
-    def _next_tokens(self) -> list[int]:
-        """The most likely next token of each row, after its repetition penalty.
+    def _next_tokens(self) -> torch.Tensor:
+        """The most likely next token of each row, after its repetition penalty: (rows,).
 
-        Raises NonFiniteLogits: argmax over NaN would return token 0 at every step.
+        _NON_FINITE in place of a token: argmax over NaN would return token 0 at every step.
         """
         self._penalise_repetitions()
         best = self._logits.argmax(dim=-1, keepdim=True)  # argmax takes NaN for the greatest
         is_finite = self._logits.gather(-1, best).isfinite()
-        tokens: list[int] = torch.where(is_finite, best, _NON_FINITE).flatten().tolist()  # the one wait for the device
-        if _NON_FINITE in tokens:
-            raise NonFiniteLogits
-        return tokens
+        return torch.where(is_finite, best, _NON_FINITE).flatten()
 
     def _penalise_repetitions(self) -> None:
         """CTRL's repetition penalty (arXiv 1909.05858), over the answer only: the prompt is not a repetition."""
@@ -120,16 +122,20 @@ class QwenSession:
                 logits = self._logits[number, repeated]
                 self._logits[number, repeated] = torch.where(logits < 0, logits * penalty, logits / penalty)
 
-    def _remove(self, removed: set[_Row]) -> None:
+    def _remove(self, removed: set[_Row]) -> torch.Tensor | None:
+        """Remove rows from the batch and the cache. Returns the numbers of those that are kept, None without a change.
+
+        The caller selects them from what else has a row for each: where a step follows, that is not the logits.
+        """
         if not removed:
-            return
+            return None
         kept = _compacted([row not in removed for row in self._rows])
         self._rows = [self._rows[number] for number in kept]
-        if not kept:
+        if kept:
+            self._cache.select_rows(kept)
+        else:
             self._cache, self._logits = None, torch.empty(0)
-            return
-        self._logits = self._logits[torch.tensor(kept, device=self._logits.device)]
-        self._cache.select_rows(kept)
+        return torch.tensor(kept, dtype=torch.long, device=self._logits.device)
 
 
 def _compacted(is_kept: Sequence[bool]) -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Protocol, TypeAlias
 
 import torch
@@ -42,14 +42,13 @@ class Heads:
         """Queries, keys and values, (rows, positions, heads, size) each, of a projection (rows, positions, all heads x
         size). Queries and keys are RMS-normalised, then rotated to their positions (RoPE).
 
-        `cos_sin`: cosines and sines of the positions, (2, rows or 1, positions, size).
+        `cos_sin`: cosines and signed sines of the positions, (2, rows or 1, positions, size), see signed.
         """
         heads = projected.view(*projected.shape[:2], -1, self.size)
         queries_keys, values = torch.split(heads, [self.queries + self.keys, self.keys], dim=-2)
         normed = functional_rms_norm(queries_keys, queries_keys.shape[-1:], eps=self.epsilon) * self.norm
         cosine, sine = cos_sin.unsqueeze(-2)
-        first, second = normed.chunk(2, dim=-1)
-        rotated = normed * cosine + torch.cat((-second, first), dim=-1) * sine
+        rotated = normed * cosine + normed.roll(self.size // 2, dims=-1) * sine
         queries, keys = torch.split(rotated, [self.queries, self.keys], dim=-2)
         return queries, keys, values
 
@@ -94,8 +93,10 @@ class _Torch:
         return silu(gate) * up
 
     def prefill_attention(self, cos_sin: torch.Tensor) -> Attend:
+        rotation = signed(cos_sin)[:, None]
+
         def attend(heads: Heads, projected: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
-            split = heads.split_and_rotate(projected, cos_sin[:, None])
+            split = heads.split_and_rotate(projected, rotation)
             queries, keys, values = (part.transpose(1, 2) for part in split)
             kv[0], kv[1] = keys, values
             attended = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
@@ -116,7 +117,7 @@ class _DecodeAttention:
     def __init__(self, lengths: torch.Tensor, cos_sin: torch.Tensor) -> None:
         self._rows = torch.arange(len(lengths), device=lengths.device)
         self._lengths = lengths
-        self._cos_sin = cos_sin[:, :, None]
+        self._cos_sin = signed(cos_sin)[:, :, None]
         self._mask: torch.Tensor | None = None
 
     def __call__(self, heads: Heads, projected: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
@@ -128,17 +129,21 @@ class _DecodeAttention:
         return _attend_to_cache(queries[:, 0], kv, self._mask).to(projected.dtype)
 
 
+def signed(cos_sin: torch.Tensor) -> torch.Tensor:
+    """(2, …, size) with the first half of the sines negated. So a layer rotates by one roll, without a negated copy."""
+    cosine, sine = cos_sin
+    first, second = sine.chunk(2, dim=-1)
+    return torch.stack([cosine, torch.cat([-first, second], dim=-1)])
+
+
 def _length_mask(lengths: torch.Tensor, kv: torch.Tensor, sharing: int) -> torch.Tensor:
     """The additive mask, 0 or -inf, that hides the slots which rows of these lengths have not written.
 
-    `sharing`: query heads that share a key head. Returns (rows x key heads, sharing, slots) in the dtype to attend in.
-    On a CPU that is float32 for a single row: its products are so small that oneDNN's preparation of each in bf16 costs
-    more.
+    `sharing`: query heads that share a key head. Returns (rows x key heads, sharing, slots) float32.
     """
     _, rows, key_heads, slots, _ = kv.shape
-    dtype = torch.float32 if rows == 1 and kv.device.type == "cpu" else kv.dtype
     unused = torch.arange(slots, device=kv.device) > lengths[:, None]
-    mask = torch.zeros_like(unused, dtype=dtype).masked_fill_(unused, -torch.inf)
+    mask = torch.zeros_like(unused, dtype=torch.float32).masked_fill_(unused, -torch.inf)
     return mask[:, None, None].expand(rows, key_heads, sharing, slots).reshape(-1, sharing, slots)
 
 
@@ -147,12 +152,36 @@ def _attend_to_cache(queries: torch.Tensor, kv: torch.Tensor, mask: torch.Tensor
 
     Two batched products over every slot, used or not: neither the slots in use nor a key head for each of its query
     heads is copied. For eight rows in bf16 torch's flash attention on CPUs takes a third longer.
+
+    Scores and softmax are in float32, as in flash attention and in attention.c: QK-norms let scores reach tens, where
+    bf16 has steps of 0.25, and a score that is wrong by so much changes its weight by a quarter.
     """
     _, rows, key_heads, slots, size = kv.shape
-    keys, values = kv.view(2, rows * key_heads, slots, size).to(mask.dtype)
-    grouped = queries.reshape(rows * key_heads, -1, size).to(mask.dtype)
-    scores = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=size**-0.5)
-    return torch.bmm(scores.softmax(dim=-1), values).view(rows, 1, -1)
+    if rows == 1 and kv.device.type == "cpu":
+        kv = kv.float()  # the products are so small that oneDNN's preparation of each in bf16 costs more
+    keys, values = kv.view(2, rows * key_heads, slots, size)
+    grouped = queries.reshape(rows * key_heads, -1, size).to(keys.dtype)
+    scores = torch.add(mask, _float32_product(grouped, keys.transpose(1, 2)), alpha=size**-0.5)
+    return torch.bmm(scores.softmax(dim=-1).to(values.dtype), values).view(rows, 1, -1)
+
+
+def _float32_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The batched product of two tensors of any dtype, in float32."""
+    if left.dtype is torch.float32:
+        return torch.bmm(left, right)
+    if _multiplies_to_float32(left.device, left.dtype):
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return torch.bmm(left.float(), right.float())
+
+
+@cache
+def _multiplies_to_float32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch multiplies tensors of the dtype to float32 on the device without a copy of them: tried once."""
+    ones = torch.ones(1, 16, 16, device=device, dtype=dtype)
+    try:
+        return bool((torch.bmm(ones, ones, out_dtype=torch.float32) == 16).all())
+    except RuntimeError:  # NotImplementedError is one, too
+        return False
 
 
 def scale_by_absmax(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

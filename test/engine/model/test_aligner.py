@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import nan
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,9 @@ from backend.errors import NonFiniteLogits
 from backend.serving.protocols import Passage
 
 
-def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, package_of, aligner_folder, demo) -> None:
+def test_each_passage_of_a_batch_is_scored_as_by_the_package_alone(
+    monkeypatch, aligner, package_of, aligner_folder, demo
+) -> None:
     samples, truth = demo
     words = tuple(word for word, _, _ in truth["words"])
     passages = [
@@ -20,25 +21,23 @@ def test_a_batch_is_scored_as_by_the_package(monkeypatch, aligner, package_of, a
         Passage(samples[: len(samples) // 3], "", "en", words[: len(words) // 3]),
         Passage(samples[8000:], "", "en", words[1:]),
     ]
-    inputs: list[Any] = []
     scores: list[torch.Tensor] = []
-    processor, decode_times = aligner.processor, aligner._decode_times
-
-    def recording_processor(**given):
-        inputs.append(processor(**given))
-        return inputs[0]
+    decode_times, model = aligner._decode_times, package_of(aligner_folder)
 
     def recording_decode_times(units, slots, s):
         scores.append(slots)
         return decode_times(units, slots, s)
 
-    monkeypatch.setattr(aligner, "processor", recording_processor)
     monkeypatch.setattr(aligner, "_decode_times", recording_decode_times)
     aligner.align(passages)
-    with torch.inference_mode():
-        wanted = package_of(aligner_folder).thinker(**inputs[0], use_cache=False).logits
-    for found, row, ids in zip(scores, wanted, inputs[0]["input_ids"], strict=True):
-        torch.testing.assert_close(found, row[ids == aligner.slot_id], atol=2e-3, rtol=1e-3)
+    for found, passage in zip(scores, passages, strict=True):
+        text = "<|audio_start|><|audio_pad|><|audio_end|>" + "".join(
+            f"{u}<timestamp><timestamp>" for u in passage.units
+        )
+        inputs = aligner.processor(text=[text], audio=[passage.samples], return_tensors="pt", padding=True)
+        with torch.inference_mode():
+            wanted = model.thinker(**inputs, use_cache=False).logits[0]
+        torch.testing.assert_close(found, wanted[inputs["input_ids"][0] == aligner.slot_id], atol=2e-3, rtol=1e-3)
 
 
 def test_nan_scores_raise_instead_of_giving_times(monkeypatch, aligner, demo) -> None:

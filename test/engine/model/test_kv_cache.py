@@ -20,7 +20,7 @@ LIKE = torch.empty(0)
 def append(cache: KVCache, lengths: list[int], numbers: torch.Tensor) -> None:
     """Append rows of such lengths, every position of which holds the row's number, padding included."""
     cache.reserve_rows(len(lengths), max(lengths))[:] = numbers[None, None, :, None, None, None]
-    cache.append_rows(torch.tensor(lengths), [max(lengths)] * len(lengths))
+    cache.append_rows(lengths)
 
 
 def step(cache: KVCache, numbers: torch.Tensor) -> None:
@@ -59,8 +59,9 @@ def test_rows_keep_their_values_while_others_are_appended_removed_and_lengthened
                 values += [0.0] * (length + 1 - len(values))
                 values[length] = float(number)
                 rows[row] = values, length + 1
+        rows = [(values[: cache.kv.shape[4]], length) for values, length in rows]  # padding is not kept
         assert cache.lengths.tolist() == [length for _, length in rows]
-        assert all(most >= length for most, (_, length) in zip(cache.max_lengths, rows, strict=True))
+        assert cache.host_lengths == cache.lengths.tolist()
         assert cache.longest <= cache.kv.shape[4] < cache.longest + 12  # three times _CAPACITY_STEP
         expected = torch.zeros(len(rows), cache.kv.shape[4])
         for row, (values, _) in enumerate(rows):

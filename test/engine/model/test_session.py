@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from backend.engine.loader import CheckpointLoader
-from backend.engine.model.cuda_graphs import GraphedDecoder
+from backend.engine.model.cuda_graphs import GraphPlan
+from backend.engine.model.graph_capture import captured
 from backend.engine.model.model_builder import BuiltModel
 from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.model.session import QwenSession, SessionDecoder
@@ -31,7 +32,11 @@ def tokens_of(recognizer: QwenRecognizer, session_decoder: SessionDecoder | None
 
 @pytest.fixture(scope="module", params=["eager", "captured"])
 def session_decoder(request, recognizer, traced) -> SessionDecoder:
-    return recognizer.decoder if request.param == "eager" else GraphedDecoder(recognizer.decoder, traced)
+    if request.param == "eager":
+        return recognizer.decoder
+    graphed = captured(recognizer.decoder, GraphPlan(8, (256, 512)), traced)
+    assert graphed is not None
+    return graphed
 
 
 def run(session: QwenSession) -> dict[int, Any]:
@@ -202,7 +207,7 @@ def test_a_repetition_penalty_lowers_the_logits_of_generated_tokens(recognizer, 
     for row in session._rows:
         row.generated = [3, 5]
     session._logits = torch.tensor([[0.0, 0, 0, 4, 0, -4, 3]]).repeat(3, 1)
-    assert session._next_tokens() == [3, 6, 3]
+    assert session._next_tokens().tolist() == [3, 6, 3]
     assert session._logits[1].tolist() == [0, 0, 0, 2, 0, -8, 3]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from backend.engine.ops import device
 from backend.errors import DeviceUnavailable, InvalidOption
 from backend.options import LoadOptions
+from backend.serving.protocols import Batching
 
 
 def test_the_choice_is_explained() -> None:
@@ -34,9 +36,18 @@ def test_a_device_or_attention_that_is_missing_is_refused() -> None:
         device.choose(LoadOptions(model="m", attention="flash_attention_2"))
 
 
-@pytest.mark.parametrize(("where", "mel"), [("cpu", "cpu"), ("mps", "cpu"), ("cuda:1", "cuda:1")])
-def test_mel_features_are_computed_beside_the_model_on_cuda(where: str, mel: str) -> None:
-    assert device.mel_device(torch.device(where)) == mel
+@pytest.mark.parametrize(
+    ("gib", "rows", "prefill_s"),
+    [(5.8, 8, 240), (7.6, 8, 240), (11.75, 32, 1920), (15.6, 32, 1920), (22.0, 64, 1920), (140.0, 64, 1920)],
+)
+def test_a_gpus_memory_decides_how_many_rows_run_together(monkeypatch, gib: float, rows: int, prefill_s: float) -> None:
+    """The sizes that cards of 6, 8, 12, 16, 24 and 141 GB report."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=int(gib * 2**30)))
+    assert device.batching(torch.device("cuda", 0)) == Batching(rows, prefill_s, in_groups=True)
+
+
+def test_a_cpu_has_eight_rows_that_join_one_by_one() -> None:
+    assert (device.batching(torch.device("cpu")).rows, device.batching(torch.device("cpu")).in_groups) == (8, False)
 
 
 def test_the_number_of_threads_is_set_for_the_calling_thread_only() -> None:

@@ -13,7 +13,8 @@ from kernel_marks import needs_kernels
 from torch import nn
 
 from backend.engine.loader import CheckpointLoader
-from backend.engine.model.cuda_graphs import GraphedDecoder
+from backend.engine.model.cuda_graphs import GraphPlan
+from backend.engine.model.graph_capture import captured
 from backend.engine.ops import int8, torch_private
 from backend.engine.ops.int8 import FbgemmInt8, StreamedInt8, TensorCoreInt8, can_quantize, int8_layers
 from backend.engine.ops.linear import Layer, MakeLayer, drop_weights, stack_weights
@@ -146,7 +147,7 @@ def test_with_the_int8_of_gpus_the_texts_are_the_same(
     monkeypatch.setattr("backend.engine.model.recognizer.int8_layers", tensor_core_layers)
     quantized: Any = CheckpointLoader().load_recognizer(replace(demo_options, quantization="int8"))
     if graphed:
-        monkeypatch.setattr(quantized, "_session_decoder", GraphedDecoder(quantized.decoder, traced))
+        monkeypatch.setattr(quantized, "_session_decoder", captured(quantized.decoder, GraphPlan(8, (512,)), traced))
     assert [r.text for r in quantized.recognize(clips)] == [r.text for r in recognizer.recognize(clips)]
     assert quantized.weight_bytes < 0.75 * recognizer.weight_bytes
 
