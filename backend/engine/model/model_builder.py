@@ -19,20 +19,18 @@ from transformers import GenerationConfig
 
 from backend.checkpoint.find import Checkpoint
 from backend.checkpoint.hub import fetch
-from backend.checkpoint.validation import validate
+from backend.checkpoint.validation import read_json_object, validate
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.encoder import Encoder
 from backend.engine.model.qwen_package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.model.windowed_attention import use_windows
 from backend.engine.ops.device import Placement
 from backend.engine.ops.linear import Layer, MakeLayer, PackedLinear, dense_linear, pack_linears
+from backend.engine.processor import OFFLINE, make_processor
 from backend.engine.weights import Weights
 from backend.errors import CheckpointRefused, named
 
 _log = logging.getLogger(__name__)
-
-# Passed in every call: by default transformers asks on stdin whether it may run a checkpoint's code.
-_OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 
 # transformers builds a model under another default dtype, which is process-wide. Whoever computes with new tensors of
 # the default dtype meanwhile, as the mel filter bank is, holds this lock.
@@ -53,14 +51,14 @@ def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
     try:
         folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name)
         validate(folder)
-        config = Qwen3ASRConfig.from_pretrained(folder, **_OFFLINE)
+        config = Qwen3ASRConfig.from_pretrained(folder, **OFFLINE)
         with default_dtype_lock, init_empty_weights(include_buffers=False):
             model = Qwen3ASRForConditionalGeneration._from_config(
                 config, dtype=placement.dtype, attn_implementation=placement.attention
             )
         model.thinker.tie_weights()
-        model.generation_config = GenerationConfig.from_pretrained(folder, **_OFFLINE)
-        processor = Qwen3ASRProcessor.from_pretrained(folder, fix_mistral_regex=True, **_OFFLINE)
+        model.generation_config = _generation_config(folder)
+        processor = make_processor(folder)
         weights = Weights(folder, model, placement)
     except CheckpointRefused:
         raise
@@ -76,6 +74,14 @@ def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
     if placement.attention != "flash_attention_2":  # flash-attn uses the windows' ends by itself
         use_windows(model)
     return BuiltModel(model.eval(), processor, weights)
+
+
+def _generation_config(folder: Path) -> GenerationConfig:
+    """The tokens that end an answer, and nothing else: transformers warns of a temperature in greedy decoding."""
+    if not (folder / "generation_config.json").is_file():
+        raise CheckpointRefused("the checkpoint could not be loaded: it has no generation_config.json")
+    stored = read_json_object(folder / "generation_config.json")
+    return GenerationConfig(eos_token_id=stored.get("eos_token_id"), pad_token_id=stored.get("pad_token_id"))
 
 
 def load_weights(built: BuiltModel, make_layer: MakeLayer, quantized: bool = False) -> Decoder:
