@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -19,6 +20,7 @@ from transformers import GenerationConfig
 
 from backend.checkpoint.find import Checkpoint
 from backend.checkpoint.hub import fetch
+from backend.checkpoint.layout import layout_of, package_config
 from backend.checkpoint.validation import read_json_object, validate
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.encoder import Encoder
@@ -26,7 +28,7 @@ from backend.engine.model.qwen_package import Qwen3ASRConfig, Qwen3ASRForConditi
 from backend.engine.model.windowed_attention import use_windows
 from backend.engine.ops.device import Placement
 from backend.engine.ops.linear import Layer, MakeLayer, PackedLinear, dense_linear, pack_linears
-from backend.engine.processor import OFFLINE, make_processor
+from backend.engine.processor import make_processor, read_optional
 from backend.engine.weights import Weights
 from backend.errors import CheckpointRefused, named
 
@@ -51,15 +53,19 @@ def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
     try:
         folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name)
         validate(folder)
-        config = Qwen3ASRConfig.from_pretrained(folder, **OFFLINE)
+        stored = read_json_object(folder / "config.json")
+        layout = layout_of(checkpoint.name, stored)
+        translated = package_config(stored, layout, read_optional(folder / "processor_config.json"))
+        config = Qwen3ASRConfig.from_dict(translated)
         with default_dtype_lock, init_empty_weights(include_buffers=False):
             model = Qwen3ASRForConditionalGeneration._from_config(
                 config, dtype=placement.dtype, attn_implementation=placement.attention
             )
         model.thinker.tie_weights()
-        model.generation_config = _generation_config(folder)
-        processor = make_processor(folder)
-        weights = Weights(folder, model, placement)
+        if layout.kind == "recognizer":
+            model.generation_config = _generation_config(folder, stored)
+        processor = make_processor(folder, layout.native)
+        weights = Weights(folder, model, placement, layout.stored_name)
     except CheckpointRefused:
         raise
     except Exception as error:  # foreign code: transformers, safetensors and the hub document no common error
@@ -76,11 +82,17 @@ def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
     return BuiltModel(model.eval(), processor, weights)
 
 
-def _generation_config(folder: Path) -> GenerationConfig:
-    """The tokens that end an answer, and nothing else: transformers warns of a temperature in greedy decoding."""
-    if not (folder / "generation_config.json").is_file():
-        raise CheckpointRefused("the checkpoint could not be loaded: it has no generation_config.json")
-    stored = read_json_object(folder / "generation_config.json")
+def _generation_config(folder: Path, config: dict[str, Any]) -> GenerationConfig:
+    """The tokens that end an answer, and nothing else: transformers warns of a temperature in greedy decoding.
+
+    They are in generation_config.json; a derivative without that file may have them in config.json.
+    """
+    path = folder / "generation_config.json"
+    stored = read_json_object(path) if path.is_file() else config
+    if not path.is_file() and config.get("eos_token_id") is None:
+        raise CheckpointRefused(
+            "the checkpoint could not be loaded: it has no generation_config.json, and no eos_token_id in config.json"
+        )
     return GenerationConfig(eos_token_id=stored.get("eos_token_id"), pad_token_id=stored.get("pad_token_id"))
 
 
