@@ -1,7 +1,8 @@
 """Finds the checkpoint that a model's name means, and checks its kind before any weights are read.
 
 Rules: a checkpoint on disk is loaded offline. A name is a hub repository only if no path on disk has it. Any model but
-Qwen3-ASR and Qwen3-ForcedAligner is refused by name, because the gateway probes backends with foreign models.
+Qwen3-ASR and Qwen3-ForcedAligner is refused by name, because the gateway probes backends with foreign models; of one on
+the hub, config.json alone is fetched for that.
 """
 
 from __future__ import annotations
@@ -10,16 +11,25 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from backend.checkpoint import hub
+from backend.checkpoint.layout import EXAMPLES, Kind, layout_of
 from backend.checkpoint.validation import read_json_object, validate, validate_object
 from backend.errors import CheckpointRefused, named
 
-Kind = Literal["recognizer", "aligner"]
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# What a folder without config.json may hold instead.
+_OTHER_FORMS = {
+    "adapter_config.json": "an adapter (LoRA) without its model; merge the two",
+    "*.gguf": "GGUF weights, which are for llama.cpp",
+    "*.onnx": "ONNX graphs",
+}
 _KIND_NAMES = {"recognizer": "a Qwen3-ASR model", "aligner": "a Qwen3-ForcedAligner model"}
+_REMEDIES = {
+    "recognizer": f"name it in the option forced_aligner, and {EXAMPLES['recognizer']} as the model",
+    "aligner": f"name a Qwen3-ForcedAligner in the option forced_aligner, such as {EXAMPLES['aligner']}",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
         if (path / "config.json").is_file():
             return Checkpoint(str(path), local=True)
         if path.is_absolute() or file:
-            raise CheckpointRefused("the model folder has no config.json; it must hold a whole checkpoint")
+            raise CheckpointRefused(f"the model folder {_lack_of_config(path)}, as {EXAMPLES['recognizer']} has")
     if _HUB_ID.fullmatch(name):
         return Checkpoint(name, local=False)
     raise CheckpointRefused(
@@ -59,19 +69,19 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
     All small JSON files of a local checkpoint are validated, of one on the hub config.json alone.
     """
     config = _config(checkpoint)
-    actual = _kind(config)
+    actual = layout_of(checkpoint.name, config, kind).kind
     if actual != kind:
-        description = _KIND_NAMES.get(actual, f"of the type '{named(actual)}'")
-        remedy = (
-            "name it in the option forced_aligner" if actual == "aligner" else f"this backend needs {_KIND_NAMES[kind]}"
+        raise CheckpointRefused(
+            f"the checkpoint '{named(checkpoint.name)}' is {_KIND_NAMES[actual]}; {_REMEDIES[kind]}"
         )
-        raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' is {description}; {remedy}")
     if checkpoint.local:
         validate(Path(checkpoint.name))
     else:
         validate_object("config.json", config)
     if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
-        raise CheckpointRefused(f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights")
+        raise CheckpointRefused(
+            f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights; fetch those of {EXAMPLES[kind]}"
+        )
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -79,10 +89,9 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     return read_json_object(path)
 
 
-def _kind(config: dict[str, Any]) -> str:
-    """A Kind, or the model type of a foreign model."""
-    if config.get("model_type") != "qwen3_asr":
-        return str(config.get("model_type"))
-    thinker = config.get("thinker_config")
-    thinker_type = thinker.get("model_type", "") if isinstance(thinker, dict) else ""
-    return "aligner" if "forced_aligner" in str(thinker_type) else "recognizer"
+def _lack_of_config(folder: Path) -> str:
+    """What a folder without config.json is, as far as the names in it say."""
+    for pattern, form in _OTHER_FORMS.items():
+        if any(folder.glob(pattern)):
+            return f"holds {form}; this backend needs config.json and .safetensors weights"
+    return "has no config.json; it must hold all files of a checkpoint"

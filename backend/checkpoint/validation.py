@@ -24,7 +24,7 @@ _KNOWN_ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2")
 _MAX_SIZES = {
     "hidden_size": 1 << 14, "intermediate_size": 1 << 17, "num_hidden_layers": 256, "num_attention_heads": 512,
     "num_key_value_heads": 512, "head_dim": 1024, "vocab_size": 1 << 21, "max_position_embeddings": 1 << 23,
-    "classify_num": 1 << 17,
+    "classify_num": 1 << 17, "num_labels": 1 << 17,
     "d_model": 1 << 14, "encoder_layers": 256, "encoder_attention_heads": 512, "encoder_ffn_dim": 1 << 17,
     "num_mel_bins": 512, "max_source_positions": 1 << 14, "output_dim": 1 << 14, "downsample_hidden_size": 1 << 14,
     "n_window": 1 << 14, "n_window_infer": 1 << 16, "conv_chunksize": 1 << 16,
@@ -56,7 +56,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def validate_object(file: str, content: dict[str, Any]) -> None:
     """Raise CheckpointRefused if the content of the JSON file named `file` breaks one of the rules."""
-    for key, value in _items(content):
+    for key, value in items(content):
         if key in _FOREIGN_CODE_KEYS or (key in _ATTENTION_KEYS and not _is_known_attention(value)):
             raise CheckpointRefused(
                 f"{named(file)} of the checkpoint holds {key!r}, which can run foreign code; remove it"
@@ -73,7 +73,7 @@ def _is_known_attention(value: Any) -> bool:
     return all(name in _KNOWN_ATTENTIONS for name in (value.values() if isinstance(value, dict) else [value]))
 
 
-def _items(content: Any) -> Iterator[tuple[str, Any]]:
+def items(content: Any) -> Iterator[tuple[str, Any]]:
     """The keys and values of all objects in the content, at any depth; not recursive, so no depth is too great."""
     pending = [content]
     while pending:

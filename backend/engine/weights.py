@@ -8,7 +8,7 @@ as this process's memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,16 @@ _FLOATS = ("F64", "F32", "BF16", "F16")  # any other dtype is a quantisation, an
 class Weights:
     """The tensors of a checkpoint's folder, for a model whose parameters are on torch's `meta` device."""
 
-    def __init__(self, folder: Path, model: nn.Module, placement: Placement) -> None:
-        """Raises CheckpointRefused where files lack a parameter or hold it in another shape. Reads no tensor."""
+    def __init__(
+        self, folder: Path, model: nn.Module, placement: Placement, stored_name: Callable[[str], str] = str
+    ) -> None:
+        """Raises CheckpointRefused where files lack a parameter or hold it in another shape. Reads no tensor.
+
+        `stored_name`: the name in the files of the model's parameter of that name.
+        """
         self._placement = placement
         self._files = _tensor_files(folder)
-        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._names = {id(parameter): stored_name(name) for name, parameter in model.named_parameters()}
         # By the id of the parameter on `meta`, so that tied weights stay one tensor. Weak, because the decoder's layers
         # replace most of them.
         self._filled: WeakValueDictionary[int, nn.Parameter] = WeakValueDictionary()
@@ -42,7 +47,8 @@ class Weights:
         self._open_files = ExitStack()
         self._mapped: dict[Path, Any] = {}
         self._mapped_bytes = 0
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
+            name = self._names[id(parameter)]
             if name not in self._files or self._shape(name) != list(parameter.shape):
                 raise CheckpointRefused("the checkpoint lacks weights or holds others than its config says")
             if self._file(name).get_slice(name).get_dtype() not in _FLOATS:

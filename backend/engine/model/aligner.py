@@ -23,12 +23,13 @@ from backend.engine.model.model_builder import BuiltModel, load_weights, weight_
 from backend.engine.model.prompts import PreparedPrompt, PromptPreparer, embed
 from backend.engine.ops.device import batching, use_threads
 from backend.engine.ops.linear import packed_linear
-from backend.errors import NonFiniteLogits
+from backend.errors import CheckpointRefused, NonFiniteLogits
 from backend.sequences.monotonic_path import best_times, refined
 from backend.serving.protocols import SAMPLE_RATE, AlignedUnit, Passage
 
 _AUDIO = "<|audio_start|><|audio_pad|><|audio_end|>"
-_SLOTS = "<timestamp><timestamp>"  # of a unit's start and end
+_SLOT = "<timestamp>"
+_SLOTS = _SLOT * 2  # of a unit's start and end
 
 # Class c stands for the time c × 80 ms. A time may be any class up to the first at or after the passage's end. A slot
 # whose best class is the next one, 80 to 160 ms beyond the end, still counts as inside: in noise one time in twenty is
@@ -47,13 +48,13 @@ class QwenAligner:
     """A loaded Qwen3-ForcedAligner. See serving/protocols.Aligner."""
 
     def __init__(self, built: BuiltModel) -> None:
-        """Reads the weights."""
+        """Reads the weights. Raises CheckpointRefused."""
         self.model = model = built.model
         self.processor = built.processor
         self.decoder = load_weights(built, packed_linear)  # prefill only: packed weights are the fastest for that
         self._preparer = PromptPreparer(self.processor, model.thinker.audio_tower, model.thinker.config.audio_token_id)
         self.batching = batching(model.device)
-        self.slot_id = int(model.config.timestamp_token_id)
+        self.slot_id = _slot_id(built)
         self.class_s = float(model.config.timestamp_segment_time) / 1000
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
         self._splitter = UnitSplitter()
@@ -103,3 +104,16 @@ class QwenAligner:
         is_outside = slots.argmax(dim=-1) >= classes + _SLACK_CLASSES
         outside = is_outside.cpu().reshape(-1, 2).any(dim=1).tolist()
         return [AlignedUnit(*timed) for timed in zip(units, starts, ends, outside, strict=True)]
+
+
+def _slot_id(built: BuiltModel) -> int:
+    """The token of a timestamp slot, by the tokenizer: it decides what the prompt's slots become.
+
+    config.json may name another one, or none (`timestamp_token_id`): transformers writes its default if it is not told.
+    Raises CheckpointRefused.
+    """
+    tokenizer = built.processor.tokenizer
+    ids: list[int] = tokenizer.encode(_SLOT, add_special_tokens=False)
+    if len(ids) != 1:
+        raise CheckpointRefused(f"the aligner's tokenizer has no token {_SLOT}; its files do not belong to an aligner")
+    return ids[0]

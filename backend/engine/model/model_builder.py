@@ -12,6 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -19,20 +20,19 @@ from transformers import GenerationConfig
 
 from backend.checkpoint.find import Checkpoint
 from backend.checkpoint.hub import fetch
-from backend.checkpoint.validation import validate
+from backend.checkpoint.layout import layout_of, package_config
+from backend.checkpoint.validation import read_json_object, validate
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.encoder import Encoder
 from backend.engine.model.qwen_package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from backend.engine.model.windowed_attention import use_windows
 from backend.engine.ops.device import Placement
 from backend.engine.ops.linear import Layer, MakeLayer, PackedLinear, dense_linear, pack_linears
+from backend.engine.processor import make_processor, read_optional
 from backend.engine.weights import Weights
 from backend.errors import CheckpointRefused, named
 
 _log = logging.getLogger(__name__)
-
-# Passed in every call: by default transformers asks on stdin whether it may run a checkpoint's code.
-_OFFLINE = {"local_files_only": True, "trust_remote_code": False}
 
 # transformers builds a model under another default dtype, which is process-wide. Whoever computes with new tensors of
 # the default dtype meanwhile, as the mel filter bank is, holds this lock.
@@ -53,15 +53,19 @@ def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
     try:
         folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name)
         validate(folder)
-        config = Qwen3ASRConfig.from_pretrained(folder, **_OFFLINE)
+        stored = read_json_object(folder / "config.json")
+        layout = layout_of(checkpoint.name, stored)
+        translated = package_config(stored, layout, read_optional(folder / "processor_config.json"))
+        config = Qwen3ASRConfig.from_dict(translated)
         with default_dtype_lock, init_empty_weights(include_buffers=False):
             model = Qwen3ASRForConditionalGeneration._from_config(
                 config, dtype=placement.dtype, attn_implementation=placement.attention
             )
         model.thinker.tie_weights()
-        model.generation_config = GenerationConfig.from_pretrained(folder, **_OFFLINE)
-        processor = Qwen3ASRProcessor.from_pretrained(folder, fix_mistral_regex=True, **_OFFLINE)
-        weights = Weights(folder, model, placement)
+        if layout.kind == "recognizer":
+            model.generation_config = _generation_config(folder, stored)
+        processor = make_processor(folder, layout.native)
+        weights = Weights(folder, model, placement, layout.stored_name)
     except CheckpointRefused:
         raise
     except Exception as error:  # foreign code: transformers, safetensors and the hub document no common error
@@ -76,6 +80,20 @@ def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
     if placement.attention != "flash_attention_2":  # flash-attn uses the windows' ends by itself
         use_windows(model)
     return BuiltModel(model.eval(), processor, weights)
+
+
+def _generation_config(folder: Path, config: dict[str, Any]) -> GenerationConfig:
+    """The tokens that end an answer, and nothing else: transformers warns of a temperature in greedy decoding.
+
+    They are in generation_config.json; a derivative without that file may have them in config.json.
+    """
+    path = folder / "generation_config.json"
+    stored = read_json_object(path) if path.is_file() else config
+    if not path.is_file() and config.get("eos_token_id") is None:
+        raise CheckpointRefused(
+            "the checkpoint could not be loaded: it has no generation_config.json, and no eos_token_id in config.json"
+        )
+    return GenerationConfig(eos_token_id=stored.get("eos_token_id"), pad_token_id=stored.get("pad_token_id"))
 
 
 def load_weights(built: BuiltModel, make_layer: MakeLayer, quantized: bool = False) -> Decoder:
