@@ -93,6 +93,10 @@ class CheckpointRefused(LoadRefused):
     """The folder or hub repository is no checkpoint that this backend can load."""
 
 
+class NonFiniteCheckpoint(CheckpointRefused):
+    """Weights or logits are NaN or inf in the load's dtype. In another one they may be finite."""
+
+
 class HubFailure(CheckpointRefused):
     """The hub did not deliver the checkpoint. `cause`: one of the fixed texts of checkpoint/hub."""
 
@@ -101,20 +105,45 @@ class HubFailure(CheckpointRefused):
 
 
 class DeviceUnavailable(LoadRefused):
-    """The device that the options name is not there. `requested`: its name."""
+    """The device that the options name is not there. `requested`: its name; `present`: the devices that are there."""
 
-    def __init__(self, requested: str) -> None:
+    def __init__(self, requested: str, present: Iterable[str]) -> None:
         super().__init__(
-            f"{requested} was asked for, but this machine's torch finds none; unset it to choose a device itself"
+            f"{requested} was asked for, but this machine's torch finds only {', '.join(present)}; "
+            "name one of these, or none to have one chosen; a GPU needs its own install (BUILD_TYPE)"
+        )
+
+
+class GpuNotAnswering(LoadRefused):
+    """torch is built for GPUs and finds none. `words`: the driver's; `build_type`: the install that fits the GPU."""
+
+    def __init__(self, build: str, words: str, build_type: str) -> None:
+        super().__init__(
+            f"torch is built for {build}, but no GPU answers: {named(words)}; update the driver, install what fits it "
+            f"by BUILD_TYPE={build_type} make install, or choose the CPU by the option device:cpu"
+        )
+        self.words = words
+
+
+class NoKernelsForGpu(LoadRefused):
+    """torch was not compiled for the GPU. `capability`: the GPU's; `older`: than all that torch was compiled for."""
+
+    def __init__(self, build: str, capability: str, older: bool) -> None:
+        super().__init__(
+            f"torch for {build} has no kernels for this GPU, whose compute capability is {capability}; install by "
+            f"CUDA={12 if older else 13} BUILD_TYPE=cublas make install, or choose another GPU (MainGPU) or device:cpu"
         )
 
 
 class TooLittleMemory(LoadRefused):
-    """The weights do not fit into the device's memory."""
+    """The weights do not fit into the device's memory. `needed`, `free`: bytes; None where the memory ran out."""
 
-    def __init__(self) -> None:
+    def __init__(self, needed: float | None = None, free: float | None = None) -> None:
+        numbers = (
+            "" if needed is None or free is None else f" (it needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free)"
+        )
         super().__init__(
-            "the device has too little memory for this model; choose a smaller one, another GPU (MainGPU), "
+            f"the device has too little memory for this model{numbers}; choose a smaller one, another GPU (MainGPU), "
             "Quantization int8, or torch_dtype:bf16 or fp16"
         )
 

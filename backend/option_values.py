@@ -15,6 +15,7 @@ from backend.errors import InvalidOption, named
 
 T = TypeVar("T")
 DType = Literal["auto", "bfloat16", "float16", "float32"]
+Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["", "int8"]
 
@@ -30,6 +31,7 @@ DTYPES: dict[str, DType] = {
     "float": "float32",
     "float32": "float32",
 }
+DEVICES: dict[str, Device] = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps", "xpu": "xpu"}
 QUANTIZATIONS: dict[str, Quantization] = {"": "", "none": "", "int8": "int8"}
 SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 # "on" and "off" are how the gateway's FlashAttention field is written for other engines.

@@ -17,9 +17,11 @@ from typing import Any
 from backend.errors import InvalidOption
 from backend.option_values import (
     ATTENTIONS,
+    DEVICES,
     DTYPES,
     SWITCH,
     Attention,
+    Device,
     DType,
     Quantization,
     Values,
@@ -40,6 +42,7 @@ class LoadOptions:
     model_file: str = ""
     model_path: str = ""
     forced_aligner: str = ""
+    device: Device = "auto"
     cuda: bool = False
     main_gpu: int | None = None
     threads: int | None = None
@@ -96,18 +99,26 @@ OPTIONS: dict[str, Option] = {
         "none",
         "The Qwen3-ForcedAligner checkpoint; without it there are no word times.",
     ),
+    "device": Option(
+        "device",
+        one_of(DEVICES),
+        "auto",
+        "Where the models compute: cpu, cuda (NVIDIA; AMD by ROCm, too), mps (Apple) or xpu (Intel); a device that is "
+        "not there is refused. auto: a GPU, and the CPU where torch is built without one.",
+    ),
     "torch_dtype": Option(
         "dtype",
         one_of(DTYPES),
         "auto",
-        "Data type of the weights; auto: bf16 where the device computes it well, fp16 on Turing, fp32 otherwise.",
+        "Data type of the weights; auto: bf16 where the device computes it well, fp16 on Turing (fp32 if the "
+        "model overflows in it), fp32 otherwise.",
     ),
     "attn_implementation": Option(
         "attention",
         one_of(ATTENTIONS),
         "auto",
         "Attention of the encoder: flash_attention_2 (on, true) or torch's (sdpa, off, false; eager is the same); "
-        "auto: flash_attention_2 if it is installed.",
+        "auto: flash_attention_2 if flash-attn can be imported and knows the GPU (Ampere or later).",
     ),
     "batch_max_size": Option(
         "batch_max_size",

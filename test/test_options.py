@@ -18,6 +18,10 @@ ROOT = Path(__file__).parent.parent
 # For every option: valid texts with their parsed values, and invalid texts.
 EXAMPLES: dict[str, tuple[dict[str, object], list[str]]] = {
     "forced_aligner": ({"C:/models/aligner": "C:/models/aligner", "Qwen/Q": "Qwen/Q"}, []),  # any text is a name
+    "device": (
+        {"auto": "auto", "cpu": "cpu", "CUDA": "cuda", "mps": "mps", "xpu": "xpu"},
+        ["", "cuda:1", "rocm", "gpu"],
+    ),
     "torch_dtype": ({"bf16": "bfloat16", "FP16": "float16", "float": "float32", "auto": "auto"}, ["int8", "fp8"]),
     "attn_implementation": ({"sdpa": "sdpa", "on": "flash_attention_2", "Eager": "eager"}, ["kernels-community/evil"]),
     "batch_max_size": ({"1": 1, "+4": 4, "256": 256, "-1": None}, ["0", "257", "-2", "1.5", "", "all"]),
@@ -88,12 +92,12 @@ def test_every_option_sets_its_field() -> None:
         "forced_aligner:C:/models/aligner", "torch_dtype:bf16", "attn_implementation:sdpa", "batch_max_size:4",
         "batch_max_wait_ms:250", "max_new_tokens:256", "max_chunk_seconds:45.5", "max_audio_seconds:60",
         "aligner_retry_seconds:0", "segment_gap_threshold:0.7", "max_segment_seconds:7", "max_segment_chars:84",
-        "cuda_graphs:off",
+        "cuda_graphs:off", "device:cpu",
     ]  # fmt: skip
     assert with_options(BARE, pairs, "") == LoadOptions(
         model="m", forced_aligner="C:/models/aligner", dtype="bfloat16", attention="sdpa", batch_max_size=4,
         batch_wait_s=0.25, max_new_tokens=256, max_chunk_s=45.5, max_audio_s=60, aligner_retry_s=0, segment_gap_s=0.7,
-        max_segment_s=7, max_segment_chars=84, cuda_graphs=False,
+        max_segment_s=7, max_segment_chars=84, cuda_graphs=False, device="cpu",
     )  # fmt: skip
 
 

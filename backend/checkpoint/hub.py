@@ -59,6 +59,16 @@ def fetch(repository: str) -> Path:
         raise _failure(repository, error) from error
 
 
+def downloaded(repository: str) -> Path | None:
+    """The folder of an earlier download, which may lack files; None where there is none. Asks no network."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except Exception:  # noqa: BLE001 - the hub's library raises anything
+        return None
+
+
 def _session_with_timeout() -> Any:
     """The library's HTTP session with a timeout for every answer: it has none for the list of the files."""
     from huggingface_hub.utils._http import _default_backend_factory

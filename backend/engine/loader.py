@@ -7,18 +7,30 @@ must be open before that.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
 
+import torch
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers.utils.logging import disable_progress_bar
 
+from backend.checkpoint import fit
 from backend.checkpoint.find import Checkpoint, find, inspect
+from backend.checkpoint.hub import downloaded
+from backend.checkpoint.validation import read_json_object
 from backend.engine.model.aligner import QwenAligner
-from backend.engine.model.model_builder import build_model
+from backend.engine.model.model_builder import BuiltModel, build_model
 from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.ops import device, malloc
+from backend.engine.ops.device import Placement
 from backend.engine.ops.int8 import can_quantize
-from backend.errors import LoadRefused
+from backend.errors import CheckpointRefused, LoadRefused, NonFiniteCheckpoint
 from backend.options import LoadOptions
+from backend.serving.faults import untraced
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -40,27 +52,71 @@ class CheckpointLoader:
 
     def load_recognizer(self, options: LoadOptions) -> QwenRecognizer:
         device.use_threads(options.threads)
-        placement = device.choose(options)
-        quantized = options.quantization == "int8"
-        _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
-        with malloc.large_blocks_mmapped():
-            built = build_model(_find_recognizer(options), placement)
-            recognizer = QwenRecognizer(built, quantized, options.threads)
-        recognizer.warm_up()
-        if options.cuda_graphs:
-            recognizer.capture_steps(options.batch_max_size or recognizer.batching.rows, options.max_chunk_s)
-        return recognizer
+
+        def load(placement: Placement) -> QwenRecognizer:
+            quantized = options.quantization == "int8"
+            _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
+            with malloc.large_blocks_mmapped():
+                built = build_model(_find_recognizer(options), placement)
+                fit.check(_need(built, placement, options), device.room(placement.device))
+                recognizer = QwenRecognizer(built, quantized, options.threads)
+            recognizer.warm_up()
+            if options.cuda_graphs:
+                recognizer.capture_steps(options.batch_max_size or recognizer.batching.rows, options.max_chunk_s)
+            return recognizer
+
+        return _float32_if_it_overflows(load, options)
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:
         checkpoint = _find_aligner(options)
         inspect(checkpoint, "aligner")
-        placement = device.choose(options)
-        _log.info("loading the aligner on %s", placement)
-        with malloc.large_blocks_mmapped():
-            return QwenAligner(build_model(checkpoint, placement))
+
+        def load(placement: Placement) -> QwenAligner:
+            _log.info("loading the aligner on %s", placement)
+            with malloc.large_blocks_mmapped():
+                built = build_model(checkpoint, placement)
+                weights = fit.weight_bytes(built.folder, placement.dtype.itemsize)
+                fit.check(fit.Need(weights), device.room(placement.device))
+                return QwenAligner(built)
+
+        return _float32_if_it_overflows(load, options)
 
     def reclaim(self) -> None:
         device.reclaim()
+
+
+def _float32_if_it_overflows(load: Callable[[Placement], T], options: LoadOptions) -> T:
+    """What `load` makes where the options are placed; in float32 if float16 was our own choice and the model overflows.
+
+    What was loaded in float16 is freed before the second load, so that no more than one model is in memory.
+    """
+    placement = device.choose(options)
+    try:
+        return load(placement)
+    except NonFiniteCheckpoint as error:
+        if placement.dtype is not torch.float16 or options.dtype != "auto":
+            raise
+        _log.warning("in float16: %s; loading again in float32, which takes twice the memory and is slower", error)
+        untraced(error)  # its traceback would keep what was loaded
+    device.reclaim()
+    return load(device.in_float32(placement))
+
+
+def _need(built: BuiltModel, placement: Placement, options: LoadOptions) -> fit.Need:
+    """Of the recogniser, and of the aligner that the first request for times brings, if its files are on this disk."""
+    itemsize, aligner = placement.dtype.itemsize, 0.0
+    config = read_json_object(built.folder / "config.json")
+    if options.forced_aligner:
+        with suppress(CheckpointRefused):  # a request for times will say what is wrong with it
+            checkpoint = _find_aligner(options)
+            folder = Path(checkpoint.name) if checkpoint.local else downloaded(checkpoint.name)
+            aligner = fit.weight_bytes(folder, itemsize) if folder else 0.0
+    return fit.Need(
+        fit.weight_bytes(built.folder, itemsize, int8=options.quantization == "int8"),
+        aligner,
+        fit.row_bytes(config, itemsize, options.max_chunk_s),
+        options.batch_max_size,
+    )
 
 
 def _find_recognizer(options: LoadOptions) -> Checkpoint:

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import nn
 
 from backend.engine.ops.device import Placement
-from backend.errors import CheckpointRefused, named
+from backend.errors import CheckpointRefused, NonFiniteCheckpoint, named
 
 _INDEX, _SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
 _MAX_MAPPED_BYTES = 1 << 26
@@ -102,7 +102,7 @@ class Weights:
         return torch.empty(shape, dtype=self._placement.dtype, device=self._placement.device)
 
     def _read_tensor(self, name: str, out: torch.Tensor) -> torch.Tensor:
-        """Read a tensor of the files into `out`. Raises CheckpointRefused where a value is not finite there."""
+        """Read a tensor of the files into `out`. Raises NonFiniteCheckpoint where a value is not finite there."""
         rows = out.reshape(1) if not out.ndim else out
         step = max(1, _MAX_MAPPED_BYTES * len(rows) // max(rows.numel() * 4, 1))
         for start in range(0, len(rows), step):  # in parts: an embedding is larger than what may be mapped
@@ -111,7 +111,7 @@ class Weights:
             target = rows[start : start + step]
             target.copy_(part)
             if not torch.isfinite(torch.stack(torch.aminmax(target))).all():  # aminmax: one pass over the part
-                raise CheckpointRefused(
+                raise NonFiniteCheckpoint(
                     f"the checkpoint's weights '{named(name)}' hold values that are no numbers, or too large for "
                     f"{str(self._placement.dtype).removeprefix('torch.')}; fetch it again, or set torch_dtype"
                 )

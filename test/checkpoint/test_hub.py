@@ -121,3 +121,15 @@ def test_a_hub_that_cannot_be_reached_fails_the_load(hub, tmp_path: Path, call: 
     assert "efused" not in failure
     assert seconds < 10
     assert "geheim" not in output
+
+
+def test_an_earlier_download_is_found_without_asking_the_hub(tmp_path: Path) -> None:
+    call = 'print(hub.downloaded("Qwen/Qwen3-ASR-0.6B"), hub.downloaded("Qwen/Other"))'
+    snapshot = tmp_path / "hub/models--Qwen--Qwen3-ASR-0.6B/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs/main").write_text("abc")
+    found, seconds, _ = fetched(1, tmp_path, call)  # nobody listens there
+    assert found == f"{snapshot} None"
+    assert seconds < 30

@@ -46,6 +46,7 @@ class BuiltModel:
     model: Qwen3ASRForConditionalGeneration
     processor: Qwen3ASRProcessor
     weights: Weights
+    folder: Path
 
 
 def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
@@ -79,7 +80,7 @@ def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
             setattr(module, name, buffer.to(placement.device))
     if placement.attention != "flash_attention_2":  # flash-attn uses the windows' ends by itself
         use_windows(model)
-    return BuiltModel(model.eval(), processor, weights)
+    return BuiltModel(model.eval(), processor, weights, folder)
 
 
 def _generation_config(folder: Path, config: dict[str, Any]) -> GenerationConfig:

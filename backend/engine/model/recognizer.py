@@ -23,7 +23,7 @@ from backend.engine.model.session import QwenSession, SessionDecoder
 from backend.engine.ops.device import batching, use_threads
 from backend.engine.ops.int8 import int8_layers
 from backend.engine.ops.linear import streamed_linear
-from backend.errors import CheckpointRefused, NonFiniteLogits
+from backend.errors import CheckpointRefused, NonFiniteCheckpoint, NonFiniteLogits
 from backend.languages import NAMES, code_of_name
 from backend.serving.protocols import SAMPLE_RATE, Recognition, Token, Utterance, recognize
 
@@ -100,7 +100,7 @@ class QwenRecognizer:
             while len(session):
                 session.step()
         except NonFiniteLogits as error:
-            raise CheckpointRefused(
+            raise NonFiniteCheckpoint(
                 "the model produced NaN or inf logits in its first transcription; fetch the checkpoint again, "
                 "or set torch_dtype:fp32"
             ) from error

@@ -1,24 +1,25 @@
 """Placement: the device, the dtype and the encoder's attention, chosen once at load and explained in one log line.
 
 The rules: bf16 where the device computes it well, fp16 on Turing (which has fast fp16 and no bf16), fp32 otherwise.
-What the operator names is obeyed or refused, never replaced. Limits of a device stand here, too: prefill size, threads,
-memory.
+What the operator names is obeyed or refused, never replaced. A build of torch for GPUs that finds none is refused, too
+(gpu_build.py). Limits of a device stand here, too: prefill size, threads, memory.
 """
 
 from __future__ import annotations
 
 import gc
-import importlib.util
 import logging
 import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from backend.engine.ops import malloc, torch_private
+from backend.checkpoint.fit import Room
+from backend.engine.ops import gpu_build, malloc, torch_private
 from backend.errors import DeviceUnavailable, InvalidOption
 from backend.options import LoadOptions
+from backend.process.available_memory import available_memory
 from backend.serving.protocols import Batching
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,9 @@ class Placement:
 
 
 def choose(options: LoadOptions) -> Placement:
-    """The placement for `options` on this machine. Raises DeviceUnavailable or InvalidOption.
+    """The placement for `options` on this machine.
+
+    Raises DeviceUnavailable, GpuNotAnswering, NoKernelsForGpu or InvalidOption.
 
     On CUDA it turns cuDNN's attention off for the process: cuDNN plans anew for every shape, 0.4 s each (FunASR issue
     3704), and batches hardly ever repeat a shape.
@@ -55,19 +58,54 @@ def choose(options: LoadOptions) -> Placement:
     return Placement(device, dtype, attention, "; ".join((why_device, why_dtype, why_attention)))
 
 
+def in_float32(placement: Placement) -> Placement:
+    """The same device for a model that overflows in float16."""
+    return replace(placement, dtype=torch.float32, attention="sdpa", reason=f"{placement.reason}; float16 overflows")
+
+
 def _device(options: LoadOptions) -> tuple[torch.device, str]:
-    if torch.cuda.is_available():  # NVIDIA or AMD: torch calls ROCm "cuda", too
-        index = options.main_gpu or 0
-        if index >= torch.cuda.device_count():
-            raise DeviceUnavailable(f"MainGPU {index}")
-        return torch.device("cuda", index), torch.cuda.get_device_name(index)
-    if options.cuda:
-        raise DeviceUnavailable("CUDA")
-    if torch.backends.mps.is_available():
-        return torch.device("mps"), "Apple GPU"
-    if torch.xpu.is_available():
-        return torch.device("xpu", options.main_gpu or 0), "Intel GPU"
-    return torch.device("cpu"), "no GPU found"
+    wanted, counts = _wanted_device(options), _gpu_counts()
+    reason = "as asked"
+    if wanted == "auto":
+        wanted = next((kind for kind, count in counts.items() if count), "cpu")
+        reason = gpu_build.reason_for_cpu() if wanted == "cpu" else "Apple GPU"
+    elif wanted != "cpu" and not counts[wanted]:
+        raise (gpu_build.refusal() if wanted == "cuda" else None) or DeviceUnavailable(
+            wanted.upper(), _device_names(counts)
+        )
+    if wanted in ("cpu", "mps"):
+        return torch.device(wanted), reason + ("; MainGPU has no effect" if options.main_gpu is not None else "")
+    index = options.main_gpu or 0
+    if index >= counts[wanted]:
+        raise DeviceUnavailable(f"MainGPU {index}", _device_names(counts))
+    device = torch.device(wanted, index)
+    if wanted == "xpu":
+        return device, "Intel GPU"
+    gpu_build.check_kernels(device)
+    return device, torch.cuda.get_device_name(index)
+
+
+def _wanted_device(options: LoadOptions) -> str:
+    """The option, or `cuda` if the field CUDA is true, which means ROCm, too. Raises InvalidOption if they differ."""
+    if not options.cuda:
+        return options.device
+    if options.device not in ("auto", "cuda"):
+        raise InvalidOption("device", f"is {options.device}, and the field cuda is true; leave one of the two out")
+    return "cuda"
+
+
+def _gpu_counts() -> dict[str, int]:
+    """How many GPUs of each kind torch finds, in the order in which they are preferred. ROCm is `cuda`, too."""
+    return {
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+        "xpu": torch.xpu.device_count() if torch.xpu.is_available() else 0,
+    }
+
+
+def _device_names(counts: dict[str, int]) -> list[str]:
+    gpus = [kind if kind == "mps" else f"{kind}:{index}" for kind, count in counts.items() for index in range(count)]
+    return [*gpus, "cpu"]
 
 
 def _dtype(device: torch.device, options: LoadOptions) -> tuple[torch.dtype, str]:
@@ -84,6 +122,8 @@ def _dtype(device: torch.device, options: LoadOptions) -> tuple[torch.dtype, str
         return torch.float32, "older than Turing"
     if device.type == "xpu":
         return torch.bfloat16, "XMX computes bf16"
+    if device.type == "mps" and torch.backends.mps.is_macos_or_newer(14, 0):  # float32 takes twice the time and memory
+        return torch.bfloat16, "macOS 14 or later computes bf16"
     # Emulated bf16 (AVX2, plain AVX512) is slower than fp32; with these instruction sets bf16 is twice as fast.
     if device.type == "cpu" and torch_private.cpu_has_bf16():
         return torch.bfloat16, "the processor has AVX512-BF16 or AMX"
@@ -91,14 +131,18 @@ def _dtype(device: torch.device, options: LoadOptions) -> tuple[torch.dtype, str
 
 
 def _attention(device: torch.device, dtype: torch.dtype, options: LoadOptions) -> tuple[str, str]:
-    flash = device.type == "cuda" and dtype != torch.float32 and importlib.util.find_spec("flash_attn") is not None
-    if options.attention == "auto":
-        return ("flash_attention_2", "flash-attn is installed") if flash else ("sdpa", "no flash-attn")
-    if options.attention == "flash_attention_2" and not flash:
-        raise InvalidOption(
-            "attn_implementation", "flash_attention_2 needs CUDA, a 16 bit dtype and the flash-attn package"
-        )
-    return ("sdpa", "windows by torch") if options.attention == "eager" else (options.attention, "attention as asked")
+    if options.attention == "eager":
+        return "sdpa", "windows by torch"
+    if options.attention == "sdpa":
+        return "sdpa", "attention as asked"
+    obstacle = gpu_build.flash_attention_obstacle(device, dtype)
+    if options.attention == "flash_attention_2":
+        if obstacle:
+            raise InvalidOption("attn_implementation", f"is flash_attention_2, and {obstacle}")
+        return "flash_attention_2", "attention as asked"
+    if not obstacle and not gpu_build.is_flash_proven(device):
+        obstacle = "flash-attn names no such GPU"
+    return ("sdpa", obstacle) if obstacle else ("flash_attention_2", "flash-attn is installed")
 
 
 def onednn_supports(weight: torch.Tensor) -> bool:
@@ -145,11 +189,31 @@ def use_threads(count: int | None) -> None:
 
 
 def free_bytes(device: torch.device) -> float:
-    """Bytes that can still be allocated on a CUDA device; infinite for other devices, where it is not known."""
-    if device.type != "cuda":
-        return math.inf
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return float(torch.cuda.mem_get_info(device)[0] + cached)
+    """Bytes that can still be allocated on the device, its allocator's cache included; infinite where nobody says."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + cached)
+    if device.type == "mps":
+        return float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    if device.type == "xpu":
+        try:
+            cached = torch.xpu.memory_reserved(device) - torch.xpu.memory_allocated(device)
+            return float(torch.xpu.mem_get_info(device)[0] + cached)
+        except RuntimeError:  # not every Intel GPU is asked for its free memory
+            return math.inf
+    return available_memory().memory
+
+
+def room(device: torch.device) -> Room:
+    """The device's memory, as checkpoint/fit.py judges by it."""
+    free = free_bytes(device)
+    if device.type == "cpu":
+        return Room(free, available_memory().with_swap, is_cpu=True)
+    if device.type == "mps":  # of the system's memory; what is over the recommended is swapped
+        return Room(free, math.inf)
+    if device.type == "cuda" and getattr(torch.cuda.get_device_properties(device), "is_integrated", False):
+        free = max(free, available_memory().memory)  # the driver counts the system's page cache as used
+    return Room(free, free)
 
 
 CAPTURE_LOCK = threading.Lock()  # held while a CUDA graph is captured: one at a time in a process
@@ -164,4 +228,8 @@ def reclaim() -> None:
                 torch.cuda.empty_cache()
             except RuntimeError:  # nor after a capture that failed; torch uses the free memory again all the same
                 _log.warning("the device's memory cannot be given back", exc_info=True)
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+    if torch.xpu.is_available():
+        torch.xpu.empty_cache()
     malloc.trim()

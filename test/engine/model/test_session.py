@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def random_model(recognizer: QwenRecognizer) -> tuple[QwenRecognizer, Any]:
         torch.nn.init.normal_(parameter, std=0.1)
     model.generation_config.eos_token_id = recognizer.eos_ids
     weights: Any = Filled()
-    return QwenRecognizer(BuiltModel(copy.deepcopy(model), recognizer.processor, weights)), model
+    return QwenRecognizer(BuiltModel(copy.deepcopy(model), recognizer.processor, weights, Path())), model
 
 
 def test_alone_a_row_generates_the_packages_tokens(recognizer, package, session_decoder, clips) -> None:

@@ -1,0 +1,187 @@
+"""install.sh: which build of torch it takes, and when it installs anew. nvidia-smi, Python and pip are stand-ins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+CPU, CU126, CU130, ROCM = (f"https://download.pytorch.org/whl/{name}" for name in ("cpu", "cu126", "cu130", "rocm7.2"))
+
+SMI = """#!/usr/bin/env bash
+[[ "$*" != *compute_cap* || -z "$OLD_SMI" ]] || { echo 'Field "compute_cap" is not a valid field to query.'; exit 2; }
+printf '%s\\n' "$CARDS"
+exit "${SMI_STATUS:-0}"
+"""
+# Makes a venv whose python is this script again, records what pip is asked for, and computes fingerprints as Python.
+PYTHON = f"""#!/usr/bin/env bash
+case "$*" in
+  "-m venv"*) mkdir -p "${{@: -1}}/bin" && cp "$0" "${{@: -1}}/bin/python" && rm -f "${{@: -1}}"/.[a-z]* ;;
+  *"-m pip"*) echo "$*" >>"$PIP_LOG" ;;
+  *"-m grpc_tools"*) touch backend/wire/backend_pb2.py backend/wire/backend_pb2_grpc.py ;;
+  *"import torch"*) echo "$TORCH_BUILD" ;;
+  *backend.wire*) ;;
+  *) exec {sys.executable} "$@" ;;
+esac
+"""
+
+
+def executable(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What install.sh reads, without a venv."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for file in [ROOT / "install.sh", *ROOT.glob("requirements*.txt")]:
+        shutil.copy(file, folder)
+    shutil.copytree(ROOT / "proto", folder / "proto")
+    csrc = Path("backend/engine/ops/csrc")
+    shutil.copytree(ROOT / csrc, folder / csrc, ignore=shutil.ignore_patterns("*.so"))
+    (folder / "backend/wire").mkdir()
+    executable(tmp_path / "bin/nvidia-smi", SMI)
+    executable(tmp_path / "bin/python3", PYTHON)
+    return folder
+
+
+@pytest.fixture
+def run(checkout: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run(command, **environment)` in the checkout, with the stand-ins first on PATH."""
+
+    def run(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        unset = {"BUILD_TYPE", "CUDA", "CUDA_MAJOR_VERSION", "PYTHON", "DEV", "TORCH_INDEX"}
+        stand_ins = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PIP_LOG": str(tmp_path / "pip")}
+        defaults = {"CARDS": "", "OLD_SMI": "", "CC": "no-compiler-here"}
+        inherited = {name: value for name, value in os.environ.items() if name not in unset}
+        everything = inherited | stand_ins | defaults | environment
+        return subprocess.run(["bash", "-c", command], cwd=checkout, env=everything, capture_output=True, text=True)
+
+    return run
+
+
+CHOOSE = 'source ./install.sh; kind="$(kind_of_build)"; torch_index "$kind"'
+GPU = {"BUILD_TYPE": "cublas"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "index", "said"),
+    [
+        ({}, CPU, ""),
+        ({"BUILD_TYPE": ""}, CPU, ""),
+        ({"BUILD_TYPE": "hipblas"}, ROCM, ""),
+        # by driver
+        (GPU | {"CARDS": "580.65.06, 8.9"}, CU130, ""),
+        (GPU | {"CARDS": "580, 8.9"}, CU130, ""),
+        (GPU | {"CARDS": "579.99, 8.9"}, CU126, ""),
+        (GPU | {"CARDS": "550.163.01, 7.5"}, CU126, ""),
+        (GPU | {"CARDS": "470.57.02, 7.5"}, CU126, "older than 525"),
+        # by card
+        (GPU | {"CARDS": "590.10, 7.5"}, CU130, ""),
+        (GPU | {"CARDS": "580.65.06, 7.0"}, CU126, ""),
+        (GPU | {"CARDS": "580.65.06, 6.1"}, CU126, ""),
+        (GPU | {"CARDS": "580.65.06, 12.0"}, CU130, ""),
+        (GPU | {"CARDS": "580.65.06, [N/A]"}, CU130, ""),
+        (GPU | {"CARDS": "570.86.10, 12.0"}, "", "needs driver 580 or later"),
+        (GPU | {"CARDS": "570.86.10, 10.0"}, "", "CUDA=13"),
+        # several cards
+        (GPU | {"CARDS": "580.65.06, 9.0\n580.65.06, 7.0"}, CU126, ""),
+        (GPU | {"CARDS": "580.65.06, 9.0\n580.65.06, 12.0"}, CU130, ""),
+        (GPU | {"CARDS": "580.65.06, 12.0\n580.65.06, 7.0"}, CU130, "without those older than Turing"),
+        (GPU | {"CARDS": "570.86.10, 12.0\n570.86.10, 8.6"}, CU126, "Blackwell card, which needs driver 580"),
+        # nvidia-smi that is old, fails or knows of no card
+        (GPU | {"CARDS": "535.54", "OLD_SMI": "1"}, CU126, ""),
+        (GPU | {"CARDS": "580.65", "OLD_SMI": "1"}, CU130, ""),
+        (GPU | {"CARDS": "NVIDIA-SMI has failed", "SMI_STATUS": "9"}, CU130, "names no card"),
+        (GPU | {"CARDS": "No devices were found"}, CU130, "names no card"),
+        # forced
+        (GPU | {"CARDS": "590.10, 12.0", "CUDA": "12"}, CU126, ""),
+        (GPU | {"CARDS": "570.86.10, 12.0", "CUDA": "13"}, CU130, ""),
+        (GPU | {"CARDS": "590.10, 9.0", "CUDA_MAJOR_VERSION": "12"}, CU126, ""),
+        (GPU | {"CARDS": "535.54, 9.0", "CUDA_MAJOR_VERSION": "13"}, CU130, ""),
+        (GPU | {"CUDA": "13", "CUDA_MAJOR_VERSION": "12"}, CU130, ""),
+        (GPU | {"CUDA": "11"}, "", "may be 12 or 13"),
+        ({"CUDA": "12"}, CPU, "has no effect"),
+        ({"CUDA_MAJOR_VERSION": "12"}, CPU, ""),  # images of other builds set it, too
+        ({"BUILD_TYPE": "vulkan"}, "", "not known"),
+    ],
+)  # fmt: skip
+def test_the_index_fits_the_driver_and_the_card(run, environment: dict[str, str], index: str, said: str) -> None:
+    done = run(CHOOSE, **environment)
+    assert (done.returncode == 0) == bool(index), done.stderr
+    assert done.stdout.strip() == index
+    assert said in done.stderr if said else not done.stderr
+
+
+def test_without_nvidia_smi_the_newest_build_is_taken_and_a_line_says_so(run, tmp_path: Path) -> None:
+    executable(tmp_path / "bin/nvidia-smi", "#!/usr/bin/env bash\nexit 127\n")
+    done = run(CHOOSE, **GPU)
+    assert done.stdout.strip() == CU130
+    assert "nvidia-smi names no card" in done.stderr
+    assert not run(CHOOSE, **GPU, CUDA="13").stderr
+
+
+def pip_calls(tmp_path: Path) -> list[str]:
+    log = tmp_path / "pip"
+    calls = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return calls
+
+
+def test_a_changed_choice_installs_anew_and_an_unchanged_one_does_nothing(run, checkout: Path, tmp_path: Path) -> None:
+    old, new = "550.163.01, 7.5", "580.65.06, 7.5"
+    kind = checkout / "venv/.kind"
+
+    def install(**environment: str) -> list[str]:
+        done = run("bash install.sh", **environment)
+        assert done.returncode == 0, done.stderr
+        return pip_calls(tmp_path)
+
+    calls = install(BUILD_TYPE="cublas", CARDS=old, TORCH_BUILD="cuda 12.6")
+    assert f"{CU126} -r requirements-cuda.txt" in calls[0]
+    assert kind.read_text() == "cuda12\n"
+    assert install(BUILD_TYPE="cublas", CARDS=old) == []
+    assert install(CARDS=new) == []  # nobody asks: the venv keeps its kind
+    assert kind.read_text() == "cuda12\n"
+    calls = install(BUILD_TYPE="cublas", CARDS=new, TORCH_BUILD="cuda 13.0")
+    assert f"{CU130} -r requirements-cuda.txt" in calls[0]
+    assert kind.read_text() == "cuda13\n"
+    assert install(BUILD_TYPE="cublas", CARDS=new) == []
+    assert CU126 in install(CUDA="12", TORCH_BUILD="cuda 12.6")[0]
+    kind.write_text("cuda\n")  # the stamp of earlier versions, which meant CUDA 13
+    assert install(BUILD_TYPE="cublas", CARDS=new) == []
+    assert kind.read_text() == "cuda13\n"
+    assert CPU in install(BUILD_TYPE="cpu", TORCH_BUILD="cpu")[0]
+    assert "CUDA=12 has no effect" in run("bash install.sh", CUDA="12").stderr
+    assert kind.read_text() == "cpu\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "build"),
+    [
+        ({"BUILD_TYPE": "cublas", "CUDA": "12"}, "cuda 13.0"),
+        ({"BUILD_TYPE": "cublas", "CUDA": "13"}, "cuda 12.6"),
+        ({"BUILD_TYPE": "cublas", "CUDA": "13"}, "cpu"),
+        ({"BUILD_TYPE": "hipblas"}, "cuda 13.0"),
+    ],
+)
+def test_another_build_than_the_wanted_one_is_refused(run, environment: dict[str, str], build: str) -> None:
+    done = run("bash install.sh", **environment, TORCH_BUILD=build)
+    assert done.returncode == 1
+    assert f"built for {build}, not for " in done.stderr.splitlines()[-1]
+    assert "TORCH_INDEX=" in done.stderr
+
+
+def test_a_cpu_install_may_hold_another_build(run) -> None:
+    """PyPI's torch for Linux is a CUDA build; engine/ops/device.py knows from the stamp that no GPU was wanted."""
+    assert run("bash install.sh", BUILD_TYPE="cpu", TORCH_BUILD="cuda 13.0").returncode == 0
