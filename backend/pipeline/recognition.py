@@ -44,13 +44,13 @@ from backend.serving.protocols import Recognition, Utterance
 from backend.serving.scheduler import Scheduler
 from backend.thresholds import (
     DOUBTFUL_LIKELIHOOD,
-    MAX_SPEECH_TOKENS_PER_S,
+    MAX_SPEECH_LETTERS_PER_S,
     MIN_LOOP_RETRY_SHARE,
     MIN_RECOGNIZED_SPEECH_S,
     MIN_RETRIED_SPEECH_S,
     MIN_SPLIT_S,
     MIN_TEXT_CHECK_S,
-    MIN_TEXT_TOKENS_PER_S,
+    MIN_TEXT_LETTERS_PER_S,
     MIN_TOKEN_BUDGET,
     REPETITION_PENALTIES,
     TOKEN_BUDGET_PER_S,
@@ -156,13 +156,13 @@ class RecognitionPolicy:
             return TRUNCATED_ANSWER
         speech_s = self._speech_s(answer.chunk)
         if recognition.text and speech_s >= MIN_TEXT_CHECK_S:
-            return TOO_LITTLE_TEXT if len(recognition.tokens) < MIN_TEXT_TOKENS_PER_S * speech_s else None
+            return TOO_LITTLE_TEXT if letter_count([answer]) < MIN_TEXT_LETTERS_PER_S * speech_s else None
         return None
 
     def _may_be_hallucinated(self, answer: RecognizedChunk) -> bool:
         """Whether there is more text than can be spoken in the time, or it is doubtful that the sound is speech."""
         speech_s = self._speech.seconds(answer.chunk.start, answer.chunk.end)
-        is_too_fast = len(answer.recognition.tokens) > MAX_SPEECH_TOKENS_PER_S * speech_s
+        is_too_fast = letter_count([answer]) > MAX_SPEECH_LETTERS_PER_S * speech_s
         return is_too_fast or self._is_doubtful_speech(answer.chunk)
 
     def _is_doubtful_speech(self, chunk: Chunk) -> bool:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.serving.protocols import AlignedUnit, Recognition
-from backend.transcript.matching import fold
 from backend.transcript.repetition import collapse_repetition
+from backend.transcript.speech_rate import spoken_letters
 
 TRUNCATED_ANSWER = "did not end within the token budget and was heard again"
 REPETITION_LOOP = "repeated itself and was heard again"
@@ -67,8 +67,8 @@ def finalized(part: RecognizedChunk) -> RecognizedChunk:
 
 
 def letter_count(parts: Iterable[RecognizedChunk]) -> int:
-    """Letters and digits of the texts, without spaces and punctuation."""
-    return sum(len(fold(part.recognition.text)) for part in parts)
+    """How much speech the texts stand for, in letters; 0 if they have none. Comparable across languages."""
+    return sum(spoken_letters(part.recognition.text) for part in parts)
 
 
 def with_fallbacks(parts: list[RecognizedChunk], *fallbacks: str) -> list[RecognizedChunk]:
