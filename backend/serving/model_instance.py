@@ -19,6 +19,11 @@ class Lean:
     recognizer: Recognizer
 
     @property
+    def max_chunk_s(self) -> float:
+        """The longest passage that is given to the models, in seconds: the operator's, or the recogniser's own."""
+        return self.recognizer.chunk_s if self.options.max_chunk_s is None else self.options.max_chunk_s
+
+    @property
     def recognition(self) -> SessionKind[Utterance, Recognition]:
         """The recogniser's sessions: the same ones with and without an aligner."""
         return SessionKind(

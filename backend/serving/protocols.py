@@ -109,6 +109,11 @@ class Recognizer(Protocol):
         """Seconds of audio that are best prefilled together; more than that is added a step later."""
         ...
 
+    @property
+    def chunk_s(self) -> float:
+        """The longest passage that its checkpoint is made for, in seconds; options.MIN_CHUNK_S to MAX_CHUNK_S."""
+        ...
+
     def session(self) -> Session:
         """A session without utterances."""
         ...

@@ -39,6 +39,12 @@ def test_a_kind_has_the_limits_of_its_model_and_its_options(loader) -> None:
     assert (alignment.max_batch, alignment.max_prefill_s, alignment.batch_wait_s) == (4, 60.0, 0.0)
 
 
+def test_the_longest_passage_is_the_operators_or_the_recognisers_own(loader) -> None:
+    loader.recognizer.chunk_s = 30.0
+    assert Lean(OPTIONS, loader.recognizer).max_chunk_s == 30.0
+    assert Equipped(replace(OPTIONS, max_chunk_s=9.0), loader.recognizer, loader.aligner).max_chunk_s == 9.0
+
+
 async def test_a_model_leaves_memory_with_its_last_job_without_the_collector(scheduler: Scheduler, loader) -> None:
     equipped = Equipped(OPTIONS, loader.recognizer, loader.aligner)
     await scheduler.submit(equipped.recognition, Utterance(SOUND, None, "", 8), audio_s=1)

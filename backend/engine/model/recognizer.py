@@ -25,12 +25,14 @@ from backend.engine.ops.int8 import int8_layers
 from backend.engine.ops.linear import streamed_linear
 from backend.errors import CheckpointRefused, NonFiniteLogits
 from backend.languages import NAMES, code_of_name
+from backend.options import MAX_CHUNK_S, MIN_CHUNK_S
 from backend.serving.protocols import SAMPLE_RATE, Recognition, Token, Utterance, recognize
 
 _log = logging.getLogger(__name__)
 
 _WARM_UP_TOKENS = 8
 _POSITIONS_PER_SECOND = 20  # of the KV cache: 12.5 audio tokens, and the tokens of fast speech and of the prompt
+_DEFAULT_CHUNK_S = 30.0  # `chunk_length` of the published checkpoints
 _TEXT_TAG = "<asr_text>"
 _BARE_TAG = re.compile(r"\s*language(\s+\w+)?\s*")  # an answer that is no more than this was cut inside its tag
 
@@ -43,12 +45,12 @@ class QwenRecognizer:
         built: BuiltModel,
         quantized: bool = False,
         threads: int | None = None,
-        graphs: tuple[int, float] | None = None,
+        graphs: tuple[int, float | None] | None = None,
     ) -> None:
         """Reads the weights. Raises CheckpointRefused.
 
         `quantized`: the decoder in int8. `threads`: of the model thread; None: torch's choice. `graphs`: decode with
-        CUDA graphs where that works, with memory for so many rows of so many seconds; None: without.
+        CUDA graphs where that works, with memory for so many rows of so many seconds (None: `chunk_s`); None: without.
         """
         self._threads = threads
         # The fast tokenizer keeps its padding as state: one call that changes it while another runs fails.
@@ -59,10 +61,11 @@ class QwenRecognizer:
         with int8_layers() if quantized else nullcontext(streamed_linear) as make_layer:
             self.decoder = load_weights(built, make_layer, quantized)
         self.max_prefill_s = max_prefill_s(model.device)
+        self.chunk_s = _chunk_s(built.processor)
         self._session_decoder: SessionDecoder = self.decoder
         if graphs is not None:
             rows, longest_s = graphs
-            positions = round(longest_s * _POSITIONS_PER_SECOND)
+            positions = round((longest_s or self.chunk_s) * _POSITIONS_PER_SECOND)
             self._session_decoder = with_cuda_graphs(self.decoder, model.device, rows, positions)
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
 
@@ -137,6 +140,17 @@ class QwenRecognizer:
             encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         spans = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return tuple(Token(token, begin, end) for token, (begin, end) in spans)
+
+
+def _chunk_s(processor: Any) -> float:
+    """The longest passage by the feature extractor's `chunk_length`, in seconds, within the range of the option.
+
+    The processor pads to the longest clip of a batch, whatever its length: nothing else depends on `chunk_length`.
+    """
+    length = getattr(processor.feature_extractor, "chunk_length", None)
+    if not isinstance(length, (int, float)) or isinstance(length, bool) or not length > 0:  # the last for NaN, too
+        return _DEFAULT_CHUNK_S
+    return float(min(max(length, MIN_CHUNK_S), MAX_CHUNK_S))
 
 
 def _eos_ids(built: BuiltModel) -> list[int]:
