@@ -81,6 +81,15 @@ DOUBTFUL_LIKELIHOOD = 0.7
 # Spoken letters (transcript/speech_rate.py) for a second of speech beyond which nobody can have said them. In 17
 # languages the normal pace is 13 to 20 and one and a half times that at most 30 (test_languages_pace.py).
 MAX_SPEECH_LETTERS_PER_S = 35.0
+# A chunk in another language than its recording (pipeline/language_consistency.py). The share of the speech that a
+# clear main language has at least: nearly two of three equal chunks. In an interpreted conversation each has half.
+MIN_MAIN_LANGUAGE_SHARE = 0.65
+# Seconds of speech below which the language that was detected in a chunk is doubted.
+MAX_SHORT_SPEECH_S = 3.0
+# Letters that the answer in the main language must have to be kept, by those of the first answer: of a chunk that is
+# short or doubtful, and of one that is neither, whose translation would have about as many.
+MIN_LANGUAGE_RETRY_SHARE = 0.75
+MIN_LANGUAGE_RETRY_GAIN = 1.25
 # Repetition penalties (arXiv 1909.05858) of tokens that the answer already holds, for the first, second and every later
 # loop.
 REPETITION_PENALTIES = (1.05, 1.1, 1.15)

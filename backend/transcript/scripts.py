@@ -120,6 +120,14 @@ def is_han(char: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 14)
+def script_of(char: str) -> str:
+    """The first word of the letter's name in Unicode, which is its script (LATIN, CYRILLIC, CJK); "" for no letter."""
+    if unicodedata.category(char)[0] != "L":
+        return ""
+    return unicodedata.name(unicodedata.normalize("NFKC", char)[0], "").replace("-", " ").partition(" ")[0]
+
+
+@lru_cache(maxsize=1 << 14)
 def _extends(char: str) -> bool:
     return unicodedata.category(char) in {"Mn", "Mc", "Me", "Cf"} or char in _EXTENDING_LETTERS
 
