@@ -41,6 +41,20 @@ NAMES: dict[str, str] = {
     "zh": "Chinese",
 }
 ALIGNABLE = frozenset({"zh", "yue", "en", "fr", "de", "it", "ja", "ko", "pt", "ru", "es"})
+_SCRIPTS: dict[str, frozenset[str]] = {  # by Unicode's names; every other language is written in Latin letters
+    "ar": frozenset({"ARABIC"}),
+    "el": frozenset({"GREEK"}),
+    "fa": frozenset({"ARABIC"}),
+    "hi": frozenset({"DEVANAGARI"}),
+    "ja": frozenset({"HIRAGANA", "KATAKANA", "CJK"}),
+    "ko": frozenset({"HANGUL", "CJK"}),
+    "mk": frozenset({"CYRILLIC"}),
+    "ru": frozenset({"CYRILLIC"}),
+    "th": frozenset({"THAI"}),
+    "yue": frozenset({"CJK"}),
+    "zh": frozenset({"CJK"}),
+}
+_LATIN = frozenset({"LATIN"})
 
 _MAX_CHARS = 64  # more than any name of a language; longer values are not parsed on the event loop's thread
 _CODES = {name.lower(): code for code, name in NAMES.items()}
@@ -71,6 +85,11 @@ def code_of(language: str) -> str | None:
         if code:
             return code
     raise UnsupportedLanguage(NAMES)
+
+
+def scripts_of(code: str) -> frozenset[str]:
+    """The scripts in which a language is written, as transcript/scripts.script_of names them."""
+    return _SCRIPTS.get(code, _LATIN)
 
 
 def code_of_name(name: str) -> str | None:

@@ -33,6 +33,8 @@ from backend.option_values import (
 
 _log = logging.getLogger(__name__)
 
+MIN_CHUNK_S, MAX_CHUNK_S = 2.0, 180.0  # the range of max_chunk_seconds, and of a checkpoint's own chunk length
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -53,9 +55,7 @@ class LoadOptions:
     batch_wait_s: float = 0.0
     cuda_graphs: bool = True
     max_new_tokens: int | None = None
-    # Nearly two of the encoder's windows of 8 s. A cut finds a pause between sentences, the many chunks of a long
-    # recording fill a batch, and a chunk that loops or is lost is short. Longer chunks give the model more context.
-    max_chunk_s: float = 15.0
+    max_chunk_s: float | None = None  # None: the checkpoint's own, see serving/protocols.Recognizer
     max_audio_s: float = 6 * 3600.0
     aligner_retry_s: float = 60.0
     segment_gap_s: float | None = None
@@ -151,10 +151,10 @@ OPTIONS: dict[str, Option] = {
     ),
     "max_chunk_seconds": Option(
         "max_chunk_s",
-        number(2, 180),
-        "15",
+        number(MIN_CHUNK_S, MAX_CHUNK_S),
+        "by checkpoint",
         "Longest passage that is given to the models, in seconds, at most 60 if times are asked for; longer passages "
-        "have more context.",
+        "have more context. By checkpoint: `chunk_length` of its preprocessor_config.json, 30 in the published ones.",
     ),
     "max_audio_seconds": Option(
         "max_audio_s",

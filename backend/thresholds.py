@@ -54,8 +54,10 @@ MAX_KEPT_PAUSE_S = 3.0
 # says otherwise; test_recognition.py and test_hallucination.py test the fallbacks. Decision 6 has the context.
 
 # Token budget of an answer: tokens for each second of audio, and tokens that every answer gets, for the language tag
-# and the punctuation of a very short clip. The fastest speech is about 7 tokens a second in Qwen's vocabulary, rare
-# names and numbers more. An answer that needs more is a repetition loop, or is recognised in halves.
+# and the digits or names of a very short clip. Greek has 18 of Qwen's tokens a second at its normal pace and 26 at one
+# and a half times that, Hindi 16 and 25, English 4 and 6 (the tokenizer's counts on article 1 of the Universal
+# Declaration of Human Rights, with published syllable rates; test_languages_pace.py). An answer that needs more is
+# recognised in halves. It bounds answers that ramble: repetition loops are stopped by themselves.
 TOKEN_BUDGET_PER_S = 25
 MIN_TOKEN_BUDGET = 64
 # A repetition loop, found while an answer is decoded (sequences/loop_detection.py): a phrase of at most so many tokens,
@@ -66,9 +68,9 @@ MIN_LOOP_REPEATS = 3
 MIN_LOOP_TOKENS = 18
 # Shortest chunk that is split, in seconds: halves of less than a second hold no sentence.
 MIN_SPLIT_S = 2.0
-# Fewer tokens for a second of speech are too little text, for chunks with at least so many seconds of speech. Slow
-# speech is 2 tokens a second.
-MIN_TEXT_TOKENS_PER_S = 0.5
+# Fewer spoken letters (transcript/speech_rate.py) for a second of speech are too little text, for chunks with at least
+# so many seconds of speech. Speech at half its normal pace has 6 to 10, a name that is spelt out nearly 2.
+MIN_TEXT_LETTERS_PER_S = 1.5
 MIN_TEXT_CHECK_S = 4.0
 # Chunks with less speech, in seconds, are not given to the model: so little is the rounding of the detector's frames.
 MIN_RECOGNIZED_SPEECH_S = 0.05
@@ -76,8 +78,18 @@ MIN_RECOGNIZED_SPEECH_S = 0.05
 MIN_RETRIED_SPEECH_S = 0.5
 # Below this mean likelihood of the detector (0 to 1) it is doubtful that a sound is speech.
 DOUBTFUL_LIKELIHOOD = 0.7
-# Tokens for a second of speech beyond which nobody can have said them; the fastest speech has about 7.
-MAX_SPEECH_TOKENS_PER_S = 8.0
+# Spoken letters (transcript/speech_rate.py) for a second of speech beyond which nobody can have said them. In 17
+# languages the normal pace is 13 to 20 and one and a half times that at most 30 (test_languages_pace.py).
+MAX_SPEECH_LETTERS_PER_S = 35.0
+# A chunk in another language than its recording (pipeline/language_consistency.py). The share of the speech that a
+# clear main language has at least: nearly two of three equal chunks. In an interpreted conversation each has half.
+MIN_MAIN_LANGUAGE_SHARE = 0.65
+# Seconds of speech below which the language that was detected in a chunk is doubted.
+MAX_SHORT_SPEECH_S = 3.0
+# Letters that the answer in the main language must have to be kept, by those of the first answer: of a chunk that is
+# short or doubtful, and of one that is neither, whose translation would have about as many.
+MIN_LANGUAGE_RETRY_SHARE = 0.75
+MIN_LANGUAGE_RETRY_GAIN = 1.25
 # Repetition penalties (arXiv 1909.05858) of tokens that the answer already holds, for the first, second and every later
 # loop.
 REPETITION_PENALTIES = (1.05, 1.1, 1.15)

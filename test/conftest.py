@@ -50,6 +50,7 @@ class FakeRecognizer:
     answer: Callable[[Utterance], str | Recognition] = text_of_sound
     weight_bytes: int = 1000
     batching: Batching = field(default_factory=Batching)
+    chunk_s: float = 15.0
     batches: list[int] = field(default_factory=list)
     utterances: list[Utterance] = field(default_factory=list)
     gate: threading.Event | None = None  # a call waits for it, and says in `entered` that it does

@@ -22,7 +22,7 @@ from backend.checkpoint.hub import downloaded
 from backend.checkpoint.validation import read_json_object
 from backend.engine.model.aligner import QwenAligner
 from backend.engine.model.model_builder import BuiltModel, build_model
-from backend.engine.model.recognizer import QwenRecognizer
+from backend.engine.model.recognizer import QwenRecognizer, chunk_s
 from backend.engine.ops import device, malloc
 from backend.engine.ops.device import Placement
 from backend.engine.ops.int8 import can_quantize
@@ -62,7 +62,8 @@ class CheckpointLoader:
                 recognizer = QwenRecognizer(built, quantized, options.threads)
             recognizer.warm_up()
             if options.cuda_graphs:
-                recognizer.capture_steps(options.batch_max_size or recognizer.batching.rows, options.max_chunk_s)
+                rows = options.batch_max_size or recognizer.batching.rows
+                recognizer.capture_steps(rows, options.max_chunk_s or recognizer.chunk_s)
             return recognizer
 
         return _float32_if_it_overflows(load, options)
@@ -114,8 +115,8 @@ def _need(built: BuiltModel, placement: Placement, options: LoadOptions) -> fit.
     return fit.Need(
         fit.weight_bytes(built.folder, itemsize, int8=options.quantization == "int8"),
         aligner,
-        fit.row_bytes(config, itemsize, options.max_chunk_s),
-        options.batch_max_size,
+        fit.row_bytes(config, itemsize, options.max_chunk_s or chunk_s(built.processor)),
+        options.batch_max_size or device.batching(placement.device).rows,
     )
 
 

@@ -6,6 +6,7 @@ What can be wrong with an answer, and the fallback for it:
   after a loop with a repetition penalty that grows; a loop that outlives this is collapsed to its phrase, once;
 - too little text for its speech: the halves;
 - no text for its speech: the recording's language, then the halves;
+- another language than the rest (language_consistency.py): the recording's language;
 - prompt leakage, a hallucination that recites the prompt: the same chunk without the prompt.
 
 Rules: text is never shortened silently: of two answers the longer is kept, unless only the shorter one is complete.
@@ -24,9 +25,11 @@ from backend.audio.chunks import halves
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options import TranscribeOptions
+from backend.pipeline.language_consistency import contradicting, likelier
 from backend.pipeline.recognized_chunk import (
     NO_SPEECH,
     NO_TEXT,
+    OTHER_LANGUAGE,
     PROMPT_LEAKAGE,
     REPETITION_LOOP,
     STILL_NO_TEXT,
@@ -34,6 +37,8 @@ from backend.pipeline.recognized_chunk import (
     TRUNCATED_ANSWER,
     RecognizedChunk,
     finalized,
+    is_doubtful_speech,
+    is_too_fast,
     letter_count,
     main_language,
     with_fallbacks,
@@ -43,14 +48,12 @@ from backend.serving.model_instance import Lean
 from backend.serving.protocols import Recognition, Utterance
 from backend.serving.scheduler import Scheduler
 from backend.thresholds import (
-    DOUBTFUL_LIKELIHOOD,
-    MAX_SPEECH_TOKENS_PER_S,
     MIN_LOOP_RETRY_SHARE,
     MIN_RECOGNIZED_SPEECH_S,
     MIN_RETRIED_SPEECH_S,
     MIN_SPLIT_S,
     MIN_TEXT_CHECK_S,
-    MIN_TEXT_TOKENS_PER_S,
+    MIN_TEXT_LETTERS_PER_S,
     MIN_TOKEN_BUDGET,
     REPETITION_PENALTIES,
     TOKEN_BUDGET_PER_S,
@@ -91,12 +94,17 @@ class RecognitionPolicy:
 
         Raises OutOfMemory or EngineFailure.
         """
-        recognized = await _gather_flat(self._recognize_chunk(chunk, self._settings) for chunk in chunks)
+        pieces = await gather_or_cancel(self._recognize_chunk(chunk, self._settings) for chunk in chunks)
+        recognized = [part for of_chunk in pieces for part in of_chunk]
         language = main_language(recognized, self._speech)
-        return await _gather_flat(self._retry_without_text(part, language) for part in recognized)
+        doubted = contradicting(pieces, language, self._speech) if self._settings.language is None else ()
+        return await _gather_flat(
+            self._retry_in_language(part, language) if number in doubted else self._retry_without_text(part, language)
+            for number, part in enumerate(recognized)
+        )
 
     async def _recognize_chunk(self, chunk: Chunk, settings: DecodeSettings) -> list[RecognizedChunk]:
-        """A chunk with every fallback but those of `_retry_without_text`, which need the recording's language."""
+        """A chunk with every fallback but those that need the recording's language."""
         if self._lacks_speech(chunk, MIN_RECOGNIZED_SPEECH_S):
             return [RecognizedChunk(chunk, NO_SPEECH)]
         first, settings = await self._without_leakage(chunk, settings)
@@ -156,21 +164,22 @@ class RecognitionPolicy:
             return TRUNCATED_ANSWER
         speech_s = self._speech_s(answer.chunk)
         if recognition.text and speech_s >= MIN_TEXT_CHECK_S:
-            return TOO_LITTLE_TEXT if len(recognition.tokens) < MIN_TEXT_TOKENS_PER_S * speech_s else None
+            return TOO_LITTLE_TEXT if letter_count([answer]) < MIN_TEXT_LETTERS_PER_S * speech_s else None
         return None
 
     def _may_be_hallucinated(self, answer: RecognizedChunk) -> bool:
         """Whether there is more text than can be spoken in the time, or it is doubtful that the sound is speech."""
-        speech_s = self._speech.seconds(answer.chunk.start, answer.chunk.end)
-        is_too_fast = len(answer.recognition.tokens) > MAX_SPEECH_TOKENS_PER_S * speech_s
-        return is_too_fast or self._is_doubtful_speech(answer.chunk)
-
-    def _is_doubtful_speech(self, chunk: Chunk) -> bool:
-        return self._speech.mean_likelihood(chunk.start, chunk.end) < DOUBTFUL_LIKELIHOOD
+        return is_too_fast(answer, self._speech) or is_doubtful_speech(answer.chunk, self._speech)
 
     def _lacks_speech(self, chunk: Chunk, min_s: float) -> bool:
         """Whether a detector ran, and found less than `min_s` seconds of speech in the chunk."""
         return self._speech.measured and self._speech_s(chunk) < min_s
+
+    async def _retry_in_language(self, part: RecognizedChunk, language: str) -> list[RecognizedChunk]:
+        """A chunk in another language than the rest is recognised in the recording's; the likelier answer is kept."""
+        prompt = "" if PROMPT_LEAKAGE in part.fallbacks else self._settings.prompt
+        again, _ = await self._without_leakage(part.chunk, DecodeSettings(language, prompt))
+        return with_fallbacks([likelier(part, again, self._speech)], OTHER_LANGUAGE)
 
     async def _retry_without_text(self, part: RecognizedChunk, language: str) -> list[RecognizedChunk]:
         """A chunk with speech and no text is recognised in the recording's language, and then in halves.
@@ -179,7 +188,7 @@ class RecognitionPolicy:
         """
         if part.recognition.text or self._speech_s(part.chunk) < MIN_RETRIED_SPEECH_S:
             return [part]
-        if language and self._settings.language is None and not self._is_doubtful_speech(part.chunk):
+        if language and self._settings.language is None and not is_doubtful_speech(part.chunk, self._speech):
             retried, _ = await self._without_leakage(part.chunk, replace(self._settings, language=language))
             recognition = retried.recognition
             if recognition.text and recognition.finished and not self._may_be_hallucinated(retried):

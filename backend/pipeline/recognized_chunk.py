@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.serving.protocols import AlignedUnit, Recognition
-from backend.transcript.matching import fold
+from backend.thresholds import DOUBTFUL_LIKELIHOOD, MAX_SPEECH_LETTERS_PER_S
 from backend.transcript.repetition import collapse_repetition
+from backend.transcript.speech_rate import spoken_letters
 
 TRUNCATED_ANSWER = "did not end within the token budget and was heard again"
 REPETITION_LOOP = "repeated itself and was heard again"
 TOO_LITTLE_TEXT = "had little text for its speech and was heard again"
+OTHER_LANGUAGE = "was in another language than the rest and was heard again in the recording's"
 NO_TEXT = "had speech and no text and was heard again"
 PROMPT_LEAKAGE = "recited the prompt and was heard again without it"
 LOOP_COLLAPSED = "went on repeating itself; the repetition was reduced to one phrase"
@@ -43,14 +45,20 @@ class RecognizedChunk:
     fallbacks: tuple[str, ...] = ()
 
 
-def main_language(recognized: Iterable[RecognizedChunk], speech: Speech) -> str:
-    """The code of the language with the most seconds of speech; "" if there is no text."""
+def speech_by_language(recognized: Iterable[RecognizedChunk], speech: Speech) -> Counter[str]:
+    """Milliseconds of speech in each language, by its code, of the chunks that have text and a language."""
     speech_ms: Counter[str] = Counter()
     for part in recognized:
         if part.recognition.language and part.recognition.text:
             # A text counts even where the detector found no speech: it may have missed it.
             seconds = max(speech.seconds(part.chunk.start, part.chunk.end), 0.01)
             speech_ms[part.recognition.language] += round(1000 * seconds)
+    return speech_ms
+
+
+def main_language(recognized: Iterable[RecognizedChunk], speech: Speech) -> str:
+    """The code of the language with the most seconds of speech; "" if there is no text."""
+    speech_ms = speech_by_language(recognized, speech)
     return speech_ms.most_common(1)[0][0] if speech_ms else ""
 
 
@@ -67,8 +75,18 @@ def finalized(part: RecognizedChunk) -> RecognizedChunk:
 
 
 def letter_count(parts: Iterable[RecognizedChunk]) -> int:
-    """Letters and digits of the texts, without spaces and punctuation."""
-    return sum(len(fold(part.recognition.text)) for part in parts)
+    """How much speech the texts stand for, in letters; 0 if they have none. Comparable across languages."""
+    return sum(spoken_letters(part.recognition.text) for part in parts)
+
+
+def is_too_fast(part: RecognizedChunk, speech: Speech) -> bool:
+    """Whether there is more text than anybody can say in the time."""
+    return letter_count([part]) > MAX_SPEECH_LETTERS_PER_S * speech.seconds(part.chunk.start, part.chunk.end)
+
+
+def is_doubtful_speech(chunk: Chunk, speech: Speech) -> bool:
+    """Whether the detector is not sure that the sound is speech."""
+    return speech.mean_likelihood(chunk.start, chunk.end) < DOUBTFUL_LIKELIHOOD
 
 
 def with_fallbacks(parts: list[RecognizedChunk], *fallbacks: str) -> list[RecognizedChunk]:

@@ -104,7 +104,7 @@ class Transcriber:
             recording = await self._decoder_pool.decode(path, max_seconds=load.max_audio_s)
         self._admission.reserve(stats, recording.samples.size / SAMPLE_RATE)
         stats.audio_s = recording.duration_s
-        max_chunk_s = min(load.max_chunk_s, MAX_ALIGNED_CHUNK_S) if options.times else load.max_chunk_s
+        max_chunk_s = min(instance.max_chunk_s, MAX_ALIGNED_CHUNK_S) if options.times else instance.max_chunk_s
         with stats.measure("vad"):
             speech = await self._speech(recording.samples, load)
             chunks = await in_thread_if_long(

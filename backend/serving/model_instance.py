@@ -20,8 +20,13 @@ class Lean:
 
     @property
     def max_batch(self) -> int:
-        """Most passages that are recognised or aligned together."""
+        """Most passages that are recognised or aligned together: the operator's number, or the device's."""
         return self.options.batch_max_size or self.recognizer.batching.rows
+
+    @property
+    def max_chunk_s(self) -> float:
+        """The longest passage that is given to the models, in seconds: the operator's, or the recogniser's own."""
+        return self.recognizer.chunk_s if self.options.max_chunk_s is None else self.options.max_chunk_s
 
     @property
     def recognition(self) -> SessionKind[Utterance, Recognition]:

@@ -126,6 +126,11 @@ class Recognizer(Protocol):
         """The utterance with all that the host computes of it, for `Session.add`. From a thread beside the model's."""
         ...
 
+    @property
+    def chunk_s(self) -> float:
+        """The longest passage that its checkpoint is made for, in seconds; options.MIN_CHUNK_S to MAX_CHUNK_S."""
+        ...
+
     def session(self) -> Session:
         """A session without utterances."""
         ...

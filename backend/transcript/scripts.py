@@ -18,6 +18,8 @@ from functools import lru_cache
 _THAI = (0x0E00, 0x0E7F)
 _GREEK = (0x0370, 0x03FF)
 _HANGUL_SYLLABLES = (0xAC00, 0xD7A3)
+_KANA = ((0x3041, 0x3096), (0x309D, 0x309F), (0x30A1, 0x30FA), (0x30FC, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9D))
+_HAN = ((0x3005, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
 
 # First and last code point of each block, sorted. Punctuation and digits inside are excluded by their category.
 _CONTINUOUS_BLOCKS = (
@@ -106,6 +108,23 @@ def is_greek(char: str) -> bool:
 
 def is_hangul_syllable(char: str) -> bool:
     return _HANGUL_SYLLABLES[0] <= ord(char) <= _HANGUL_SYLLABLES[1]
+
+
+def is_kana(char: str) -> bool:
+    """Whether it is a letter of Hiragana or Katakana, the sign of a long vowel included."""
+    return any(first <= ord(char) <= last for first, last in _KANA)
+
+
+def is_han(char: str) -> bool:
+    return any(first <= ord(char) <= last for first, last in _HAN)
+
+
+@lru_cache(maxsize=1 << 14)
+def script_of(char: str) -> str:
+    """The first word of the letter's name in Unicode, which is its script (LATIN, CYRILLIC, CJK); "" for no letter."""
+    if unicodedata.category(char)[0] != "L":
+        return ""
+    return unicodedata.name(unicodedata.normalize("NFKC", char)[0], "").replace("-", " ").partition(" ")[0]
 
 
 @lru_cache(maxsize=1 << 14)

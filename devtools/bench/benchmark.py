@@ -89,11 +89,16 @@ class Benchmark:
         return None if self.is_demo else shapes.text_of(CLIP_WORDS)
 
     @contextlib.contextmanager
-    def servers(self, without: Collection[System] = ()) -> Iterator[dict[System, Server]]:
-        """All systems with the model loaded, at the same time: one round is one state of the machine."""
+    def servers(
+        self, without: Collection[System] = (), words: int = CLIP_WORDS, more: Sequence[str] = ()
+    ) -> Iterator[dict[System, Server]]:
+        """All systems with the model that says `words` words loaded, at the same time, with `more` options.
+
+        So one round is one state of the machine.
+        """
         with contextlib.ExitStack() as stack:
             wanted = [system for system in self.systems if system not in without]
-            yield {system: stack.enter_context(loaded(system, self.model())) for system in wanted}
+            yield {system: stack.enter_context(loaded(system, self.model(words), more)) for system in wanted}
 
 
 @contextlib.contextmanager

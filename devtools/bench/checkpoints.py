@@ -34,7 +34,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from devtools.bench.shapes import SHAPES, WORDS, Shape, config
+from devtools.bench.shapes import CHUNK_S, SHAPES, WORDS, Shape, config
 from devtools.demo_models.checkpoint import as_qwen
 from devtools.server_process import DEMO_MODEL
 
@@ -107,12 +107,21 @@ def _draft(folder: Path) -> Iterator[Path]:
     draft.rename(folder)
 
 
+def _write_mel(draft: Path) -> None:
+    """The demo's feature extractor, for passages as long as the published checkpoints have them."""
+    keys: dict[str, Any] = json.loads((DEMO_MODEL / "preprocessor_config.json").read_text())
+    keys["chunk_length"] = CHUNK_S
+    keys["n_samples"] = CHUNK_S * keys["sampling_rate"]
+    keys["nb_max_frames"] = keys["n_samples"] // keys["hop_length"]
+    (draft / "preprocessor_config.json").write_text(json.dumps(keys, indent=2))
+
+
 def _write_shared(shape: Shape, draft: Path) -> None:
     """Everything but the map: a shard for each part of the model, so that only one of them is in memory."""
     core = make_core()
     as_qwen(core).save_pretrained(draft)
-    for name in ("chat_template.jinja", "preprocessor_config.json"):
-        shutil.copy(DEMO_MODEL / name, draft)
+    shutil.copy(DEMO_MODEL / "chat_template.jinja", draft)
+    _write_mel(draft)
     names = (*SPECIAL, *NOT_SPECIAL, "user")
     keys = config(shape, {token: core.token_to_id(token) for token in names})
     (draft / "config.json").write_text(json.dumps(keys, indent=2))

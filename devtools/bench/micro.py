@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator
 from functools import partial
 
+from backend.thresholds import MIN_TOKEN_BUDGET, TOKEN_BUDGET_PER_S
 from devtools.bench import clips, shapes
 from devtools.bench.benchmark import CLIP_WORDS, Benchmark, loaded
 from devtools.bench.engine_worker import KERNELS, ONEDNN_ONLY, Worker
@@ -17,7 +18,6 @@ from devtools.server_process import DEMO_MODEL
 
 _OVERHEAD_MS = 5.0
 _OVERHEAD_CLIP_S, _OVERHEAD_WARM, _OVERHEAD_PAIRS = 3.0, 15, 20  # a few ms of hundreds need more pairs than a ratio
-_LEAST_TOKENS, _TOKENS_PER_S = 32, 12  # the backend's own bound on the tokens of a chunk
 _WARM, _ROWS = 2, 8
 # seconds of audio, few and many tokens, both before the answer ends, and how often each is measured
 _STEPS, _DEMO_STEPS = (2.0, 4, 36, 1), (15.0, 4, 28, 5)
@@ -52,7 +52,7 @@ def wire(bench: Benchmark) -> Iterator[Row]:
     Without VAD: gRPC, decoding of the file, the scheduler and the reply. With VAD: everything.
     """
     audio, subject = clips.clip(0, _OVERHEAD_CLIP_S), bench.subjects[0]
-    tokens = _LEAST_TOKENS + round(_TOKENS_PER_S * _OVERHEAD_CLIP_S)
+    tokens = _token_budget(_OVERHEAD_CLIP_S)
     for measure, more in (("wire and scheduler", ("vad:off",)), ("the same, and the detector", ())):
         with loaded(subject, DEMO_MODEL, more) as server, Worker() as worker:
             worker.load(DEMO_MODEL, subject)
@@ -171,5 +171,10 @@ def compiled(bench: Benchmark, subject: System) -> Iterator[Row]:
 
 def _batch_speed(count: int, worker: Worker) -> float:
     """Copies of one clip in a batch, in seconds of audio per second."""
-    audio, tokens = str(clips.clip(0)), round(_TOKENS_PER_S * clips.CLIP_S)
+    audio, tokens = str(clips.clip(0)), _token_budget(clips.CLIP_S)
     return count * clips.CLIP_S / worker.seconds("recognize", audio=audio, tokens=tokens, rows=count)
+
+
+def _token_budget(seconds: float) -> int:
+    """The backend's own, for a passage of `seconds`."""
+    return MIN_TOKEN_BUDGET + round(TOKEN_BUDGET_PER_S * seconds)

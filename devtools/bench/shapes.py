@@ -17,6 +17,7 @@ from typing import Any
 from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL, ROOT
 
 FOLDER = ROOT / "build/bench/checkpoints"  # to be removed when checkpoints.py or this file change
+CHUNK_S = 30  # seconds: `chunk_length` of the published checkpoints
 VOCABULARY = 151_936  # rows of the embedding; the tokenizer has fewer tokens, as the real one has
 _SYLLABLES = ["".join(pair) for pair in itertools.product("bdfghjklmnprstvz", "aeio")]
 # 4096 words of one token each, as most words of a real transcript are

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from devtools.bench import clips, shapes
-from devtools.bench.benchmark import Benchmark, loaded
+from devtools.bench.benchmark import CLIP_WORDS, Benchmark, loaded
 from devtools.bench.measurement import Goal, Row, figures, pairs_of, percentile, rounds, say
 from devtools.bench.system import BASELINE, Reply, Server, System
 
 _AT_ONCE, _AT_ONCE_QUICKLY = (1, 8, 32), 8  # of a published size; for more the baseline takes minutes
 _DEMO_PIECE_S = 15.0
-_GPU_CLIP_S, _GPU_CLIPS, _GPU_WORDS, _GPU_SPEED = 30.0, 64, 110, 700.0
+_PASSAGE_S, _PASSAGE_WORDS = float(shapes.CHUNK_S), 110  # the longest passage by default, and about its words
+_PASSAGE_OPTION = f"max_chunk_seconds:{_PASSAGE_S:g}"  # also for an earlier revision with another default
+_GPU_CLIPS, _GPU_SPEED = 64, 700.0
 
 # of the 0.6B on a CPU against the baseline: bf16, int8
 _GOALS = {"11 s clip": (2.5, 4.0), "8 clips at once": (6.0, 12.0), "3 min recording": (4.0, 8.0)}
@@ -40,9 +42,10 @@ def clip(bench: Benchmark) -> Iterator[Row]:
 def long(bench: Benchmark) -> Iterator[Row]:
     """Recordings of 3 and 20 minutes; the latter with a large model only with `--long`.
 
-    A bench checkpoint says its words once for each chunk. Ours cuts a recording into chunks, the package takes up to
-    20 minutes as one chunk; so its checkpoint says as many words as ours says in all chunks. The demo's model was
-    trained on 15 s and says little in longer chunks; the baseline gets its recording in pieces of 15 s, in sequence.
+    A bench checkpoint says its words once for each chunk, here as many as 30 s of speech have. Ours cuts a recording
+    into chunks, the package takes up to 20 minutes as one chunk; so its checkpoint says as many words as ours says in
+    all chunks. The demo's model was trained on 15 s and says little in longer chunks; the baseline gets its recording
+    in pieces of 15 s, in sequence.
     """
     for seconds in (clips.LONG_S, clips.LONGEST_S)[: 2 if bench.is_demo or bench.long else 1]:
         yield from _latencies(bench, f"{seconds / 60:g} min recording", seconds)
@@ -58,7 +61,9 @@ def _latencies(bench: Benchmark, measure: str, seconds: float) -> Iterator[Row]:
         replies[server.system] += found
         return sum(reply.took_s for reply in found)
 
-    with bench.servers(without={BASELINE}) as servers, contextlib.ExitStack() as stack:
+    is_cut = seconds > clips.CLIP_S and not bench.is_demo
+    words, more = (_PASSAGE_WORDS, (_PASSAGE_OPTION,)) if is_cut else (CLIP_WORDS, ())
+    with bench.servers({BASELINE}, words, more) as servers, contextlib.ExitStack() as stack:
         if bench.with_baseline:
             baseline = _loaded_to_say_as_much(bench, servers[bench.subjects[0]], seconds)
             servers[BASELINE] = stack.enter_context(baseline)
@@ -69,8 +74,8 @@ def _latencies(bench: Benchmark, measure: str, seconds: float) -> Iterator[Row]:
         if seconds == clips.CLIP_S:
             wrong = sum(bench.text is not None and reply.text != bench.text for reply in replies[subject])
         else:
-            words = {side: sum(len(reply.text.split()) for reply in replies[side]) for side in (subject, rival)}
-            notes.add("words: " + ", ".join(f"{side.name} {count / bench.runs:.0f}" for side, count in words.items()))
+            said = {side: sum(len(reply.text.split()) for reply in replies[side]) for side in (subject, rival)}
+            notes.add("words: " + ", ".join(f"{side.name} {count / bench.runs:.0f}" for side, count in said.items()))
         pairs, goal = pairs_of(found, subject, rival), _goal(bench, measure, subject, rival)
         remarks = "; ".join(sorted(notes - {""}))
         yield Row(measure, subject.name, rival.name, "s", "fewer", pairs, goal, remarks, mismatches=wrong)
@@ -134,14 +139,14 @@ def gpu(bench: Benchmark, subject: System) -> Iterator[Row]:
     """On a GPU: 64 clips of 30 s at once, with the words that 30 s have, against 700 × real time."""
     if bench.is_demo or not bench.on_gpu:
         return
-    measure, rival = f"{_GPU_CLIPS} clips of {_GPU_CLIP_S:g} s", f"{_GPU_SPEED:g} × real time"
-    audio = [clips.clip(number % 30, _GPU_CLIP_S) for number in range(_GPU_CLIPS)]
-    more = (f"max_chunk_seconds:{_GPU_CLIP_S:g}", f"batch_max_size:{_GPU_CLIPS}")
-    texts = [shapes.text_of(_GPU_WORDS)] * _GPU_CLIPS
-    with loaded(subject, bench.model(_GPU_WORDS), more) as ours:
+    measure, rival = f"{_GPU_CLIPS} clips of {_PASSAGE_S:g} s", f"{_GPU_SPEED:g} × real time"
+    audio = [clips.clip(number % 30, _PASSAGE_S) for number in range(_GPU_CLIPS)]
+    more = (_PASSAGE_OPTION, f"batch_max_size:{_GPU_CLIPS}")
+    texts = [shapes.text_of(_PASSAGE_WORDS)] * _GPU_CLIPS
+    with loaded(subject, bench.model(_PASSAGE_WORDS), more) as ours:
         burst(ours, audio, ())
         say(f"{measure}, {subject.name}: {bench.runs} times")
-        found = [burst(ours, audio, texts, _GPU_CLIP_S) for _ in range(bench.runs)]
+        found = [burst(ours, audio, texts, _PASSAGE_S) for _ in range(bench.runs)]
     speeds, wrong = tuple((each.speed, _GPU_SPEED) for each in found), sum(each.wrong for each in found)
     goal = Goal("≥", 1) if bench.shape == "1.7b" else None
     yield Row(measure, subject.name, rival, "× real time", "more", speeds, goal, mismatches=wrong)

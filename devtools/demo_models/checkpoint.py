@@ -20,6 +20,7 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audio_start|>", "<|
 NOT_SPECIAL = ("<asr_text>", "<timestamp>")  # skip_special_tokens must keep <asr_text>: it ends the language
 CLASS_MS = 80
 CLASSES = 1000  # 80 s: more than any default chunk
+CHUNK_S = 15  # seconds: the recogniser loses its place in longer passages; the real checkpoints have 30
 HIDDEN, HEAD = 192, 32
 
 # As in Qwen3-ASR's own checkpoint: system = context, user = the audio.
@@ -69,7 +70,8 @@ def as_qwen(core: Tokenizer) -> Qwen2TokenizerFast:
 
 
 def make_processor() -> Qwen3ASRProcessor:
-    features = WhisperFeatureExtractor(feature_size=128, sampling_rate=16_000, hop_length=160, n_fft=400)
+    mel = {"feature_size": 128, "sampling_rate": 16_000, "hop_length": 160, "n_fft": 400}
+    features = WhisperFeatureExtractor(**mel, chunk_length=CHUNK_S)
     return Qwen3ASRProcessor(features, make_tokenizer(), chat_template=CHAT_TEMPLATE)
 
 

@@ -31,7 +31,7 @@ from devtools.stress.fakes import MARK, text_of
 from devtools.stress.plan import Plan, prompt_for
 
 AUDIO = ROOT / "test/audio"
-ONE_CHUNK_S = 14.0  # below the default of max_chunk_seconds
+ONE_CHUNK_S = 14.0  # below the longest passage of the demo models and of the fakes
 OK, CANCELLED, LOST, FULL, EXACT = "OK", "CANCELLED", "lost", "RESOURCE_EXHAUSTED", "exact"
 Stub: TypeAlias = backend_pb2_grpc.BackendStub
 RUN = (*RUN_SH, str(ROOT / "run.sh"))

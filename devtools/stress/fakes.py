@@ -78,7 +78,7 @@ def text_of(samples: Samples, prompt: str = "", language: str | None = None) -> 
 class HashRecognizer:
     """See text_of. Refers to itself, as models do, so only the garbage collector can delete it."""
 
-    weight_bytes, batching = 1000, Batching()
+    weight_bytes, batching, chunk_s = 1000, Batching(), 15.0
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.faults, self.itself = plan, Faults(plan), self

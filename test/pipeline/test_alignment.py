@@ -205,4 +205,6 @@ async def test_a_word_does_not_reach_into_a_pause(transcribe, loader, bursts) ->
 async def test_passages_for_the_aligner_are_a_minute_long_at_most(transcribe, loader, bursts) -> None:
     loader.recognizer.answer = lambda _: " ".join(["so"] * 200)
     await transcribe(bursts(150), vad=True, max_chunk_s=180)
+    loader.recognizer.chunk_s = 180
+    await transcribe(bursts(150), vad=True)
     assert max(length_s(p) for p in loader.aligner.passages) <= 60

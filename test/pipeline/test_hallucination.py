@@ -72,7 +72,7 @@ async def test_speech_without_text_is_retried_in_the_recordings_language(transcr
     assert [u.language for u in loader.recognizer.utterances] == [None, None, "de"]
 
 
-@pytest.mark.parametrize(("level", "text"), [(0.02, "Noch einer."), (0.5, "so " * 40)])
+@pytest.mark.parametrize(("level", "text"), [(0.02, "Noch einer."), (0.5, "so " * 60)])
 async def test_a_possible_hallucination_in_the_recordings_language_is_not_kept(
     transcribe, loader, bursts, level, text
 ) -> None:

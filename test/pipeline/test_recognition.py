@@ -165,12 +165,10 @@ async def test_a_phrase_that_ends_inside_a_token_keeps_its_token(transcribe, loa
 
 
 async def test_fallbacks_of_an_answer_that_is_not_kept_are_not_counted(transcribe, loader, bursts) -> None:
-    loader.recognizer.answer = lambda u: (
-        said("Hallelujah, praise be.") if seconds(u) > 9 else said("Ha.", finished=False)
-    )
+    loader.recognizer.answer = lambda u: said("Hallelujah, amen.") if seconds(u) > 9 else said("A.", finished=False)
     transcript = await transcribe(bursts(10), PLAIN, vad=True)
     assert (transcript.text, transcript.warnings) == (
-        "Hallelujah, praise be.",
+        "Hallelujah, amen.",
         (times(1, TOO_LITTLE_TEXT),),
     )
 

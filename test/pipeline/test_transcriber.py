@@ -53,6 +53,17 @@ async def test_chunks_are_joined_in_order_and_by_script(transcribe, loader, burs
     check(transcript)
 
 
+@pytest.mark.parametrize(
+    ("chunk_s", "load", "longest_s"), [(6.5, {}, 5.5), (12, {}, 11.5), (6.5, {"max_chunk_s": 12}, 11.5)]
+)
+async def test_passages_are_as_long_as_the_checkpoint_or_the_operator_says(
+    transcribe, loader, bursts, chunk_s, load, longest_s
+) -> None:
+    loader.recognizer.chunk_s = chunk_s
+    await transcribe(bursts(5, 5, 5, 5), TranscribeOptions(), **load)
+    assert max(u.samples.size / RATE for u in loader.recognizer.utterances) == pytest.approx(longest_s, abs=0.6)
+
+
 async def test_the_budget_grows_with_the_chunk_and_the_operator_may_lower_it(transcribe, loader, bursts) -> None:
     await transcribe(bursts(10), TranscribeOptions())
     await transcribe(bursts(1), TranscribeOptions())

@@ -50,6 +50,12 @@ def test_without_the_option_the_device_says_how_many_run_together_and_how_they_j
     assert alignment.prepare == loader.aligner.prepare
 
 
+def test_the_longest_passage_is_the_operators_or_the_recognisers_own(loader) -> None:
+    loader.recognizer.chunk_s = 30.0
+    assert Lean(OPTIONS, loader.recognizer).max_chunk_s == 30.0
+    assert Equipped(replace(OPTIONS, max_chunk_s=9.0), loader.recognizer, loader.aligner).max_chunk_s == 9.0
+
+
 async def test_a_model_leaves_memory_with_its_last_job_without_the_collector(scheduler: Scheduler, loader) -> None:
     equipped = Equipped(OPTIONS, loader.recognizer, loader.aligner)
     await scheduler.submit(equipped.recognition, Utterance(SOUND, None, "", 8), audio_s=1)

@@ -25,11 +25,13 @@ from backend.engine.ops.int8 import int8_layers
 from backend.engine.ops.linear import streamed_linear
 from backend.errors import CheckpointRefused, NonFiniteCheckpoint, NonFiniteLogits
 from backend.languages import NAMES, code_of_name
+from backend.options import MAX_CHUNK_S, MIN_CHUNK_S
 from backend.serving.protocols import SAMPLE_RATE, Recognition, Token, Utterance, recognize
 
 _log = logging.getLogger(__name__)
 
 _WARM_UP_TOKENS = 8
+_DEFAULT_CHUNK_S = 30.0  # `chunk_length` of the published checkpoints
 _TEXT_TAG = "<asr_text>"
 _BARE_TAG = re.compile(r"\s*language(\s+\w+)?\s*")  # an answer that is no more than this was cut inside its tag
 
@@ -63,6 +65,7 @@ class QwenRecognizer:
         self._preparer = PromptPreparer(self.processor, model.thinker.audio_tower, model.thinker.config.audio_token_id)
         self._tokenizer = self.processor.tokenizer.backend_tokenizer
         self.batching = batching(model.device)
+        self.chunk_s = chunk_s(built.processor)
         self._session_decoder: SessionDecoder = self.decoder
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
 
@@ -149,6 +152,17 @@ class QwenRecognizer:
         """The tokens of the final text, each with its slice of the text."""
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         return tuple(Token(token, *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True))
+
+
+def chunk_s(processor: Any) -> float:
+    """The longest passage by the feature extractor's `chunk_length`, in seconds, within the range of the option.
+
+    The processor pads to the longest clip of a batch, whatever its length: nothing else depends on `chunk_length`.
+    """
+    length = getattr(processor.feature_extractor, "chunk_length", None)
+    if not isinstance(length, (int, float)) or isinstance(length, bool) or not length > 0:  # the last for NaN, too
+        return _DEFAULT_CHUNK_S
+    return float(min(max(length, MIN_CHUNK_S), MAX_CHUNK_S))
 
 
 def _eos_ids(built: BuiltModel) -> list[int]:

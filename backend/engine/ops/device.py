@@ -160,8 +160,9 @@ def onednn_supports(weight: torch.Tensor) -> bool:
 _CPU_ROWS = 8
 _GPU_ROWS = ((0.9 * 24 * 2**30, 64), (0.9 * 12 * 2**30, 32), (0.0, 8))
 
-# Seconds of audio in one prefill. On a CPU about two chunks: the intermediate results of more do not fit into the
-# heap's blocks (malloc.py), and the page faults of fresh memory cost more than one pass over the weights less saves.
+# Seconds of audio in one prefill, which always takes one chunk. On a CPU about two chunks of 12 s: the intermediate
+# results of more do not fit into the heap's blocks (malloc.py), and the page faults of fresh memory cost more than one
+# pass over the weights less saves.
 # Running rows decode a step, and cancelled requests are noticed, between two prefills.
 _CPU_PREFILL_S = 24.0
 _GPU_PREFILL_S = 1920.0  # 64 clips of half a minute; the memory that a prefill takes grows with the audio

@@ -52,6 +52,10 @@ def test_the_backend_says_the_text_and_ends_alone_and_in_a_batch(ours: QwenRecog
         assert (heard.text, heard.language, heard.finished) == (text_of(12), "en", True)
 
 
+def test_passages_are_as_long_as_in_the_published_checkpoints(ours: QwenRecognizer) -> None:
+    assert ours.chunk_s == 30
+
+
 async def test_the_backend_takes_the_text_as_it_is(ours: QwenRecognizer, loader: Any, decoder_pool: Any) -> None:
     loader.recognizer = ours
     scheduler, resident = Scheduler(), Resident(loader)
