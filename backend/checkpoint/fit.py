@@ -24,8 +24,9 @@ _log = logging.getLogger(__name__)
 WORK_SHARE = 0.15
 # Of the free memory, from which a load that fits is called close: another process's few hundred megabytes end it.
 CLOSE_SHARE = 0.9
-_POSITIONS_PER_S = 20  # of a row's keys and values: 12.5 audio tokens, the text's and the prompt's
-_POSITIONS_STEP = 256  # to which a row is rounded up; both as in engine/model, where the memory is reserved
+# Positions of a row's keys and values: 13 audio tokens a second and 10 of text, of which English has 4 and most
+# languages less than 10; the chat template, the language tag and a few hot words. Memory is reserved in steps.
+_AUDIO_POSITIONS_PER_S, _TEXT_POSITIONS_PER_S, _PROMPT_POSITIONS, _POSITIONS_STEP = 13, 10, 64, 256
 _MAX_HEADER_BYTES = 100_000_000  # as the safetensors library has it
 _INT8_BYTES_PER_OUTPUT = 8  # a scale, and on CPUs a sum
 
@@ -129,8 +130,14 @@ def row_bytes(config: dict[str, Any], itemsize: int, longest_s: float) -> float:
     thinker = config.get("thinker_config")
     text = (thinker if isinstance(thinker, dict) else config).get("text_config")
     sizes: list[Any] = [text.get(key) for key in _ROW_SIZES] if isinstance(text, dict) else [None]
-    positions = (round(longest_s * _POSITIONS_PER_S) // _POSITIONS_STEP + 1) * _POSITIONS_STEP
-    return 2 * math.prod(sizes) * itemsize * positions if all(type(size) is int for size in sizes) else 0
+    return 2 * math.prod(sizes) * itemsize * row_positions(longest_s) if all(type(size) is int for size in sizes) else 0
+
+
+def row_positions(longest_s: float, tokens: float | None = None) -> int:
+    """Positions of a row, for a passage of so many seconds and an answer of so many tokens (None: a usual one)."""
+    tokens = longest_s * _TEXT_POSITIONS_PER_S if tokens is None else tokens
+    positions = longest_s * _AUDIO_POSITIONS_PER_S + _PROMPT_POSITIONS + tokens
+    return math.ceil(positions / _POSITIONS_STEP) * _POSITIONS_STEP
 
 
 def _int8_bytes(shape: list[int]) -> int:

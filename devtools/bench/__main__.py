@@ -27,6 +27,7 @@ _OF_CONTESTS = {"health": startup.health, "load": startup.load, "swap": startup.
 _OF_SUBJECTS = {"aligner": micro.aligner, "compiled": micro.compiled, "gpu": transcription.gpu}
 _OF_ALL = {"clip": transcription.clip, "long": transcription.long, "crowd": transcription.crowd, "wire": micro.wire}
 MEASURES: Mapping[str, Callable[..., Iterator[Row]]] = _OF_CONTESTS | _OF_ALL | _OF_SUBJECTS
+_ROWS = tuple(str(1 << power) for power in range(9))
 AGAINST_EARLIER = ("health", "load", "swap", "clip", "long", "crowd", "decode")
 
 
@@ -37,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         earlier = git_revision.system(asked.against) if asked.against else None
         runs = 1 if asked.quick else asked.runs
-        bench = Benchmark(asked.shape, runs, asked.long, asked.formats, earlier, asked.rivals)
+        graphs = asked.graphs == "on"
+        bench = Benchmark(
+            asked.shape, runs, asked.long, asked.formats, earlier, asked.rivals, tuple(map(int, asked.rows)), graphs
+        )
         for name in asked.only or (MEASURES if bench.with_baseline else AGAINST_EARLIER):
             for row in _measured(bench, name):
                 rows.append(row)  # written at once: an interrupted run keeps what it has measured
@@ -75,6 +79,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rivals", choices=RIVALS, default="both", help="earlier: only REV; today: all but REV")
     parser.add_argument("--quick", action="store_true", help="one pair for each figure")
     parser.add_argument("--long", action="store_true", help="large models, too, get 20 minutes and 32 clips at once")
+    parser.add_argument("--rows", type=some_of(_ROWS), default=(), help="batch sizes of the gpu measure, with commas")
+    parser.add_argument("--graphs", choices=["on", "off"], default="on", help="CUDA graphs of ours; default: on")
     parser.add_argument("--out", type=Path, default=ROOT / "build/bench/results.json")
     asked = parse_arguments(parser, argv)
     if asked.rivals == "earlier" and not asked.against:

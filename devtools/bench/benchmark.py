@@ -28,7 +28,9 @@ _WARM_TIMES, _WARM_S = 3, 3.0  # the first answers import, compile and allocate
 class Benchmark:
     """`earlier`: our own backend at another git revision. `rivals`: which of BASELINE and `earlier` to measure.
 
-    `long`: also what takes a large model many minutes. `formats`: empty means all that the device computes.
+    `long`: also what takes a large model many minutes. `formats`: empty means all that the device computes. `rows`: the
+    sizes of the batch in the measure of a GPU; empty means the backend's default. `graphs`: ours decodes with CUDA
+    graphs.
     """
 
     shape: str = DEMO
@@ -37,6 +39,13 @@ class Benchmark:
     formats: tuple[str, ...] = ()
     earlier: System | None = None
     rivals: str = "both"
+    rows: tuple[int, ...] = ()
+    graphs: bool = True
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of ours, in every measure."""
+        return () if self.graphs else ("cuda_graphs:off",)
 
     @property
     def is_demo(self) -> bool:
@@ -98,7 +107,12 @@ class Benchmark:
         """
         with contextlib.ExitStack() as stack:
             wanted = [system for system in self.systems if system not in without]
-            yield {system: stack.enter_context(loaded(system, self.model(words), more)) for system in wanted}
+            yield {
+                system: stack.enter_context(
+                    loaded(system, self.model(words), (*more, *(self.options if system is not BASELINE else ())))
+                )
+                for system in wanted
+            }
 
 
 @contextlib.contextmanager

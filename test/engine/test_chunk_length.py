@@ -13,7 +13,7 @@ import torch
 
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.decoder import Decoder
-from backend.engine.model.recognizer import QwenRecognizer, _chunk_s
+from backend.engine.model.recognizer import QwenRecognizer, chunk_s
 from backend.options import LoadOptions
 from backend.serving.protocols import Utterance
 from devtools.demo_models.checkpoint import make_processor
@@ -57,11 +57,11 @@ def test_a_checkpoint_has_its_own_length_within_the_range_of_the_option(
 
 @pytest.mark.parametrize("length", [None, 0, -30, float("nan"), "30", True])
 def test_an_implausible_length_is_that_of_the_published_checkpoints(length: Any) -> None:
-    assert _chunk_s(SimpleNamespace(feature_extractor=SimpleNamespace(chunk_length=length))) == 30
+    assert chunk_s(SimpleNamespace(feature_extractor=SimpleNamespace(chunk_length=length))) == 30
 
 
 def test_a_feature_extractor_of_another_kind_has_the_same(recognizer) -> None:
-    assert _chunk_s(SimpleNamespace(feature_extractor=SimpleNamespace())) == 30
+    assert chunk_s(SimpleNamespace(feature_extractor=SimpleNamespace())) == 30
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from typing import TypeAlias
 
 import torch
 
+from backend.checkpoint.fit import row_positions
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.kv_cache import KVCache
 from backend.thresholds import MIN_TOKEN_BUDGET, TOKEN_BUDGET_PER_S
@@ -26,12 +27,7 @@ from backend.thresholds import MIN_TOKEN_BUDGET, TOKEN_BUDGET_PER_S
 Step: TypeAlias = Callable[[], torch.Tensor]
 Capture: TypeAlias = Callable[[Step], Step]  # returns what replays the step
 
-# Positions of a row: 13 audio tokens a second; the chat template, the language tag and a few hot words; the answer.
-_AUDIO_POSITIONS_PER_S = 13
-_PROMPT_POSITIONS = 64
-_CONTEXT_POSITIONS = 256  # of a longer prompt
-_USUAL_TOKENS_PER_S = 10  # English has 4, and most languages less than this (test/test_token_rates.py)
-_CAPACITY_STEP = 256
+_CONTEXT_POSITIONS = 256  # of a prompt with many hot words
 
 
 @dataclass(frozen=True)
@@ -60,18 +56,13 @@ def plan_graphs(rows: int, chunk_s: float, max_positions: float) -> GraphPlan | 
     Without memory for the second there is one, and without memory for that the number of rows is halved until there is.
     None: not even for one row.
     """
-    prompt = chunk_s * _AUDIO_POSITIONS_PER_S + _PROMPT_POSITIONS
-    usual = _capacity(prompt + chunk_s * _USUAL_TOKENS_PER_S)
-    longest = _capacity(prompt + chunk_s * TOKEN_BUDGET_PER_S + MIN_TOKEN_BUDGET + _CONTEXT_POSITIONS)
+    usual = row_positions(chunk_s)
+    longest = row_positions(chunk_s, chunk_s * TOKEN_BUDGET_PER_S + MIN_TOKEN_BUDGET + _CONTEXT_POSITIONS)
     if rows * longest <= max_positions:
         return GraphPlan(rows, (usual, longest))
     while rows and rows * usual > max_positions:
         rows //= 2
     return GraphPlan(rows, (usual,)) if rows else None
-
-
-def _capacity(positions: float) -> int:
-    return -int(-positions // _CAPACITY_STEP) * _CAPACITY_STEP
 
 
 class StaticMemory:
