@@ -23,6 +23,7 @@ from backend.engine.model.session import QwenSession, SessionDecoder
 from backend.engine.ops.device import max_prefill_s, use_threads
 from backend.engine.ops.int8 import int8_layers
 from backend.engine.ops.linear import streamed_linear
+from backend.engine.ops.transfer import send
 from backend.errors import CheckpointRefused, NonFiniteLogits
 from backend.languages import NAMES, code_of_name
 from backend.serving.protocols import SAMPLE_RATE, Recognition, Token, Utterance, recognize
@@ -107,7 +108,8 @@ class QwenRecognizer:
         with default_dtype_lock, self._tokenizer_lock:
             texts = [self._prompt(utterance) for utterance in utterances]
             inputs = prompt_inputs(self.model, self.processor, texts, [u.samples for u in utterances])
-        return embed_prompts(self.model.thinker, self.decoder, inputs), inputs["attention_mask"].sum(dim=1)
+        embedded = embed_prompts(self.model.thinker, self.decoder, inputs)
+        return embedded, send(inputs["attention_mask"].sum(dim=1), embedded.device)
 
     def _prompt(self, utterance: Utterance) -> str:
         """The prompt's text. A forced language is the beginning of the answer, which the model then continues."""
