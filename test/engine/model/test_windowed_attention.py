@@ -45,6 +45,14 @@ def test_it_equals_a_dense_block_mask_and_the_windows_alone(size: int, tokens: i
     torch.testing.assert_close(found.float(), torch.cat(alone, dim=2).transpose(1, 2), atol=error, rtol=0)
 
 
+def test_training_gets_gradients_in_bf16_too() -> None:
+    """`make demo-models` trains through this function, and the C kernel computes no gradients."""
+    q, k, v = (torch.randn(1, 2, 20, 64, dtype=torch.bfloat16, requires_grad=True) for _ in "qkv")
+    found, _ = windowed_sdpa(torch.nn.Identity(), q, k, v, cu_seq_lens_q=torch.tensor([0, 13, 20]), scaling=0.125)
+    found.float().square().sum().backward()
+    assert all(each.grad is not None and bool(each.grad.any()) for each in (q, k, v))
+
+
 def test_windows_do_not_see_each_other() -> None:
     q, k, v = torch.randn(3, 1, 2, 2 * WINDOW, 8)
     ends = torch.tensor([0, WINDOW, 2 * WINDOW])
