@@ -117,8 +117,8 @@ OPTIONS: dict[str, Option] = {
         "attention",
         one_of(ATTENTIONS),
         "auto",
-        "Attention of the encoder: flash_attention_2 (on, true) or torch's (sdpa, off, false; eager is the same); "
-        "auto: flash_attention_2 if flash-attn can be imported and knows the GPU (Ampere or later).",
+        "Attention of the encoder: torch's (auto, sdpa, off, false; eager is the same), or flash_attention_2 (on, true), "
+        "which is refused if flash-attn cannot be imported or does not know the GPU (before Ampere).",
     ),
     "batch_max_size": Option(
         "batch_max_size",

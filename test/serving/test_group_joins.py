@@ -156,20 +156,24 @@ class SimulatedGPU:
 
 
 async def simulated_throughput(passages: Sequence[Passage], rows: int, *, in_groups: bool) -> float:
-    """Seconds of audio a second, for a backlog of passages in the real scheduler."""
-    clock, gate = Clock(), threading.Event()
+    """Seconds of audio a second, for a backlog of four long recordings in the real scheduler."""
+    clock, opening, gate = Clock(), threading.Event(), threading.Event()
     gpu = SimulatedGPU(clock)
 
     def opened() -> SimulatedGPU:
+        opening.set()
         assert gate.wait(20)  # the backlog is complete before the first passage joins
         return gpu
 
-    scheduler = Scheduler(clock)
+    scheduler, requests = Scheduler(clock), [RequestStats() for _ in range(4)]
     kind = SessionKind("recognition", gpu, opened, rows, joins_in_groups=in_groups)
     try:
-        answers = [
-            asyncio.ensure_future(scheduler.submit(kind, passage, audio_s=passage.audio_s)) for passage in passages
-        ]
+        answers = []
+        for number, passage in enumerate(passages):
+            job = scheduler.submit(kind, passage, audio_s=passage.audio_s, owner=requests[number % len(requests)])
+            answers.append(asyncio.ensure_future(job))
+            if not number:
+                assert await asyncio.to_thread(opening.wait, 20)
         await asyncio.sleep(0)
         gate.set()
         await asyncio.gather(*answers)
@@ -181,7 +185,7 @@ async def simulated_throughput(passages: Sequence[Passage], rows: int, *, in_gro
 def backlog(longest_s: float, count: int = 600) -> list[Passage]:
     """Passages as the cuts of a recording leave them, in English: 3.6 tokens a second, and the language tag."""
     chance = random.Random(7)
-    lengths = [chance.uniform(0.6, 1.0) * longest_s for _ in range(count)]
+    lengths = [chance.uniform(0.25, 1.0) * longest_s for _ in range(count)]
     return [Passage(s, round(chance.uniform(0.8, 1.2) * 3.6 * s) + 5) for s in lengths]
 
 

@@ -18,6 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.model_builder import default_dtype_lock
+from backend.engine.ops.transfer import send
+from backend.errors import EngineFailure
 from backend.serving.protocols import SAMPLE_RATE
 
 MIN_SAMPLES = SAMPLE_RATE // 2  # half a second, as in the package: the encoder was trained on no less
@@ -48,10 +50,18 @@ class PromptPreparer:
         self._audio_token = audio_token
 
     def prepare(self, text: str, samples: NDArray[np.float32]) -> PreparedPrompt:
-        """text: with one audio token, which is repeated for the audio; samples: (n,) float32 at 16 kHz."""
+        """text: with one audio token, which is repeated for the audio; samples: (n,) float32 at 16 kHz.
+
+        Raises EngineFailure where the tokenizer makes another number of audio tokens of it.
+        """
         mel = self._mel(pad_samples(samples))
         count = self._audio_tokens(mel.shape[1])
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        if ids.count(self._audio_token) != 1:
+            raise EngineFailure(
+                f"qwen-asr: the prompt holds {ids.count(self._audio_token)} audio tokens instead of one; the "
+                "checkpoint's tokenizer and model do not fit each other, fetch it again"
+            )
         start = ids.index(self._audio_token)
         ids[start : start + 1] = [self._audio_token] * count
         return PreparedPrompt(torch.tensor(ids), start, count, mel)
@@ -72,14 +82,13 @@ def embed(model: Any, decoder: Decoder, prompts: Sequence[PreparedPrompt]) -> to
     Nothing here asks the device for a value.
     """
     ids = pad_sequence([prompt.ids for prompt in prompts], batch_first=True)
-    longest = ids.shape[1]
-    spans = [(row * longest + prompt.audio_start, prompt.audio_tokens) for row, prompt in enumerate(prompts)]
-    places = torch.cat([torch.arange(start, start + count) for start, count in spans])
-    embedded = decoder.embed(ids.to(model.device))
+    starts = [row * ids.shape[1] + prompt.audio_start for row, prompt in enumerate(prompts)]
+    counts = [prompt.audio_tokens for prompt in prompts]
+    places = torch.cat([torch.arange(s, s + count) for s, count in zip(starts, counts, strict=True)])
     packed = torch.cat([prompt.mel for prompt in prompts], dim=1)  # one call for all clips, without padding
-    frames = torch.tensor([prompt.mel.shape[1] for prompt in prompts])
-    audio = model.thinker.audio_tower(packed.to(model.dtype).to(model.device), frames)
-    embedded.view(-1, embedded.shape[-1]).index_copy_(0, places.to(model.device), audio.to(embedded.dtype))
+    audio = model.thinker.audio_tower(packed, [prompt.mel.shape[1] for prompt in prompts])
+    embedded = decoder.embed(send(ids, model.device))
+    embedded.view(-1, embedded.shape[-1]).index_copy_(0, send(places, model.device), audio.to(embedded.dtype))
     return embedded
 
 

@@ -41,7 +41,9 @@ def _without_init() -> Iterator[None]:
 
 with _without_init():
     _models = importlib.import_module("qwen_asr.core.transformers_backend")
+    _modeling = importlib.import_module("qwen_asr.core.transformers_backend.modeling_qwen3_asr")
 
 Qwen3ASRConfig = _models.Qwen3ASRConfig
 Qwen3ASRForConditionalGeneration = _models.Qwen3ASRForConditionalGeneration
 Qwen3ASRProcessor = _models.Qwen3ASRProcessor
+ALL_ATTENTION_FUNCTIONS = _modeling.ALL_ATTENTION_FUNCTIONS  # transformers' registry, in which the layers look

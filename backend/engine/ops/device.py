@@ -131,18 +131,12 @@ def _dtype(device: torch.device, options: LoadOptions) -> tuple[torch.dtype, str
 
 
 def _attention(device: torch.device, dtype: torch.dtype, options: LoadOptions) -> tuple[str, str]:
-    if options.attention == "eager":
+    if options.attention != "flash_attention_2":  # also auto: with flash-attn each layer waits for the GPU (decision 3)
         return "sdpa", "windows by torch"
-    if options.attention == "sdpa":
-        return "sdpa", "attention as asked"
     obstacle = gpu_build.flash_attention_obstacle(device, dtype)
-    if options.attention == "flash_attention_2":
-        if obstacle:
-            raise InvalidOption("attn_implementation", f"is flash_attention_2, and {obstacle}")
-        return "flash_attention_2", "attention as asked"
-    if not obstacle and not gpu_build.is_flash_proven(device):
-        obstacle = "flash-attn names no such GPU"
-    return ("sdpa", obstacle) if obstacle else ("flash_attention_2", "flash-attn is installed")
+    if obstacle:
+        raise InvalidOption("attn_implementation", f"is flash_attention_2, and {obstacle}")
+    return "flash_attention_2", "attention as asked"
 
 
 def onednn_supports(weight: torch.Tensor) -> bool:

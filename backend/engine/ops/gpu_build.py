@@ -23,7 +23,6 @@ _log = logging.getLogger(__name__)
 _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _NO_DEVICE = re.compile(r"No (CUDA|HIP) GPUs are available")  # torch's words where the driver works and names none
 _FLASH_CAPABILITY = (8, 0)  # flash-attn 2 has kernels from Ampere on
-_FLASH_ON_ROCM = ("gfx90a", "gfx94", "gfx95")  # MI200 and MI300; flash-attn's README names no other AMD GPU
 
 
 def refusal() -> GpuNotAnswering | None:
@@ -86,13 +85,6 @@ def flash_attention_obstacle(device: torch.device, dtype: torch.dtype) -> str:
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < _FLASH_CAPABILITY:
         return "flash-attn needs an Ampere GPU or later"
     return _flash_import_failure()
-
-
-def is_flash_proven(device: torch.device) -> bool:
-    """Whether flash-attn's authors name the GPU: where it is only imported, as on other AMD cards, nobody knows."""
-    if torch.version.hip is None:
-        return True
-    return str(torch.cuda.get_device_properties(device).gcnArchName).startswith(_FLASH_ON_ROCM)
 
 
 def _flash_import_failure() -> str:

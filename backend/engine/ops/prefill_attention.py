@@ -12,11 +12,12 @@ from backend.engine.ops.torch_private import avx512_allowed
 
 
 def can_attend(queries: torch.Tensor) -> bool:
-    """Whether `prefill_attention` takes such queries (…, head size) on this processor."""
+    """Whether `prefill_attention` takes such queries (…, head size) on this processor. It computes no gradients."""
     return (
         native.library is not None
         and queries.device.type == "cpu"
         and queries.dtype is torch.bfloat16
+        and not queries.requires_grad
         and queries.shape[-1] % native.limits["prefill_block"] == 0
         and avx512_allowed()
         and bool(native.library.has_prefill_attention())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from backend.engine.model.windowed_attention import WINDOWED_SDPA, windowed_sdpa
+from backend.engine.model.windowed_attention import WINDOWED_SDPA, row_mask, rows_of, windowed_sdpa
 
 WINDOW = 104  # audio tokens in 8 s
 
@@ -42,6 +45,14 @@ def test_it_equals_a_dense_block_mask_and_the_windows_alone(size: int, tokens: i
     torch.testing.assert_close(found.float(), torch.cat(alone, dim=2).transpose(1, 2), atol=error, rtol=0)
 
 
+def test_training_gets_gradients_in_bf16_too() -> None:
+    """`make demo-models` trains through this function, and the C kernel computes no gradients."""
+    q, k, v = (torch.randn(1, 2, 20, 64, dtype=torch.bfloat16, requires_grad=True) for _ in "qkv")
+    found, _ = windowed_sdpa(torch.nn.Identity(), q, k, v, cu_seq_lens_q=torch.tensor([0, 13, 20]), scaling=0.125)
+    found.float().square().sum().backward()
+    assert all(each.grad is not None and bool(each.grad.any()) for each in (q, k, v))
+
+
 def test_windows_do_not_see_each_other() -> None:
     q, k, v = torch.randn(3, 1, 2, 2 * WINDOW, 8)
     ends = torch.tensor([0, WINDOW, 2 * WINDOW])
@@ -53,6 +64,51 @@ def test_windows_do_not_see_each_other() -> None:
     assert not torch.allclose(before[:, WINDOW:], after[:, WINDOW:])
 
 
+WINDOWS = st.lists(st.integers(1, WINDOW), min_size=1, max_size=40)
+
+
+@given(WINDOWS)
+def test_each_token_of_each_window_has_one_place_in_the_rows(windows: list[int]) -> None:
+    rows = rows_of(windows)
+    length = rows.tokens.shape[1]
+    assert length % 8 == 0
+    assert 0 <= length - max(windows) < 8
+    tokens, queries, keys = rows.tokens.ravel(), rows.queries.ravel(), rows.keys.ravel()
+    assert tokens[rows.places].tolist() == list(range(sum(windows)))
+    assert keys[rows.places].tolist() == [window for window, count in enumerate(windows) for _ in range(count)]
+    assert (keys >= 0).sum() == sum(windows)
+    assert (queries[keys >= 0] == keys[keys >= 0]).all()
+    padding = np.flatnonzero(keys < 0)
+    assert (padding % length > 0).all()  # no row begins with padding
+    assert (tokens[padding] == tokens[padding - 1]).all()
+    assert (queries[padding] == queries[padding - 1]).all()
+
+
+@given(WINDOWS)
+def test_all_rows_but_one_are_more_than_half_full(windows: list[int]) -> None:
+    in_rows = (rows_of(windows).keys >= 0).sum(axis=1)
+    assert sum(in_rows <= max(windows) / 2) <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("windows", [[1], [7], [104, 1], [104, 104], [13, 104, 91, 60, 40, 4, 1, 1]], ids=str)
+def test_in_rows_it_equals_the_windows_alone(windows: list[int], dtype: torch.dtype) -> None:
+    torch.manual_seed(len(windows))
+    packed = torch.randn(3, sum(windows), 4, 16).to(dtype)
+    rows, ends = rows_of(windows), [0, *accumulate(windows)]
+    q, k, v = packed.float().transpose(1, 2)[:, None]
+    alone = [scaled_dot_product_attention(q[:, :, a:b], k[:, :, a:b], v[:, :, a:b]) for a, b in pairwise(ends)]
+    mask = row_mask(torch.from_numpy(rows.queries), torch.from_numpy(rows.keys), dtype)
+    q, k, v = packed[:, rows.tokens.ravel()].transpose(1, 2)[:, None]
+    for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH):
+        with sdpa_kernel(backend):
+            found, _ = windowed_sdpa(torch.nn.Identity(), q, k, v, mask, cu_seq_lens_q=torch.tensor(ends), scaling=0.25)
+        assert found.isfinite().all()
+        error = {torch.float32: 1e-5, torch.bfloat16: 0.02, torch.float16: 0.005}[dtype]
+        wanted = torch.cat(alone, dim=2).transpose(1, 2)
+        torch.testing.assert_close(found[:, rows.places].float(), wanted, atol=error, rtol=0)
+
+
 def test_the_encoder_encodes_each_window_and_each_clip_of_a_packed_call_alone(recognizer) -> None:
     """Through the real encoder: 20 s at once = its windows of 8 s one by one; three clips packed = each alone."""
     tower = recognizer.model.thinker.audio_tower
@@ -62,9 +118,8 @@ def test_the_encoder_encodes_each_window_and_each_clip_of_a_packed_call_alone(re
     mels = [torch.from_numpy(rng.normal(size=(128, n)).astype(np.float32)).to(dtype) for n in frames]
 
     def encode(*parts: torch.Tensor) -> torch.Tensor:
-        lengths = torch.tensor([part.shape[1] for part in parts])
         with torch.inference_mode():
-            return tower(torch.cat(parts, dim=1), lengths)
+            return tower(torch.cat(parts, dim=1), [part.shape[1] for part in parts])
 
     whole = encode(mels[0])
     pieces = torch.cat([encode(mels[0][:, i : i + 800]) for i in range(0, 2000, 800)])
