@@ -117,8 +117,8 @@ OPTIONS: dict[str, Option] = {
         "attention",
         one_of(ATTENTIONS),
         "auto",
-        "Attention of the encoder: torch's (auto, sdpa, off, false; eager is the same), or flash_attention_2 (on, true), "
-        "which is refused if flash-attn cannot be imported or does not know the GPU (before Ampere).",
+        "Attention of the encoder: torch's (auto, sdpa, off, false; eager is the same), or flash_attention_2 (on, "
+        "true), which is refused if flash-attn cannot be imported or does not know the GPU (before Ampere).",
     ),
     "batch_max_size": Option(
         "batch_max_size",

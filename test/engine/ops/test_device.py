@@ -324,3 +324,41 @@ def test_flash_attention_that_is_not_installed_is_named(gpus, monkeypatch, caplo
     with pytest.raises(InvalidOption, match="flash-attn is not installed"):
         attention(FLASH)
     assert not caplog.text
+
+
+def test_memory_is_given_back_to_every_backend(monkeypatch) -> None:
+    emptied = []
+    for name, module in (("cuda", torch.cuda), ("xpu", torch.xpu), ("mps", torch.mps)):
+        where = torch.backends.mps if name == "mps" else module
+        monkeypatch.setattr(where, "is_available", lambda: True)
+        monkeypatch.setattr(module, "empty_cache", lambda name=name: emptied.append(name))
+    device.reclaim()
+    assert sorted(emptied) == ["cuda", "mps", "xpu"]
+
+
+def test_free_memory_is_what_each_backend_says(monkeypatch) -> None:
+    for module in (torch.cuda, torch.xpu):
+        monkeypatch.setattr(module, "mem_get_info", lambda where: (700, 1000))
+        monkeypatch.setattr(module, "memory_reserved", lambda where: 90)
+        monkeypatch.setattr(module, "memory_allocated", lambda where: 40)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 500)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 100)
+    assert [device.free_bytes(torch.device(where)) for where in ("cuda:0", "xpu:0", "mps")] == [750, 750, 400]
+    assert 0 < device.free_bytes(torch.device("cpu")) <= device.room(torch.device("cpu")).most
+    assert device.room(torch.device("mps")).most == math.inf
+
+    def refuse(where: torch.device) -> None:
+        raise RuntimeError("this device does not say how much memory is free")
+
+    monkeypatch.setattr(torch.xpu, "mem_get_info", refuse)
+    assert device.free_bytes(torch.device("xpu:0")) == math.inf
+
+
+def test_a_gpu_that_shares_the_systems_memory_has_what_the_system_has(monkeypatch) -> None:
+    """Its driver counts the page cache as used, which the system gives back."""
+    monkeypatch.setattr(device, "free_bytes", lambda where: 100.0)
+    for integrated in (1, 0):
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda where, i=integrated: SimpleNamespace(is_integrated=i)
+        )
+        assert (device.room(torch.device("cuda:0")).free > 1e6) == bool(integrated)
