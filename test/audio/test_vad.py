@@ -117,11 +117,11 @@ def hour() -> Iterator[Watched]:
 async def test_after_a_cancellation_no_further_piece_is_judged(hour: Watched) -> None:
     Watched.gate.set()
     judging = asyncio.create_task(detector.detect(hour, RULES))
-    while Watched.taken < 2:  # the levels, and the first of 60 pieces
+    while Watched.taken < 2:  # the levels, and the first of 15 turns
         await asyncio.sleep(0.001)
     judging.cancel()
     await asyncio.wait([judging])
-    for _ in range(2):  # they queue behind the pieces that have been started
+    for _ in range(2):  # they queue behind the turns that have been started
         await detector.detect(np.zeros(90 * SAMPLE_RATE, np.float32), RULES)
     assert Watched.taken <= 1 + min(8, os.cpu_count() or 1)
 
