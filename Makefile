@@ -47,6 +47,10 @@ test: install-dev ## What CI runs: lint, format, strict types, tests
 .PHONY: check
 check: test ## The same as test
 
+.PHONY: check-wheels
+check-wheels: install-dev ## The wheel of every run-time pin on arm64 Linux, for each Python; asks the index: MACHINE=x86_64
+	@$(PYTHON_BIN) -m devtools.check_wheels
+
 .PHONY: test-gpu
 test-gpu: $(if $(PYTHON),,install-dev) ## The tests that need a GPU; PYTHON=... runs them by that interpreter and installs nothing
 	@$(or $(PYTHON),$(PYTHON_BIN)) -m pytest -m gpu
