@@ -40,6 +40,10 @@ demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE F
 run: install ## The backend, in the foreground, at ADDR
 	@bash run.sh --addr $(ADDR)
 
+.PHONY: doctor
+doctor: ## What this machine and this install can do, with remedies: MODEL ALIGNER JSON=1
+	@bash run.sh --doctor $(if $(JSON),--json) $(if $(MODEL),--model "$(MODEL)") $(if $(ALIGNER),--aligner "$(ALIGNER)")
+
 .PHONY: test
 test: install-dev ## What CI runs: lint, format, strict types, tests
 	@bash test.sh
