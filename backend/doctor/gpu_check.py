@@ -102,10 +102,7 @@ def judge(facts: GpuFacts, report: Report) -> list[Finding]:
 def _cards(facts: GpuFacts, build: str) -> Finding:
     if not facts.cards:
         return ok("cards", "none")
-    names = ", ".join(
-        f"{card.maker} {card.name}{f' ({card.capability})' if card.capability not in ('', card.name) else ''}"
-        for card in facts.cards
-    )
+    names = ", ".join(_named(card) for card in facts.cards)
     makers = {card.maker for card in facts.cards}
     if "NVIDIA" in makers and build == "cpu":
         return warn("cards", f"{names}: a card, but torch is built for CPUs", _NVIDIA_BUILD)
@@ -116,6 +113,11 @@ def _cards(facts: GpuFacts, build: str) -> Finding:
     if makers == {"NVIDIA"} and build.startswith("rocm"):
         return fail("cards", f"{names}: but torch is built for AMD", _NVIDIA_BUILD)
     return ok("cards", names)
+
+
+def _named(card: Card) -> str:
+    name = f"{card.maker} {card.name.removeprefix(card.maker).strip()}"
+    return name if card.capability in ("", card.name) else f"{name} ({card.capability})"
 
 
 def _visibility(facts: GpuFacts, build: str) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from backend.doctor.child_process import Report
 from backend.doctor.findings import Finding
 from backend.doctor.gpu_check import Card, GpuFacts, judge, probe
 
-RTX = Card("NVIDIA", "RTX 3060", "8.6", 580)
+RTX = Card("NVIDIA", "NVIDIA RTX 3060", "8.6", 580)
 OLD = Card("NVIDIA", "GTX 1080", "6.1", 535)
 RADEON = Card("AMD", "gfx1100", "gfx1100", 0)
 STRIX = Card("AMD", "gfx1151", "gfx1151", 0)
