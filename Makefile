@@ -55,6 +55,13 @@ check: test ## The same as test
 test-gpu: $(if $(PYTHON),,install-dev) ## The tests that need a GPU; PYTHON=... runs them by that interpreter and installs nothing
 	@$(or $(PYTHON),$(PYTHON_BIN)) -m pytest -m gpu
 
+.PHONY: audit
+audit: install ## Known advisories of what is installed, but those that SECURITY.md answers (pip-audit; needs the network)
+	@$(PYTHON_BIN) -m venv build/audit
+	@build/audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1
+	@build/audit/bin/pip-audit --vulnerability-service osv --path venv/lib/python3*/site-packages \
+	  $$(grep -oE '(PYSEC|CVE)-[0-9]+-[0-9]+|GHSA(-[0-9a-z]{4}){3}' SECURITY.md | sort -u | sed 's/^/--ignore-vuln /')
+
 .PHONY: coverage
 coverage: install-dev ## All tests, and the lines of backend/ that none of them reaches
 	@$(PYTHON_BIN) -m pytest --cov --cov-report=term
