@@ -114,7 +114,11 @@ def _memory(facts: CpuFacts, report: Report, on_gpu: bool) -> Finding:
     value = f"{_gb(facts.free)} of {_gb(facts.total)} GB free"
     needed, least = (_PROCESS_BYTES + SMALLEST.bytes[kind] for kind in (dtype, "int8"))
     if facts.free < least:
-        return fail("memory", f"{value}; {SMALLEST.name} in int8 needs about {_gb(least)}", "give it more memory")
+        return fail(
+            "memory",
+            f"{value}; {SMALLEST.name} in int8 needs about {_gb(least)}",
+            "more memory: a larger limit of the container (docker run --memory), or another machine",
+        )
     if facts.free < needed and not on_gpu:
         return warn("memory", f"{value}; {SMALLEST.name} in {dtype} needs about {_gb(needed)}", "quantization: int8")
     return ok("memory", value)

@@ -24,7 +24,7 @@ _LOAD_TIMEOUT_S, _ANSWER_TIMEOUT_S = 120.0, 60.0
 _MAX_WORD_ERROR_S = 0.3  # the demo's aligner is off by 0.07 s at most on a CPU; other devices round otherwise
 _HEALTH_INTERVAL_S, _HEALTH_TIMEOUT_S = 0.1, 5.0
 _MAX_HEALTH_S = 1.0  # the gateway's shortest patience
-_CAUSE_REMEDY = "do what the cause says; if it names nothing: " + REINSTALL
+_CAUSE_REMEDY = "follow the cause; if it names nothing: " + REINSTALL
 
 
 class Word(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 from backend.checkpoint import fit
 from backend.checkpoint.find import find, inspect
 from backend.checkpoint.hub import downloaded
-from backend.checkpoint.layout import Kind, layout_of
+from backend.checkpoint.layout import EXAMPLES, Kind, layout_of
 from backend.checkpoint.validation import read_json_object
 from backend.doctor.child_process import Report
 from backend.doctor.findings import Finding, fail, ok, warn
@@ -41,6 +41,7 @@ class CheckpointFacts:
     name: str
     refusal: str = ""
     local: bool = False
+    on_hub: bool = False
     folder: Path | None = None
     layout: str = ""
     disk_bytes: int = 0
@@ -83,7 +84,7 @@ def look_up(name: str, kind: Kind, models_folder: str) -> CheckpointFacts:
     try:
         here = Path(caller) / name if caller and (Path(caller) / name).exists() else Path(name)
         checkpoint = find(str(here.resolve()) if here.exists() else name, folder=models_folder)
-        facts = replace(facts, name=checkpoint.name, local=checkpoint.local)
+        facts = replace(facts, name=checkpoint.name, local=checkpoint.local, on_hub=not checkpoint.local)
         inspect(checkpoint, kind)
     except AsrError as error:
         return replace(facts, refusal=str(error))
@@ -99,11 +100,16 @@ def judge_checkpoint(role: str, facts: CheckpointFacts) -> Finding:
     """`role`: MODEL or ALIGNER."""
     token = "HF_TOKEN is set" if facts.token else "HF_TOKEN is not set"
     if facts.refusal:
-        return fail(
-            role, facts.refusal + ("" if facts.local else f" ({token})"), f"{role}=a folder or hub id that it can be"
-        )
+        example = EXAMPLES["aligner" if role == "ALIGNER" else "recognizer"]
+        if facts.on_hub:
+            return fail(role, f"{facts.refusal} ({token})", f"HF_TOKEN=... if it is gated; {role}=/a/folder; {example}")
+        return fail(role, facts.refusal, f"{role}={example}")
     if facts.folder is None:
-        return warn(role, f"{facts.name} is on the hub and not downloaded yet ({token})", f"hf download {facts.name}")
+        return warn(
+            role,
+            f"{facts.name} is on the hub and not downloaded yet ({token})",
+            f"hf download {facts.name}, or let the first load fetch it",
+        )
     where = "on disk" if facts.local else "downloaded from the hub"
     return ok(role, f"{facts.name}, {where}, {facts.layout} layout, {facts.disk_bytes / 1e9:.3g} GB of weights")
 

@@ -130,11 +130,24 @@ def _gpu_bytes(pid: int) -> int:
 
 def judge_trial(trial: Trial) -> list[Finding]:
     if trial.load_s is None:
-        return [fail("load", trial.failure, "do what the cause says")]
+        return [
+            fail(
+                "load",
+                trial.failure,
+                "follow the cause; if it names nothing: device:cpu, torch_dtype:fp32, batch_max_size:1",
+            )
+        ]
     found = [ok("load", f"{trial.load_s:.1f} s")]
     found += [_speed(timing) for timing in trial.timings]
     if trial.failure:
-        return [*found, fail("transcription", trial.failure, "do what the cause says")]
+        return [
+            *found,
+            fail(
+                "transcription",
+                trial.failure,
+                "follow the cause; if it names nothing: device:cpu, torch_dtype:fp32, batch_max_size:1",
+            ),
+        ]
     if not trial.text:
         found.append(warn("text", "none of an English recording", "another MODEL; torch_dtype:fp32 shows an overflow"))
     gpu = f", {trial.gpu_bytes / 1e9:.1f} GB on the GPU" if trial.gpu_bytes else ""

@@ -27,7 +27,7 @@ from backend.doctor.model_check import (
 from backend.doctor.trial import Timing, Trial, judge_trial
 
 LOCAL = CheckpointFacts("/models/asr", local=True, folder=Path("/models/asr"), layout="package", disk_bytes=10**9)
-HUB = CheckpointFacts("Qwen/Qwen3-ASR-0.6B", token=True)
+HUB = CheckpointFacts("Qwen/Qwen3-ASR-0.6B", on_hub=True, token=True)
 
 
 def test_the_demos_checkpoints_are_looked_up(asr_folder: Path, aligner_folder: Path) -> None:
@@ -58,16 +58,20 @@ def test_what_a_load_would_refuse_is_refused_in_its_words(
     for name, kind, words in cases:
         facts = look_up(name, kind, "")
         finding = judge_checkpoint("MODEL", facts)
-        assert finding.level == "FAIL"
+        assert (finding.level, finding.remedy) == ("FAIL", "MODEL=Qwen/Qwen3-ASR-0.6B")
         assert words in finding.value
 
 
 def test_a_hub_id_says_whether_it_is_downloaded_and_whether_there_is_a_token() -> None:
     finding = judge_checkpoint("MODEL", HUB)
-    assert (finding.level, finding.remedy) == ("WARN", "hf download Qwen/Qwen3-ASR-0.6B")
+    assert (finding.level, finding.remedy) == (
+        "WARN",
+        "hf download Qwen/Qwen3-ASR-0.6B, or let the first load fetch it",
+    )
     assert "HF_TOKEN is set" in finding.value
     gated = replace(HUB, refusal="is gated; accept its conditions on the hub and set HF_TOKEN", token=False)
     assert "HF_TOKEN is not set" in judge_checkpoint("MODEL", gated).value
+    assert "HF_TOKEN=" in judge_checkpoint("MODEL", gated).remedy
     downloaded = replace(HUB, folder=Path("/cache"), layout="transformers", disk_bytes=2 * 10**9)
     assert judge_checkpoint("MODEL", downloaded).level == "OK"
 
