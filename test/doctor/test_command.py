@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from dataclasses import replace
@@ -146,3 +147,13 @@ def test_the_doctor_measures_a_model_whose_path_starts_where_it_was_called() -> 
     assert "  OK    MODEL" in ended.stdout
     assert "60 s of speech" in ended.stdout
     assert "verdict: real time on this CPU (measured: " in ended.stdout
+
+
+@pytest.mark.parametrize(("argument", "code"), [("--doctor", 2), ("--addr=127.0.0.1:0", 1)])
+def test_without_an_install_run_sh_itself_says_so(argument: str, code: int, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "run.sh", tmp_path)
+    ended = subprocess.run(
+        ["bash", str(tmp_path / "run.sh"), argument], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode == code
+    assert ended.stderr.strip().endswith(f"the backend is not installed: run {tmp_path}/install.sh")
