@@ -40,6 +40,10 @@ demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE F
 run: install ## The backend, in the foreground, at ADDR
 	@bash run.sh --addr $(ADDR)
 
+.PHONY: doctor
+doctor: ## What this machine and this install can do, with remedies: MODEL ALIGNER JSON=1
+	@bash run.sh --doctor $(if $(JSON),--json) $(if $(MODEL),--model "$(MODEL)") $(if $(ALIGNER),--aligner "$(ALIGNER)")
+
 .PHONY: test
 test: install-dev ## What CI runs: lint, format, strict types, tests
 	@bash test.sh
@@ -54,6 +58,13 @@ check-wheels: install-dev ## The wheel of every run-time pin on arm64 Linux, for
 .PHONY: test-gpu
 test-gpu: $(if $(PYTHON),,install-dev) ## The tests that need a GPU; PYTHON=... runs them by that interpreter and installs nothing
 	@$(or $(PYTHON),$(PYTHON_BIN)) -m pytest -m gpu
+
+.PHONY: audit
+audit: install ## Known advisories of what is installed, but those that SECURITY.md answers (pip-audit; needs the network)
+	@$(PYTHON_BIN) -m venv build/audit
+	@build/audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1
+	@build/audit/bin/pip-audit --vulnerability-service osv --path venv/lib/python3*/site-packages \
+	  $$(grep -oE '(PYSEC|CVE)-[0-9]+-[0-9]+|GHSA(-[0-9a-z]{4}){3}' SECURITY.md | sort -u | sed 's/^/--ignore-vuln /')
 
 .PHONY: coverage
 coverage: install-dev ## All tests, and the lines of backend/ that none of them reaches

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The start script that the gateway runs: run.sh --addr HOST:PORT, from any working directory, with stdin closed.
+# run.sh --doctor [--json] [--model MODEL] [--aligner ALIGNER] says what the install and the machine can do (docs/doctor.md).
 # It execs Python, which keeps the process id, so that the gateway's signals reach the server.
 set -euo pipefail
 
@@ -8,6 +9,7 @@ python="$here/venv/bin/python"
 
 if [[ ! -x "$python" ]]; then
   echo "the backend is not installed: run $here/install.sh" >&2 # the gateway shows the last line of stderr to its user
+  [[ " $* " != *" --doctor "* ]] || exit 2                  # the doctor's "does not work"
   exit 1
 fi
 

@@ -1,4 +1,4 @@
-"""Entry point of `python -m backend --addr HOST:PORT`: parses argv and starts the log."""
+"""Entry point of `python -m backend --addr HOST:PORT`, or `--doctor`: parses argv and starts the log."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ for _number in (signal.SIGTERM, signal.SIGINT):
 
 import argparse  # noqa: E402
 import logging  # noqa: E402
+import sys  # noqa: E402
 
 from backend.process import log  # noqa: E402
-from backend.server import run  # noqa: E402
 
 
 def main() -> int:
+    if "--doctor" in sys.argv[1:]:
+        from backend.doctor.command import main as doctor  # works where the server's imports fail
+
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(2))
+        return doctor([argument for argument in sys.argv[1:] if argument != "--doctor"])
+
+    from backend.server import run
+
     parser = argparse.ArgumentParser(prog="backend", description="Qwen3-ASR behind LocalAI's gRPC contract.")
     parser.add_argument("--addr", default="127.0.0.1:50051", help="HOST:PORT to listen on; port 0 = any free one")
     arguments = parser.parse_args()

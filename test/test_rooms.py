@@ -16,7 +16,7 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 # or a module that lies in backend/ itself.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
-    frozenset({"server"}),
+    frozenset({"server", "doctor"}),  # the doctor starts the server and asks the engine in child processes
     frozenset({"engine"}),  # implements serving's protocols; server alone imports it, see ONLY_IMPORTER
     frozenset({"wire"}),
     frozenset({"pipeline"}),
@@ -29,7 +29,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # A package, or a room of ours, and the only rooms that may import it.
 ONLY_IMPORTER = {
-    "grpc": {"wire", "server"}, "grpc_health": {"wire", "server"}, "prometheus_client": {"wire"},
+    "grpc": {"wire", "server", "doctor"}, "grpc_health": {"wire", "server"}, "prometheus_client": {"wire"},
     "torch": {"engine"}, "transformers": {"engine"}, "qwen_asr": {"engine"}, "accelerate": {"engine"},
     "silero_vad": set(), "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
     "backend.engine": {"engine", "server"},

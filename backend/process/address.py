@@ -28,8 +28,10 @@ def parse(address: str) -> tuple[str, int]:
     return match["host"].strip("[]"), int(match["port"])
 
 
-def listen_failure(address: str) -> CannotListen:
-    """The cause of a failed listen, found by listening on the address once more. Raises CannotListen if malformed."""
+def listen_obstacle(address: str) -> str:
+    """Why nothing can listen on the address now, found by listening once; "" if something can. Raises CannotListen if
+    malformed.
+    """
     host, port = parse(address)
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -38,7 +40,12 @@ def listen_failure(address: str) -> CannotListen:
             probe.bind(target)
             probe.listen()
     except (socket.gaierror, UnicodeError):  # UnicodeError: not a possible host name
-        return CannotListen(address, "the host name is not known")
+        return "the host name is not known"
     except OSError as error:
-        return CannotListen(address, _CAUSES.get(error.errno or 0, error.strerror or "the system refuses it"))
-    return CannotListen(address, "the port was taken a moment ago")
+        return _CAUSES.get(error.errno or 0, error.strerror or "the system refuses it")
+    return ""
+
+
+def listen_failure(address: str) -> CannotListen:
+    """The cause of a failed listen. Raises CannotListen if malformed."""
+    return CannotListen(address, listen_obstacle(address) or "the port was taken a moment ago")

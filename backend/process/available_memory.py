@@ -28,12 +28,12 @@ def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> AvailableMem
     swap = meminfo.get("SwapFree:", 0)
     memory = meminfo.get("MemAvailable:", math.inf)
     rooms = [(memory, memory + swap)]
-    for group in _groups(proc, cgroups / "memory", "memory"):  # v1: swap is counted together with memory
+    for group in control_groups(proc, cgroups / "memory", "memory"):  # v1: swap is counted together with memory
         cache = _table(group / "memory.stat", "total_inactive_file", "total_active_file")
         left = _left(group / "memory.limit_in_bytes", group / "memory.usage_in_bytes", cache)
         both = _left(group / "memory.memsw.limit_in_bytes", group / "memory.memsw.usage_in_bytes", cache)
         rooms.append((left, min(left + swap, both)))
-    for group in _groups(proc, cgroups, ""):  # v2
+    for group in control_groups(proc, cgroups, ""):  # v2
         left = _left(
             group / "memory.max",
             group / "memory.current",
@@ -43,12 +43,12 @@ def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> AvailableMem
     return AvailableMemory(*(min(room) for room in zip(*rooms, strict=True)))
 
 
-def _groups(proc: Path, root: Path, controller: str) -> Iterator[Path]:
+def control_groups(proc: Path, root: Path, controller: str) -> Iterator[Path]:
     """The folders of this process's group and its parents for a v1 controller; "": for v2.
 
     In a container the path is often the host's and not there; then `root` is the container's own group.
     """
-    for line in _lines(proc / "self/cgroup"):
+    for line in read_lines(proc / "self/cgroup"):
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controller in controllers.split(","):
             parts = [part for part in path.split("/") if part and part != ".."]
@@ -58,13 +58,13 @@ def _groups(proc: Path, root: Path, controller: str) -> Iterator[Path]:
 
 def _left(limit: Path, used: Path, cache: dict[str, int]) -> float:
     """Bytes below the limit, with the page cache counted as free; infinite where there is no limit."""
-    most, in_use = (_number(" ".join(_lines(file))) for file in (limit, used))
+    most, in_use = (_number(" ".join(read_lines(file))) for file in (limit, used))
     return max(0.0, most - max(0, in_use - sum(cache.values()))) if math.isfinite(in_use) else math.inf
 
 
 def _table(file: Path, *keys: str, unit: int = 1) -> dict[str, int]:
     """The file's lines `key number` with these keys."""
-    rows = [line.split() for line in _lines(file)]
+    rows = [line.split() for line in read_lines(file)]
     return {row[0]: int(row[1]) * unit for row in rows if len(row) > 1 and row[0] in keys and row[1].isdigit()}
 
 
@@ -72,7 +72,7 @@ def _number(text: str) -> float:
     return int(text) if text.isdigit() else math.inf  # v2 writes `max`; v1 a number larger than any memory
 
 
-def _lines(file: Path) -> list[str]:
+def read_lines(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
