@@ -107,7 +107,7 @@ recordings: install-dev ## Make the recordings in test/audio and their manifest 
 	$(PYTHON_BIN) -m devtools.demo_models.recordings
 
 .PHONY: package
-package: install-dev ## dist/qwen-asr: a folder that runs wherever it is moved; PORTABLE_PYTHON=true puts the interpreter into it
+package: install ## dist/qwen-asr: a folder that runs wherever it is moved; PORTABLE_PYTHON=true puts the interpreter into it
 	@$(PYTHON_BIN) -m devtools.package folder
 
 .PHONY: package-image
