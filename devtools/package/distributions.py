@@ -6,7 +6,7 @@ made from an environment with the tools for tests holds none of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import Distribution, distributions
 from pathlib import Path, PurePosixPath
@@ -28,26 +28,36 @@ class NotInstalled(Exception):
 def required(root: Path, site: Path) -> list[Distribution]:
     """The distributions in `site` that a run of the backend in `root` needs, by name. Raises NotInstalled."""
     installed = {canonicalize_name(found.metadata["Name"]): found for found in distributions(path=[str(site)])}
-    waiting = [Requirement("torch"), *requirements_in(root / "requirements.txt")]
-    needed: dict[str, Distribution] = {}
+    needed = with_dependencies([Requirement("torch"), *requirements_in(root / "requirements.txt")], installed)
+    for requirement in requirements_in(root / "requirements-after.txt"):  # those come without their dependencies
+        name = canonicalize_name(requirement.name)
+        needed[name] = _the_installed(requirement, installed)
+    return [needed[name] for name in sorted(needed)]
+
+
+def with_dependencies(
+    roots: Iterable[Requirement], installed: Mapping[NormalizedName, Distribution]
+) -> dict[NormalizedName, Distribution]:
+    """What `roots` need, themselves included, for this Python on this machine. Raises NotInstalled."""
+    waiting = list(roots)
+    needed: dict[NormalizedName, Distribution] = {}
     seen = set()
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         key = (name, frozenset(requirement.extras))
-        if key in seen:
-            continue
-        seen.add(key)
-        if name not in installed:
-            raise NotInstalled(f"{requirement.name} is not installed; run `make install`")
-        needed[name] = installed[name]
-        waiting += _dependencies(installed[name], requirement.extras)
-    for requirement in requirements_in(root / "requirements-after.txt"):  # those come without their dependencies
-        name = canonicalize_name(requirement.name)
-        if name not in installed:
-            raise NotInstalled(f"{requirement.name} is not installed; run `make install`")
-        needed[name] = installed[name]
-    return [needed[name] for name in sorted(needed)]
+        if key not in seen:
+            seen.add(key)
+            needed[name] = _the_installed(requirement, installed)
+            waiting += _dependencies(needed[name], requirement.extras)
+    return needed
+
+
+def _the_installed(requirement: Requirement, installed: Mapping[NormalizedName, Distribution]) -> Distribution:
+    found = installed.get(canonicalize_name(requirement.name))
+    if found is None:
+        raise NotInstalled(f"{requirement.name} is not installed; run `make install`")
+    return found
 
 
 def requirements_in(path: Path) -> list[Requirement]:

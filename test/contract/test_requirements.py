@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
-from devtools.package.distributions import requirements_in
+from devtools.package.distributions import requirements_in, with_dependencies
 
 ROOT = Path(__file__).parent.parent.parent
 # What the gateway's installer reads after requirements.txt, by its names for builds; requirements-after.txt comes last.
@@ -46,6 +48,18 @@ def test_the_gateways_installer_takes_torch_from_where_install_sh_takes_it(profi
 def test_no_file_but_those_of_torch_names_it() -> None:
     for name in ("requirements.txt", "requirements-after.txt", "requirements-dev.txt", "requirements-stubs.txt"):
         assert not re.search(r"^torch\b", (ROOT / name).read_text(), re.MULTILINE), name
+
+
+def test_nothing_that_is_installed_before_torch_asks_for_it() -> None:
+    """Else the gateway's installer would take PyPI's build first, gigabytes for CUDA, for every kind of processor."""
+    before, _, block = (ROOT / "requirements.txt").read_text().partition("# --- What qwen-asr's classes import")
+    named = before + block.partition("# --- the end of that block")[2]
+    roots = [
+        r for r in requirements_in(ROOT / "requirements.txt") if re.search(rf"^{re.escape(r.name)}==", named, re.M)
+    ]
+    assert len(roots) > 10
+    installed = {canonicalize_name(found.metadata["Name"]): found for found in distributions()}
+    assert "torch" not in with_dependencies(roots, installed)
 
 
 def test_what_is_pinned_twice_has_one_version() -> None:
