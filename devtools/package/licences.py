@@ -74,8 +74,11 @@ def write_licences(
     `others`: what is no distribution, as its name, its licence and the file with the licence's text.
     """
     rows = [(name, licence) for name, licence, _ in others]
-    for name, _, text in others:
-        _copy(text, folder / name / text.name)
+    for name, licence, text in others:
+        if text.is_file():
+            _copy(text, folder / name / text.name)
+        else:
+            _state(folder / name, f"No file with its licence was found where it was built. It is under {licence}.\n")
     for found in needed:
         name = f"{found.metadata['Name']}-{found.version}"
         rows.append((name, licence_of(found)))
@@ -84,9 +87,7 @@ def write_licences(
         for path in files:
             _copy(site / path, folder / name / _short(path))
         if not files:
-            statement = f"The wheel has no licence file. Its metadata say: {licence_of(found)}\n"
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            (folder / name / "STATEMENT.txt").write_text(statement, encoding="utf-8")
+            _state(folder / name, f"The wheel has no licence file. Its metadata say: {licence_of(found)}\n")
     width = max(len(name) for name, _ in rows)
     table = "".join(f"{name:{width}}  {licence}\n" for name, licence in rows)
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +98,11 @@ def _short(path: PurePosixPath) -> PurePosixPath:
     """A licence's path within its distribution, without the folders that all of them have."""
     parts = path.parts[1:] if path.parts[0].endswith(".dist-info") else path.parts
     return PurePosixPath(*(parts[1:] if len(parts) > 1 and parts[0] == "licenses" else parts))
+
+
+def _state(folder: Path, statement: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "STATEMENT.txt").write_text(statement, encoding="utf-8")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from backend.wire import backend_pb2 as pb
 from devtools.package.distributions import NotInstalled, files_of, required, requirements_in
 from devtools.package.folder import copy_python, link_file, make_folder
+from devtools.package.licences import write_licences
 from devtools.package.sbom import bill_of_materials
 from devtools.server_process import RUN_SH, ServerProcess
 
@@ -69,6 +70,21 @@ def test_the_list_of_parts_names_each_with_its_version_and_licence() -> None:
     assert bill["serialNumber"] != bill_of_materials("1.2.4", needed, "3.12.12")["serialNumber"]
 
 
+def test_every_part_has_a_licence_or_a_statement_of_it(tmp_path: Path) -> None:
+    needed = [found for found in required(ROOT, SITE) if found.metadata["Name"] in ("tokenizers", "soundfile")]
+    others = [("ours", "MIT", ROOT / "LICENSE"), ("python-3.12", "PSF-2.0", tmp_path / "there is none")]
+    write_licences(tmp_path / "licenses", SITE, needed, others)
+    files = {path.relative_to(tmp_path / "licenses").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    folders = {path.partition("/")[0].rpartition("-")[0] for path in files if "/" in path}
+    assert folders == {"", "python", "tokenizers", "soundfile"}
+    assert "ours/LICENSE" in files
+    assert "PSF-2.0" in (tmp_path / "licenses/python-3.12/STATEMENT.txt").read_text()
+    (tokenizers,) = (path for path in files if path.startswith("tokenizers"))  # its wheel has no file
+    assert "Apache" in (tmp_path / "licenses" / tokenizers).read_text()
+    table = (tmp_path / "licenses/README.txt").read_text().splitlines()
+    assert any(line.startswith("  libsndfile") and line.endswith("LGPL-2.1-or-later") for line in table)
+
+
 @pytest.mark.slow
 def test_a_package_transcribes_where_it_was_moved_by_the_interpreter_that_lies_beside(tmp_path: Path) -> None:
     made, moved = tmp_path / "made/qwen-asr", tmp_path / "moved to/another place"
@@ -77,7 +93,8 @@ def test_a_package_transcribes_where_it_was_moved_by_the_interpreter_that_lies_b
     moved.parent.mkdir()
     made.rename(moved)
     (moved / "venv/bin" / PYTHON).unlink()  # the interpreter of the machine where it was made
-    copy_python(Path(sys.base_prefix), moved / "python", link_file)
+    if not (moved / "python").is_dir():
+        copy_python(Path(sys.base_prefix), moved / "python", link_file)
     before = {path: path.stat().st_mtime_ns for path in moved.rglob("*") if path.is_file()}
 
     said = json.loads((moved / "test/audio/demo.json").read_text())
