@@ -1,7 +1,7 @@
-# `make` alone lists the targets; the text behind ## is the list.
+# `make` alone installs, as LocalAI's image builds expect it; `make help` lists the targets, by the text behind ##.
 
 SHELL := bash
-.DEFAULT_GOAL := help
+.DEFAULT_GOAL := install
 MAKEFLAGS += --no-print-directory
 
 PYTHON_BIN := venv/bin/python
@@ -18,10 +18,10 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo AUDIO=talk.mp3 MODEL=Qwen/Qwen3-ASR-1.7B ALIGNER=Qwen/Qwen3-ForcedAligner-0.6B FORMAT=srt LANGUAGE=en"
-	@echo "  BUILD_TYPE=cublas make install   (NVIDIA; hipblas for AMD; empty or cpu for neither)"
+	@echo "  BUILD_TYPE=cublas make install   (NVIDIA; hipblas for AMD, intel, l4t for Jetson, mps for Apple; empty or cpu for none)"
 
 .PHONY: install
-install: ## ./venv with what the backend needs, for BUILD_TYPE; quick when nothing changed
+install: ## What `make` alone does: ./venv with what the backend needs, for BUILD_TYPE; quick when nothing changed
 	@bash install.sh
 
 .PHONY: install-dev
@@ -29,8 +29,11 @@ install-dev: ## The same, and what tests, eval, bench, soak and fuzz need
 	@DEV=1 bash install.sh
 
 .PHONY: proto
-proto: install ## The protobuf stubs, from proto/backend.proto
-	@$(PYTHON_BIN) -m grpc_tools.protoc -Ibackend/wire=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/backend.proto
+proto: protogen-clean install ## The protobuf stubs anew, from proto/backend.proto
+
+.PHONY: protogen-clean
+protogen-clean:
+	@rm -f backend/wire/backend_pb2*
 
 .PHONY: demo
 demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE FORMAT=json|verbose_json|srt|vtt|lrc|txt
@@ -100,7 +103,7 @@ fuzz: install-dev ## Thousands of bad inputs through the running server: CASES S
 	@$(PYTHON_BIN) -m devtools.stress.fuzz
 
 .PHONY: demo-models
-demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)
+demo-models: install-dev ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)
 	$(PYTHON_BIN) -m devtools.demo_models.train tower --threads 2
 	for stage in asr asr-again asr-polish; do $(PYTHON_BIN) -m devtools.demo_models.train $$stage || exit; done & asr=$$!; \
 	$(PYTHON_BIN) -m devtools.demo_models.train aligner & aligner=$$!; \
@@ -118,7 +121,15 @@ demo-models-eval: install-dev ## Accuracy of the demo checkpoints, on recordings
 recordings: install-dev ## Make the recordings in test/audio and their manifest again (espeak-ng)
 	$(PYTHON_BIN) -m devtools.demo_models.recordings
 
+.PHONY: package
+package: install ## dist/qwen-asr: a folder that runs wherever it is moved; PORTABLE_PYTHON=true puts the interpreter into it
+	@$(PYTHON_BIN) -m devtools.package folder
+
+.PHONY: package-image
+package-image: package ## dist/qwen-asr.tar: that folder as an image, for `local-ai backends install ocifile://...` or `docker load`
+	@$(PYTHON_BIN) -m devtools.package image
+
 .PHONY: clean
-clean: ## Remove what was built, except ./venv
-	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* backend/wire/backend_pb2* backend/engine/ops/csrc/*.o backend/engine/ops/csrc/libkernels.so*
-	find . -name __pycache__ -type d -not -path './venv/*' -prune -exec rm -rf {} +
+clean: protogen-clean ## Remove all that was built or installed, ./venv and dist too (./python stays)
+	rm -rf venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* backend/engine/ops/csrc/*.o backend/engine/ops/csrc/libkernels.so*
+	find . -name __pycache__ -type d -not -path './python/*' -prune -exec rm -rf {} +

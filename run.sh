@@ -5,12 +5,38 @@
 set -euo pipefail
 
 here="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-python="$here/venv/bin/python"
+venv="$here/venv"
+python="$venv/bin/python"
 
-if [[ ! -x "$python" ]]; then
-  echo "the backend is not installed: run $here/install.sh" >&2 # the gateway shows the last line of stderr to its user
-  [[ " $* " != *" --doctor "* ]] || exit 2                  # the doctor's "does not work"
+arguments=" $* "
+die() { # the gateway shows the last line of stderr to its user
+  echo "$*" >&2
+  [[ "$arguments" != *" --doctor "* ]] || exit 2 # the doctor's "does not work"
   exit 1
+}
+
+# `packages`, a list with one folder, and `version`, the Python that they were installed for: python3.12.
+packages=("$venv"/lib/python3.*/site-packages)
+version="$(basename "$(dirname "${packages[0]}")")"
+
+# An interpreter in ./python comes before the one that ./venv names, which may have stayed on another machine. It is
+# started by itself, with the packages of ./venv: so nothing has to be written at a start, wherever the folder was moved.
+if [[ -d "$here/python/bin" && -d "${packages[0]}" ]]; then
+  python="$here/python/bin/$version"
+  [[ -x "$python" ]] || die "the interpreter in $here/python does not fit: ./venv was installed for $version"
+  PYTHONPATH="${packages[0]}${PYTHONPATH:+:$PYTHONPATH}"
+  export PYTHONNOUSERSITE=1 # ./venv is whole: no other package than its own
+  if compgen -G "$here/python/lib/libpython3*" >/dev/null; then # a copy may look for its library where it came from
+    export LD_LIBRARY_PATH="$here/python/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+  fi
+elif [[ -L "$python" && ! -x "$python" ]]; then
+  die "$python leads to an interpreter that is not on this machine: put a $version into $here/python, or run $here/install.sh"
+fi
+[[ -x "$python" ]] || die "the backend is not installed: run $here/install.sh"
+
+unset PYTHONHOME # it would name another library than the interpreter's own
+if [[ -d "$here/lib" ]]; then # libraries of a GPU that were packed along
+  export LD_LIBRARY_PATH="$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi
 
 cd "$here" # `python -m` imports from the working directory first, which could be any folder

@@ -20,7 +20,7 @@ from devtools.server_process import ROOT, RUN_SH
 
 _UNPACKED = ".unpacked"
 _WORKERS = ("devtools/bench/engine_worker.py", "devtools/bench/inside.py", "bench/inside.py")  # newest name first
-_NOT_INHERITED = {"BUILD_TYPE", "PYTHON", "DEV", "TORCH_INDEX"}  # those of `make bench`; the kind of the venv decides
+_NOT_INHERITED = {"BUILD_TYPE", "PYTHON", "PORTABLE_PYTHON", "DEV", "TORCH_INDEX"}  # the venv's kind decides
 
 
 def system(revision: str) -> System:
@@ -44,7 +44,8 @@ def system(revision: str) -> System:
 def _install(folder: Path) -> None:
     """Run install.sh each time, as this tree's packages may have changed since the last one. Raises Failed."""
     venv = folder / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    base = os.path.realpath(sys.executable)  # not that of ./venv, which may not know its own base (install.sh)
+    subprocess.run([base, "-m", "venv", "--without-pip", str(venv)], check=True)
     packages = Path(sysconfig.get_path("purelib"))
     own = venv / packages.relative_to(sys.prefix)
     # pip takes what lies outside its prefix as installed and never removes it; what it installs comes first

@@ -1,4 +1,4 @@
-"""install.sh: which build of torch it takes, and when it installs anew. nvidia-smi, Python and pip are stand-ins."""
+"""install.sh: which build of torch it takes, and when it installs anew. Python, pip and nvidia-smi are stand-ins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-CPU, CU126, CU130, ROCM = (f"https://download.pytorch.org/whl/{name}" for name in ("cpu", "cu126", "cu130", "rocm7.2"))
+CPU, CU126, CU130, ROCM, XPU = (
+    f"https://download.pytorch.org/whl/{name}" for name in ("cpu", "cu126", "cu130", "rocm7.2", "xpu")
+)
+JETSON = "https://pypi.jetson-ai-lab.io/jp6/cu129/"
 
 SMI = """#!/usr/bin/env bash
 [[ "$*" != *compute_cap* || -z "$OLD_SMI" ]] || { echo 'Field "compute_cap" is not a valid field to query.'; exit 2; }
@@ -23,7 +26,11 @@ exit "${SMI_STATUS:-0}"
 PYTHON = f"""#!/usr/bin/env bash
 case "$*" in
   "-m venv"*) mkdir -p "${{@: -1}}/bin" && cp "$0" "${{@: -1}}/bin/python" && rm -f "${{@: -1}}"/.[a-z]* ;;
-  *"-m pip"*) echo "$*" >>"$PIP_LOG" ;;
+  *"-m pip"*)
+    echo "$*" >>"$PIP_LOG"
+    [[ "$*" != *"index versions"* ]] || echo "Available versions: $OFFERED"
+    [[ -z "$OUT_OF_REACH" || "$*" != *"$OUT_OF_REACH"* ]]
+    ;;
   *"-m grpc_tools"*) touch backend/wire/backend_pb2.py backend/wire/backend_pb2_grpc.py ;;
   *"import torch"*) echo "$TORCH_BUILD" ;;
   *backend.wire*) ;;
@@ -52,6 +59,9 @@ def checkout(tmp_path: Path) -> Path:
     (folder / "backend/wire").mkdir()
     executable(tmp_path / "bin/nvidia-smi", SMI)
     executable(tmp_path / "bin/python3", PYTHON)
+    executable(
+        tmp_path / "bin/uname", '#!/usr/bin/env bash\n[[ "$1" == -m ]] && echo x86_64 || echo "${SYSTEM:-Linux}"\n'
+    )
     return folder
 
 
@@ -60,9 +70,10 @@ def run(checkout: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedPro
     """`run(command, **environment)` in the checkout, with the stand-ins first on PATH."""
 
     def run(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        unset = {"BUILD_TYPE", "CUDA", "CUDA_MAJOR_VERSION", "PYTHON", "DEV", "TORCH_INDEX"}
+        unset = {"BUILD_TYPE", "CUDA", "CUDA_MAJOR_VERSION", "PYTHON", "DEV", "TORCH_INDEX", "CPU_TORCH_ONLY"}
         stand_ins = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PIP_LOG": str(tmp_path / "pip")}
-        defaults = {"CARDS": "", "OLD_SMI": "", "CC": "no-compiler-here"}
+        defaults = {"CARDS": "", "OLD_SMI": "", "CC": "no-compiler-here", "OFFERED": "2.14.1+cpu, 2.13.0+cpu"}
+        defaults |= {"OUT_OF_REACH": "", "TEGRA_RELEASE": "/no/such/file", "PORTABLE_PYTHON": ""}
         inherited = {name: value for name, value in os.environ.items() if name not in unset}
         everything = inherited | stand_ins | defaults | environment
         return subprocess.run(["bash", "-c", command], cwd=checkout, env=everything, capture_output=True, text=True)
@@ -113,7 +124,19 @@ GPU = {"BUILD_TYPE": "cublas"}
         (GPU | {"CUDA": "11"}, "", "may be 12 or 13"),
         ({"CUDA": "12"}, CPU, "has no effect"),
         ({"CUDA_MAJOR_VERSION": "12"}, CPU, ""),  # images of other builds set it, too
+        # other makers
+        ({"BUILD_TYPE": "intel"}, XPU, ""),
+        ({"BUILD_TYPE": "l4t", "CUDA_MAJOR_VERSION": "12"}, JETSON, ""),
+        ({"BUILD_TYPE": "l4t", "CUDA_MAJOR_VERSION": "13"}, CU130, ""),
+        ({"BUILD_TYPE": "l4t", "CUDA": "11"}, "", "may be 12 or 13"),
+        ({"BUILD_TYPE": "l4t"}, "", "CUDA=12 (JetPack 6)"),
+        ({"BUILD_TYPE": "mps"}, "", "is for Macs"),
+        ({"BUILD_TYPE": "metal"}, "", "is for Macs"),
         ({"BUILD_TYPE": "vulkan"}, "", "not known"),
+        ({"BUILD_TYPE": "vulkan"}, "", "hipblas for AMD"),
+        ({"BUILD_TYPE": "clblas"}, "", "use cublas for NVIDIA"),
+        ({"BUILD_TYPE": "sycl_f16"}, "", "intel for Intel"),
+        ({"BUILD_TYPE": "cuda"}, "", "cublas, hipblas, intel, l4t, mps or metal"),
     ],
 )  # fmt: skip
 def test_the_index_fits_the_driver_and_the_card(run, environment: dict[str, str], index: str, said: str) -> None:
@@ -129,6 +152,23 @@ def test_without_nvidia_smi_the_newest_build_is_taken_and_a_line_says_so(run, tm
     assert done.stdout.strip() == CU130
     assert "nvidia-smi names no card" in done.stderr
     assert not run(CHOOSE, **GPU, CUDA="13").stderr
+
+
+@pytest.mark.parametrize(
+    ("release", "index"), [("R36 (release)", JETSON), ("R38 (release)", CU130), ("R35 (release)", "")]
+)
+def test_a_jetson_gets_the_build_for_its_jetpack(run, tmp_path: Path, release: str, index: str) -> None:
+    (tmp_path / "release").write_text(f"# {release}, REVISION: 4.3, GCID: 38968081, BOARD: generic\n")
+    done = run(CHOOSE, BUILD_TYPE="l4t", TEGRA_RELEASE=str(tmp_path / "release"))
+    assert done.stdout.strip() == index
+    assert bool(index) or "JetPack 5" in done.stderr
+
+
+@pytest.mark.parametrize("build_type", ["mps", "metal"])
+def test_a_mac_takes_torch_from_where_pip_looks(run, tmp_path: Path, build_type: str) -> None:
+    done = run("bash install.sh", BUILD_TYPE=build_type, SYSTEM="Darwin", TORCH_BUILD="cpu")
+    assert done.returncode == 0, done.stderr
+    assert pip_calls(tmp_path)[0].endswith("install --quiet torch==2.13.0")
 
 
 def pip_calls(tmp_path: Path) -> list[str]:
@@ -173,6 +213,8 @@ def test_a_changed_choice_installs_anew_and_an_unchanged_one_does_nothing(run, c
         ({"BUILD_TYPE": "cublas", "CUDA": "13"}, "cuda 12.6"),
         ({"BUILD_TYPE": "cublas", "CUDA": "13"}, "cpu"),
         ({"BUILD_TYPE": "hipblas"}, "cuda 13.0"),
+        ({"BUILD_TYPE": "intel"}, "cpu"),
+        ({"BUILD_TYPE": "l4t", "CUDA": "12"}, "cuda 13.0"),
     ],
 )
 def test_another_build_than_the_wanted_one_is_refused(run, environment: dict[str, str], build: str) -> None:
@@ -185,3 +227,48 @@ def test_another_build_than_the_wanted_one_is_refused(run, environment: dict[str
 def test_a_cpu_install_may_hold_another_build(run) -> None:
     """PyPI's torch for Linux is a CUDA build; engine/ops/device.py knows from the stamp that no GPU was wanted."""
     assert run("bash install.sh", BUILD_TYPE="cpu", TORCH_BUILD="cuda 13.0").returncode == 0
+
+
+def test_a_cpu_install_without_the_cpu_index_says_what_comes_instead_and_goes_on(run, tmp_path: Path) -> None:
+    done = run("bash install.sh", OFFERED="2.14.1, 2.13.0", TORCH_BUILD="cuda 13.0")
+    assert done.returncode == 0, done.stderr
+    assert "3 GB to download and 5 GB on disk" in done.stderr
+    assert CPU in done.stderr
+    assert "CPU_TORCH_ONLY=1" in done.stderr
+    asked, installed, *_ = pip_calls(tmp_path)
+    assert f"index versions torch --timeout 10 --retries 0 --index-url {CPU}" in asked
+    assert installed.endswith("install --quiet torch==2.13.0")
+
+
+def test_a_cpu_install_that_must_be_small_is_refused_before_anything_is_downloaded(run, tmp_path: Path) -> None:
+    done = run("bash install.sh", OFFERED="2.13.0", CPU_TORCH_ONLY="1")
+    assert done.returncode == 1
+    assert "TORCH_INDEX=" in done.stderr.splitlines()[-1]
+    assert [call for call in pip_calls(tmp_path) if " install " in call] == []
+    assert run("bash install.sh", CPU_TORCH_ONLY="1").returncode == 0  # the index answers
+
+
+def test_a_download_that_breaks_off_is_tried_once_more_from_the_same_index(run, tmp_path: Path) -> None:
+    """The build for CUDA, fifteen times as large, is not the answer to a connection that failed once."""
+    done = run("bash install.sh", OUT_OF_REACH="--retries 0 --index-url https://download.pytorch.org/whl/cpu torch")
+    assert done.returncode == 0, done.stderr
+    first, again = [call for call in pip_calls(tmp_path) if "install --quiet" in call and "torch==" in call][:2]
+    assert first.endswith(f"--timeout 10 --retries 0 --index-url {CPU} torch==2.13.0")
+    assert again.endswith(f"--quiet --index-url {CPU} torch==2.13.0")
+
+
+def test_a_run_time_venv_gets_no_generator_and_the_package_without_its_dependencies(run, tmp_path: Path) -> None:
+    assert run("bash install.sh").returncode == 0
+    calls = pip_calls(tmp_path)
+    assert [call for call in calls if "requirements-after.txt" in call and "--no-deps" in call]
+    assert [call for call in calls if "requirements-stubs.txt" in call and "--target" in call]
+    assert not [call for call in calls if "requirements-dev.txt" in call]
+    for name in ("requirements.txt", "requirements-after.txt", "requirements-cpu.txt", "requirements-dev.txt"):
+        assert "grpcio-tools" not in (ROOT / name).read_text()
+
+
+def test_pip_installs_into_the_venv_whatever_its_settings_say(run, checkout: Path, tmp_path: Path) -> None:
+    python = tmp_path / "bin/python3"
+    executable(python, PYTHON.replace('echo "$*" >>"$PIP_LOG"', 'echo "$PIP_USER,$PIP_TARGET" >>"$PIP_LOG"'))
+    assert run("bash install.sh", PIP_USER="1", PIP_TARGET="/elsewhere").returncode == 0
+    assert set(pip_calls(tmp_path)) == {"0,"}

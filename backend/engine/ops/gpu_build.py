@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 from pathlib import Path
 
 import torch
@@ -52,10 +51,13 @@ def reason_for_cpu() -> str:
 
 
 def _installed_kind() -> str:
-    """What install.sh wrote into ./venv/.kind: cpu, cuda12, cuda13 or rocm; "" in an environment of another origin."""
+    """What install.sh wrote into ./venv/.kind: cpu, cuda12, rocm, ...; "" in an environment of another origin.
+
+    Found from torch's own place in it, because `sys.prefix` is another folder where the interpreter lies in ./python.
+    """
     try:
-        return (Path(sys.prefix) / ".kind").read_text(encoding="utf-8").strip()
-    except OSError:
+        return (Path(torch.__file__).parents[4] / ".kind").read_text(encoding="utf-8").strip()
+    except (OSError, IndexError):
         return ""
 
 

@@ -37,7 +37,7 @@ def build(monkeypatch, tmp_path: Path) -> Callable[..., None]:
         monkeypatch.setattr(torch.version, "hip", hip)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.cuda, "init", init)
-        monkeypatch.setattr(sys, "prefix", str(tmp_path))
+        monkeypatch.setattr(torch, "__file__", str(tmp_path / "lib/python3.11/site-packages/torch/__init__.py"))
         if kind:
             (tmp_path / ".kind").write_text(f"{kind}\n")
 

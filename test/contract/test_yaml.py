@@ -1,0 +1,76 @@
+"""Every YAML that README, docs/ and deploy/ show: it parses, and holds only what LocalAI and this backend know."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from backend.options import LoadOptions, with_options
+
+ROOT = Path(__file__).parent.parent.parent
+# Keys that LocalAI reads: of a model's configuration, and of an entry of a gallery of backends or of models.
+MODEL_KEYS = {
+    "name", "backend", "description", "known_usecases", "parameters", "options", "artifacts", "download_files", "cuda",
+    "main_gpu", "dtype", "flash_attention", "threads", "low_vram", "enforce_eager", "quantization", "engine_args",
+    "pinned", "concurrency_groups",
+}  # fmt: skip
+SHOWN_KEYS = {"name", "description", "license", "icon", "urls", "tags"}
+BACKEND_ENTRY_KEYS = SHOWN_KEYS | {"uri", "alias", "capabilities", "mirrors", "sha256", "version"}
+MODEL_ENTRY_KEYS = SHOWN_KEYS | {"config_file", "files"}
+ADDRESS = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"^```ya?ml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
+]
+GALLERY = yaml.safe_load((ROOT / "deploy/gallery.yaml").read_text())
+
+
+def check_model(config: dict[str, Any]) -> None:
+    """A model's configuration is one that LocalAI lists and that LoadModel takes."""
+    assert set(config) <= MODEL_KEYS
+    assert config["backend"] == "qwen-asr"
+    assert config["known_usecases"] == ["transcript"]
+    model = config["parameters"]["model"]
+    assert not model.startswith("/")  # LocalAI refuses it
+    with_options(LoadOptions(model), config.get("options", []), "")
+    artifacts = config.get("artifacts", [])
+    for artifact in artifacts:
+        assert set(artifact) == {"name", "target", "source"}
+        assert set(artifact["source"]) == {"type", "repo"}
+        assert artifact["source"]["type"] == "huggingface"
+        assert ADDRESS.fullmatch(artifact["source"]["repo"])
+    if artifacts:
+        roles = {(artifact["name"], artifact["target"]) for artifact in artifacts}
+        assert roles == {("model", "model"), ("forced_aligner", "companion")}
+        assert artifacts[0]["source"]["repo"] == model
+
+
+def test_there_are_blocks_to_check() -> None:
+    assert len(BLOCKS) >= 2
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_on_a_page_is_a_models_configuration(block: str) -> None:
+    config = yaml.safe_load(block)
+    assert config["name"]
+    check_model(config)
+
+
+def test_the_gallery_has_the_backend_and_both_models_inline() -> None:
+    backend, *models = GALLERY
+    assert set(backend) <= BACKEND_ENTRY_KEYS
+    assert backend["name"] == "qwen-asr"
+    assert backend["uri"].startswith("ocifile:///")
+    assert backend["version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert [entry["name"] for entry in models] == ["qwen3-asr-0.6b", "qwen3-asr-1.7b"]
+    for entry in models:
+        assert set(entry) <= MODEL_ENTRY_KEYS  # no `url`: LocalAI refuses one on an internal address
+        check_model(entry["config_file"])
+        assert entry["config_file"]["artifacts"]
