@@ -85,7 +85,7 @@ fuzz: install-dev ## Thousands of bad inputs through the running server: CASES S
 	@$(PYTHON_BIN) -m devtools.stress.fuzz
 
 .PHONY: demo-models
-demo-models: install ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)
+demo-models: install-dev ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)
 	$(PYTHON_BIN) -m devtools.demo_models.train tower --threads 2
 	for stage in asr asr-again asr-polish; do $(PYTHON_BIN) -m devtools.demo_models.train $$stage || exit; done & asr=$$!; \
 	$(PYTHON_BIN) -m devtools.demo_models.train aligner & aligner=$$!; \

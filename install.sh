@@ -187,12 +187,13 @@ main() {
   requirements="$(requirements_of "$kind")"
   make_venv "$kind"
 
-  runtime="$(fingerprint install.sh requirements.txt "$requirements")"
+  runtime="$(fingerprint install.sh requirements.txt requirements-no-deps.txt "$requirements")"
   if ! is_stamped runtime "$runtime"; then
     rm -f "$venv/.runtime" "$venv/.dev"
     install_torch "$kind"
     say "the rest, from requirements.txt"
     pip_install -r "$requirements" -r requirements.txt
+    pip_install --no-deps -r requirements-no-deps.txt
     echo "$runtime" >"$venv/.runtime"
   fi
 
