@@ -82,15 +82,18 @@ def make_tokenizer(folder: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     else:
         tokenizer = _backend_tokenizer(folder)
-    tokenizer.add_tokens(list(_added_tokens(folder)))
+    own = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
+    tokenizer.add_tokens(list(_added_tokens(folder, own)))
     return tokenizer
 
 
-def _added_tokens(folder: Path) -> Iterator[AddedToken]:
+def _added_tokens(folder: Path, own: dict[str, AddedToken]) -> Iterator[AddedToken]:
     """What transformers 4.57.6 adds to the tokenizer, in its order: numbered tokens, then special ones by name.
 
     Numbered tokens are in tokenizer_config.json (`added_tokens_decoder`); before transformers 4.34 they were in
     added_tokens.json, and the special ones in special_tokens_map.json. transformers 5 has them in tokenizer.json.
+
+    `own`: those that the tokenizer has already, which describe what other files only name.
     """
     config = read_optional(folder / "tokenizer_config.json")
     numbered: dict[int, Any] = {}
@@ -100,11 +103,14 @@ def _added_tokens(folder: Path) -> Iterator[AddedToken]:
         config = _merged(config, read_optional(folder / "special_tokens_map.json"))
         numbered = {number: text for text, number in read_optional(folder / "added_tokens.json").items()}
     special = {_content(token): token for token in _special_tokens(config)}
-    added = {_content(token): token for _, token in sorted(numbered.items())}
-    for content, token in {**added, **special, **added}.items():  # numbered ones first, as their files describe them
-        options = {key: token[key] for key in _ADDED_TOKEN_KEYS if key in token} if isinstance(token, dict) else {}
-        is_special = content in special or (isinstance(token, dict) and bool(token.get("special")))
-        yield AddedToken(content, special=is_special, **options)
+    tokens = {_content(token): token for _, token in sorted(numbered.items())}
+    tokens |= {text: token for text, token in special.items() if text not in tokens or isinstance(token, dict)}
+    for content, token in tokens.items():
+        described: dict[str, Any] = token if isinstance(token, dict) else {}
+        if not described and content in own:
+            described = {key: getattr(own[content], key) for key in (*_ADDED_TOKEN_KEYS, "special")}
+        options = {key: described[key] for key in _ADDED_TOKEN_KEYS if key in described}
+        yield AddedToken(content, special=content in special or bool(described.get("special")), **options)
 
 
 def _merged(config: dict[str, Any], special_tokens_map: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,9 @@ from backend.serving.resident import Resident
 
 # What Mistral's pattern splits otherwise: letters that change case inside a word, marks, several digits.
 TEXTS = ("YouTube on my iPhone", "สวัสดีครับ", "don't I'LL", "a1b22", "日本語\n\n x", "café cafe\u0301", "<|im_start|>x")
+TOKENS = (
+    "a <more> b", "<|im_start|>  x <asr_text>  y", "<|im_end|><|endoftext|><asr_text>x<timestamp><|audio_pad|>",
+)  # fmt: skip
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -122,6 +125,14 @@ def one_more(special: bool) -> Callable[[dict[str, Any]], None]:
     return add
 
 
+def with_spaces(folder: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for token in content["added_tokens"]:
+            token["rstrip"] = True
+
+    edited(folder / "tokenizer.json", change)
+
+
 # What changes the folder, which then has no tokenizer.json where the name says so.
 SHAPES: dict[str, Callable[[Path], object]] = {
     "as transformers 4 writes it": lambda folder: None,
@@ -134,6 +145,10 @@ SHAPES: dict[str, Callable[[Path], object]] = {
     "words and merges, before transformers 4.34": both(without("tokenizer.json"), before_4_34),
     "no tokenizer_config.json": without("tokenizer_config.json"),
     "tokenizer.json alone": without("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"),
+    "tokenizer.json alone, with spaces that belong to tokens": both(
+        without("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"), with_spaces
+    ),
+    "before transformers 4.34, with spaces that belong to tokens": both(before_4_34, with_spaces),
     "no end of text": in_config(lambda content: content.update(eos_token=None, pad_token=None)),
     "a special token by name": in_config(lambda content: content.update(bos_token="<asr_text>")),
     "a listed special token": in_config(lambda content: content["additional_special_tokens"].append("<timestamp>")),
@@ -149,7 +164,7 @@ def test_the_tokenizer_is_the_one_that_transformers_makes(
     ours = make_processor(folder, 128).tokenizer
     theirs = Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
     assert ours.get_vocab_size() == len(theirs)
-    for text in (*TEXTS, "a <more> b", "<|im_end|><|endoftext|><asr_text>x<timestamp><|audio_pad|>"):
+    for text in (*TEXTS, *TOKENS):
         assert ours.encode(text, add_special_tokens=False).ids == theirs.encode(text, add_special_tokens=False)
     every = list(range(len(theirs)))
     for ids in (*([number] for number in every), every):

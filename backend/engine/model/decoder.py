@@ -61,7 +61,7 @@ class Decoder:
         self.layers = [_Layer(layer, config, make, self.dtype) for layer in text.layers]
         self.norm: torch.Tensor = text.norm.weight.to(self.dtype)
         self.epsilon = config.norm_epsilon
-        self._rope_theta = config.rope_theta
+        self._rope_frequencies = _rope_frequencies(config).to(self.norm.device)
         self._kernels = kernels_for(self.layers[0].heads, self._embedding.weight)
         self._rope = torch.empty(0)  # what rope_cos_sin gave last
 
@@ -143,7 +143,7 @@ class Decoder:
     def rope_cos_sin(self, positions: int) -> torch.Tensor:
         """RoPE's cosine and sine of at least so many positions, (2, positions, head size)."""
         if self._rope.ndim == 1 or self._rope.shape[1] < positions:
-            self._rope = _cos_sin(max(1024, 2 * positions), self.layers[0].heads.size, self._rope_theta, self.norm)
+            self._rope = _cos_sin(max(1024, 2 * positions), self._rope_frequencies, self.dtype)
         return self._rope
 
     def _run_prompts(
@@ -180,13 +180,18 @@ class Decoder:
         return self.lm_head(kernels.rms_norm(hidden, self.norm, self.epsilon))
 
 
-def _cos_sin(positions: int, size: int, theta: float, like: torch.Tensor) -> torch.Tensor:
-    """Cosine and sine of RoPE's angles, (2, positions, size), on the device and in the dtype of `like`.
+def _rope_frequencies(config: DecoderConfig) -> torch.Tensor:
+    """RoPE's angle per position, for each half of a head: theta^(-2i / head size), (head size / 2,) in float32."""
+    exponents = torch.arange(0, config.head_size, 2, dtype=torch.float32) / config.head_size
+    frequencies: torch.Tensor = 1.0 / config.rope_theta**exponents
+    return frequencies
 
-    Dimensions i and i + size / 2 of position p have the angle p × theta^(-2i / size). Qwen's three axes of positions
-    (M-RoPE) are equal for sound and text, so one axis is all.
+
+def _cos_sin(positions: int, frequencies: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Cosine and sine of the angles, (2, positions, head size), the same for both halves of a head.
+
+    Qwen's three axes of positions (M-RoPE) are equal for sound and text, so one axis is all.
     """
-    frequencies = 1.0 / theta ** (torch.arange(0, size, 2, dtype=torch.float32, device=like.device) / size)
-    angles = torch.arange(positions, dtype=torch.float32, device=like.device)[:, None] * frequencies
+    angles = torch.arange(positions, dtype=torch.float32, device=frequencies.device)[:, None] * frequencies
     both_halves = torch.cat([angles, angles], dim=1)
-    return torch.stack([both_halves.cos(), both_halves.sin()]).to(like.dtype)
+    return torch.stack([both_halves.cos(), both_halves.sin()]).to(dtype)
