@@ -51,7 +51,9 @@ def fetch_config(repository: str, timeout_s: float = _CONFIG_TIMEOUT_S) -> Path:
 def fetch(repository: str) -> Path:
     """The folder with the repository's files. No timeout as a whole, because gigabytes take long. Raises HubFailure."""
     from huggingface_hub import configure_http_backend, snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    disable_progress_bars()  # stderr is the log
     configure_http_backend(_session_with_timeout)
     try:
         return Path(snapshot_download(repository, allow_patterns=_FILES, etag_timeout=_ANSWER_TIMEOUT_S))

@@ -5,7 +5,8 @@
 - The native layout is what transformers writes from 5.13 on (Qwen/Qwen3-ASR-0.6B-hf): a flat config, and other names
   for the same tensors.
 
-The engine builds the package's modules, so `package_config` and `stored_name` translate the native layout to it.
+The engine's modules are named and sized as in the package's layout: `package_config` and `stored_name` translate the
+native one to it.
 Source: transformers 5.14.1, models/qwen3_asr, and its convert_qwen3_asr_to_hf.py. Derivatives are written by other
 versions and by hand: a key that they lack has the value that transformers would take, and a key that moved is read in
 both places.
@@ -31,7 +32,7 @@ _QUANTIZED_KEYS = {"quantization_config", "compression_config", "quantization"} 
 _DEFAULT_LABELS = 2  # transformers' `num_labels` of a model without classes
 _MOST_CLASSES = 1 << 17  # as `classify_num` in validation.py
 
-# What the package reads of the encoder's config, with transformers' values for what is missing. The package's own
+# What is read of the encoder's config, with transformers' values for what is missing. The package's own
 # defaults are others: windows of 4 s instead of 8.
 _AUDIO_DEFAULTS = {
     "num_mel_bins": 128, "encoder_layers": 24, "encoder_attention_heads": 16, "encoder_ffn_dim": 4096, "d_model": 1024,

@@ -1,8 +1,8 @@
-"""Validates a checkpoint's small JSON files before transformers reads them.
+"""Validates a checkpoint's small JSON files before anything is built by them.
 
-Rules: no key, at any depth, may make transformers run foreign code, and every size must be plausible. transformers
-trusts both: it fetches the kernels that a config names as its attention (CVE-2026-4372), and allocates as much as a
-config says.
+Rules: no key, at any depth, may name foreign code, and every size must be plausible. Nothing here runs code that a
+checkpoint names. But other programs that read the same folder do: transformers fetches the kernels that a config names
+as its attention (CVE-2026-4372), and the tests and tools of this repository hand checkpoints to it.
 """
 
 from __future__ import annotations
@@ -52,6 +52,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise refusal
     return content
+
+
+def read_optional(path: Path) -> dict[str, Any]:
+    """The JSON object in the file, {} where there is none. Raises CheckpointRefused."""
+    return read_json_object(path) if path.is_file() else {}
 
 
 def validate_object(file: str, content: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The Loader of real models: checkpoints from disk or the hub, onto the device that is chosen for them.
 
-server.py imports this module only when a model is wanted: importing torch and the package takes seconds, and the port
-must be open before that.
+server.py imports this module only when a model is wanted: importing torch takes seconds, and the port must be open
+before that.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from huggingface_hub.utils.tqdm import disable_progress_bars
-from transformers.utils.logging import disable_progress_bar
 
 from backend.checkpoint import fit
 from backend.checkpoint.find import Checkpoint, find, inspect
@@ -33,9 +31,6 @@ from backend.serving.faults import untraced
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
-disable_progress_bars()  # stderr is the log
-disable_progress_bar()
 
 
 class CheckpointLoader:
@@ -115,7 +110,7 @@ def _need(built: BuiltModel, placement: Placement, options: LoadOptions) -> fit.
     return fit.Need(
         fit.weight_bytes(built.folder, itemsize, int8=options.quantization == "int8"),
         aligner,
-        fit.row_bytes(config, itemsize, options.max_chunk_s or chunk_s(built.processor)),
+        fit.row_bytes(config, itemsize, options.max_chunk_s or chunk_s(built.processor.features.chunk_length)),
         options.batch_max_size or device.batching(placement.device).rows,
     )
 

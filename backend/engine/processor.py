@@ -1,14 +1,12 @@
-"""The processor of a checkpoint: mel features, tokenizer and chat template, from its small files.
-
-The parts are made one by one, not by the package's `from_pretrained`. That one puts Mistral's pre-tokenizer into large
-vocabularies if it is told to (`fix_mistral_regex`), copies the tokenizer for a line of the log (0.3 s), and does not
-read what transformers 5 writes.
+"""The processor of a checkpoint: its mel features and its tokenizer, from its small files.
 
 A tokenizer without tokenizer.json, as in Qwen's own folders, is made of vocab.json and merges.txt. Its vocabulary is
 read once in this process and shared: the recogniser, the aligner and the next load have the same one, each with its own
 added tokens and its own state. It is kept by the files' content, so other files never get it, and stays in memory after
 Free (56 MB for 151,643 words). It is not kept on disk: reading a tokenizer.json back takes as long as making it anew,
 and a file that others can write would have to be distrusted.
+
+A folder's chat template is not read: it is a program, and the prompt is fixed by the training (recognizer.py).
 """
 
 from __future__ import annotations
@@ -16,57 +14,57 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
-from transformers import Qwen2TokenizerFast, WhisperFeatureExtractor
 
-from backend.checkpoint.validation import read_json_object
-from backend.engine.model.qwen_package import Qwen3ASRProcessor
+from backend.checkpoint.validation import read_optional
+from backend.engine.mel_features import MelFeatures
 from backend.errors import CheckpointRefused
-
-# Passed in every call: by default transformers asks on stdin whether it may run a checkpoint's code.
-OFFLINE = {"local_files_only": True, "trust_remote_code": False}
-
-PROMPT_TEMPLATE = (
-    "<|im_start|>system\n{{ messages[0]['content'] }}<|im_end|>\n"
-    "<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
-    "<|im_start|>assistant{{ '\n' }}"  # Jinja drops a line feed at the end of a template
-)
-"""Qwen's prompt for a system message and one recording, in every version: the package's template and that of
-transformers render the same for these. It stands in for the template of a native checkpoint, which may be any."""
 
 _SPLIT = (  # of Qwen's pre-tokenizer, as in transformers' Qwen2Converter
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_AUDIO_TOKENS = {"audio_token": "<|audio_pad|>", "audio_bos_token": "<|audio_start|>",
-                 "audio_eos_token": "<|audio_end|>"}  # fmt: skip
 _MOST_VOCABULARIES = 2  # of a recogniser and an aligner that have nothing in common
+
+_END_OF_TEXT = "<|endoftext|>"
+# The special tokens of Qwen's tokenizer and of the package's processor, with what they are where no file says it.
+_NAMED = {
+    "bos_token": None, "eos_token": _END_OF_TEXT, "unk_token": _END_OF_TEXT, "sep_token": None,
+    "pad_token": _END_OF_TEXT, "cls_token": None, "mask_token": None,
+}  # fmt: skip
+_AUDIO = {"audio_token": "<|audio_pad|>", "audio_bos_token": "<|audio_start|>", "audio_eos_token": "<|audio_end|>"}
+_MORE = "additional_special_tokens"
+_ADDED_TOKEN_KEYS = ("single_word", "lstrip", "rstrip", "normalized")
 
 _vocabularies: dict[tuple[bytes, bytes], BPE] = {}  # by the digests of vocab.json and merges.txt, the latest last
 _vocabularies_lock = threading.Lock()
 
 
-def make_processor(folder: Path, native: bool) -> Any:
-    """The package's processor for the checkpoint in `folder`. `native`: in transformers' layout, see checkpoint/layout.
+@dataclass(frozen=True)
+class Processor:
+    """`tokenizer`: without padding and truncation, so that threads can share it."""
 
-    Raises CheckpointRefused, or what transformers raises over files that it cannot read.
+    features: MelFeatures
+    tokenizer: Tokenizer
+
+
+def make_processor(folder: Path, mels: int) -> Processor:
+    """For the checkpoint in `folder`, whose encoder takes so many mel bins.
+
+    Raises CheckpointRefused, or what `tokenizers` raises over files that it cannot read.
     """
-    template = PROMPT_TEMPLATE
-    if not native:
-        stored, _ = Qwen3ASRProcessor.get_processor_dict(folder, **OFFLINE)
-        template = stored.get("chat_template", PROMPT_TEMPLATE)
-    return Qwen3ASRProcessor(_mel_features(folder), _tokenizer(folder), chat_template=template)
+    tokenizer = make_tokenizer(folder)
+    tokenizer.no_padding()  # a file of the checkpoint may ask for either
+    tokenizer.no_truncation()
+    return Processor(_mel_features(folder, mels), tokenizer)
 
 
-def read_optional(path: Path) -> dict[str, Any]:
-    """The JSON object in the file, {} where there is none. Raises CheckpointRefused."""
-    return read_json_object(path) if path.is_file() else {}
-
-
-def _mel_features(folder: Path) -> Any:
+def _mel_features(folder: Path, mels: int) -> MelFeatures:
     """From preprocessor_config.json, or from processor_config.json, where transformers 5 nests it."""
     config: Any = read_optional(folder / "preprocessor_config.json")
     config = config or read_optional(folder / "processor_config.json").get("feature_extractor")
@@ -75,52 +73,72 @@ def _mel_features(folder: Path) -> Any:
             "the checkpoint could not be loaded: it has neither preprocessor_config.json "
             "nor a feature extractor in processor_config.json"
         )
-    return WhisperFeatureExtractor.from_dict(config)
+    return MelFeatures(config, mels)
 
 
-# Without the slow tokenizer that would be made first, and then converted. Named like its base, which transformers
-# compares with tokenizer_config.json.
-_Tokenizer: Any = type("Qwen2TokenizerFast", (Qwen2TokenizerFast,), {"slow_tokenizer_class": None})
+def make_tokenizer(folder: Path) -> Tokenizer:
+    """From tokenizer.json, or from vocab.json and merges.txt, with the added tokens of the other files."""
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    else:
+        tokenizer = _backend_tokenizer(folder)
+    own = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
+    tokenizer.add_tokens(list(_added_tokens(folder, own)))
+    return tokenizer
 
 
-class _Made:
-    """Hands its tokenizer to transformers, which copies what it is given, in a third of a second."""
+def _added_tokens(folder: Path, own: dict[str, AddedToken]) -> Iterator[AddedToken]:
+    """What transformers 4.57.6 adds to the tokenizer, in its order: numbered tokens, then special ones by name.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    Numbered tokens are in tokenizer_config.json (`added_tokens_decoder`); before transformers 4.34 they were in
+    added_tokens.json, and the special ones in special_tokens_map.json. transformers 5 has them in tokenizer.json.
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tokenizer:
-        return self.tokenizer
-
-
-def _tokenizer(folder: Path) -> Any:
-    options = _special_tokens(read_optional(folder / "tokenizer_config.json"))
-    if not (folder / "tokenizer.json").is_file():
-        options["tokenizer_object"] = _Made(_backend_tokenizer(folder))
-    return _Tokenizer.from_pretrained(folder, fix_mistral_regex=False, **options, **OFFLINE)
-
-
-def _special_tokens(config: dict[str, Any]) -> dict[str, Any]:
-    """Arguments with the tokens that the processor asks for by name, wherever tokenizer_config.json has them.
-
-    transformers 5 has them in `model_specific_special_tokens`, and writes as `extra_special_tokens` the list that was
-    `additional_special_tokens` before; transformers 4 fails with that list.
+    `own`: those that the tokenizer has already, which describe what other files only name.
     """
-    extra = config.get("extra_special_tokens")
-    by_name: dict[str, Any] = {}
-    for part in (_AUDIO_TOKENS, config, config.get("model_specific_special_tokens"), extra):
+    config = read_optional(folder / "tokenizer_config.json")
+    numbered: dict[int, Any] = {}
+    if config.get("added_tokens_decoder") is not None:
+        numbered = {int(number): token for number, token in config["added_tokens_decoder"].items()}
+    else:
+        config = _merged(config, read_optional(folder / "special_tokens_map.json"))
+        numbered = {number: text for text, number in read_optional(folder / "added_tokens.json").items()}
+    special = {_content(token): token for token in _special_tokens(config)}
+    tokens = {_content(token): token for _, token in sorted(numbered.items())}
+    tokens |= {text: token for text, token in special.items() if text not in tokens or isinstance(token, dict)}
+    for content, token in tokens.items():
+        described: dict[str, Any] = token if isinstance(token, dict) else {}
+        if not described and content in own:
+            described = {key: getattr(own[content], key) for key in (*_ADDED_TOKEN_KEYS, "special")}
+        options = {key: described[key] for key in _ADDED_TOKEN_KEYS if key in described}
+        yield AddedToken(content, special=content in special or bool(described.get("special")), **options)
+
+
+def _merged(config: dict[str, Any], special_tokens_map: dict[str, Any]) -> dict[str, Any]:
+    """tokenizer_config.json with what special_tokens_map.json says otherwise, or more."""
+    more = [*(config.get(_MORE) or []), *(special_tokens_map.get(_MORE) or [])]
+    return {**config, **special_tokens_map, _MORE: more}
+
+
+def _special_tokens(config: dict[str, Any]) -> list[Any]:
+    """The special tokens of tokenizer_config.json, by name and listed, each as its text or as an object.
+
+    transformers 5 has the processor's own in `model_specific_special_tokens`, and writes as `extra_special_tokens` the
+    list that was `additional_special_tokens` before.
+    """
+    extra, audio = config.get("extra_special_tokens"), dict(_AUDIO)
+    for part in (config, config.get("model_specific_special_tokens"), extra):
         if isinstance(part, dict):
-            by_name |= {key: _content(part[key]) for key in _AUDIO_TOKENS if part.get(key)}
-    others = {key: _content(token) for key, token in extra.items()} if isinstance(extra, dict) else {}
-    arguments: dict[str, Any] = {"extra_special_tokens": {**others, **by_name}}
-    if isinstance(extra, list) and not config.get("additional_special_tokens"):
-        arguments["additional_special_tokens"] = [_content(token) for token in extra]
-    return arguments
+            audio |= {key: part[key] for key in _AUDIO if part.get(key)}
+    others = [token for key, token in extra.items() if key not in _AUDIO] if isinstance(extra, dict) else []
+    more = config.get(_MORE) or (extra if isinstance(extra, list) else [])
+    named = [config.get(key, default) for key, default in _NAMED.items()]
+    return [token for token in (*named, *more, *others, *audio.values()) if token]
 
 
-def _content(token: Any) -> Any:
+def _content(token: Any) -> str:
     """A token's text: transformers writes it plainly, or as an object."""
-    return token["content"] if isinstance(token, dict) and "content" in token else token
+    content: str = token["content"] if isinstance(token, dict) else token
+    return content
 
 
 def _backend_tokenizer(folder: Path) -> Tokenizer:

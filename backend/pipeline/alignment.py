@@ -73,6 +73,8 @@ class Alignment:
         passage = Passage(part.chunk.samples, part.recognition.text, chunk_language)
         try:
             units = await self._submit(equipped, passage)
+        except AlignerUnavailable as unavailable:  # for this language
+            return replace(part, coarse_because=str(unavailable))
         except _RUN_FAILURES:  # the text is worth more than its times
             return replace(part, coarse_because="the aligner failed")
         fallbacks = []

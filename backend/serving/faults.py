@@ -44,7 +44,7 @@ def is_lost_device(error: Exception) -> bool:
 
 
 def refusal_of(error: Exception) -> AsrError:
-    """The error of a load that `error` ended. Its causes count too: transformers and our own code wrap the driver's."""
+    """The error of a load that `error` ended. Its causes count too: our own code wraps the driver's."""
     if any(is_lost_device(part) for part in _chain(error)):
         return DeviceLost()
     if any(isinstance(cause_of(part), OutOfMemory) for part in _chain(error)):

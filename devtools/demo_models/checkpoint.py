@@ -11,8 +11,8 @@ from qwen_asr.core.transformers_backend import Qwen3ASRConfig, Qwen3ASRForCondit
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, Qwen2TokenizerFast, WhisperFeatureExtractor
 
-from backend.engine.model.windowed_attention import use_windows
 from devtools.demo_models.vocabulary import CHINESE, ENGLISH, NAMES
+from devtools.demo_models.windows import use_windows
 
 Kind = Literal["asr", "aligner"]
 

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from backend.checkpoint.find import Checkpoint
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.cuda_graphs import Step
 from backend.engine.model.decoder import Decoder
-from backend.engine.model.model_builder import build_model
-from backend.engine.ops.device import choose
 from backend.option_values import DType
 from backend.options import LoadOptions
 from backend.serving.protocols import Utterance
@@ -36,13 +34,15 @@ def recognizer(demo_options: LoadOptions):
 
 @pytest.fixture(scope="session")
 def package_of() -> Callable[..., Any]:
-    """`package_of(folder, dtype)`: the package's model of a checkpoint, with its own layers."""
+    """`package_of(folder, dtype)`: the package's model of a checkpoint; its encoder attends within its windows."""
+    from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration
+
+    from devtools.demo_models.windows import use_windows
 
     def read(folder: Path, dtype: DType = "float32") -> Any:
-        built = build_model(Checkpoint(str(folder), local=True), choose(LoadOptions(model=str(folder), dtype=dtype)))
-        built.weights.fill([built.model])
-        built.weights.close()
-        return built.model
+        model = Qwen3ASRForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype))
+        use_windows(model)
+        return model.eval()
 
     return read
 
@@ -51,6 +51,14 @@ def package_of() -> Callable[..., Any]:
 def package(package_of: Callable[..., Any], asr_folder: Path) -> Any:
     """The package's model of the recogniser."""
     return package_of(asr_folder)
+
+
+@pytest.fixture(scope="session")
+def package_processor(asr_folder: Path) -> Any:
+    """The package's processor of the recogniser, which the aligner's is equal to."""
+    from qwen_asr.core.transformers_backend import Qwen3ASRProcessor
+
+    return Qwen3ASRProcessor.from_pretrained(asr_folder, fix_mistral_regex=False)
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from accelerate import init_empty_weights
+import torch
 
 from backend.checkpoint.fit import Need, Room, row_bytes, verdict, weight_bytes
+from backend.checkpoint.layout import layout_of
+from backend.checkpoint.model_config import model_config
 from backend.engine.loader import CheckpointLoader
-from backend.engine.model.qwen_package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
+from backend.engine.model.qwen_model import QwenModel
 from backend.engine.ops import device
 from backend.engine.weights import Weights
 from backend.errors import AlignerUnavailable, TooLittleMemory
@@ -99,10 +101,10 @@ def published(tmp_path: Path) -> Callable[[str], Path]:
     def write(name: str) -> Path:
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(config(SHAPES[name], defaultdict(int))))
-        with init_empty_weights():
-            model = Qwen3ASRForConditionalGeneration._from_config(Qwen3ASRConfig.from_pretrained(folder))
-        model.thinker.tie_weights()
+        keys = config(SHAPES[name], defaultdict(int))
+        (folder / "config.json").write_text(json.dumps(keys))
+        kind = layout_of(name, keys).kind
+        model = QwenModel(model_config(keys, kind), device.Placement(torch.device("cpu"), torch.bfloat16, "sdpa", ""))
         tensors = {key: {"dtype": "BF16", "shape": list(tensor.shape)} for key, tensor in model.named_parameters()}
         header = json.dumps(tensors).encode()
         (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)

@@ -21,7 +21,7 @@ from backend.checkpoint.fit import Room
 from backend.engine import loader
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model import model_builder
-from backend.engine.model.qwen_package import Qwen3ASRForConditionalGeneration
+from backend.engine.model.qwen_model import QwenModel
 from backend.engine.ops import device
 from backend.errors import NonFiniteCheckpoint, TooLittleMemory
 from backend.options import LoadOptions
@@ -58,11 +58,11 @@ def turing(monkeypatch) -> list[str]:
         return (torch.float16, "as on Turing") if options.dtype == "auto" else choose(where, options)
 
     def count_models(checkpoint: Any, placement: device.Placement) -> Any:
-        assert not any(type(o) is Qwen3ASRForConditionalGeneration for o in gc.get_objects() if id(o) not in before)
+        assert not any(type(o) is QwenModel for o in gc.get_objects() if id(o) not in before)
         built.append(str(placement.dtype))
         return build(checkpoint, placement)
 
-    before = {id(o) for o in gc.get_objects() if type(o) is Qwen3ASRForConditionalGeneration}
+    before = {id(o) for o in gc.get_objects() if type(o) is QwenModel}
     monkeypatch.setattr(device, "_dtype", dtype)
     monkeypatch.setattr(loader, "build_model", count_models)
     return built

@@ -21,28 +21,22 @@ ROOT = Path(__file__).parent.parent.parent
 
 MAKE = """
 import json, sys, torch
-from backend.engine.model.qwen_package import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
-from transformers.modeling_utils import no_init_weights
+from safetensors.torch import save_file
+from backend.checkpoint.layout import layout_of
+from backend.checkpoint.model_config import model_config
+from backend.engine.model.qwen_model import QwenModel
+from backend.engine.ops.device import Placement
 folder, layers = sys.argv[1], int(sys.argv[2])
 keys = json.load(open(folder + "/config.json"))
-ends = open(folder + "/generation_config.json").read()
 text = keys["thinker_config"]["text_config"]
 text |= {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": layers}
 keys["thinker_config"]["audio_config"]["output_dim"] = 1024
 json.dump(keys, open(folder + "/config.json", "w"))
-config = Qwen3ASRConfig(**keys)
-config.thinker_config.model_type = keys["thinker_config"]["model_type"]
-torch.set_default_dtype(torch.bfloat16)
-with no_init_weights():
-    model = Qwen3ASRForConditionalGeneration(config)
-for parameter in model.parameters():  # any values would do, but uninitialised ones may be NaN
-    parameter.data.fill_(0.01)
-state = model.state_dict()
-if "aligner" not in config.thinker_config.model_type:
-    del state["thinker.lm_head.weight"]  # tied to the embedding
-model.save_pretrained(folder, state_dict=state)
-json.dump(keys, open(folder + "/config.json", "w"))
-open(folder + "/generation_config.json", "w").write(ends)
+kind = layout_of("random", keys).kind
+model = QwenModel(model_config(keys, kind), Placement(torch.device("cpu"), torch.bfloat16, "sdpa", ""))
+# any values would do, but uninitialised ones may be NaN
+tensors = {name: torch.full(p.shape, 0.01, dtype=torch.bfloat16) for name, p in model.named_parameters()}
+save_file(tensors, folder + "/model.safetensors", metadata={"format": "pt"})
 """
 
 MEASURE = """

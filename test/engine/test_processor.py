@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import Qwen2TokenizerFast
 
 from backend.engine import processor
 from backend.engine.loader import CheckpointLoader
-from backend.engine.processor import make_processor
+from backend.engine.processor import make_processor, make_tokenizer
 from backend.options import LoadOptions
 from backend.serving.resident import Resident
 
 # What Mistral's pattern splits otherwise: letters that change case inside a word, marks, several digits.
 TEXTS = ("YouTube on my iPhone", "สวัสดีครับ", "don't I'LL", "a1b22", "日本語\n\n x", "café cafe\u0301", "<|im_start|>x")
+TOKENS = (
+    "a <more> b", "<|im_start|>  x <asr_text>  y", "<|im_end|><|endoftext|><asr_text>x<timestamp><|audio_pad|>",
+)  # fmt: skip
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -60,12 +64,11 @@ def grow(content: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def large(asr_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer with so many words, and of such a version, that transformers takes it for Mistral's."""
+    """As many words as in Qwen's own, and no added tokens."""
     folder = unconverted(asr_folder, tmp_path_factory.mktemp("large") / "asr")
     edited(folder / "vocab.json", grow)
     (folder / "added_tokens.json").unlink()
     edited(folder / "tokenizer_config.json", lambda content: content.pop("added_tokens_decoder"))
-    assert json.loads((folder / "config.json").read_text())["transformers_version"].startswith("4.57.")
     return folder
 
 
@@ -77,25 +80,135 @@ def test_a_large_vocabulary_keeps_the_checkpoints_own_pre_tokenizer(
     own = processor._backend_tokenizer(folder)
     if converted:
         own.save(str(folder / "tokenizer.json"))
-    tokenizer = make_processor(folder, native=False).tokenizer
-    assert tokenizer.vocab_size > 100_000
-    steps = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"]["pretokenizers"]
+    tokenizer = make_tokenizer(folder)
+    assert tokenizer.get_vocab_size(with_added_tokens=False) > 100_000
+    steps = json.loads(tokenizer.to_str())["pre_tokenizer"]["pretokenizers"]
     assert [step["type"] for step in steps] == ["Split", "ByteLevel"]
     assert steps[0]["pattern"] == {"Regex": QWEN_SPLIT}
     for text in TEXTS[:-1]:
-        assert tokenizer.encode(text) == own.encode(text).ids
+        assert tokenizer.encode(text).ids == own.encode(text).ids
 
 
-def test_words_and_merges_make_the_tokenizer_that_transformers_makes_of_them(asr_folder: Path, tmp_path: Path) -> None:
-    folder = unconverted(asr_folder, tmp_path / "asr")
-    ours = make_processor(folder, native=False).tokenizer
+def without(*files: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for file in files:
+            (folder / file).unlink()
+
+    return change
+
+
+def in_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    return lambda folder: edited(folder / "tokenizer_config.json", change)
+
+
+def strip(content: dict[str, Any]) -> None:
+    for key in ("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "audio_token"):
+        content.pop(key)
+
+
+before_4_34 = in_config(strip)  # added tokens in a file of their own, special ones in the map alone
+
+
+def both(*changes: Callable[[Path], None]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        for each in changes:
+            each(folder)
+
+    return change
+
+
+def one_more(special: bool) -> Callable[[dict[str, Any]], None]:
+    def add(content: dict[str, Any]) -> None:
+        token = {"content": "<more>", "lstrip": True, "normalized": False, "rstrip": True, "single_word": False}
+        content["added_tokens_decoder"]["547"] = {**token, "special": special}
+
+    return add
+
+
+def with_spaces(folder: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for token in content["added_tokens"]:
+            token["rstrip"] = True
+
+    edited(folder / "tokenizer.json", change)
+
+
+# What changes the folder, which then has no tokenizer.json where the name says so.
+SHAPES: dict[str, Callable[[Path], object]] = {
+    "as transformers 4 writes it": lambda folder: None,
+    "words and merges": without("tokenizer.json"),
+    "words and merges, one more token": both(without("tokenizer.json"), in_config(one_more(False))),
+    "one more token": in_config(one_more(False)),
+    "one more special token": in_config(one_more(True)),
+    "no added tokens but the tokenizer's": without("added_tokens.json", "special_tokens_map.json"),
+    "before transformers 4.34": before_4_34,
+    "words and merges, before transformers 4.34": both(without("tokenizer.json"), before_4_34),
+    "no tokenizer_config.json": without("tokenizer_config.json"),
+    "tokenizer.json alone": without("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"),
+    "tokenizer.json alone, with spaces that belong to tokens": both(
+        without("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"), with_spaces
+    ),
+    "before transformers 4.34, with spaces that belong to tokens": both(before_4_34, with_spaces),
+    "no end of text": in_config(lambda content: content.update(eos_token=None, pad_token=None)),
+    "a special token by name": in_config(lambda content: content.update(bos_token="<asr_text>")),
+    "a listed special token": in_config(lambda content: content["additional_special_tokens"].append("<timestamp>")),
+}
+
+
+@pytest.mark.parametrize("change", SHAPES.values(), ids=SHAPES)
+def test_the_tokenizer_is_the_one_that_transformers_makes(
+    asr_folder: Path, tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    folder = Path(shutil.copytree(asr_folder, tmp_path / "asr"))
+    change(folder)
+    ours = make_processor(folder, 128).tokenizer
     theirs = Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
-    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
-    assert ours.special_tokens_map == theirs.special_tokens_map
-    assert [ours.encode(text) for text in TEXTS] == [theirs.encode(text) for text in TEXTS]
-    assert ours.decode(range(len(ours)), skip_special_tokens=True) == theirs.decode(
-        range(len(theirs)), skip_special_tokens=True
-    )
+    assert ours.get_vocab_size() == len(theirs)
+    for text in (*TEXTS, *TOKENS):
+        assert ours.encode(text, add_special_tokens=False).ids == theirs.encode(text, add_special_tokens=False)
+    every = list(range(len(theirs)))
+    for ids in (*([number] for number in every), every):
+        decoded = theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert ours.decode(ids, skip_special_tokens=True) == decoded
+
+
+def test_words_and_merges_make_the_very_tokenizer_that_transformers_makes(asr_folder: Path, tmp_path: Path) -> None:
+    folder = unconverted(asr_folder, tmp_path / "asr")
+    theirs = Qwen2TokenizerFast.from_pretrained(folder, local_files_only=True)
+    assert make_tokenizer(folder).to_str() == theirs.backend_tokenizer.to_str()
+
+
+@pytest.mark.parametrize("as_objects", [False, True])
+def test_special_tokens_may_stand_where_transformers_5_writes_them(
+    asr_folder: Path, tmp_path: Path, as_objects: bool
+) -> None:
+    def token(content: str) -> Any:
+        return {"content": content, "__type": "AddedToken", "lstrip": False} if as_objects else content
+
+    def rewrite(content: dict[str, Any]) -> None:
+        named = {"audio_token": token("<|audio_pad|>"), "audio_bos_token": token("<|audio_start|>")}
+        listed = [token("<|im_start|>"), token("<|audio_end|>")]
+        content.clear()
+        content.update(extra_special_tokens=listed, model_specific_special_tokens=named, eos_token=token("<|im_end|>"))
+
+    folder = unconverted(asr_folder, tmp_path / "asr")
+    edited(folder / "tokenizer_config.json", rewrite)
+    (folder / "special_tokens_map.json").unlink()
+    tokenizer = make_tokenizer(folder)
+    special = "<|im_start|><|im_end|><|endoftext|><|audio_pad|><|audio_start|><|audio_end|>"
+    ids = tokenizer.encode(f"{special}<asr_text>fox<timestamp>").ids
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "<asr_text>fox<timestamp>"
+    assert ids[:6] == [544, 539, 540, 541, 542, 543]
+
+
+def test_padding_and_truncation_of_a_file_are_not_obeyed(asr_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(asr_folder, tmp_path / "asr"))
+    asking = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    asking.enable_padding(length=50)
+    asking.enable_truncation(1)
+    asking.save(str(folder / "tokenizer.json"))
+    asked, plain = (make_processor(each, 128).tokenizer.encode("The quick fox").ids for each in (folder, asr_folder))
+    assert asked == plain
 
 
 def test_the_words_of_recogniser_and_aligner_are_read_once_and_not_again_after_free(
@@ -107,11 +220,11 @@ def test_the_words_of_recogniser_and_aligner_are_read_once_and_not_again_after_f
     load = LoadOptions(model=str(asr), forced_aligner=str(aligner), threads=1, dtype="float32")
     loader = CheckpointLoader()
     first, aligned = loader.load_recognizer(load), loader.load_aligner(load)
-    assert built == [first.processor.tokenizer.vocab_size]
-    assert len(first.processor.tokenizer.encode("<timestamp>")) > 1  # the aligner's added token is its own
-    assert aligned.processor.tokenizer.encode("<timestamp>") == [aligned.slot_id]
-    first.processor.tokenizer.backend_tokenizer.enable_padding(length=50)  # and so is its state
-    assert len(aligned.processor.tokenizer.backend_tokenizer.encode("x").ids) == 1
+    assert built == [first.processor.tokenizer.get_vocab_size(with_added_tokens=False)]
+    assert len(first.processor.tokenizer.encode("<timestamp>").ids) > 1  # the aligner's added token is its own
+    assert aligned.processor.tokenizer.encode("<timestamp>").ids == [aligned.slot_id]
+    first.processor.tokenizer.enable_padding(length=50)  # and so is its state
+    assert len(aligned.processor.tokenizer.encode("x").ids) == 1
     del first, aligned
     assert loader.load_recognizer(load).count_tokens("The quick fox") > 0
     assert len(built) == 1
@@ -129,13 +242,13 @@ async def test_a_reload_after_free_reads_no_words(asr_folder: Path, tmp_path: Pa
 
 def test_other_words_or_merges_are_never_taken_from_memory(asr_folder: Path, tmp_path: Path, built: list[int]) -> None:
     folder = unconverted(asr_folder, tmp_path / "asr")
-    before = make_processor(folder, native=False).tokenizer.encode("The quick")
+    before = make_tokenizer(folder).encode("The quick").ids
     merges = (folder / "merges.txt").read_text().splitlines()
     (folder / "merges.txt").write_text("\n".join(merges[:2]))
-    assert len(make_processor(folder, native=False).tokenizer.encode("The quick")) > len(before)
+    assert len(make_tokenizer(folder).encode("The quick").ids) > len(before)
     edited(folder / "vocab.json", lambda content: content.update({"a": content["b"], "b": content["a"]}))
     assert len(built) == 1 + 1
-    make_processor(folder, native=False)
+    make_tokenizer(folder)
     assert len(built) == 1 + 1 + 1
     assert len(processor._vocabularies) <= 2  # and memory holds no more of them
 

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from backend.errors import AlignerUnavailable
 from backend.pipeline import alignment
-from backend.pipeline.transcriber import PASSAGES, Transcript
+from backend.pipeline.transcriber import COARSE, PASSAGES, Transcript
 from backend.serving.protocols import AlignedUnit, Passage
 
 RATE = 16_000
@@ -208,3 +209,13 @@ async def test_passages_for_the_aligner_are_a_minute_long_at_most(transcribe, lo
     loader.recognizer.chunk_s = 180
     await transcribe(bursts(150), vad=True)
     assert max(length_s(p) for p in loader.aligner.passages) <= 60
+
+
+async def test_what_a_language_lacks_here_is_the_warning_and_costs_no_text(aligned, loader) -> None:
+    """As where nagisa is not installed."""
+    lack = "the aligner's Japanese needs the package nagisa"
+    loader.aligner.fault = AlignerUnavailable(lack)
+    transcript = await aligned(crowded)
+    assert transcript.text == TEXT
+    assert transcript.segments
+    assert transcript.warnings == (COARSE.format(cause=lack),)

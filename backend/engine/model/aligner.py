@@ -52,10 +52,10 @@ class QwenAligner:
         self.model = model = built.model
         self.processor = built.processor
         self.decoder = load_weights(built, packed_linear)  # prefill only: packed weights are the fastest for that
-        self._preparer = PromptPreparer(self.processor, model.thinker.audio_tower, model.thinker.config.audio_token_id)
+        self._preparer = PromptPreparer(self.processor, model.thinker.audio_tower, model.config.audio_token)
         self.batching = batching(model.device)
         self.slot_id = _slot_id(built)
-        self.class_s = float(model.config.timestamp_segment_time) / 1000
+        self.class_s = model.config.class_s
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
         self._splitter = UnitSplitter()
         self._splitter_lock = threading.Lock()  # nagisa, for Japanese, has one computation graph in a process
@@ -112,8 +112,7 @@ def _slot_id(built: BuiltModel) -> int:
     config.json may name another one, or none (`timestamp_token_id`): transformers writes its default if it is not told.
     Raises CheckpointRefused.
     """
-    tokenizer = built.processor.tokenizer
-    ids: list[int] = tokenizer.encode(_SLOT, add_special_tokens=False)
+    ids: list[int] = built.processor.tokenizer.encode(_SLOT, add_special_tokens=False).ids
     if len(ids) != 1:
         raise CheckpointRefused(f"the aligner's tokenizer has no token {_SLOT}; its files do not belong to an aligner")
     return ids[0]

@@ -1,8 +1,8 @@
 """Qwen3's text decoder: prefill and decode steps over a KV cache.
 
 A layer is RMSNorm, grouped-query attention (GQA) with RMS-normalised heads and rotary embedding (RoPE), RMSNorm, and a
-SwiGLU MLP, each half with a residual connection. The arithmetic is the package's (test_session.py compares the tokens
-of both). The shape of the work is ours:
+SwiGLU MLP, each half with a residual connection. The arithmetic is that of Qwen's package (test_session.py compares the
+tokens of both). The shape of the work is ours:
 
 - Projections that share their input are stacked into one matrix product: queries, keys and values; gate and up.
 - A prompt's LM head is computed for the positions that are asked for, not for all of them.
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from backend.checkpoint.model_config import DecoderConfig
 from backend.engine.model.kv_cache import KVCache
 from backend.engine.ops.linear import MakeLayer, dense_linear
 from backend.engine.ops.native_ops import kernels_for
@@ -30,7 +31,7 @@ from backend.engine.ops.torch_ops import TORCH, Attend, Heads, Kernels
 class _Layer:
     """The weights of one decoder layer, its projections stacked."""
 
-    def __init__(self, layer: Any, make: MakeLayer, dtype: torch.dtype) -> None:
+    def __init__(self, layer: Any, config: DecoderConfig, make: MakeLayer, dtype: torch.dtype) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.qkv = make([attention.q_proj, attention.k_proj, attention.v_proj])
         self.output = make([attention.o_proj])
@@ -38,11 +39,9 @@ class _Layer:
         self.down = make([mlp.down_proj])
         self.attention_norm: torch.Tensor = layer.input_layernorm.weight.to(dtype)
         self.mlp_norm: torch.Tensor = layer.post_attention_layernorm.weight.to(dtype)
-        queries = attention.q_proj.out_features // attention.head_dim
-        keys = attention.k_proj.out_features // attention.head_dim
+        queries, keys = config.heads, config.kv_heads
         head_norms = attention.q_norm.weight.expand(queries, -1), attention.k_norm.weight.expand(keys, -1)
-        epsilon: float = attention.q_norm.variance_epsilon
-        self.heads = Heads(queries, keys, attention.head_dim, torch.cat(head_norms).to(dtype), epsilon)
+        self.heads = Heads(queries, keys, config.head_size, torch.cat(head_norms).to(dtype), config.norm_epsilon)
 
 
 class Decoder:
@@ -52,15 +51,17 @@ class Decoder:
     model's own, which the KV cache has in any case.
     """
 
-    def __init__(self, thinker: Any, make: MakeLayer = dense_linear, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, thinker: Any, config: DecoderConfig, make: MakeLayer = dense_linear, dtype: torch.dtype | None = None
+    ) -> None:
         text = thinker.model
         self.dtype = dtype or text.norm.weight.dtype
         self._embedding: nn.Embedding = text.embed_tokens
         self.lm_head = make([thinker.lm_head])  # the largest first: the layers reuse the memory that making it took
-        self.layers = [_Layer(layer, make, self.dtype) for layer in text.layers]
+        self.layers = [_Layer(layer, config, make, self.dtype) for layer in text.layers]
         self.norm: torch.Tensor = text.norm.weight.to(self.dtype)
-        self.epsilon: float = text.norm.variance_epsilon
-        self._rotary = text.rotary_emb
+        self.epsilon = config.norm_epsilon
+        self._rope_frequencies = _rope_frequencies(config).to(self.norm.device)
         self._kernels = kernels_for(self.layers[0].heads, self._embedding.weight)
         self._rope = torch.empty(0)  # what rope_cos_sin gave last
 
@@ -140,10 +141,9 @@ class Decoder:
         return self._logits(self._run_layers(self.embed(tokens)[:, None], kv, attend, kernels)[:, 0], kernels)
 
     def rope_cos_sin(self, positions: int) -> torch.Tensor:
-        """RoPE's cosine and sine of at least so many positions, (2, positions, head size); computed by the package."""
+        """RoPE's cosine and sine of at least so many positions, (2, positions, head size)."""
         if self._rope.ndim == 1 or self._rope.shape[1] < positions:
-            every = torch.arange(max(1024, 2 * positions), device=self.norm.device)[None]
-            self._rope = torch.stack(self._rotary(self.norm, every))[:, 0]
+            self._rope = _cos_sin(max(1024, 2 * positions), self._rope_frequencies, self.dtype)
         return self._rope
 
     def _run_prompts(
@@ -178,3 +178,20 @@ class Decoder:
 
     def _logits(self, hidden: torch.Tensor, kernels: Kernels) -> torch.Tensor:
         return self.lm_head(kernels.rms_norm(hidden, self.norm, self.epsilon))
+
+
+def _rope_frequencies(config: DecoderConfig) -> torch.Tensor:
+    """RoPE's angle per position, for each half of a head: theta^(-2i / head size), (head size / 2,) in float32."""
+    exponents = torch.arange(0, config.head_size, 2, dtype=torch.float32) / config.head_size
+    frequencies: torch.Tensor = 1.0 / config.rope_theta**exponents
+    return frequencies
+
+
+def _cos_sin(positions: int, frequencies: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Cosine and sine of the angles, (2, positions, head size), the same for both halves of a head.
+
+    Qwen's three axes of positions (M-RoPE) are equal for sound and text, so one axis is all.
+    """
+    angles = torch.arange(positions, dtype=torch.float32, device=frequencies.device)[:, None] * frequencies
+    both_halves = torch.cat([angles, angles], dim=1)
+    return torch.stack([both_halves.cos(), both_halves.sin()]).to(dtype)

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
 from backend.engine.model.decoder import Decoder
-from backend.engine.model.model_builder import default_dtype_lock
+from backend.engine.model.encoder import Encoder
 from backend.engine.ops.transfer import send
+from backend.engine.processor import Processor
 from backend.errors import EngineFailure
 from backend.serving.protocols import SAMPLE_RATE
 
-MIN_SAMPLES = SAMPLE_RATE // 2  # half a second, as in the package: the encoder was trained on no less
+MIN_SAMPLES = SAMPLE_RATE // 2  # half a second, as in Qwen's package: the encoder was trained on no less
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +40,11 @@ class PreparedPrompt:
 
 
 class PromptPreparer:
-    """Prepares the prompts of one model, from any thread. `processor`: the package's; `encoder`: see Encoder."""
+    """Prepares the prompts of one model, from any thread."""
 
-    def __init__(self, processor: Any, encoder: Any, audio_token: int) -> None:
-        self._features = processor.feature_extractor
-        self._tokenizer = processor.tokenizer.backend_tokenizer
-        self._tokenizer.no_padding()  # a file of the checkpoint may ask for either, and threads share this tokenizer
-        self._tokenizer.no_truncation()
+    def __init__(self, processor: Processor, encoder: Encoder, audio_token: int) -> None:
+        self._features = processor.features
+        self._tokenizer = processor.tokenizer
         self._audio_tokens = encoder.token_count
         self._audio_token = audio_token
 
@@ -54,7 +53,7 @@ class PromptPreparer:
 
         Raises EngineFailure where the tokenizer makes another number of audio tokens of it.
         """
-        mel = self._mel(pad_samples(samples))
+        mel = self._features(pad_samples(samples))
         count = self._audio_tokens(mel.shape[1])
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if ids.count(self._audio_token) != 1:
@@ -65,15 +64,6 @@ class PromptPreparer:
         start = ids.index(self._audio_token)
         ids[start : start + 1] = [self._audio_token] * count
         return PreparedPrompt(torch.tensor(ids), start, count, mel)
-
-    def _mel(self, samples: NDArray[np.float32]) -> torch.Tensor:
-        """(mels, frames). Alone: beside a longer clip of the same batch the last frame would be another."""
-        with default_dtype_lock:  # the window is made in the default dtype
-            features = self._features(
-                samples, sampling_rate=SAMPLE_RATE, padding=True, truncation=False, return_tensors="pt"
-            )
-        mel: torch.Tensor = features["input_features"][0]
-        return mel
 
 
 def embed(model: Any, decoder: Decoder, prompts: Sequence[PreparedPrompt]) -> torch.Tensor:

@@ -33,6 +33,11 @@ _log = logging.getLogger(__name__)
 _WARM_UP_TOKENS = 8
 _DEFAULT_CHUNK_S = 30.0  # `chunk_length` of the published checkpoints
 _TEXT_TAG = "<asr_text>"
+_PROMPT = (  # of one recording; the two official chat templates render the same for a system message and a recording
+    "<|im_start|>system\n{system}<|im_end|>\n"
+    "<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
 _BARE_TAG = re.compile(r"\s*language(\s+\w+)?\s*")  # an answer that is no more than this was cut inside its tag
 
 
@@ -62,10 +67,10 @@ class QwenRecognizer:
         self.eos_ids = _eos_ids(built)
         with int8_layers() if quantized else nullcontext(streamed_linear) as make_layer:
             self.decoder = load_weights(built, make_layer, quantized)
-        self._preparer = PromptPreparer(self.processor, model.thinker.audio_tower, model.thinker.config.audio_token_id)
-        self._tokenizer = self.processor.tokenizer.backend_tokenizer
+        self._preparer = PromptPreparer(self.processor, model.thinker.audio_tower, model.config.audio_token)
+        self._tokenizer = self.processor.tokenizer
         self.batching = batching(model.device)
-        self.chunk_s = chunk_s(built.processor)
+        self.chunk_s = chunk_s(built.processor.features.chunk_length)
         self._session_decoder: SessionDecoder = self.decoder
         self.weight_bytes = weight_bytes(model) + self.decoder.extra_bytes
 
@@ -107,7 +112,7 @@ class QwenRecognizer:
                 "the model produced NaN or inf logits in its first transcription; fetch the checkpoint again, "
                 "or set torch_dtype:fp32"
             ) from error
-        except Exception as error:  # foreign code: the package and torch, run with files that may not fit each other
+        except Exception as error:  # foreign code: torch and tokenizers, run with files that may not fit each other
             _log.exception("the warm-up failed")
             raise CheckpointRefused(
                 f"the checkpoint is loaded, but its first transcription failed ({type(error).__name__}); "
@@ -128,18 +133,14 @@ class QwenRecognizer:
 
     def _prompt(self, utterance: Utterance) -> str:
         """The prompt's text. A forced language is the beginning of the answer, which the model then continues."""
-        messages: list[dict[str, Any]] = [
-            {"role": "system", "content": utterance.prompt},
-            {"role": "user", "content": [{"type": "audio", "audio": ""}]},
-        ]
-        prompt: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        prompt = _PROMPT.format(system=utterance.prompt)
         if utterance.language is not None:
             prompt += f"language {NAMES[utterance.language]}{_TEXT_TAG}"
         return prompt
 
     def _parse_answer(self, utterance: Utterance, ids: list[int], finished: bool, looped: bool) -> Recognition:
         """Detokenize an answer: `language English<asr_text>…`, or the text alone where the language was forced."""
-        answer: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        answer: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         language = utterance.language
         if language is None:
             tag, found, text = answer.partition(_TEXT_TAG)
@@ -154,27 +155,22 @@ class QwenRecognizer:
         return tuple(Token(token, *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True))
 
 
-def chunk_s(processor: Any) -> float:
-    """The longest passage by the feature extractor's `chunk_length`, in seconds, within the range of the option.
+def chunk_s(length: Any) -> float:
+    """The longest passage by `chunk_length` of the mel features, in seconds, within the range of the option.
 
-    The processor pads to the longest clip of a batch, whatever its length: nothing else depends on `chunk_length`.
+    Nothing else depends on `chunk_length`: features are computed for a whole clip, whatever its length.
     """
-    length = getattr(processor.feature_extractor, "chunk_length", None)
     if not isinstance(length, (int, float)) or isinstance(length, bool) or not length > 0:  # the last for NaN, too
         return _DEFAULT_CHUNK_S
     return float(min(max(length, MIN_CHUNK_S), MAX_CHUNK_S))
 
 
 def _eos_ids(built: BuiltModel) -> list[int]:
-    """The checkpoint's end-of-sequence tokens. Raises CheckpointRefused: without one no answer would end.
-
-    The package's default ids are never used. They are the real tokenizer's; with another, no answer would end either.
-    """
-    eos = built.model.generation_config.eos_token_id
+    """The checkpoint's end-of-sequence tokens. Raises CheckpointRefused: without one no answer would end."""
+    eos, vocab_size = built.eos_token_id, built.model.config.decoder.vocab_size
     ids = list(eos) if isinstance(eos, (list, tuple)) else [eos]
-    vocab_size = built.model.thinker.config.text_config.vocab_size
     if not ids or not all(type(token) is int and 0 <= token < vocab_size for token in ids):
         raise CheckpointRefused("generation_config.json of the checkpoint names no token that ends an answer")
-    if len(built.processor.tokenizer) > vocab_size:
+    if built.processor.tokenizer.get_vocab_size() > vocab_size:
         raise CheckpointRefused("the checkpoint's tokenizer has more tokens than its model knows")
     return ids

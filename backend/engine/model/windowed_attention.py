@@ -1,31 +1,29 @@
 """Windowed self-attention for the audio encoder, on any device.
 
-Qwen3-ASR's encoder was trained with attention in windows of 8 s that do not see each other. The package computes the
-windows' ends (`cu_seqlens`), but only flash-attn uses them: with sdpa or eager attention, tokens attend over the whole
-clip. That is quadratic in the clip's length and, beyond 8 s, not what the model was trained with (QwenLM/Qwen3-ASR
-issue 213). `windowed_sdpa` keeps tokens inside their windows, in one of two forms:
+Qwen3-ASR's encoder was trained with attention in windows of 8 s that do not see each other. Qwen's package computes
+the windows' ends, but only flash-attn uses them there: with sdpa or eager attention, tokens attend over the whole clip.
+That is quadratic in the clip's length and, beyond 8 s, not what the model was trained with (QwenLM/Qwen3-ASR issue
+213). Here tokens stay inside their windows, in one of three forms:
 
-- packed, for CPUs: the windows one after the other. Our C kernel (ops/prefill_attention.py) takes all of them in one
-  call, torch's sdpa one by one.
-- in rows, for GPUs: `rows_of` puts the windows into rows of one length, once for all layers. A layer's attention is one
-  sdpa with a mask, whatever the number of windows, and nothing in a layer waits for the device.
+- PackedWindows, for CPUs: the windows one after the other. Our C kernel (ops/prefill_attention.py) takes all of them in
+  one call, torch's sdpa one by one.
+- WindowRows, for GPUs: `rows_of` puts the windows into rows of one length, once for all layers. A layer's attention is
+  one sdpa with a mask, whatever the number of windows, and nothing in a layer waits for the device.
+- FlashWindows, where the operator names flash-attn: packed, in one call, and nothing waits either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
-from backend.engine.model.qwen_package import ALL_ATTENTION_FUNCTIONS
 from backend.engine.ops.prefill_attention import can_attend, prefill_attention
-
-WINDOWED_SDPA = "windowed_sdpa"
 
 _ROW_MULTIPLE = 8  # CUDA's memory-efficient attention takes a mask whose rows are 16 bytes apart without a copy
 _MASKED = -30_000.0  # its exponential is 0 in every dtype, float16 has it, and unlike -inf it never makes a NaN
@@ -70,49 +68,63 @@ def row_mask(queries: torch.Tensor, keys: torch.Tensor, dtype: torch.dtype) -> t
     return torch.zeros_like(other, dtype=dtype).masked_fill_(other, _MASKED)
 
 
-def windowed_sdpa(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None = None,
-    *,
-    cu_seq_lens_q: torch.Tensor,
-    scaling: float,
-    dropout: float = 0.0,
-    **_unused: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention within each window.
+class WindowedAttention(Protocol):
+    """The attention of a layer: queries, keys and values (tokens, heads, head size) -> (tokens, heads, head size)."""
 
-    query, key, value: (1, heads, tokens, head_dim). Without `attention_mask` the windows are packed, and
-    `cu_seq_lens_q` (windows + 1,) has their cumulative ends, from 0. With the mask of `row_mask` the tokens are those
-    of all rows. Returns (1, tokens, heads, head_dim), as transformers expects of an attention function.
-    """
-    if attention_mask is not None:
-        rows, _, length, _ = attention_mask.shape
-        q, k, v = (each.view(each.shape[1], rows, length, -1).transpose(0, 1) for each in (query, key, value))
-        output = scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, dropout_p=dropout, scale=scaling)
-        return output.transpose(1, 2).flatten(0, 1)[None], None
-    if can_attend(query):
-        ends = cu_seq_lens_q.to(torch.int64)
-        starts = ends[:-1] * key.stride(2)  # of each window's keys, in elements
-        packed = query[0].transpose(0, 1)
-        return prefill_attention(packed, key[0], value[0], ends, starts, scaling, causal=False)[None], None
-    windows = (
-        scaled_dot_product_attention(
-            query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], dropout_p=dropout, scale=scaling
+    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, /) -> torch.Tensor: ...
+
+
+class PackedWindows:
+    """See WindowedAttention. The tokens of the windows, one window after the other."""
+
+    def __init__(self, windows: Sequence[int]) -> None:
+        """`windows`: their tokens."""
+        self._ends = [0, *accumulate(windows)]
+
+    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        scale = query.shape[-1] ** -0.5
+        if can_attend(query):
+            ends = torch.tensor(self._ends)
+            starts = ends[:-1] * key.stride(0)  # of each window's keys, in elements
+            keys, values = key.transpose(0, 1), value.transpose(0, 1)
+            return prefill_attention(query, keys, values, ends, starts, scale, causal=False)
+        q, k, v = (each.transpose(0, 1)[None] for each in (query, key, value))
+        attended = [
+            scaled_dot_product_attention(q[:, :, start:end], k[:, :, start:end], v[:, :, start:end], scale=scale)
+            for start, end in pairwise(self._ends)
+        ]
+        return torch.cat([window.transpose(1, 2) for window in attended], dim=1)[0]
+
+
+class WindowRows:
+    """See WindowedAttention. The tokens of all rows of `rows_of`, one row after the other."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        """`mask`: of `row_mask`."""
+        self._mask = mask
+
+    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        rows, _, length, _ = self._mask.shape
+        q, k, v = (each.view(rows, length, *each.shape[1:]).transpose(1, 2) for each in (query, key, value))
+        scale = query.shape[-1] ** -0.5
+        attended = scaled_dot_product_attention(q, k, v, attn_mask=self._mask, scale=scale)
+        return attended.transpose(1, 2).flatten(0, 1)
+
+
+class FlashWindows:
+    """See WindowedAttention. As PackedWindows, by flash-attn, which is imported for it (see ops/gpu_build.py)."""
+
+    def __init__(self, ends: torch.Tensor, longest: int) -> None:
+        """`ends` (windows + 1,): cumulative, from 0 on, int32 on the device. `longest`: tokens of the longest window,
+        in the host's memory, so that no layer waits for it.
+        """
+        from flash_attn import flash_attn_varlen_func
+
+        self._attend = flash_attn_varlen_func
+        self._ends, self._longest = ends, longest
+
+    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        attended: torch.Tensor = self._attend(
+            query, key, value, self._ends, self._ends, self._longest, self._longest, causal=False
         )
-        for start, end in pairwise(cu_seq_lens_q.tolist())
-    )
-    return torch.cat([window.transpose(1, 2) for window in windows], dim=1), None
-
-
-def register() -> None:
-    """Register the function with transformers as `windowed_sdpa`. Idempotent."""
-    ALL_ATTENTION_FUNCTIONS.register(WINDOWED_SDPA, windowed_sdpa)
-
-
-def use_windows(model: torch.nn.Module) -> None:
-    """Let the audio encoder of a Qwen3-ASR or Qwen3-ForcedAligner model attend within its windows."""
-    register()
-    model.thinker.audio_tower.config._attn_implementation = WINDOWED_SDPA  # type: ignore[union-attr]
+        return attended

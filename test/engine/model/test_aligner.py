@@ -12,7 +12,7 @@ from backend.serving.protocols import Passage
 
 
 def test_each_passage_of_a_batch_is_scored_as_by_the_package_alone(
-    monkeypatch, aligner, package_of, aligner_folder, demo
+    monkeypatch, aligner, package_of, package_processor, aligner_folder, demo
 ) -> None:
     samples, truth = demo
     words = tuple(word for word, _, _ in truth["words"])
@@ -34,7 +34,7 @@ def test_each_passage_of_a_batch_is_scored_as_by_the_package_alone(
         text = "<|audio_start|><|audio_pad|><|audio_end|>" + "".join(
             f"{u}<timestamp><timestamp>" for u in passage.units
         )
-        inputs = aligner.processor(text=[text], audio=[passage.samples], return_tensors="pt", padding=True)
+        inputs = package_processor(text=[text], audio=[passage.samples], return_tensors="pt", padding=True)
         with torch.inference_mode():
             wanted = model.thinker(**inputs, use_cache=False).logits[0]
         torch.testing.assert_close(found, wanted[inputs["input_ids"][0] == aligner.slot_id], atol=2e-3, rtol=1e-3)

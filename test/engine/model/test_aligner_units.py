@@ -1,12 +1,16 @@
-"""Units hold the whole text, whatever the word tokenizers drop."""
+"""Units are the package's, and hold the whole text, whatever the word tokenizers drop."""
 
 from __future__ import annotations
+
+import sys
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.engine.model.aligner_units import UnitSplitter, restore_dropped
+from backend.errors import AlignerUnavailable
 
 JAPANESE = "昨日、東京タワーに行きました。とても楽しかったです！ラーメンも食べた"
 
@@ -14,6 +18,14 @@ JAPANESE = "昨日、東京タワーに行きました。とても楽しかっ�
 @pytest.fixture(scope="module")
 def splitter() -> UnitSplitter:
     return UnitSplitter()
+
+
+@pytest.fixture(scope="module")
+def package() -> Any:
+    """The package's own text processor."""
+    from qwen_asr.inference.qwen3_forced_aligner import Qwen3ForceAlignProcessor
+
+    return Qwen3ForceAlignProcessor()
 
 
 @pytest.mark.parametrize(
@@ -45,13 +57,27 @@ def test_japanese_units_hold_the_whole_text(splitter, text: str) -> None:
     assert len(units) < len(text)  # words, not only characters
 
 
+def test_japanese_units_are_the_packages(splitter, package) -> None:
+    assert splitter.split(JAPANESE, "ja") == package.tokenize_japanese(JAPANESE)
+
+
 def test_a_tail_that_nagisa_drops_is_there(splitter, monkeypatch) -> None:
-    processor = splitter._processor
-    whole = processor.tokenize_japanese(JAPANESE)
-    monkeypatch.setattr(processor, "tokenize_japanese", lambda text: whole[:4])
+    whole = splitter._split_japanese(JAPANESE)
+    monkeypatch.setattr(splitter, "_split_japanese", lambda text: whole[:4])
     units = splitter.split(JAPANESE, "ja")
-    assert units[:4] == whole[:4]
+    assert "".join(units).startswith("".join(filter(str.isalnum, "".join(whole[:4]))))
     assert "".join(units) == "".join(filter(str.isalnum, JAPANESE))
+
+
+def test_without_nagisa_the_refusal_names_it_and_other_languages_go_on(monkeypatch, caplog) -> None:
+    monkeypatch.setitem(sys.modules, "nagisa", None)
+    lean = UnitSplitter()
+    for _ in range(2):
+        with pytest.raises(AlignerUnavailable, match="Japanese needs the package nagisa"):
+            lean.split(JAPANESE, "ja")
+    assert caplog.text.count("nagisa cannot be imported") == 1
+    assert lean.split("Don't stop", "en") == ["Don't", "stop"]
+    assert lean.split("산책을", "ko") == ["산책", "을"]
 
 
 @pytest.mark.parametrize(
@@ -68,11 +94,12 @@ def test_units_are_the_packages(splitter, text: str, language: str, units: list[
 
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(st.text(st.sampled_from("abcÄé1٣'’-.,!? \u3000\n中文字𠀀豈あ한สวัส\u0301नमस्ते"), max_size=30))
-def test_units_of_spaced_languages_are_exactly_the_packages(splitter, text: str) -> None:
+def test_units_of_spaced_languages_are_exactly_the_packages(splitter, package, text: str) -> None:
     for language in ("en", "zh", "ru"):
-        assert splitter.split(text, language) == splitter._processor.tokenize_space_lang(text)
+        assert splitter.split(text, language) == package.tokenize_space_lang(text)
 
 
-def test_korean_units_hold_the_whole_text(splitter) -> None:
-    text = "오늘은 날씨가 정말 좋네요. 산책을 갈까요?"
-    assert "".join(splitter.split(text, "ko")) == "".join(filter(str.isalnum, text))
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.text("오늘은날씨가정말좋네요산책을 .,'a1中\n", max_size=30))
+def test_korean_units_are_exactly_the_packages(splitter, package, text: str) -> None:
+    assert splitter.split(text, "ko") == package.encode_timestamp(text, "Korean")[0]

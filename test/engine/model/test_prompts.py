@@ -58,15 +58,17 @@ def test_it_never_waits_for_the_device() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 7_999, 8_000, 16_000, 80_161, 240_000])
-def test_a_prepared_prompt_is_what_the_packages_processor_makes_of_the_clip_alone(recognizer, clips, samples) -> None:
+def test_a_prepared_prompt_is_what_the_packages_processor_makes_of_the_clip_alone(
+    recognizer, package_processor, clips, samples
+) -> None:
     utterance = replace(clips[0], samples=clips[0].samples[:samples], prompt="fox and dog")
     prompt = recognizer.prepare(utterance).prepared
-    wanted = recognizer.processor(
+    wanted = package_processor(
         text=[recognizer._prompt(utterance)], audio=[pad_samples(utterance.samples)], return_tensors="pt", padding=True
     )
     assert torch.equal(prompt.ids, wanted["input_ids"][0])
     assert torch.equal(prompt.mel, wanted["input_features"][0][:, : int(wanted["feature_attention_mask"].sum())])
-    is_audio = prompt.ids == recognizer.model.thinker.config.audio_token_id
+    is_audio = prompt.ids == recognizer.model.config.audio_token
     assert is_audio.nonzero().flatten().tolist() == [
         *range(prompt.audio_start, prompt.audio_start + prompt.audio_tokens)
     ]

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import copy
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.cuda_graphs import GraphPlan
 from backend.engine.model.graph_capture import captured
-from backend.engine.model.model_builder import BuiltModel
 from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.model.session import QwenSession, SessionDecoder
 from backend.engine.ops import linear
 from backend.errors import NonFiniteLogits
+from backend.options import LoadOptions
 from backend.serving.protocols import Utterance
 from backend.thresholds import MIN_LOOP_TOKENS
 
@@ -47,9 +50,16 @@ def run(session: QwenSession) -> dict[int, Any]:
     return found
 
 
-def generated(recognizer: QwenRecognizer, package: Any, utterance: Utterance) -> list[int]:
-    """The tokens of the package's model for this utterance alone, up to its end or the budget."""
-    inputs = recognizer.processor(
+@pytest.fixture(scope="module")
+def generated(package_processor) -> Callable[..., list[int]]:
+    """`generated(recognizer, package, utterance)`: the tokens of the package's model for this utterance alone, up to
+    its end or the budget.
+    """
+    return partial(_generated, package_processor)
+
+
+def _generated(processor: Any, recognizer: QwenRecognizer, package: Any, utterance: Utterance) -> list[int]:
+    inputs = processor(
         text=[recognizer._prompt(utterance)], audio=[utterance.samples], return_tensors="pt", padding=True
     )
     with torch.inference_mode():
@@ -63,34 +73,29 @@ def generated(recognizer: QwenRecognizer, package: Any, utterance: Utterance) ->
     return ids[:-1] if ids[-1] in recognizer.eos_ids else ids
 
 
-class Filled:
-    """Weights of a model that has them already."""
-
-    def fill(self, modules: object) -> None: ...
-    def fill_in_scratch(self, modules: object) -> None: ...
-    def close(self) -> None: ...
-
-
 @pytest.fixture(scope="module")
-def random_model(recognizer: QwenRecognizer) -> tuple[QwenRecognizer, Any]:
+def random_model(asr_folder: Path, package_of, tmp_path_factory) -> tuple[QwenRecognizer, Any]:
     """Our recogniser, and the package's model with the same weights."""
     torch.manual_seed(5)
-    model = type(recognizer.model)(recognizer.model.config).eval()
-    for parameter in model.thinker.model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    model.generation_config.eos_token_id = recognizer.eos_ids
-    weights: Any = Filled()
-    return QwenRecognizer(BuiltModel(copy.deepcopy(model), recognizer.processor, weights, Path())), model
+    folder = Path(shutil.copytree(asr_folder, tmp_path_factory.mktemp("random") / "asr"))
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name.startswith("thinker.model."):
+            tensors[name] = torch.randn(tensor.shape) * 0.1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return CheckpointLoader().load_recognizer(LoadOptions(str(folder), dtype="float32")), package_of(folder)
 
 
-def test_alone_a_row_generates_the_packages_tokens(recognizer, package, session_decoder, clips) -> None:
+def test_alone_a_row_generates_the_packages_tokens(recognizer, package, session_decoder, clips, generated) -> None:
     for clip in clips:
         session = tokens_of(recognizer, session_decoder)
         session.add([clip])
         assert run(session)[id(clip)] == (generated(recognizer, package, clip), True, False)
 
 
-def test_a_row_of_a_mixed_batch_generates_its_tokens_alone(recognizer, package, session_decoder, clips) -> None:
+def test_a_row_of_a_mixed_batch_generates_its_tokens_alone(
+    recognizer, package, session_decoder, clips, generated
+) -> None:
     session = tokens_of(recognizer, session_decoder)
     session.add(clips)
     found = run(session)
@@ -98,7 +103,7 @@ def test_a_row_of_a_mixed_batch_generates_its_tokens_alone(recognizer, package, 
 
 
 def test_rows_that_join_between_steps_and_leave_midway_change_no_tokens(
-    recognizer, package, session_decoder, clips
+    recognizer, package, session_decoder, clips, generated
 ) -> None:
     session = tokens_of(recognizer, session_decoder)
     found: dict[int, Any] = {}
@@ -114,7 +119,7 @@ def test_rows_that_join_between_steps_and_leave_midway_change_no_tokens(
     assert [found[id(clip)][0] for clip in clips] == [generated(recognizer, package, clip) for clip in clips]
 
 
-def test_a_random_model_generates_the_packages_tokens_until_it_loops(random_model, clips) -> None:
+def test_a_random_model_generates_the_packages_tokens_until_it_loops(random_model, clips, generated) -> None:
     recognizer, package = random_model
     session = tokens_of(recognizer)
     session.add(clips)
@@ -126,7 +131,9 @@ def test_a_random_model_generates_the_packages_tokens_until_it_loops(random_mode
         assert len(tokens) >= MIN_LOOP_TOKENS or finished
 
 
-def test_rows_that_move_to_a_larger_block_go_on_as_they_were(monkeypatch, recognizer, package, clips) -> None:
+def test_rows_that_move_to_a_larger_block_go_on_as_they_were(
+    monkeypatch, recognizer, package, clips, generated
+) -> None:
     monkeypatch.setattr("backend.engine.model.kv_cache._CAPACITY_STEP", 4)
     monkeypatch.setattr("backend.engine.model.kv_cache._SPARE_ROWS", 1)
     monkeypatch.setattr("backend.engine.model.kv_cache._SPARE_POSITIONS", 0)
@@ -167,7 +174,7 @@ def test_a_result_is_returned_when_its_row_ends(recognizer, clips) -> None:
     assert len(session) == 1
 
 
-def test_a_failing_prompt_does_not_change_the_other_rows(recognizer, package, clips) -> None:
+def test_a_failing_prompt_does_not_change_the_other_rows(recognizer, package, clips, generated) -> None:
     session = tokens_of(recognizer)
     session.add([clips[1]])
     session.step()
