@@ -86,7 +86,7 @@ def _parts(names: Iterable[str]) -> Iterable[str]:
 # Every language quotes these, in names of people, companies and places.
 _EVERYWHERE = _language(
     always="mr mrs Ms dr prof messrs mme mmes mlle vs cf e.g i.e v",
-    names="st ST ste mt jr sr inc ltd Co corp bros",
+    names="st ST ste mt jr sr inc ltd Co corp bros Sen Gov Gen Rev Capt Lt Col Sgt Maj",
     number_or_small="ext tel a.d b.c b.c.e c.e",
     small="etc a.m p.m ph.d al co",
 )
