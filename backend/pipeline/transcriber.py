@@ -152,7 +152,9 @@ def build_transcript(
     """The chunks' texts, words and warnings as one transcript. `load` and `options` have the rules of its segments."""
     text, offsets = join([part.recognition.text for part in parts])
     words = [word.shifted(by) for part, by in zip(parts, offsets, strict=True) for word in _words(part, speech)]
-    segments = tuple(merge(text, words, SegmentRules(load.segment_gap_s, load.max_segment_s, load.max_segment_chars)))
+    rules = SegmentRules(load.segment_gap_s, load.max_segment_s, load.max_segment_chars)
+    languages = [(by, part.recognition.language or language) for part, by in zip(parts, offsets, strict=True)]
+    segments = tuple(merge(text, words, rules, languages))
     tokens = [
         Token(token.id, token.begin + by, token.end + by)
         for part, by in zip(parts, offsets, strict=True)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 
 from backend.thresholds import GAP_FACTOR, MIN_GAP_S
 from backend.transcript.sentences import ends_clause, ends_sentence
 from backend.transcript.words import Word
 
+_NO_PASSAGE = inf, ""
 _ROUNDING_S = 1e-6  # 4.1 - 3.8 is less than 0.3 in floating point
 
 
@@ -45,11 +47,16 @@ class SegmentRules:
     max_chars: int | None = None
 
 
-def merge(text: str, words: Sequence[Word], rules: SegmentRules) -> list[Segment]:
-    """The segments of `text`, given its words. Only a single word that is too long by itself exceeds a limit."""
+def merge(
+    text: str, words: Sequence[Word], rules: SegmentRules, languages: Sequence[tuple[int, str]] = ()
+) -> list[Segment]:
+    """The segments of `text`, given its words. Only a single word that is too long by itself exceeds a limit.
+
+    `languages`: where in `text` a passage begins, and the code of its language ("" if not known), in order.
+    """
     return [
         Segment(words[first].begin, words[after - 1].end, tuple(words[first:after]))
-        for sentence in _sentences(text, words, _threshold_s(words, rules))
+        for sentence in _sentences(text, words, _threshold_s(words, rules), languages)
         for first, after in _cut_to_limits(text, words, rules, *sentence)
     ]
 
@@ -67,12 +74,18 @@ def _threshold_s(words: Sequence[Word], rules: SegmentRules) -> float:
     return max(GAP_FACTOR * median(_gap_s(words, at) for at in range(1, len(words))), MIN_GAP_S)
 
 
-def _sentences(text: str, words: Sequence[Word], threshold_s: float) -> Iterator[tuple[int, int]]:
+def _sentences(
+    text: str, words: Sequence[Word], threshold_s: float, languages: Sequence[tuple[int, str]]
+) -> Iterator[tuple[int, int]]:
     """Word numbers [first, after) of the parts between long gaps and ends of sentences."""
     first = 0
+    passages = iter(languages)
+    language, (next_begin, next_language) = "", next(passages, _NO_PASSAGE)
     for at in range(1, len(words)):
         word, following = words[at - 1], words[at]
-        is_end = ends_sentence(text, word.begin, word.end, following.begin, is_first=at - 1 == first)
+        while word.begin >= next_begin:
+            language, (next_begin, next_language) = next_language, next(passages, _NO_PASSAGE)
+        is_end = ends_sentence(text, word.begin, word.end, following.begin, language, is_first=at - 1 == first)
         if is_end or _gap_s(words, at) >= threshold_s - _ROUNDING_S:
             yield first, at
             first = at

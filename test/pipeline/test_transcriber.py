@@ -53,6 +53,12 @@ async def test_chunks_are_joined_in_order_and_by_script(transcribe, loader, burs
     check(transcript)
 
 
+@pytest.mark.parametrize(("language", "count"), [("en", 1), ("es", 2)])
+async def test_segments_follow_the_language_of_their_passage(transcribe, loader, bursts, language, count) -> None:
+    loader.recognizer.answer = lambda _: Recognition("Chanel No. 5 minutos.", language, True, ())
+    assert len((await transcribe(bursts(3), TranscribeOptions())).segments) == count
+
+
 @pytest.mark.parametrize(
     ("chunk_s", "load", "longest_s"), [(6.5, {}, 5.5), (12, {}, 11.5), (6.5, {"max_chunk_s": 12}, 11.5)]
 )

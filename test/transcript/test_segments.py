@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.languages import ALIGNABLE
 from backend.transcript.segments import Segment, SegmentRules, merge
 from backend.transcript.words import Word, place, spread
 
@@ -33,6 +34,7 @@ FRAGMENTS = (
         "?",
         "no.",
     ),
+    *("Sept.", "z.", "B.", "av.", "J.-C.", "So...", "I", "U.S.", "He", "(.", "「はい。」", "と言う", "(e.g.)", "V."),
     *("你好，世界。", "東京タワー", "नमस्ते।", "สวัสดีครับ", "مرحبا؟", "한국어.", "😀", "Как", "дела?", ";", "\u0301"),
 )
 TEXTS = st.lists(st.tuples(st.sampled_from(FRAGMENTS), st.sampled_from(["", " ", " ", "\n"])), max_size=25).map(
@@ -44,6 +46,8 @@ LIMITS = st.builds(
     max_seconds=st.one_of(st.none(), st.floats(0, 8)),
     max_chars=st.one_of(st.none(), st.integers(0, 40)),
 )
+
+LANGUAGES = st.lists(st.tuples(st.integers(0, 60), st.sampled_from([*sorted(ALIGNABLE), "nl", ""])), max_size=3)
 
 
 def timed(text: str, gaps_s: dict[str, float] | None = None) -> list[Word]:
@@ -71,11 +75,11 @@ def assert_law(text: str, words: list[Word], segments: list[Segment]) -> None:
 
 
 @settings(derandomize=True, deadline=None, max_examples=150)
-@given(TEXTS, LIMITS, st.randoms(use_true_random=False))
-def test_segments_partition_the_words_and_keep_the_limits(text, rules, rng) -> None:
+@given(TEXTS, LIMITS, LANGUAGES, st.randoms(use_true_random=False))
+def test_segments_partition_the_words_and_keep_the_limits(text, rules, languages, rng) -> None:
     units = [(unit, rng.uniform(0, 20), rng.uniform(0, 20)) for unit in re.findall(r"\w+", text)]
     words = place(text, sorted(units, key=lambda unit: unit[1]), start_s=0, end_s=20)
-    segments = merge(text, words, rules)
+    segments = merge(text, words, rules, sorted(languages))
     assert_law(text, words, segments)
     for segment in segments:
         if len(segment.words) > 1:
