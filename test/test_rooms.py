@@ -37,7 +37,7 @@ ONLY_IMPORTER = {
 }  # fmt: skip
 STANDARD_LIBRARY_ONLY = {"transcript", "options", "option_values", "languages", "thresholds", "process", "errors"}
 NUMPY_AT_MOST = {"sequences"}
-DECODERS = {"decode", "ffmpeg", "sample_writer", "main"}  # of audio/decoding: what runs in the child process
+DECODERS = {"decode", "downmix", "ffmpeg", "placement", "sample_writer", "main"}  # of audio/decoding: in the child
 MOST_MODULES_IN_A_FOLDER = 14
 MOST_MODULES_IN_BACKEND = 7
 

@@ -20,7 +20,7 @@ from typing import TypeAlias, TypeVar
 from backend.audio.chunks import split
 from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules, all_speech, detect
-from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
+from backend.audio.waveform import Samples
 from backend.errors import DeadlineTooShort
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
@@ -28,6 +28,7 @@ from backend.pipeline.alignment import Alignment
 from backend.pipeline.prompt import check_token_limit
 from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.recognized_chunk import RecognizedChunk, main_language
+from backend.pipeline.sound_tracks import SpokenTrack, spoken_track
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import Lean
 from backend.serving.protocols import Token
@@ -44,7 +45,6 @@ Detect: TypeAlias = Callable[[Samples, SpeechRules], Awaitable[Speech]]
 
 _THREAD_FROM_S = 60.0  # longer recordings are processed in a thread: their words would block the event loop
 
-TRUNCATED = "the audio file ends early or is damaged; what could be decoded was transcribed"
 PASSAGES = "{count} passage(s) {fallback}"  # texts of recognized_chunk.py and alignment.py
 COARSE = "some or all word times are not available ({cause}); segment times there are estimates"
 
@@ -100,13 +100,17 @@ class Transcriber:
     ) -> Transcript:
         load = instance.options
         await check_token_limit(options.prompt, instance.recognizer)
-        with stats.measure("decode"):
-            recording = await self._decoder_pool.decode(path, max_seconds=load.max_audio_s)
-        self._admission.reserve(stats, recording.samples.size / SAMPLE_RATE)
-        stats.audio_s = recording.duration_s
+        track = await spoken_track(
+            path,
+            self._decoder_pool,
+            lambda samples: self._speech(samples, load),
+            stats,
+            max_audio_s=load.max_audio_s,
+            reserve=lambda audio_s: self._admission.reserve(stats, audio_s),
+        )
+        recording, speech = track.recording, track.speech
         max_chunk_s = min(instance.max_chunk_s, MAX_ALIGNED_CHUNK_S) if options.times else instance.max_chunk_s
         with stats.measure("vad"):
-            speech = await self._speech(recording.samples, load)
             chunks = await in_thread_if_long(
                 recording.duration_s,
                 lambda: split(recording.samples, max_s=max_chunk_s, speech=speech, margin_s=load.vad_margin_s),
@@ -121,7 +125,7 @@ class Transcriber:
             with stats.measure("align"):
                 parts = await alignment.align(instance, parts, language)
         return await in_thread_if_long(
-            recording.duration_s, lambda: build_transcript(recording, speech, parts, language, load, options)
+            recording.duration_s, lambda: build_transcript(track, parts, language, load, options)
         )
 
     async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
@@ -142,14 +146,14 @@ async def in_thread_if_long(duration_s: float, work: Callable[[], T]) -> T:
 
 
 def build_transcript(
-    recording: Decoded,
-    speech: Speech,
+    track: SpokenTrack,
     parts: list[RecognizedChunk],
     language: str,
     load: LoadOptions,
     options: TranscribeOptions,
 ) -> Transcript:
     """The chunks' texts, words and warnings as one transcript. `load` and `options` have the rules of its segments."""
+    recording, speech = track.recording, track.speech
     text, offsets = join([part.recognition.text for part in parts])
     words = [word.shifted(by) for part, by in zip(parts, offsets, strict=True) for word in _words(part, speech)]
     rules = SegmentRules(load.segment_gap_s, load.max_segment_s, load.max_segment_chars)
@@ -170,7 +174,7 @@ def build_transcript(
         segments,
         tuple(_token_ids(segment, tokens) for segment in segments),
         tuple(_words_inside(segment, timed) if options.words else () for segment in segments),
-        tuple(_warnings(recording, parts, segments)),
+        tuple(_warnings(track, parts, segments)),
     )
 
 
@@ -199,9 +203,8 @@ def _token_ids(segment: Segment, tokens: list[Token]) -> tuple[int, ...]:
     return tuple(token.id for token in tokens[first:last])
 
 
-def _warnings(recording: Decoded, parts: list[RecognizedChunk], segments: tuple[Segment, ...]) -> Iterator[str]:
-    if recording.truncated:
-        yield TRUNCATED
+def _warnings(track: SpokenTrack, parts: list[RecognizedChunk], segments: tuple[Segment, ...]) -> Iterator[str]:
+    yield from track.warnings()
     for fallback, count in sorted(Counter(fallback for part in parts for fallback in part.fallbacks).items()):
         yield PASSAGES.format(count=count, fallback=fallback)
     causes = sorted({part.coarse_because for part in parts if part.recognition.text} - {""})

@@ -42,10 +42,13 @@ _FFMPEG = {
     "adts aac": ("adts", "aac", 24_000), "ac3": ("ac3", "ac3", 48_000), "eac3": ("eac3", "eac3", 48_000),
     "wma": ("asf", "wmav2", 44_100), "mpeg ts": ("mpegts", "mp2", 48_000), "avi": ("avi", "mp2", 48_000),
     "flv": ("flv", "aac", 44_100), "wavpack": ("wv", "wavpack", 16_000), "amr nb": ("amr", "libopencore_amrnb", 8_000),
+    "mxf": ("mxf_opatom", "pcm_s16le", 48_000), "tta": ("tta", "tta", 16_000),
 }  # fmt: skip
 CONTAINERS = (*_SOUNDFILE, *_FFMPEG)
-ODD_INPUTS = ("as they are", "no sound", "no numbers", "rates", "channels", "few samples", "odd levels", "playlists",
-              "paths", "bombs", "known bad loads")  # fmt: skip
+ODD_INPUTS = (
+    "as they are", "joined", "with tags", "no sound", "no numbers", "rates", "channels", "few samples", "odd levels",
+    "playlists", "paths", "bombs", "known bad loads",
+)  # fmt: skip
 _RATES = (1, 100, 3_999, 4_000, 8_000, 11_025, 44_100, 192_000, 768_000, 768_001, 10_000_000)
 _PLAYLISTS = {
     "HLS": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{other}\n#EXT-X-ENDLIST\n",
@@ -157,6 +160,9 @@ def _no_sound() -> Iterator[Case]:
 def _sound() -> Iterator[Case]:
     for name, content in containers().items():
         yield Case("as they are", name, "good", content)
+        yield Case("joined", f"{name} twice", "good", content * 2)
+        tag = b"ID3\4\0\0\0\0\1\0" + bytes(128)
+        yield Case("with tags", f"{name} behind a tag and zeros", "good", tag * 2 + bytes(1000) + content)
     content = plain(speech())
     for rate in _RATES:
         header = content[:24] + struct.pack("<II", rate, min(rate * 2, 0xFFFFFFFF))

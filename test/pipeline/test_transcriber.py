@@ -12,7 +12,8 @@ import soundfile
 from backend.errors import CheckpointRefused, DeadlineTooShort, Overloaded, UndecodableAudio
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
-from backend.pipeline.transcriber import TRUNCATED, Transcriber, Transcript
+from backend.pipeline.sound_tracks import TRUNCATED
+from backend.pipeline.transcriber import Transcriber, Transcript
 from backend.serving.protocols import Recognition, Token, Utterance
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler

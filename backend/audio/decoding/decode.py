@@ -2,11 +2,11 @@
 
 - Foreign C code does the decoding, so the backend runs this module in a decoder process only (main.py, behind pool.py).
 - Only the descriptor is read. No other file is opened, whatever the content refers to.
-- The content decides the format (sniff.py), not the name: libsndfile reads plain formats, FFmpeg's libraries the rest
-  (ffmpeg.py).
+- The content decides the format (containers/), not the name: libsndfile reads plain formats, FFmpeg's libraries the
+  rest (ffmpeg.py). Files that were joined are read one after the other.
 - Headers are not trusted. The duration is counted while decoding, and each block is mixed down, resampled and written
   out before the next one is read (sample_writer.py), so memory holds one block.
-- What was decoded before a file breaks off is kept, and `truncated` is set.
+- What was decoded before a file breaks off is kept, and `Flaw.TRUNCATED` is set.
 - Sound is placed where the file's own timestamps put it; gaps that a recorder or damage left become silence.
 """
 
@@ -17,45 +17,84 @@ import os
 
 import soundfile
 
-from backend.audio.decoding.causes import DAMAGED, NO_SAMPLES, UNKNOWN_FORMAT
-from backend.audio.decoding.ffmpeg import read_track
+from backend.audio.containers.formats import PLAIN_CODECS
+from backend.audio.containers.parts import Part, split
+from backend.audio.decoding.causes import (
+    BAD_RATE,
+    DAMAGED,
+    NO_SAMPLES,
+    NO_SOUND_TRACK,
+    TOO_MANY_CHANNELS,
+    UNKNOWN_CODEC,
+    UNKNOWN_FORMAT,
+)
+from backend.audio.decoding.ffmpeg import Track, read_track
 from backend.audio.decoding.protocol import DECODED, Reply, new_store, validated_samples
 from backend.audio.decoding.safe_open import open_regular_file
 from backend.audio.decoding.sample_writer import BLOCK, SampleWriter
-from backend.audio.decoding.sniff import PLAIN_CODECS, is_truncated, sniff
-from backend.audio.waveform import Decoded
+from backend.audio.waveform import Decoded, Flaw
 from backend.errors import UndecodableAudio
 
+_NO_SOUND = {BAD_RATE, DAMAGED, NO_SOUND_TRACK, TOO_MANY_CHANNELS, UNKNOWN_CODEC}  # of a part; others may have some
 
-def decode_fd(fd: int, store: int, max_seconds: float) -> Reply:
-    """Decode the file `fd` into `store`. Raises UndecodableAudio if it has no sound, or more than `max_seconds`."""
-    container = sniff(fd)
-    if container is None:
-        raise UndecodableAudio(UNKNOWN_FORMAT)
+
+def decode_fd(fd: int, store: int, max_seconds: float, attempt: int = 0) -> Reply:
+    """Decode the file `fd` into `store`. Raises UndecodableAudio if it has no sound, or more than `max_seconds`.
+
+    `attempt`: see DecoderPool.decode.
+    """
     writer = SampleWriter(store, max_seconds)
-    is_complete = container.is_plain and _read_plain(fd, writer)
+    flaws, first = Flaw.NONE, None
+    refusal = UndecodableAudio(UNKNOWN_FORMAT)
+    for part in split(fd):
+        try:
+            track = _read_part(fd, part, writer, attempt if first is None else first.attempt)
+        except UndecodableAudio as error:
+            if error.cause not in _NO_SOUND:
+                raise
+            refusal = refusal if refusal.cause in _NO_SOUND else error
+            flaws |= Flaw.UNREAD
+            continue
+        first = first or track
+        if part.is_cut_short or not track.is_complete:
+            flaws |= Flaw.TRUNCATED
+        if part.has_unread or track.has_unread:
+            flaws |= Flaw.UNREAD
+    if first is None:
+        raise refusal
     if not writer.frames:
-        is_complete = read_track(fd, container, writer)
-    if not writer.frames:
-        raise UndecodableAudio(NO_SAMPLES if is_complete else DAMAGED)
-    truncated = not is_complete or is_truncated(fd, container, os.fstat(fd).st_size)
-    return Reply(DECODED, truncated, writer.finish(), writer.duration_s)
+        raise UndecodableAudio(DAMAGED if Flaw.TRUNCATED in flaws else NO_SAMPLES)
+    count = writer.finish()
+    if writer.cancelled_s:
+        flaws |= Flaw.CANCELLED
+    return Reply(DECODED, flaws, count, writer.duration_s, first.count, first.number, first.attempt)
 
 
-def decode(path: str, *, max_seconds: float) -> Decoded:
+def decode(path: str, *, max_seconds: float, attempt: int = 0) -> Decoded:
     """The recording in the file `path`, decoded in this process: for evaluation and tests, never for a request."""
     with open_regular_file(path) as fd, new_store() as store:
-        reply = decode_fd(fd, store, max_seconds)
-        return Decoded(validated_samples(store, reply, max_seconds), reply.duration_s, reply.truncated)
+        reply = decode_fd(fd, store, max_seconds, attempt)
+        return reply.decoded(validated_samples(store, reply, max_seconds))
 
 
-def _read_plain(fd: int, writer: SampleWriter) -> bool:
+def _read_part(fd: int, part: Part, writer: SampleWriter, attempt: int) -> Track:
+    before = writer.frames
+    if part.container.is_plain:
+        is_complete = _read_plain(fd, part, writer)
+        if writer.frames > before:
+            return Track(1, 1, 0, is_complete, has_unread=False)
+    return read_track(fd, part, writer, attempt)
+
+
+def _read_plain(fd: int, part: Part, writer: SampleWriter) -> bool:
     """Read by libsndfile, 10 s of WAV in about 1 ms. True if nothing is missing; writes nothing if it cannot read."""
     os.lseek(fd, 0, os.SEEK_SET)
-    with contextlib.suppress(soundfile.SoundFileError), soundfile.SoundFile(fd, closefd=False) as file:
+    before = writer.frames
+    source = fd if part.pieces is None else part.pieces
+    with contextlib.suppress(soundfile.SoundFileError), soundfile.SoundFile(source, closefd=False) as file:
         if file.subtype not in PLAIN_CODECS.split():
             return False
         while (block := file.read(max(BLOCK // file.channels, 1), "float32", always_2d=True)).size:
             writer.add(block, file.samplerate)
-        return bool(writer.frames == file.frames)
+        return bool(writer.frames - before == file.frames)
     return False

@@ -1,49 +1,88 @@
-"""Reads a file's first sound track with FFmpeg's libraries (PyAV), placed where the file's own timestamps put it."""
+"""Reads one sound track of a file with FFmpeg's libraries (PyAV), placed where the file's own timestamps put it."""
 
 from __future__ import annotations
 
-import io
-import math
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
+from backend.audio.containers.boxes import edits, media_bytes, pauses
+from backend.audio.containers.formats import CODECS
+from backend.audio.containers.parts import Part, is_much
+from backend.audio.containers.pieces import Pieces
 from backend.audio.decoding.causes import DAMAGED, NO_SOUND_TRACK, UNKNOWN_CODEC
+from backend.audio.decoding.placement import FrameWriter, GapFinder, PagePlacement, TimestampPlacement
 from backend.audio.decoding.sample_writer import SampleWriter
-from backend.audio.decoding.sniff import CODECS, Format
 from backend.errors import UndecodableAudio
 
 if TYPE_CHECKING:
-    from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
+
+Placement: TypeAlias = TimestampPlacement | PagePlacement
 
 _MAX_PACKET_BYTES = 1 << 24  # compressed packets have a few thousand, PCM in MOV and Matroska up to a second's
 # What PyAV raises for damage beside FFmpegError: unreadable bytes, an invalid tag. PyAV's own MemoryError is an
 # FFmpegError and means damage, too: damaged headers ask for any amount of memory.
 _DAMAGE = (OSError, ValueError)
-_MIN_GAP_S = (
-    0.2  # frames that are less late show rounding, an encoder's delay or a lost packet: silence would cut words
-)
-_MIN_JUMP_S = 0.01  # between two frames; less is a drifting clock, however late it has made the frames
 _DURATION_SLACK_S = 0.2  # a header's duration may count what decoders drop: an encoder's delay, and padding
+_LOG_NAMES = {"matroska": "matroska,webm", "ogg": "ogg"}  # demuxers that tell only the log what damage they left out
+_STREAMS = {"flac", "flv", "matroska", "mpeg"}  # packet by packet, and no header says where they end
+_MAX_TRACKS = 8  # of which one is chosen
+_MIN_UNREAD_BYTES, _MIN_UNREAD_SHARE = 1 << 14, 0.25  # of a film's sound and pictures: its edits leave out less
 
 
-def read_track(fd: int, container: Format, writer: SampleWriter) -> bool:
-    """Decode the first known sound track. True if nothing of it was damaged or missing."""
+@dataclass(frozen=True)
+class Track:
+    """The track that was read: `number` of the `count` sound tracks of the file, from 1.
+
+    `attempt`: its place in the order in which tracks are tried, from 0. `is_complete`: nothing was damaged or missing.
+    `has_unread`: much of the file belongs to no track.
+    """
+
+    count: int
+    number: int
+    attempt: int
+    is_complete: bool
+    has_unread: bool
+
+
+def read_track(fd: int, part: Part, writer: SampleWriter, attempt: int) -> Track:
+    """Decode one sound track: the container's default for `attempt` 0, then the others in their order.
+
+    A track without a sample is passed over for the next one. Raises UndecodableAudio, if there is no such track, too.
+    """
+    before = writer.frames
+    while True:
+        with _opened(fd, part) as media:
+            tracks = _tracks_in_order(media)
+            if attempt >= len(tracks):
+                raise UndecodableAudio(NO_SOUND_TRACK)
+            found = _write_track(fd, part, media, tracks[attempt], writer, attempt)
+        if writer.frames > before or attempt + 1 == len(tracks):
+            return found
+        attempt += 1
+
+
+@contextmanager
+def _opened(fd: int, part: Part) -> Iterator[InputContainer]:
     import av  # takes 0.2 s, once per process; not needed for a WAV
 
-    os.lseek(fd, 0, os.SEEK_SET)
+    demuxer = part.container.demuxer
+    source = part.pieces or Pieces(fd, [(0, os.fstat(fd).st_size)])
+    source.seek(0)
     try:
         media = av.open(
-            _Source(fd, closefd=False),
+            source,
             mode="r",
-            format=container.demuxer,  # never probed: a probe would find playlists
+            format=demuxer,  # never probed: a probe would find playlists
             io_open=_refuse_open,
             metadata_errors="replace",  # a tag in an old encoding is no reason to refuse the sound
             container_options={
-                "format_whitelist": container.demuxer,
+                "format_whitelist": demuxer,
                 "protocol_whitelist": "none",
                 "codec_whitelist": CODECS,
                 "enable_drefs": "0",
@@ -53,57 +92,7 @@ def read_track(fd: int, container: Format, writer: SampleWriter) -> bool:
     except (av.FFmpegError, *_DAMAGE):
         raise UndecodableAudio(DAMAGED) from None
     with media:
-        track = _sound_track(media)
-        is_complete = _write_track(media, track, writer, _GapFinder(_start_us(media), container.max_gap_s))
-        stated_s = float(track.duration * track.time_base) if track.duration and track.time_base else 0.0
-        return is_complete and not (container.has_exact_duration and writer.duration_s < stated_s - _DURATION_SLACK_S)
-
-
-class _GapFinder:
-    """Finds the silence before each frame from the frames' timestamps.
-
-    `start_us`: the file's start on its own clock, in microseconds; None: the file starts with its first frame.
-    `max_gap_s`: see Format. A jump by more, or backwards, is a change of clock and not a gap. After a single frame with
-    a late timestamp (a recorder that stalled) the earlier clock may go on, so the origin before a jump is remembered.
-    """
-
-    def __init__(self, start_us: int | None, max_gap_s: float) -> None:
-        self._origin_s = None if start_us is None else start_us / 1_000_000
-        self._previous_origin_s: float | None = None  # the origin before the clock jumped
-        self._max_gap_s = max_gap_s
-        self._last_start_s, self._last_end_s = -math.inf, -math.inf  # of the frame before, on the file's clock
-
-    def silence_before_s(self, frame: AudioFrame, written_s: float) -> float:
-        """Seconds of silence to insert before the frame, after `written_s` seconds have been written."""
-        if not self._max_gap_s or frame.pts is None or frame.time_base is None:
-            return 0.0
-        start_s = float(frame.pts * frame.time_base)
-        if self._origin_s is None:
-            self._origin_s = start_s
-        jump_s, is_backwards = start_s - self._last_end_s, start_s < self._last_start_s - _MIN_GAP_S
-        self._last_start_s, self._last_end_s = start_s, start_s + frame.samples / max(frame.sample_rate, 1)
-        late_s = start_s - self._origin_s - written_s
-        if is_backwards or late_s > self._max_gap_s:  # another clock
-            self._origin_s, self._previous_origin_s = start_s - written_s, self._origin_s
-            return 0.0
-        if late_s < _MIN_GAP_S or jump_s < _MIN_JUMP_S:
-            return 0.0
-        if self._previous_origin_s is not None and abs(start_s - self._previous_origin_s - written_s) < _MIN_GAP_S:
-            self._origin_s, self._previous_origin_s = self._previous_origin_s, None  # the earlier clock goes on
-            return 0.0
-        return late_s
-
-
-class _Source(io.FileIO):
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """-1 for a seek that fails, as FFmpeg expects: damaged files send it to before their start.
-
-        PyAV does not pass on an exception that is raised here.
-        """
-        try:
-            return super().seek(offset, whence)
-        except OSError:
-            return -1
+        yield media
 
 
 def _refuse_open(url: str, flags: int, options: dict[str, str]) -> Any:
@@ -111,53 +100,126 @@ def _refuse_open(url: str, flags: int, options: dict[str, str]) -> Any:
     raise PermissionError
 
 
-def _sound_track(media: InputContainer) -> AudioStream:
-    """The first sound track that has a known codec."""
+def _tracks_in_order(media: InputContainer) -> list[AudioStream]:
+    """The sound tracks that have a known codec: the container's default, then the others."""
+    from av.stream import Disposition
+
     if not media.streams.audio:
         raise UndecodableAudio(NO_SOUND_TRACK)
-    for track in media.streams.audio:
-        # PyAV leaves codec_context out where FFmpeg has no decoder, whatever its types say
-        if getattr(track.codec_context, "name", None) in CODECS.split(","):
-            return track
-    raise UndecodableAudio(UNKNOWN_CODEC)
+    # PyAV leaves codec_context out where FFmpeg has no decoder, whatever its types say
+    known = [track for track in media.streams.audio if getattr(track.codec_context, "name", None) in CODECS.split(",")]
+    if not known:
+        raise UndecodableAudio(UNKNOWN_CODEC)
+    default = next((track for track in known if track.disposition & Disposition.default), known[0])
+    return [default, *(track for track in known if track is not default)][:_MAX_TRACKS]
 
 
-def _start_us(media: InputContainer) -> int | None:
-    """A film's start on its own clock, in microseconds; None for sound alone, which starts with its first frame."""
+def _write_track(
+    fd: int, part: Part, media: InputContainer, track: AudioStream, writer: SampleWriter, attempt: int
+) -> Track:
+    frames, container = FrameWriter(writer), part.container
+    packets = _Packets()
+    is_complete = _write_packets(media, track, _placement(fd, part, media, track, frames), part, packets)
+    stated_s = float(track.duration * track.time_base) if track.duration and track.time_base else 0.0
+    if container.has_exact_duration and frames.written_s < stated_s - _DURATION_SLACK_S:
+        is_complete = False
+    number = [each.index for each in media.streams.audio].index(track.index) + 1
+    return Track(len(media.streams.audio), number, attempt, is_complete, packets.leave_much(fd, part))
+
+
+def _placement(fd: int, part: Part, media: InputContainer, track: AudioStream, frames: FrameWriter) -> Placement:
+    start_s, container = _start_s(media), part.container
+    if container.demuxer == "ogg":
+        is_opus = track.codec_context.name in {"opus", "libopus"}
+        return PagePlacement(frames, fd, part.begin, is_opus=is_opus, start_s=start_s)
+    edited = edits(fd, part.begin, part.end, track.id) if container.demuxer == "mov" else []
+    is_late = bool(edited) and edited[0].is_empty
+    gaps = GapFinder(0.0 if is_late and start_s is None else start_s, container.max_gap_s, is_start_stated=is_late)
+    return TimestampPlacement(frames, gaps, pauses(edited))
+
+
+def _start_s(media: InputContainer) -> float | None:
+    """The start of a film, or of several tracks, on their clock; None for one track, which starts with its sound."""
     from av.stream import Disposition
 
     is_film = any(not picture.disposition & Disposition.attached_pic for picture in media.streams.video)
-    return media.start_time if is_film else None
+    if media.start_time is None or not (is_film or len(media.streams.audio) > 1):
+        return None
+    return media.start_time / 1_000_000
 
 
-def _write_track(media: InputContainer, track: AudioStream, writer: SampleWriter, gaps: _GapFinder) -> bool:
-    """Write the track's sound. A packet that cannot be decoded is left out, or is silence; False if there was one.
+@dataclass
+class _Packets:
+    """The packets of all tracks: how many bytes they have, and where the last of them ends in its part."""
 
-    Frames are converted to packed float32 before to_ndarray(): PyAV 18.1 reads past the planes of a frame with 8 planar
-    channels (AAC 7.1) and crashes the process. A packed frame has one plane.
+    bytes: int = 0
+    end: int = 0
+    largest: int = 0
+
+    def count(self, packet: Packet[Any]) -> None:
+        self.bytes += packet.size
+        if packet.pos is not None:  # a FLAC's last packet has all that follows it
+            self.end = max(self.end, packet.pos + min(packet.size, 2 * self.largest or packet.size))
+        self.largest = max(self.largest, packet.size)
+
+    def leave_much(self, fd: int, part: Part) -> bool:
+        """Whether much of the part belongs to no track."""
+        if part.container.demuxer == "mov":
+            held = media_bytes(fd, part.begin, part.end)
+            return held - self.bytes > max(_MIN_UNREAD_BYTES, _MIN_UNREAD_SHARE * held)
+        is_stream = part.container.demuxer in _STREAMS and not part.states_end
+        return is_stream and self.end > 0 and is_much(fd, min(part.begin + self.end, part.end), part.end)
+
+
+def _write_packets(
+    media: InputContainer, track: AudioStream, placement: Placement, part: Part, packets: _Packets
+) -> bool:
+    """Write the track's sound, and count the packets. True if nothing was damaged or missing.
+
+    A packet that cannot be decoded is left out, or is silence.
     """
     import av
 
     track.codec_context.thread_count = 1  # a thread's stack counts against the process's memory, and none is faster
     is_complete = True
-    converter, converter_kind = av.AudioResampler(format="flt"), None
-    try:
-        for packet in media.demux(track):
-            if packet.size > _MAX_PACKET_BYTES:
-                raise UndecodableAudio(DAMAGED)
-            try:
-                frames = packet.decode()
-            except (av.FFmpegError, *_DAMAGE):
-                is_complete = False
-                continue
-            for frame in frames:
-                kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-                if kind != converter_kind:
-                    converter, converter_kind = av.AudioResampler(format="flt"), kind
-                writer.add_silence(gaps.silence_before_s(frame, writer.duration_s), frame.sample_rate)
-                for packed in converter.resample(frame):
-                    sound = np.asarray(packed.to_ndarray(), np.float32)
-                    writer.add(sound.reshape(-1, packed.layout.nb_channels), packed.sample_rate)
-    except (av.FFmpegError, *_DAMAGE):
-        return False
-    return is_complete
+    with _logged_errors(_LOG_NAMES.get(part.container.demuxer)) as errors:
+        try:
+            for packet in media.demux():
+                packets.count(packet)
+                if packet.stream_index != track.index:
+                    continue
+                if packet.size > _MAX_PACKET_BYTES:
+                    raise UndecodableAudio(DAMAGED)
+                try:
+                    decoded: list[Any] = packet.decode()
+                except (av.FFmpegError, *_DAMAGE):
+                    is_complete = False
+                    continue
+                placement.place(packet, decoded)
+                is_complete = is_complete and not errors()
+        except (av.FFmpegError, *_DAMAGE):
+            is_complete = False
+        is_complete = is_complete and not errors()
+    return placement.finish() and is_complete
+
+
+@contextmanager
+def _logged_errors(name: str | None) -> Iterator[Callable[[], bool]]:
+    """A function that tells whether `name` has logged an error since it was asked. Nothing is logged without a name."""
+    import av.logging
+
+    if name is None:
+        yield lambda: False
+        return
+    av.logging.set_level(av.logging.ERROR)
+    with av.logging.Capture(local=True) as logged:
+
+        def has_error() -> bool:
+            found = any(source == name for _, source, _ in logged)
+            logged.clear()
+            return found
+
+        try:
+            yield has_error
+        finally:
+            av.logging.set_level(None)

@@ -31,7 +31,7 @@ from backend.audio.decoding.decode import decode_fd
 from backend.audio.decoding.protocol import INTERNAL_ERROR, READY, Reply, max_store_bytes, receive_job
 from backend.errors import UndecodableAudio
 
-Decode: TypeAlias = Callable[[int, int, float], Reply]
+Decode: TypeAlias = Callable[[int, int, float, int], Reply]
 
 # Private data; the samples are shared memory and do not count. With its libraries and what decoders of ordinary files
 # take, the process has about 100 MiB. Mapped libraries (50 MiB) come on top: together under 512 MiB.
@@ -89,11 +89,11 @@ def _set_hard_limit(kind: int, limit: int) -> None:
     resource.setrlimit(kind, (limit, limit))
 
 
-def _reply(decode: Decode, max_seconds: float, audio: int, store: int) -> Reply:
+def _reply(decode: Decode, max_seconds: float, attempt: int, audio: int, store: int) -> Reply:
     """Do one job. A failure is reported as a number; no error text leaves this process but the log line."""
     try:
         _set_job_limits(max_seconds)
-        return decode(audio, store, max_seconds)
+        return decode(audio, store, max_seconds, attempt)
     except UndecodableAudio as refusal:
         return Reply(CAUSES.index(refusal.cause))
     except MemoryError:

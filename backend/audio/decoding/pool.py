@@ -57,8 +57,11 @@ class DecoderPool:
             if not self._count:
                 self._schedule_refill()
 
-    async def decode(self, path: str, *, max_seconds: float) -> Decoded:
+    async def decode(self, path: str, *, max_seconds: float, attempt: int = 0) -> Decoded:
         """The recording in the file `path`.
+
+        `attempt`: which of its sound tracks, in the order in which they are tried: 0 is the container's default, and
+        the reply's own attempt and 1 the next. UndecodableAudio where there are no more.
 
         Raises UndecodableAudio if there is none, or one of more than `max_seconds`; OutOfMemory if the machine has no
         memory for it; EngineFailure if it is not the file's fault.
@@ -66,7 +69,7 @@ class DecoderPool:
         await self._check_path(path)
         cancelled = threading.Event()
         work = asyncio.get_running_loop().run_in_executor(
-            self._decoding, self._decode, path, max_seconds, lambda: cancelled.is_set() or self._is_closed
+            self._decoding, self._decode, path, max_seconds, attempt, lambda: cancelled.is_set() or self._is_closed
         )
         try:
             return await work
@@ -109,11 +112,11 @@ class DecoderPool:
         self._checking.shutdown(wait=False, cancel_futures=True)
         self._decoding.shutdown(cancel_futures=True)
 
-    def _decode(self, path: str, max_seconds: float, is_cancelled: IsCancelled) -> Decoded:
+    def _decode(self, path: str, max_seconds: float, attempt: int, is_cancelled: IsCancelled) -> Decoded:
         with open_regular_file(path) as fd:
             process = self._acquire(is_cancelled)
             try:
-                return process.decode(fd, max_seconds, is_cancelled)
+                return process.decode(fd, max_seconds, attempt, is_cancelled)
             finally:
                 self._release(process)
 

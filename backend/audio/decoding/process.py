@@ -92,15 +92,18 @@ class DecoderProcess:
         """Whether it can take a job. A process that has ended, or has sent something without a job, cannot."""
         return self._is_reusable and not self._readable.poll(0)
 
-    def decode(self, fd: int, max_seconds: float, is_cancelled: IsCancelled) -> Decoded:
-        """The recording in the open file `fd`. Raises UndecodableAudio, Cancelled, OutOfMemory, EngineFailure."""
+    def decode(self, fd: int, max_seconds: float, attempt: int, is_cancelled: IsCancelled) -> Decoded:
+        """The recording in the open file `fd`. `attempt`: see DecoderPool.decode.
+
+        Raises UndecodableAudio, Cancelled, OutOfMemory, EngineFailure.
+        """
         self._is_reusable = False
         with new_store() as store:
             try:
-                send_job(self._channel, max_seconds, fd, store)
+                send_job(self._channel, max_seconds, attempt, fd, store)
                 reply = Reply.unpack(self._receive(REPLY_FORMAT.size, self._must_stop(fd, store, is_cancelled)))
                 if reply.outcome == DECODED:
-                    decoded = Decoded(validated_samples(store, reply, max_seconds), reply.duration_s, reply.truncated)
+                    decoded = reply.decoded(validated_samples(store, reply, max_seconds))
                     self._is_reusable = process_counters(self.pid).resident_bytes < _MAX_REUSED_BYTES
                     return decoded
                 if reply.outcome == INTERNAL_ERROR:

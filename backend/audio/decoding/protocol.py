@@ -1,7 +1,7 @@
 """The protocol between the server and a decoder process, byte for byte: a job, a reply, and samples.
 
-- A job is the longest accepted recording and two descriptors: the file to read and the memory to write samples to.
-  No path is sent.
+- A job is the longest accepted recording, the attempt, and two descriptors: the file to read and the memory to write
+  samples to. No path is sent. Attempts number the sound tracks of a file in the order in which they are tried, from 0.
 - A reply has a fixed length and holds numbers only. Nothing is unpickled, nothing is parsed.
 - Samples are copied out of the shared memory first and validated in the copy, because the decoder process keeps its
   descriptor and could still write.
@@ -22,16 +22,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.audio.waveform import SAMPLE_RATE, Samples
+from backend.audio.waveform import SAMPLE_RATE, Decoded, Flaw, Samples
 
 READY = b"R"  # sent once by a decoder process that has imported everything
-JOB_FORMAT = struct.Struct("<d")
-REPLY_FORMAT = struct.Struct("<BBQd")
+JOB_FORMAT = struct.Struct("<dB")
+REPLY_FORMAT = struct.Struct("<BBQdHHB")
 
 # A reply's outcome. Any other value is an index in CAUSES.
 DECODED = 0xFF
 INTERNAL_ERROR = 0xFE  # our own code failed; the decoder process has logged it
 
+_ALL_FLAWS = Flaw.TRUNCATED | Flaw.CANCELLED | Flaw.UNREAD
+_MAX_NUMBER = 0xFFFF  # of tracks
 _COPY_BLOCK = 1 << 20  # bytes of samples that are copied at a time
 _SAMPLE_BYTES = np.dtype(np.float32).itemsize
 _ROUNDING_S = 1.0  # where joined files change their rate, each part's length is rounded to a sample
@@ -46,31 +48,42 @@ class Reply:
     """How a job ended. `outcome`: DECODED, INTERNAL_ERROR, or an index in CAUSES. The rest is for DECODED only."""
 
     outcome: int
-    truncated: bool = False
+    flaws: Flaw = Flaw.NONE
     count: int = 0  # samples at 16 kHz
     duration_s: float = 0.0
+    tracks: int = 1
+    track: int = 1
+    attempt: int = 0
 
     def pack(self) -> bytes:
-        return REPLY_FORMAT.pack(self.outcome, self.truncated, self.count, self.duration_s)
+        tracks, track = (min(number, _MAX_NUMBER) for number in (self.tracks, self.track))
+        return REPLY_FORMAT.pack(self.outcome, self.flaws, self.count, self.duration_s, tracks, track, self.attempt)
 
     @classmethod
     def unpack(cls, message: bytes) -> Reply:
         if len(message) != REPLY_FORMAT.size:
             raise CorruptReply
-        outcome, truncated, count, duration_s = REPLY_FORMAT.unpack(message)
-        return cls(outcome, bool(truncated), count, duration_s)
+        outcome, flaws, count, duration_s, tracks, track, attempt = REPLY_FORMAT.unpack(message)
+        if outcome == DECODED and (flaws & ~_ALL_FLAWS or not 1 <= track <= tracks):
+            raise CorruptReply
+        return cls(outcome, Flaw(flaws & _ALL_FLAWS), count, duration_s, tracks, track, attempt)
+
+    def decoded(self, samples: Samples) -> Decoded:
+        """The recording that a reply and its samples are."""
+        return Decoded(samples, self.duration_s, self.flaws, self.tracks, self.track, self.attempt)
 
 
-def send_job(to: socket.socket, max_seconds: float, audio: int, store: int) -> None:
-    socket.send_fds(to, [JOB_FORMAT.pack(max_seconds)], [audio, store])
+def send_job(to: socket.socket, max_seconds: float, attempt: int, audio: int, store: int) -> None:
+    socket.send_fds(to, [JOB_FORMAT.pack(max_seconds, attempt)], [audio, store])
 
 
-def receive_job(source: socket.socket) -> tuple[float, int, int] | None:
-    """(longest recording in seconds, the file's descriptor, the store's), or None when the server has closed."""
+def receive_job(source: socket.socket) -> tuple[float, int, int, int] | None:
+    """(longest recording in seconds, attempt, the file's descriptor, the store's); None when the server has closed."""
     message, descriptors, _, _ = socket.recv_fds(source, JOB_FORMAT.size, 2)
     if len(message) != JOB_FORMAT.size or len(descriptors) != 2:
         return None
-    return JOB_FORMAT.unpack(message)[0], descriptors[0], descriptors[1]
+    max_seconds, attempt = JOB_FORMAT.unpack(message)
+    return max_seconds, attempt, descriptors[0], descriptors[1]
 
 
 @contextlib.contextmanager

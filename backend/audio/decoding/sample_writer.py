@@ -10,6 +10,7 @@ import soxr
 from numpy.typing import NDArray
 
 from backend.audio.decoding.causes import BAD_RATE, NOT_FINITE, TOO_LONG, TOO_MANY_CHANNELS
+from backend.audio.decoding.downmix import Downmix
 from backend.audio.decoding.protocol import write_samples
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.errors import UndecodableAudio
@@ -35,6 +36,14 @@ class SampleWriter:
         self._rate_since = 0  # the first frame at this rate
         self._earlier_s = 0.0  # duration of the frames before that
         self._resampler: soxr.ResampleStream | None = None
+        self._downmix = Downmix()
+        self._unmixed: list[NDArray[np.float32]] = []  # blocks of several channels, which are judged together
+        self._unmixed_samples = 0
+
+    @property
+    def cancelled_s(self) -> float:
+        """Seconds in which channels cancelled each other out; complete after `finish`."""
+        return self._downmix.cancelled_s
 
     @property
     def duration_s(self) -> float:
@@ -43,7 +52,9 @@ class SampleWriter:
     def add(self, block: NDArray[np.float32], rate: int) -> None:
         """Add sound at `rate` Hz, shape (frames, channels), frames >= 1."""
         frames, channels = block.shape
-        if rate != self._rate:  # at the start, and where joined OGG or ADTS files change it
+        if self._unmixed and channels != self._unmixed[0].shape[1]:
+            self._mix()
+        if rate != self._rate:  # at the start, and where joined files change it
             self._set_rate(rate)
         if channels > _MAX_CHANNELS:
             raise UndecodableAudio(TOO_MANY_CHANNELS)
@@ -52,8 +63,13 @@ class SampleWriter:
             raise UndecodableAudio(TOO_LONG)
         if not np.isfinite(block).all():
             raise UndecodableAudio(NOT_FINITE)
-        mono = block[:, 0] if channels == 1 else block @ np.full(channels, 1 / channels, np.float32)
-        self._write(mono if self._resampler is None else self._resampler.resample_chunk(mono))
+        if channels == 1:
+            self._resample(block[:, 0])
+            return
+        self._unmixed.append(block)
+        self._unmixed_samples += block.size
+        if self._unmixed_samples > BLOCK - channels:
+            self._mix()
 
     def add_silence(self, seconds: float, rate: int) -> None:
         """Add so many seconds of silence at `rate` Hz, in blocks."""
@@ -74,7 +90,18 @@ class SampleWriter:
                 write_samples(self._store, loud / np.float32(self._peak), begin)
         return self._written
 
+    def _mix(self) -> None:
+        """Mix down the blocks that wait."""
+        waiting, self._unmixed, self._unmixed_samples = self._unmixed, [], 0
+        if waiting:
+            block = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            self._resample(self._downmix.mix(block, self._rate))
+
+    def _resample(self, mono: Samples) -> None:
+        self._write(mono if self._resampler is None else self._resampler.resample_chunk(mono))
+
     def _set_rate(self, rate: int) -> None:
+        self._mix()
         if rate not in _RATES:
             raise UndecodableAudio(BAD_RATE)
         self._earlier_s, self._rate_since = self.duration_s, self.frames

@@ -18,6 +18,7 @@ import numpy as np
 from backend.audio.decoding import main
 from backend.audio.decoding.decode import decode_fd
 from backend.audio.decoding.protocol import DECODED, Reply
+from backend.audio.waveform import Flaw
 
 native = ctypes.PyDLL(None)  # keeps the interpreter's lock
 
@@ -76,12 +77,12 @@ def fail(_audio: int, _store: int) -> None:
 
 def claim(_audio: int, store: int) -> Reply:
     os.write(store, bytes(4000))
-    return Reply(DECODED, False, 1001, 0.0625)
+    return Reply(DECODED, Flaw.NONE, 1001, 0.0625)
 
 
 def write_no_numbers(_audio: int, store: int) -> Reply:
     os.write(store, np.full(1000, np.nan, np.float32).tobytes())
-    return Reply(DECODED, False, 1000, 0.0625)
+    return Reply(DECODED, Flaw.NONE, 1000, 0.0625)
 
 
 def name_no_cause(_audio: int, _store: int) -> Reply:
@@ -111,9 +112,9 @@ ACTIONS: dict[bytes, Callable[[int, int], Any]] = {  # most of them return no Re
 }  # fmt: skip
 
 
-def decode(audio: int, store: int, max_seconds: float) -> Reply:
+def decode(audio: int, store: int, max_seconds: float, attempt: int) -> Reply:
     action = ACTIONS.get(os.pread(audio, 100, 0))
-    return action(audio, store) if action else decode_fd(audio, store, max_seconds)
+    return action(audio, store) if action else decode_fd(audio, store, max_seconds, attempt)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ from backend.audio.decoding.protocol import (
     validated_samples,
     write_samples,
 )
-from backend.audio.waveform import SAMPLE_RATE
+from backend.audio.waveform import SAMPLE_RATE, Flaw
 
 
 def samples_from(sound: np.ndarray, reply: Reply | None = None, max_seconds: float = 60) -> np.ndarray:
     with new_store() as store:
         os.write(store, sound.tobytes())
         return validated_samples(
-            store, reply or Reply(DECODED, False, sound.size, sound.size / SAMPLE_RATE), max_seconds
+            store, reply or Reply(DECODED, Flaw.NONE, sound.size, sound.size / SAMPLE_RATE), max_seconds
         )
 
 
@@ -42,7 +42,7 @@ def test_samples_are_moved_out_of_the_store_unchanged(size: int) -> None:
         os.write(store, sound.tobytes())
         assert stored_s(store) == size / SAMPLE_RATE
         np.testing.assert_array_equal(
-            validated_samples(store, Reply(DECODED, False, size, size / SAMPLE_RATE), 60), sound
+            validated_samples(store, Reply(DECODED, Flaw.NONE, size, size / SAMPLE_RATE), 60), sound
         )
         assert stored_s(store) == 0
 
@@ -59,7 +59,7 @@ def test_silence_takes_no_memory_and_comes_back_among_sound() -> None:
         assert os.fstat(store).st_size == sound.nbytes
         assert os.fstat(store).st_blocks * 512 <= 4 << 20
         before = resident()
-        back = validated_samples(store, Reply(DECODED, False, sound.size, sound.size / SAMPLE_RATE), 1200)
+        back = validated_samples(store, Reply(DECODED, Flaw.NONE, sound.size, sound.size / SAMPLE_RATE), 1200)
         assert resident() - before <= 16 << 20  # pages may be huge
     np.testing.assert_array_equal(back, sound)
 
@@ -74,15 +74,15 @@ def resident() -> int:
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply(DECODED, False, 0, 1.0),
-        Reply(DECODED, False, 15_999, 1.0),
-        Reply(DECODED, False, 16_001, 1.0),
-        Reply(DECODED, False, 1 << 60, 1.0),
-        Reply(DECODED, False, 16_000, 0.0),
-        Reply(DECODED, False, 16_000, -1.0),
-        Reply(DECODED, False, 16_000, float("nan")),
-        Reply(DECODED, False, 16_000, float("inf")),
-        Reply(DECODED, False, 16_000, 100.0),
+        Reply(DECODED, Flaw.NONE, 0, 1.0),
+        Reply(DECODED, Flaw.NONE, 15_999, 1.0),
+        Reply(DECODED, Flaw.NONE, 16_001, 1.0),
+        Reply(DECODED, Flaw.NONE, 1 << 60, 1.0),
+        Reply(DECODED, Flaw.NONE, 16_000, 0.0),
+        Reply(DECODED, Flaw.NONE, 16_000, -1.0),
+        Reply(DECODED, Flaw.NONE, 16_000, float("nan")),
+        Reply(DECODED, Flaw.NONE, 16_000, float("inf")),
+        Reply(DECODED, Flaw.NONE, 16_000, 100.0),
     ],
 )
 def test_a_reply_with_impossible_numbers_is_corrupt(reply: Reply) -> None:
@@ -102,14 +102,14 @@ def test_more_than_the_longest_recording_is_corrupt() -> None:
     sound = np.zeros(max_store_bytes(1) // 4 + 1, np.float32)
     with pytest.raises(CorruptReply):
         samples_from(sound, max_seconds=1)
-    assert samples_from(sound[1:], Reply(DECODED, False, sound.size - 1, 1.0), max_seconds=1).size == sound.size - 1
+    assert samples_from(sound[1:], Reply(DECODED, Flaw.NONE, sound.size - 1, 1.0), max_seconds=1).size == sound.size - 1
 
 
 @pytest.mark.parametrize("message", [b"", b"x", bytes(REPLY_FORMAT.size - 1), bytes(REPLY_FORMAT.size + 1)])
 def test_a_reply_has_one_length(message: bytes) -> None:
     with pytest.raises(CorruptReply):
         Reply.unpack(message)
-    reply = Reply(DECODED, True, 123, 4.5)
+    reply = Reply(DECODED, Flaw.CANCELLED, 123, 4.5, 3, 2, 1)
     assert Reply.unpack(reply.pack()) == reply
 
 
@@ -117,11 +117,11 @@ def test_a_job_is_two_descriptors_of_the_same_files() -> None:
     here, there = socket.socketpair()
     with here, there, new_store() as first, new_store() as second:
         os.write(first, b"the file")
-        send_job(here, 12.5, first, second)
+        send_job(here, 12.5, 3, first, second)
         job = receive_job(there)
         assert job is not None
-        max_seconds, audio, store = job
-        assert (max_seconds, os.pread(audio, 100, 0)) == (12.5, b"the file")
+        max_seconds, attempt, audio, store = job
+        assert (max_seconds, attempt, os.pread(audio, 100, 0)) == (12.5, 3, b"the file")
         assert os.fstat(store) == os.fstat(second)
         os.close(audio)
         os.close(store)
