@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.audio import silero
+from backend.audio.high_pass import high_passed
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.thresholds import (
     LEVEL_CONTEXT_S,
+    LEVEL_EDGE_S,
     LIKELIHOOD_HYSTERESIS,
     MAX_GAIN,
     SUSTAINED_FRAMES,
@@ -35,6 +37,7 @@ _FRAME = silero.FRAME
 _PIECE_FRAMES = 60 * SAMPLE_RATE // _FRAME
 _WARM_UP_FRAMES = int(WARM_UP_S * SAMPLE_RATE) // _FRAME
 _CONTEXT_FRAMES = int(LEVEL_CONTEXT_S * SAMPLE_RATE) // _FRAME
+_EDGE_FRAMES = int(LEVEL_EDGE_S * SAMPLE_RATE) // _FRAME
 _TURN_FRAMES = silero.MAX_PIECES * _PIECE_FRAMES  # what one thread judges at a time
 _MAX_PARALLEL = min(8, os.cpu_count() or 1)
 
@@ -94,52 +97,55 @@ async def detect(samples: Samples, rules: SpeechRules) -> Speech:
     loop = asyncio.get_running_loop()
     if samples.size <= _PIECE_FRAMES * _FRAME:
         return await loop.run_in_executor(_short_executor, _detect_one_piece, samples, rules)
-    offset, gain = await loop.run_in_executor(_long_executor, _offset_and_gain, samples)
+    filtered, gain = await loop.run_in_executor(_long_executor, _filtered_and_gain, samples)
     found: list[NDArray[np.float32]] = []
     for first in range(0, gain.size, _TURN_FRAMES * _MAX_PARALLEL):
         turns = range(first, min(first + _TURN_FRAMES * _MAX_PARALLEL, gain.size), _TURN_FRAMES)
         found += await asyncio.gather(
-            *(loop.run_in_executor(_long_executor, _likelihoods, samples, offset, gain, turn) for turn in turns)
+            *(loop.run_in_executor(_long_executor, _likelihoods, filtered, gain, turn) for turn in turns)
         )
     return await loop.run_in_executor(_long_executor, _to_speech, np.concatenate(found), rules, samples.size)
 
 
 def _detect_one_piece(samples: Samples, rules: SpeechRules) -> Speech:
     """All steps in one thread: for a short recording, changing threads takes longer than some of the steps."""
-    return _to_speech(_likelihoods(samples, *_offset_and_gain(samples), 0), rules, samples.size)
+    return _to_speech(_likelihoods(*_filtered_and_gain(samples), 0), rules, samples.size)
 
 
 def _to_speech(likelihood: NDArray[np.float32], rules: SpeechRules, size: int) -> Speech:
     return Speech(tuple(_spans(likelihood, rules, size)), likelihood)
 
 
-def _offset_and_gain(samples: Samples) -> tuple[float, NDArray[np.float32]]:
-    """The DC offset (the samples' mean), and the gain of each frame, shape (frames,)."""
-    offset = float(samples.mean()) if samples.size else 0.0
-    return offset, _gain(samples, offset)
+def _filtered_and_gain(samples: Samples) -> tuple[Samples, NDArray[np.float32]]:
+    """The samples without hum and rumble, and the gain of each frame, shape (frames,)."""
+    filtered = high_passed(samples)
+    return filtered, _gain(filtered)
 
 
-def _gain(samples: Samples, offset: float) -> NDArray[np.float32]:
+def _gain(samples: Samples) -> NDArray[np.float32]:
     """Amplification of each frame, 1 to MAX_GAIN, shape (frames,), that brings the loudest sustained sound nearby to
-    TARGET_RMS. Loud sound is not turned down. `offset`: the DC offset, the mean of all samples.
+    TARGET_RMS: of the loudest before the frame and the loudest behind it the less loud one. So a loud sound does not
+    silence a quiet voice beside it. Loud sound is not turned down.
     """
     whole = samples.size // _FRAME
     frames = samples[: whole * _FRAME].reshape(whole, _FRAME)
-    # The mean of (x - offset)² where a frame's own mean is the offset; below 0 elsewhere at worst, and clipped below.
-    power = np.einsum("ij,ij->i", frames, frames) / _FRAME - offset**2  # einsum: no copy of squares
+    power = np.einsum("ij,ij->i", frames, frames) / _FRAME  # einsum: no copy of squares
     if rest := samples.size - whole * _FRAME:
-        power = np.append(power, np.square(samples[-rest:] - offset).sum() / _FRAME)
+        power = np.append(power, np.square(samples[-rest:]).sum() / _FRAME)
     if not power.size:
         return np.zeros(0, np.float32)
     windows = np.lib.stride_tricks.sliding_window_view
     sustained = windows(np.pad(power, SUSTAINED_FRAMES // 2, mode="edge"), SUSTAINED_FRAMES).min(axis=1)
-    nearby = windows(np.pad(sustained, _CONTEXT_FRAMES), 2 * _CONTEXT_FRAMES + 1).max(axis=1)
+    padded = windows(np.pad(sustained, _CONTEXT_FRAMES), _CONTEXT_FRAMES + 1).max(axis=1)
+    nearby = np.minimum(padded[: power.size], padded[-power.size :])  # up to the frame; from the frame on
+    around = windows(np.pad(sustained, _EDGE_FRAMES), 2 * _EDGE_FRAMES + 1).max(axis=1)
+    nearby = np.maximum(nearby, around)
     loudest = np.sqrt(np.maximum(nearby, 1e-24))
     gain: NDArray[np.float32] = np.clip(TARGET_RMS / loudest, 1.0, MAX_GAIN).astype(np.float32)
     return gain
 
 
-def _likelihoods(samples: Samples, offset: float, gain: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+def _likelihoods(samples: Samples, gain: NDArray[np.float32], first: int) -> NDArray[np.float32]:
     """The speech likelihood, 0 to 1, of the frames from `first` on: of _TURN_FRAMES, or of as many as are left."""
     end = min(first + _TURN_FRAMES, gain.size)
     pieces = [  # frame numbers: where its warm-up begins, where it begins itself, where it ends
@@ -154,7 +160,7 @@ def _likelihoods(samples: Samples, offset: float, gain: NDArray[np.float32], fir
     levelled = np.zeros((len(pieces), longest, _FRAME), np.float32)  # shorter pieces are padded with silence
     for (begin, _, stop), frames in zip(pieces, levelled, strict=True):
         part = sound[(begin - origin) * _FRAME : (stop - origin) * _FRAME]
-        np.subtract(part, np.float32(offset), out=frames.reshape(-1)[: part.size])
+        frames.reshape(-1)[: part.size] = part
         frames[: stop - begin] *= gain[begin:stop, None]
     found = silero.likelihoods(np.clip(levelled, -1, 1, out=levelled))
     return np.concatenate(
