@@ -88,7 +88,7 @@ def test_words_are_speech_under_hum_and_rumble_that_are_louder(
         "60 Hz hum": tones(samples.size, (60, 1), (120, 0.2), (180, 0.05)),
         "rumble": rumble(samples.size),
     }
-    noisy = 0.1 * (samples + noises[kind] * np.float32(speech_rms * 10 ** (db / 20)))
+    noisy = np.float32(0.1) * (samples + noises[kind] * np.float32(speech_rms * 10 ** (db / 20)))
     speech = detect(noisy, RULES)
     missed = [word for word, start, end in words if covered(speech, start, end) < 0.7]
     assert len(missed) <= len(words) // 20, missed
