@@ -59,7 +59,7 @@ def test_a_pin_without_a_wheel_is_named_with_its_python(checkout: Path, capsys: 
 
 
 def test_the_pins_are_those_of_the_requirement_files() -> None:
-    pins = run_time_pins([ROOT / "requirements.txt", ROOT / "requirements-cpu.txt"])
+    pins = run_time_pins([ROOT / f"requirements{part}.txt" for part in ("", "-after", "-cpu")])
     assert {pin.partition("==")[0] for pin in pins} >= {"torch", "grpcio", "numpy", "silero-vad"}
     assert all("==" in pin and "#" not in pin and " " not in pin for pin in pins)
 
