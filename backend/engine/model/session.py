@@ -94,6 +94,9 @@ class QwenSession:
         kept = self._remove({row for row, _ in ended})
         if self._rows:  # the tokens are on the device already
             self._logits = self._decoder.decode_step(best if kept is None else best[kept], self._cache)
+        for row in self._rows:  # on a GPU, while it computes
+            if row.utterance.listener is not None:
+                row.utterance.listener(tuple(row.generated))
         return [(row.utterance, recognition) for row, recognition in ended]
 
     @torch.inference_mode()
