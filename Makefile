@@ -33,7 +33,7 @@ proto: install ## The protobuf stubs, from proto/backend.proto
 	@$(PYTHON_BIN) -m grpc_tools.protoc -Ibackend/wire=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/backend.proto
 
 .PHONY: demo
-demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE FORMAT=json|verbose_json|srt|vtt|lrc|txt
+demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE STREAM=1 FORMAT=json|verbose_json|srt|vtt|lrc|txt
 	@$(PYTHON_BIN) -m devtools.transcribe
 
 .PHONY: run
