@@ -28,6 +28,10 @@ class Utterance:
     `language`: the code to force, None to let the model detect it. `repetition_penalty`: divides the positive logits
     of tokens that the answer already holds, and multiplies the negative ones; 1 is none.
 
+    `draft`: token ids, language tag included, that the answer is expected to begin with, such as those of the answer to
+    an earlier part of the same sound. They are verified in the prefill: the answer is the one without a draft, but the
+    tokens that it begins with need no step. The first `fixed` of them begin the answer in any case.
+
     `listener` is called after each step with all tokens of the answer so far, but not after the step that ends it. It
     is called by the model's thread, so it must return at once and raise nothing. An utterance that is decoded once
     more, after a failure, begins again with one token.
@@ -38,6 +42,8 @@ class Utterance:
     prompt: str
     max_new_tokens: int
     repetition_penalty: float = 1.0
+    draft: tuple[int, ...] = field(default=(), kw_only=True)
+    fixed: int = field(default=0, kw_only=True)
     listener: Listener | None = field(default=None, kw_only=True)
 
 
@@ -61,7 +67,8 @@ class Recognition:
     """What was recognised in an utterance. `language`: the code that was detected or forced, None for no speech.
 
     `finished` is False if the model did not end its answer: the token budget ran out, or decoding was stopped because
-    the answer repeated one phrase over and over (`looped`).
+    the answer repeated one phrase over and over (`looped`). `ids`: the answer's tokens as they were generated, language
+    tag included; it began with the first `agreed` of the utterance's draft.
     """
 
     text: str
@@ -69,6 +76,8 @@ class Recognition:
     finished: bool
     tokens: tuple[Token, ...]
     looped: bool = False
+    ids: tuple[int, ...] = ()
+    agreed: int = 0
 
 
 @dataclass(frozen=True)

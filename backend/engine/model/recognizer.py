@@ -26,6 +26,7 @@ from backend.engine.ops.linear import streamed_linear
 from backend.errors import CheckpointRefused, NonFiniteCheckpoint, NonFiniteLogits
 from backend.languages import NAMES
 from backend.options import MAX_CHUNK_S, MIN_CHUNK_S
+from backend.sequences.agreement import common_prefix
 from backend.serving.protocols import SAMPLE_RATE, Recognition, Spelled, Token, Utterance, recognize
 
 _log = logging.getLogger(__name__)
@@ -121,8 +122,8 @@ class QwenRecognizer:
         self._session_decoder = with_cuda_graphs(self.decoder, self.model.device, rows, chunk_s)
 
     def _encode(self, utterances: Sequence[Utterance]) -> tuple[torch.Tensor, list[int]]:
-        """The embedded prompts (rows, longest, hidden), and the length of each."""
-        prompts = [self._prepared(utterance).prepared for utterance in utterances]
+        """The embedded prompts with their drafts (rows, longest, hidden), and the length of each."""
+        prompts = [self._prepared(utterance).prepared.followed_by(utterance.draft) for utterance in utterances]
         return embed(self.model, self.decoder, prompts), [len(prompt.ids) for prompt in prompts]
 
     def _prompt(self, utterance: Utterance) -> str:
@@ -144,7 +145,9 @@ class QwenRecognizer:
 
     def _parse_answer(self, utterance: Utterance, ids: list[int], finished: bool, looped: bool) -> Recognition:
         language, text = self._spelling.spell(ids, utterance.language, ended=True)
-        return Recognition(text, language if text else None, finished, self.tokens_of(text), looped)
+        agreed = common_prefix(ids, utterance.draft)
+        tokens = self.tokens_of(text)
+        return Recognition(text, language if text else None, finished, tokens, looped, tuple(ids), agreed)
 
 
 def chunk_s(processor: Any) -> float:
