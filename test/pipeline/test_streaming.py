@@ -213,6 +213,24 @@ async def test_a_recital_of_the_prompt_never_leaves(streams, likelihood: float) 
     assert fallbacks(streamed) == [PROMPT_LEAKAGE]
 
 
+async def test_of_doubtful_speech_with_a_prompt_nothing_leaves_before_its_end(streams) -> None:
+    """The answer begins with words of its own, so nothing else would hold it back."""
+    prompt = "Zoë Müller, Ångström, Kubernetes, Qwen"
+
+    def said(utterance: Utterance) -> Answer:
+        return answering("Well then, there is " + " ".join([prompt] * 12) if utterance.prompt else MORNING)
+
+    options = TranscribeOptions(prompt=prompt)
+    deltas, _, _ = await streams.both(SpeakingRecognizer(said, step_s=0.001), [9.0], options, likelihood=0.3)
+    assert deltas == [MORNING]
+
+
+async def test_punctuation_alone_never_leaves(streams) -> None:
+    recognizer = SpeakingRecognizer(lambda _: answering("... — … ♪ ..."), step_s=0.002)
+    deltas, _, _ = await streams.both(recognizer, [3.0])
+    assert (deltas, streams.stats.rewrites) == ([], 0)
+
+
 async def test_speech_that_is_not_the_prompts_leaves_early_in_spite_of_a_prompt(streams) -> None:
     recognizer = SpeakingRecognizer(lambda _: answering("I met Zoë Müller in the park this morning."), step_s=0.003)
     options = TranscribeOptions(prompt="Zoë Müller, Ångström")
@@ -301,18 +319,20 @@ async def collect(streamed: StreamedRecognition, into: list[str]) -> None:
 
 @pytest.mark.parametrize("taken", range(4))
 async def test_a_stream_that_is_left_leaves_no_job_behind(streams, taken: int) -> None:
-    recognizer = SpeakingRecognizer(lambda _: answering(MORNING * 9), step_s=0.002)
+    recognizer = SpeakingRecognizer(lambda _: answering(MORNING * 300), step_s=0.002)
     before = asyncio.all_tasks()
     async with aclosing(streams.begin(recognizer, [5.0] * 9, PLAIN).deltas()) as deltas:
         for _ in range(taken):
             await anext(deltas)
+        left = time.monotonic()
+    assert time.monotonic() - left < 5  # the answer would take half a minute
     assert asyncio.all_tasks() == before
     await until(lambda: not any(map(len, recognizer.sessions)) and not streams.scheduler.waiting[0])
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.003, 0.01, 0.03])
 async def test_a_stream_that_is_cancelled_leaves_no_job_behind(streams, after_s: float) -> None:
-    recognizer = SpeakingRecognizer(lambda _: answering(MORNING * 9), step_s=0.002)
+    recognizer = SpeakingRecognizer(lambda _: answering(MORNING * 300), step_s=0.002)
 
     async def read() -> None:
         async with aclosing(streams.begin(recognizer, [5.0] * 9, PLAIN).deltas()) as deltas:

@@ -169,3 +169,14 @@ def test_positions_that_a_draft_had_wrong_are_zero(recognizer, asked) -> None:
     cache = session._cache
     assert cache.host_lengths == cache.lengths.tolist()
     assert torch.count_nonzero(cache.kv[:, :, 0, :, cache.host_lengths[0] :]) == 0
+
+
+def test_a_draft_is_verified_with_the_penalty_of_the_tokens_before_each_place(recognizer, asked) -> None:
+    """The step penalises the logits that it takes itself, so verifying must not change them."""
+    session = session_of(recognizer, recognizer.decoder)
+    logits = torch.tensor([[0.0, 0, 0, 9, 8, 0]]).repeat(4, 1)
+    before = logits.clone()
+    penalised = replace(asked[0], repetition_penalty=2.0, draft=(3, 4, 3))
+    assert session._confirmed(penalised, logits) == 3  # 9; 4.5 and 8; 4.5 and 4
+    assert session._confirmed(replace(penalised, draft=(3, 3, 3)), logits) == 1
+    assert torch.equal(logits, before)
