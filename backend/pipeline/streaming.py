@@ -78,7 +78,8 @@ class StreamedRecognition:
         self._unsent = ""  # certain text
         self._before = ""  # the last settled text
         self._changed = asyncio.Event()
-        self._is_waking = False
+        self._is_waiting = True
+        self._seen: Sequence[int] | None = None  # the head's tokens at the last look
 
     async def deltas(self) -> AsyncGenerator[str]:
         """The text of the recording, piece by piece; afterwards `recognized` is complete.
@@ -94,6 +95,7 @@ class StreamedRecognition:
                 if delta := await self._next_delta():
                     yield delta
                 await asyncio.wait({settling}, timeout=_MIN_INTERVAL_S if delta else _LOOK_INTERVAL_S)
+                self._look_again()
             settling.result()
             if self._unsent:
                 yield self._unsent
@@ -110,7 +112,7 @@ class StreamedRecognition:
                     self._submit(1 if is_alone else number + self._ahead)
                     certain = CertainText(chunk, self._speech, self._options, self._recognizer)
                     self._head = head = _Head(number, certain)
-                    self._wake()
+                    self._changed.set()
                     await asyncio.wait({self._first_answers[number]})
                     head.is_open = False
                     self._submit(number + self._ahead)
@@ -132,16 +134,21 @@ class StreamedRecognition:
 
         def listen(tokens: Sequence[int]) -> None:
             self._tokens[number] = tokens
-            if not self._is_waking:
-                self._is_waking = True
+            if self._is_waiting and self._head is not None and self._head.number == number:
+                self._is_waiting = False
                 with suppress(RuntimeError):  # the loop is closed: the process is exiting
-                    loop.call_soon_threadsafe(self._wake)
+                    loop.call_soon_threadsafe(self._changed.set)
 
         return listen
 
-    def _wake(self) -> None:
-        self._is_waking = False
-        self._changed.set()
+    def _look_again(self) -> None:
+        """From now on the next tokens wake the stream. Those that came since its last look do so at once.
+
+        So the model's thread wakes it at most once for each look, however short its steps are.
+        """
+        self._is_waiting = True
+        if self._head is not None and self._tokens.get(self._head.number) is not self._seen:
+            self._changed.set()
 
     def _count_languages(self, answer: asyncio.Task[list[RecognizedChunk]]) -> None:
         if _is_there(answer):
@@ -165,7 +172,7 @@ class StreamedRecognition:
         self._before = next((part.recognition.text for part in reversed(parts) if part.recognition.text), self._before)
         self._tokens.pop(head.number, None)
         self.recognized += parts
-        self._wake()
+        self._changed.set()
 
     def _spliced(self, chunk: Chunk, parts: list[RecognizedChunk], text: str) -> RecognizedChunk:
         """The parts of a chunk as one with another text."""
@@ -178,7 +185,8 @@ class StreamedRecognition:
     async def _next_delta(self) -> str:
         """The certain text that has not left, or ""."""
         head = self._head
-        if head is not None and head.is_open and (tokens := self._tokens.get(head.number)):
+        self._seen = tokens = self._tokens.get(head.number) if head is not None else None
+        if head is not None and head.is_open and tokens:
             language, text = await head.certain.of(tokens, head.sent)
             if text and head.is_open and self._is_in_the_main_language(head.number, language):
                 self._unsent += text[len(head.sent) :] if head.sent else separator_between(self._before, text) + text
