@@ -36,7 +36,7 @@ protogen-clean:
 	@rm -f backend/wire/backend_pb2*
 
 .PHONY: demo
-demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE FORMAT=json|verbose_json|srt|vtt|lrc|txt
+demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE STREAM=1 FORMAT=json|verbose_json|srt|vtt|lrc|txt
 	@$(PYTHON_BIN) -m devtools.transcribe
 
 .PHONY: run

@@ -97,6 +97,10 @@ MIN_TOKEN_BUDGET = 64
 MAX_LOOP_PHRASE_TOKENS = 48
 MIN_LOOP_REPEATS = 3
 MIN_LOOP_TOKENS = 18
+# Tokens in a row that repeat earlier ones from which a stream holds text back, because a loop begins so. Derived: the
+# last word is held back anyway, so of a phrase of words of one token nothing leaves twice; with one token, every second
+# "the" would wait for the token after it.
+MIN_REPETITION_TOKENS = 2
 # Shortest chunk that is split, in seconds: halves of less than a second hold no sentence.
 MIN_SPLIT_S = 2.0
 # Fewer spoken letters (transcript/speech_rate.py) for a second of speech are too little text, for chunks with at least
@@ -159,6 +163,9 @@ MIN_RUN_S = 0.45
 MIN_LEAKED_WORDS = 2
 # Share of the text's words that stand in the prompt, in its order. Chosen, not measured.
 MIN_LEAKED_SHARE = 0.8
+# Words after which a text that does not recite the prompt is no longer suspected by a stream, in which a later recital
+# can only be skipped. Chosen, not measured.
+MIN_OWN_WORDS = 8
 
 # Repetition (transcript/repetition.py). Chosen, not measured.
 

@@ -21,7 +21,7 @@ from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcriber import Transcriber, Transcript
-from backend.serving.protocols import AlignedUnit, Batching, Passage, Recognition, Token, Utterance
+from backend.serving.protocols import AlignedUnit, Batching, Passage, Recognition, Spelled, Token, Utterance
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 
@@ -65,6 +65,12 @@ class FakeRecognizer:
     def count_tokens(self, text: str) -> int:
         """One for each byte, as in a vocabulary that knows none of its words."""
         return len(text.encode())
+
+    def spell(self, ids: Sequence[int], language: str | None) -> Spelled:
+        raise AssertionError("its sessions call no listener")
+
+    def tokens_of(self, text: str) -> tuple[Token, ...]:
+        return (Token(7, 0, len(text)),)
 
     def recognize(self, utterances: Sequence[Utterance]) -> list[Recognition]:
         self.batches.append(len(utterances))

@@ -22,6 +22,7 @@ from itertools import count, groupby, pairwise
 from operator import itemgetter
 
 from backend.audio.vad import Speech
+from backend.audio.waveform import Chunk
 from backend.languages import scripts_of
 from backend.pipeline.recognized_chunk import (
     LOOP_COLLAPSED,
@@ -59,7 +60,7 @@ def contradicting(chunks: Sequence[Sequence[RecognizedChunk]], main: str, speech
         for at, (language, numbers) in enumerate(detected)
         for number in numbers
         if language not in trusted
-        and (languages[max(at - 1, 0) : at + 2 : 2] == [main, main] or _is_weak(parts[number], speech))
+        and (languages[max(at - 1, 0) : at + 2 : 2] == [main, main] or is_weak(parts[number].chunk, speech))
     )
 
 
@@ -80,7 +81,7 @@ def likelier(first: RecognizedChunk, again: RecognizedChunk, speech: Speech) -> 
         return first
     if not _is_credible(first, speech):
         min_letters: float = 1
-    elif _is_weak(first, speech):
+    elif is_weak(first.chunk, speech):
         min_letters = MIN_LANGUAGE_RETRY_SHARE * letter_count([first])
     else:
         min_letters = MIN_LANGUAGE_RETRY_GAIN * letter_count([first])
@@ -90,10 +91,9 @@ def likelier(first: RecognizedChunk, again: RecognizedChunk, speech: Speech) -> 
     return replace(again, fallbacks=tuple(dict.fromkeys((*of_first, *again.fallbacks))))
 
 
-def _is_weak(part: RecognizedChunk, speech: Speech) -> bool:
+def is_weak(chunk: Chunk, speech: Speech) -> bool:
     """Whether there is too little speech, or too doubtful speech, to detect a language in."""
-    seconds = speech.seconds(part.chunk.start, part.chunk.end)
-    return seconds < MAX_SHORT_SPEECH_S or is_doubtful_speech(part.chunk, speech)
+    return speech.seconds(chunk.start, chunk.end) < MAX_SHORT_SPEECH_S or is_doubtful_speech(chunk, speech)
 
 
 def _is_credible(part: RecognizedChunk, speech: Speech) -> bool:

@@ -17,7 +17,7 @@ the request's warnings and in its log line.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ from backend.pipeline.recognized_chunk import (
 )
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import Lean
-from backend.serving.protocols import Recognition, Utterance
+from backend.serving.protocols import Listener, Recognition, Utterance
 from backend.serving.scheduler import Scheduler
 from backend.thresholds import (
     MIN_LOOP_RETRY_SHARE,
@@ -94,20 +94,43 @@ class RecognitionPolicy:
 
         Raises OutOfMemory or EngineFailure.
         """
-        pieces = await gather_or_cancel(self._recognize_chunk(chunk, self._settings) for chunk in chunks)
-        recognized = [part for of_chunk in pieces for part in of_chunk]
-        language = main_language(recognized, self._speech)
-        doubted = contradicting(pieces, language, self._speech) if self._settings.language is None else ()
+        pieces = await gather_or_cancel(self.first_answer(chunk) for chunk in chunks)
+        language, doubted = self._context(pieces)
+        recognized = enumerate(part for of_chunk in pieces for part in of_chunk)
+        return await _gather_flat(self._in_context(part, language, number in doubted) for number, part in recognized)
+
+    async def first_answer(self, chunk: Chunk, listener: Listener | None = None) -> list[RecognizedChunk]:
+        """A chunk with every fallback but those that need the recording's language.
+
+        `listener`: of the first run of the model on the whole chunk, see protocols.Utterance.
+        """
+        return await self._recognize_chunk(chunk, self._settings, listener)
+
+    async def in_context(self, at: int, pieces: Sequence[list[RecognizedChunk]]) -> list[RecognizedChunk]:
+        """The pieces of chunk `at`, with the fallbacks that need the recording's language.
+
+        `pieces`: first answers of chunks, in order; the recording's language is taken from these.
+        """
+        language, doubted = self._context(pieces)
+        first = sum(map(len, pieces[:at]))
         return await _gather_flat(
-            self._retry_in_language(part, language) if number in doubted else self._retry_without_text(part, language)
-            for number, part in enumerate(recognized)
+            self._in_context(part, language, number in doubted) for number, part in enumerate(pieces[at], start=first)
         )
 
-    async def _recognize_chunk(self, chunk: Chunk, settings: DecodeSettings) -> list[RecognizedChunk]:
-        """A chunk with every fallback but those that need the recording's language."""
+    def _context(self, pieces: Sequence[list[RecognizedChunk]]) -> tuple[str, Collection[int]]:
+        """The recording's language, and the numbers of the pieces that contradict it."""
+        language = main_language((part for of_chunk in pieces for part in of_chunk), self._speech)
+        return language, contradicting(pieces, language, self._speech) if self._settings.language is None else ()
+
+    async def _in_context(self, part: RecognizedChunk, language: str, doubted: bool) -> list[RecognizedChunk]:
+        return await (self._retry_in_language if doubted else self._retry_without_text)(part, language)
+
+    async def _recognize_chunk(
+        self, chunk: Chunk, settings: DecodeSettings, listener: Listener | None = None
+    ) -> list[RecognizedChunk]:
         if self._lacks_speech(chunk, MIN_RECOGNIZED_SPEECH_S):
             return [RecognizedChunk(chunk, NO_SPEECH)]
-        first, settings = await self._without_leakage(chunk, settings)
+        first, settings = await self._without_leakage(chunk, settings, listener)
         failure = self._failure_of(first)
         if failure is None:
             return [first]
@@ -144,9 +167,11 @@ class RecognitionPolicy:
     async def _in_halves(self, chunk: Chunk, settings: DecodeSettings) -> list[RecognizedChunk]:
         return await _gather_flat(self._recognize_chunk(half, settings) for half in halves(chunk, self._speech))
 
-    async def _without_leakage(self, chunk: Chunk, settings: DecodeSettings) -> tuple[RecognizedChunk, DecodeSettings]:
+    async def _without_leakage(
+        self, chunk: Chunk, settings: DecodeSettings, listener: Listener | None = None
+    ) -> tuple[RecognizedChunk, DecodeSettings]:
         """The chunk, recognised again without the prompt if the answer is prompt leakage, and the settings used."""
-        answer = RecognizedChunk(chunk, await self._recognize_once(chunk, settings))
+        answer = RecognizedChunk(chunk, await self._recognize_once(chunk, settings, listener))
         if not (settings.prompt and self._may_be_hallucinated(answer)):
             return answer, settings
         if not await asyncio.to_thread(is_prompt_leakage, answer.recognition.text, settings.prompt):
@@ -203,10 +228,14 @@ class RecognitionPolicy:
         """Seconds of speech in the chunk; 0 if no detector ran."""
         return self._speech.seconds(chunk.start, chunk.end) if self._speech.measured else 0.0
 
-    async def _recognize_once(self, chunk: Chunk, settings: DecodeSettings) -> Recognition:
+    async def _recognize_once(
+        self, chunk: Chunk, settings: DecodeSettings, listener: Listener | None = None
+    ) -> Recognition:
         budget = MIN_TOKEN_BUDGET + round(TOKEN_BUDGET_PER_S * chunk.duration_s)
         budget = min(budget, self._instance.options.max_new_tokens or budget)
-        utterance = Utterance(chunk.samples, settings.language, settings.prompt, budget, settings.repetition_penalty)
+        utterance = Utterance(
+            chunk.samples, settings.language, settings.prompt, budget, settings.repetition_penalty, listener=listener
+        )
         recognition = await self._scheduler.submit(
             self._instance.recognition, utterance, audio_s=chunk.duration_s, owner=self._stats
         )

@@ -25,6 +25,7 @@ PROMPT_LEAKAGE = "recited the prompt and was heard again without it"
 LOOP_COLLAPSED = "went on repeating itself; the repetition was reduced to one phrase"
 STILL_TRUNCATED = "did not end even so; its text may be incomplete"
 STILL_NO_TEXT = "had speech and still no text"
+ALREADY_SENT = "was heard again after a part of its text had been sent; that part stands"
 
 NO_SPEECH = Recognition("", None, True, ())
 

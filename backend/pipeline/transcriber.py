@@ -12,7 +12,8 @@ import asyncio
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias, TypeVar
@@ -20,7 +21,7 @@ from typing import TypeAlias, TypeVar
 from backend.audio.chunks import split
 from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules, all_speech, detect
-from backend.audio.waveform import Samples
+from backend.audio.waveform import Chunk, Samples
 from backend.errors import DeadlineTooShort
 from backend.options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
@@ -29,6 +30,7 @@ from backend.pipeline.prompt import check_token_limit
 from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.recognized_chunk import RecognizedChunk, main_language
 from backend.pipeline.sound_tracks import SpokenTrack, spoken_track
+from backend.pipeline.streaming import StreamedRecognition
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import Lean
 from backend.serving.protocols import Token
@@ -66,6 +68,26 @@ class Transcript:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Passages:
+    """A request whose recording is decoded and split."""
+
+    instance: Lean
+    options: TranscribeOptions
+    stats: RequestStats
+    track: SpokenTrack
+    chunks: list[Chunk]
+    scheduler: Scheduler
+
+    @property
+    def speech(self) -> Speech:
+        return self.track.speech
+
+    @property
+    def policy(self) -> RecognitionPolicy:
+        return RecognitionPolicy(self.scheduler, self.instance, self.options, self.speech, self.stats)
+
+
 class Transcriber:
     """Transcribes recordings with the resident model."""
 
@@ -93,11 +115,32 @@ class Transcriber:
         stats = stats or RequestStats()
         instance = self._resident.current()
         with self._admission.admitted(stats):
-            return await self._transcript(path, instance, options, stats, deadline_s)
+            passages = await self._passages(path, instance, options, stats, deadline_s)
+            with stats.measure("infer"):
+                parts = await passages.policy.recognize(passages.chunks)
+            return await self._transcript(passages, parts)
 
-    async def _transcript(
+    async def stream(
+        self, path: str, options: TranscribeOptions, stats: RequestStats | None = None, deadline_s: float = inf
+    ) -> AsyncGenerator[str | Transcript]:
+        """The text of the recording while it is decoded, then its transcript: the text pieces together are its text.
+
+        Arguments and errors as in `transcribe`.
+        """
+        stats = stats or RequestStats()
+        instance = self._resident.current()
+        with self._admission.admitted(stats):
+            passages = await self._passages(path, instance, options, stats, deadline_s)
+            streamed = StreamedRecognition(passages.policy, instance, options, passages.speech, stats, passages.chunks)
+            async with aclosing(streamed.deltas()) as deltas:
+                async for delta in deltas:
+                    yield delta
+            yield await self._transcript(passages, streamed.recognized)
+
+    async def _passages(
         self, path: str, instance: Lean, options: TranscribeOptions, stats: RequestStats, deadline_s: float
-    ) -> Transcript:
+    ) -> _Passages:
+        """The recording, decoded and split. Refuses what cannot be transcribed."""
         load = instance.options
         await check_token_limit(options.prompt, instance.recognizer)
         track = await spoken_track(
@@ -117,15 +160,18 @@ class Transcriber:
             )
         if self._scheduler.min_duration_s(sum(chunk.duration_s for chunk in chunks)) > deadline_s - time.monotonic():
             raise DeadlineTooShort
-        with stats.measure("infer"):
-            parts = await RecognitionPolicy(self._scheduler, instance, options, speech, stats).recognize(chunks)
+        return _Passages(instance, options, stats, track, chunks, self._scheduler)
+
+    async def _transcript(self, passages: _Passages, parts: list[RecognizedChunk]) -> Transcript:
+        speech, options = passages.speech, passages.options
         language = options.language or main_language(parts, speech)
         if options.times:
-            alignment = Alignment(self._resident, self._scheduler, speech, stats)
-            with stats.measure("align"):
-                parts = await alignment.align(instance, parts, language)
+            alignment = Alignment(self._resident, self._scheduler, speech, passages.stats)
+            with passages.stats.measure("align"):
+                parts = await alignment.align(passages.instance, parts, language)
         return await in_thread_if_long(
-            recording.duration_s, lambda: build_transcript(track, parts, language, load, options)
+            passages.track.recording.duration_s,
+            lambda: build_transcript(passages.track, parts, language, passages.instance.options, options),
         )
 
     async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:

@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 
 Stage = Literal["decode", "vad", "queue", "infer", "align"]
 STAGES: tuple[Stage, ...] = ("decode", "vad", "queue", "infer", "align")
+
+# Upper bounds of the times to the first delta by which calls are counted, in seconds.
+FIRST_DELTA_BOUNDS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, inf)
 
 OK = "ok"
 CANCELLED, DEADLINE_EXCEEDED = "Cancelled", "DeadlineExceeded"  # caused by the client, so not counted as rejections
@@ -34,7 +38,8 @@ class RequestStats:
 
     `infer` and `align` exclude the time in which all of the request's passages waited for the model: that is `queue`.
     `finish`: "ok", or the name of the error that ended the request. `batch_rows`: the largest batch in which a passage
-    of the request ran.
+    of the request ran. Of a stream: `deltas` that were sent, `first_delta_s` from the call to the first of them,
+    `rewrites`, the passages of which a part had been sent when they were recognised again.
     """
 
     request: str = field(default_factory=new_request_id)
@@ -48,9 +53,16 @@ class RequestStats:
     language: str = ""
     segments: int = 0
     warnings: tuple[str, ...] = ()
+    deltas: int = 0
+    first_delta_s: float = 0.0
+    rewrites: int = 0
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    started: float = field(init=False, repr=False)
     _running_passages: int = field(default=0, repr=False)
     _idle_since: float = field(default=0.0, repr=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
 
     @contextmanager
     def measure(self, stage: Stage) -> Iterator[None]:
@@ -87,8 +99,14 @@ class RequestStats:
         """A passage of the request runs in a batch of `rows`."""
         self.batch_rows = max(self.batch_rows, rows)
 
-    def log_line(self, *, transcription: bool) -> dict[str, Any]:
-        """Keys and values of the log line; `transcription` adds those that only a transcription has."""
+    def record_delta(self) -> None:
+        """A delta is sent."""
+        self.deltas += 1
+        if self.deltas == 1:
+            self.first_delta_s = self.clock() - self.started
+
+    def log_line(self, *, transcription: bool, stream: bool = False) -> dict[str, Any]:
+        """Keys and values of the log line; `transcription` and `stream` add those that only these have."""
         shared = {
             "request": self.request,
             "method": self.method,
@@ -106,7 +124,11 @@ class RequestStats:
             "language": self.language,
             "segments": self.segments,
             "warnings": list(self.warnings),
+            **(self._of_stream() if stream else {}),
         }
+
+    def _of_stream(self) -> dict[str, Any]:
+        return {"deltas": self.deltas, "first_delta_ms": _ms(self.first_delta_s), "rewrites": self.rewrites}
 
 
 def _ms(seconds: float) -> float:
@@ -122,6 +144,9 @@ class Totals:
     in_flight: Counter[str] = field(default_factory=Counter)  # by method
     audio_s: float = 0.0  # of recordings that were transcribed
     stage_s: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    first_deltas: Counter[tuple[str, float]] = field(default_factory=Counter)  # by method and FIRST_DELTA_BOUNDS_S
+    first_delta_s: dict[str, float] = field(default_factory=dict)  # sums, by method
+    rewrites: int = 0
 
     def call_started(self, stats: RequestStats) -> None:
         self.in_flight[stats.method] += 1
@@ -135,6 +160,11 @@ class Totals:
             self.rejections[stats.finish] += 1
         for stage in STAGES:
             self.stage_s[stage] += stats.stage_s[stage]
+        self.rewrites += stats.rewrites
+        if stats.deltas:
+            bound = next(bound for bound in FIRST_DELTA_BOUNDS_S if stats.first_delta_s <= bound)
+            self.first_deltas[stats.method, bound] += 1
+            self.first_delta_s[stats.method] = self.first_delta_s.get(stats.method, 0.0) + stats.first_delta_s
 
 
 @dataclass

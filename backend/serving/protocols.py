@@ -5,10 +5,10 @@ Rules: nothing here imports a model, so every room but the engine is built and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,23 @@ from backend.options import LoadOptions
 SAMPLE_RATE = 16_000  # Hz, of all samples here; as in audio/waveform.py, which stands on the same floor
 
 
+Listener: TypeAlias = Callable[[Sequence[int]], None]
+
+
 @dataclass(frozen=True)
 class Utterance:
     """A piece of a recording to recognise. `samples`: (n,) float32, mono at 16 kHz, -1 to 1.
 
     `language`: the code to force, None to let the model detect it. `repetition_penalty`: divides the positive logits
     of tokens that the answer already holds, and multiplies the negative ones; 1 is none.
+
+    `draft`: token ids, language tag included, that the answer is expected to begin with, such as those of the answer to
+    an earlier part of the same sound. They are verified in the prefill: the answer is the one without a draft, but the
+    tokens that it begins with need no step. The first `fixed` of them begin the answer in any case.
+
+    `listener` is called after each step with all tokens of the answer so far, but not after the step that ends it. It
+    is called by the model's thread, so it must return at once and raise nothing. An utterance that is decoded once
+    more, after a failure, begins again with one token.
     """
 
     samples: NDArray[np.float32]
@@ -31,6 +42,9 @@ class Utterance:
     prompt: str
     max_new_tokens: int
     repetition_penalty: float = 1.0
+    draft: tuple[int, ...] = field(default=(), kw_only=True)
+    fixed: int = field(default=0, kw_only=True)
+    listener: Listener | None = field(default=None, kw_only=True)
 
 
 class Token(NamedTuple):
@@ -41,12 +55,20 @@ class Token(NamedTuple):
     end: int
 
 
+class Spelled(NamedTuple):
+    """An answer's language tag and text. `language`: the code that was detected or forced, None for neither."""
+
+    language: str | None
+    text: str
+
+
 @dataclass(frozen=True)
 class Recognition:
     """What was recognised in an utterance. `language`: the code that was detected or forced, None for no speech.
 
     `finished` is False if the model did not end its answer: the token budget ran out, or decoding was stopped because
-    the answer repeated one phrase over and over (`looped`).
+    the answer repeated one phrase over and over (`looped`). `ids`: the answer's tokens as they were generated, language
+    tag included; it began with the first `agreed` of the utterance's draft.
     """
 
     text: str
@@ -54,6 +76,8 @@ class Recognition:
     finished: bool
     tokens: tuple[Token, ...]
     looped: bool = False
+    ids: tuple[int, ...] = ()
+    agreed: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,7 +138,7 @@ class Session(Protocol):
 
 
 class Recognizer(Protocol):
-    """Speech to text. Used by one thread at a time, but for `prepare` and `count_tokens`."""
+    """Speech to text. Used by one thread at a time, but for `prepare` and what is said to be for any thread."""
 
     @property
     def weight_bytes(self) -> int: ...
@@ -137,6 +161,17 @@ class Recognizer(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """How many tokens the text has, at most three for each byte of its UTF-8. From any thread."""
+        ...
+
+    def spell(self, ids: Sequence[int], language: str | None) -> Spelled:
+        """The text of an answer that may go on; `language`: as in its Utterance. From any thread.
+
+        It is a prefix of the answer's final text, without its language tag and without unfinished characters.
+        """
+        ...
+
+    def tokens_of(self, text: str) -> tuple[Token, ...]:
+        """The tokens of a text, each with its slice of it. From any thread."""
         ...
 
 

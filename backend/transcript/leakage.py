@@ -22,8 +22,18 @@ def is_prompt_leakage(text: str, prompt: str) -> bool:
     text_words, prompt_words = _words(text), _words(prompt)
     if not prompt_words or (len(text_words) < MIN_LEAKED_WORDS and text_words != prompt_words):
         return False
-    prompt_words *= ceil(len(text_words) / len(prompt_words))
-    blocks = SequenceMatcher(None, text_words, prompt_words, autojunk=False).get_matching_blocks()
+    return _recites(text_words, prompt_words)
+
+
+def may_begin_leakage(text: str, prompt: str) -> bool:
+    """Whether the beginning of an answer may be that of prompt leakage: it recites, or is too short to tell."""
+    text_words, prompt_words = _words(text), _words(prompt)
+    return bool(prompt_words) and _recites(text_words, prompt_words)
+
+
+def _recites(text_words: list[str], prompt_words: list[str]) -> bool:
+    repeated = prompt_words * ceil(len(text_words) / len(prompt_words))
+    blocks = SequenceMatcher(None, text_words, repeated, autojunk=False).get_matching_blocks()
     return sum(block.size for block in blocks) >= MIN_LEAKED_SHARE * len(text_words)
 
 

@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from backend.errors import CannotListen, MetricsAddressRefused
-from backend.process.request_stats import Totals
+from backend.process.request_stats import FIRST_DELTA_BOUNDS_S, Totals
 from backend.serving.resident import AlignerState, Resident
 from backend.serving.scheduler import Scheduler
 
@@ -87,6 +87,12 @@ class BackendCollector(Collector):
         yield _counters(
             "qwen_asr_stage_seconds", "Time that ended requests spent in each stage.", ("stage",), totals.stage_s
         )
+        yield _first_deltas(totals)
+        yield CounterMetricFamily(
+            "qwen_asr_rewrites",
+            "Passages of which a part had been sent when they were recognised again.",
+            value=totals.rewrites,
+        )
         yield CounterMetricFamily("qwen_asr_audio_seconds", "Seconds of audio transcribed.", value=totals.audio_s)
 
     def _model_metrics(self) -> Iterable[Metric]:
@@ -134,3 +140,14 @@ def _histogram(name: str, description: str, counts: Mapping[int, int]) -> Metric
     bounds = (*(str(bound) for bound in _BUCKETS), "+Inf")
     total = sum(rows * count for rows, count in counts.items())
     return HistogramMetricFamily(name, description, buckets=list(zip(bounds, cumulative, strict=True)), sum_value=total)
+
+
+def _first_deltas(totals: Totals) -> Metric:
+    description = "Seconds from a call to its first delta, by method."
+    family = HistogramMetricFamily("qwen_asr_first_delta_seconds", description, labels=("method",))
+    counts = dict(totals.first_deltas)
+    for method, total_s in dict(totals.first_delta_s).items():
+        cumulative = accumulate(counts.get((method, bound), 0) for bound in FIRST_DELTA_BOUNDS_S)
+        bounds = (*(str(bound) for bound in FIRST_DELTA_BOUNDS_S[:-1]), "+Inf")
+        family.add_metric((method,), buckets=list(zip(bounds, cumulative, strict=True)), sum_value=total_s)
+    return family

@@ -45,13 +45,13 @@ _METHODS = {
     for service in file.services_by_name.values()
     for method in service.methods
 }
-# Methods that are logged, and whether the line has the keys of a transcription.
+# Methods that are logged, and the keys of the line beyond the shared ones: see RequestStats.log_line.
 _LOGGED = {
-    "AudioTranscription": True,
-    "AudioTranscriptionStream": False,
-    "AudioTranscriptionLive": False,
-    "LoadModel": False,
-    "Free": False,
+    "AudioTranscription": {"transcription": True},
+    "AudioTranscriptionStream": {"transcription": True, "stream": True},
+    "AudioTranscriptionLive": {"transcription": False},
+    "LoadModel": {"transcription": False},
+    "Free": {"transcription": False},
 }
 
 
@@ -78,7 +78,6 @@ class RequestLog(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _measured(self, stats: RequestStats, context: Context) -> AsyncIterator[None]:
-        started = time.monotonic()
         set_current_stats(stats)
         self._totals.call_started(stats)
         context.set_trailing_metadata(trailing(stats))  # abort sends the metadata that was set before it
@@ -97,7 +96,7 @@ class RequestLog(grpc.aio.ServerInterceptor):
             stats.code, stats.finish = grpc.StatusCode.UNKNOWN.name, EngineFailure.__name__
             raise
         finally:
-            stats.total_s = time.monotonic() - started
+            stats.total_s = time.monotonic() - stats.started
             self._totals.call_ended(stats)
             if stats.method in _LOGGED:
                 _log_soon(stats)
@@ -112,7 +111,7 @@ def _log_soon(stats: RequestStats) -> None:
 
 
 def _write(stats: RequestStats) -> None:
-    log.write_request(stats.log_line(transcription=_LOGGED[stats.method]))
+    log.write_request(stats.log_line(**_LOGGED[stats.method]))
 
 
 def request_id(metadata: Any) -> str:

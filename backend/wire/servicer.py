@@ -9,14 +9,14 @@ import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from math import inf
 from typing import Any, TypeAlias, TypeVar
 
 from backend.audio.decoding.pool import DecoderPool
 from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
 from backend.pipeline.admission import Admission
-from backend.pipeline.transcriber import Transcriber, in_thread_if_long
+from backend.pipeline.transcriber import Transcriber, Transcript, in_thread_if_long
 from backend.process.request_stats import RequestStats, current_stats
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
@@ -93,21 +93,24 @@ class BackendServicer(rpc.BackendServicer):
     async def AudioTranscription(self, request: pb.TranscriptRequest, context: Context) -> pb.TranscriptResult:  # noqa: N802
         stats = _call_stats()
         self._check_model(request.ModelIdentity)
-        remaining_s = context.time_remaining()
-        deadline_s = inf if remaining_s is None else time.monotonic() + remaining_s
-        options = messages.transcribe_options(request)
+        options, deadline_s = messages.transcribe_options(request), _deadline_s(context)
         transcript = await self._transcriber.transcribe(request.dst, options, stats, deadline_s)
-        stats.language, stats.segments = transcript.language, len(transcript.segments)
-        stats.warnings = transcript.warnings
-        return await in_thread_if_long(transcript.duration_s, lambda: messages.transcript_result(transcript))
+        return await _result(transcript, stats)
 
     async def AudioTranscriptionStream(  # noqa: N802
         self, request: pb.TranscriptRequest, context: Context
     ) -> AsyncIterator[pb.TranscriptStreamResponse]:
+        stats = _call_stats()
         async with _statuses("AudioTranscriptionStream", context):
-            self._check_model(request.ModelIdentity)  # before the missing capability
-            raise CapabilityMissing("AudioTranscriptionStream")
-        yield pb.TranscriptStreamResponse()  # type: ignore[unreachable] # makes this an async generator
+            self._check_model(request.ModelIdentity)
+            options, deadline_s = messages.transcribe_options(request), _deadline_s(context)
+            async with aclosing(self._transcriber.stream(request.dst, options, stats, deadline_s)) as stream:
+                async for item in stream:
+                    if isinstance(item, Transcript):
+                        yield pb.TranscriptStreamResponse(final_result=await _result(item, stats))
+                    else:
+                        stats.record_delta()
+                        yield pb.TranscriptStreamResponse(delta=item)
 
     async def AudioTranscriptionLive(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.TranscriptLiveRequest], context: Context
@@ -145,6 +148,19 @@ class BackendServicer(rpc.BackendServicer):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
+
+
+def _deadline_s(context: Context) -> float:
+    """The client's deadline, in seconds of time.monotonic()."""
+    remaining_s = context.time_remaining()
+    return inf if remaining_s is None else time.monotonic() + remaining_s
+
+
+async def _result(transcript: Transcript, stats: RequestStats) -> pb.TranscriptResult:
+    """The response, of which the call's stats have what is logged."""
+    stats.language, stats.segments = transcript.language, len(transcript.segments)
+    stats.warnings = transcript.warnings
+    return await in_thread_if_long(transcript.duration_s, lambda: messages.transcript_result(transcript))
 
 
 def _call_stats() -> RequestStats:

@@ -2,12 +2,16 @@
 
 An interceptor gets a handler from the next one and returns a handler of the same kind (unary or streaming requests,
 unary or streaming responses) that does something around each call. The four kinds are told apart here and nowhere else.
+
+A wrapped stream of responses is a coroutine that writes them. grpc would leave a generator suspended when the call ends
+while a response is written: its `finally` would run whenever the garbage collector finds it, and no guard would see it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -39,10 +43,14 @@ def wrapped(handler: Handler, guard: Guard, deserializer: Callable[[bytes], Any]
         async with guard(request, context):
             return await call(request, context)
 
-    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+    async def stream(request: Any, context: Context) -> None:
         async with guard(request, context):
-            async for response in stream_call(request, context):
-                yield response
+            if not inspect.isasyncgenfunction(stream_call):
+                await stream_call(request, context)
+                return
+            async with aclosing(stream_call(request, context)) as responses:
+                async for response in responses:
+                    await context.write(response)
 
     make = _MAKE_HANDLER[bool(handler.request_streaming), bool(handler.response_streaming)]
     behaviour = stream if handler.response_streaming else unary

@@ -17,7 +17,7 @@ import numpy as np
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.errors import LoadRefused
 from backend.options import LoadOptions
-from backend.serving.protocols import AlignedUnit, Batching, Passage, Recognition, Token, Utterance
+from backend.serving.protocols import AlignedUnit, Batching, Passage, Recognition, Spelled, Token, Utterance
 from devtools.stress.plan import Kind, Plan
 
 MARK = 0.75  # the first sample of a recording that faults are for
@@ -93,6 +93,12 @@ class HashRecognizer:
 
     def count_tokens(self, text: str) -> int:
         return len(text)
+
+    def spell(self, ids: Sequence[int], language: str | None) -> Spelled:
+        return Spelled(language or "en", "")  # its sessions call no listener
+
+    def tokens_of(self, text: str) -> tuple[Token, ...]:
+        return (Token(7, 0, len(text)),)
 
 
 class HashSession:

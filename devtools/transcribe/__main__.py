@@ -15,7 +15,7 @@ from backend.wire.backend_pb2 import ModelOptions, TranscriptRequest, Transcript
 from devtools.arguments import parse_arguments
 from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed, ServerProcess
 from devtools.transcribe.checkpoints import NotLoadable, chosen_aligner, load_options
-from devtools.transcribe.client import RequestFailed, elapsed_time, transcribe, transcript_request
+from devtools.transcribe.client import RequestFailed, elapsed_time, stream, transcribe, transcript_request
 from devtools.transcribe.formats import FORMATS
 
 LOG_LINES_SHOWN = 20
@@ -35,14 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = load_options(arguments.model, aligner)
         if not aligner:
             say("no ALIGNER: times are coarse, and there are no words")
-        result, timing = transcribe_once(options, request)
+        result, timing = transcribe_once(options, request, arguments.stream)
     except (BadArgument, NotLoadable, ServerFailed, RequestFailed) as failure:
         say(str(failure))
         return 1
     except KeyboardInterrupt:
         say("stopped")
         return 1
-    print(FORMATS[arguments.format](result).rstrip("\n"))
+    if not arguments.stream:
+        print(FORMATS[arguments.format](result).rstrip("\n"))
     sys.stdout.flush()  # the transcript first, also where both streams go to one file
     say(timing)
     return 0
@@ -55,6 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--aligner", help="the same; empty: none. Default: the demo's, with the demo's model only")
     parser.add_argument("--language", default="", help="its code or English name; empty: detect it")
     parser.add_argument("--format", default="verbose_json", help=", ".join(FORMATS))
+    parser.add_argument("--stream", action="store_true", help="show the text while it is decoded, without FORMAT")
     return parse_arguments(parser, argv)
 
 
@@ -65,16 +67,25 @@ def existing(audio: str) -> str:
     return str(path)
 
 
-def transcribe_once(options: ModelOptions, request: TranscriptRequest) -> tuple[TranscriptResult, str]:
-    """The transcript, and how long it took. Shows the end of the log when the server or the request failed."""
+def transcribe_once(
+    options: ModelOptions, request: TranscriptRequest, streamed: bool = False
+) -> tuple[TranscriptResult, str]:
+    """The transcript, and how long it took. `streamed`: prints the text while it is decoded.
+
+    Shows the end of the log when the server or the request failed.
+    """
     server = ServerProcess(with_token=True)
     try:
         with server:
             with elapsed_time("loading"):
                 load_s = server.load(options)
             began = time.monotonic()
-            with elapsed_time("transcribing"):
-                result, warnings = transcribe(server, request)
+            if streamed:
+                result, warnings = stream(server, request, lambda delta: print(delta, end="", flush=True))
+                print()
+            else:
+                with elapsed_time("transcribing"):
+                    result, warnings = transcribe(server, request)
             took_s = time.monotonic() - began
     except (ServerFailed, RequestFailed) as failure:
         if not (isinstance(failure, RequestFailed) and failure.is_callers_fault) and server.log_lines():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 from tqdm import tqdm
@@ -34,10 +34,34 @@ def transcribe(
     try:
         result, call = server.stub.AudioTranscription.with_call(request, timeout=timeout_s, metadata=server.metadata)
     except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
-            server.check_alive(patience_s=1.0)  # its log has the cause, the broken connection has not
-        raise RequestFailed(error.code(), error.details()) from error
-    return result, [_text(value) for key, value in call.trailing_metadata() or () if key == "x-asr-warning"]
+        raise _failure(server, error) from error
+    return result, _warnings(call)
+
+
+def stream(
+    server: ServerProcess, request: TranscriptRequest, on_delta: Callable[[str], object]
+) -> tuple[TranscriptResult, list[str]]:
+    """As `transcribe`, by AudioTranscriptionStream; `on_delta` gets the text as it comes."""
+    call = server.stub.AudioTranscriptionStream(request, metadata=server.metadata)
+    try:
+        result = TranscriptResult()
+        for reply in call:
+            on_delta(reply.delta)
+            result = reply.final_result
+    except grpc.RpcError as error:
+        raise _failure(server, error) from error
+    return result, _warnings(call)
+
+
+def _failure(server: ServerProcess, error: grpc.RpcError) -> RequestFailed:
+    """Raises ServerFailed when the server has ended: its log has the cause, the broken connection has not."""
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        server.check_alive(patience_s=1.0)
+    return RequestFailed(error.code(), error.details())
+
+
+def _warnings(call: grpc.Call) -> list[str]:
+    return [_text(value) for key, value in call.trailing_metadata() or () if key == "x-asr-warning"]
 
 
 @contextlib.contextmanager

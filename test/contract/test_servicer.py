@@ -147,12 +147,8 @@ async def test_a_stream_without_a_model_is_a_failed_precondition(service) -> Non
     assert caught.value.code() == Code.NOT_FOUND
 
 
-async def test_streaming_is_unimplemented(service) -> None:
+async def test_live_transcription_is_unimplemented(service) -> None:
     await service.load()
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in service.stub.AudioTranscriptionStream(pb.TranscriptRequest(dst="x")):
-            pass
-    assert caught.value.code() == Code.UNIMPLEMENTED
     live = service.stub.AudioTranscriptionLive()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in live:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from backend.sequences.loop_detection import WINDOW_TOKENS, loops
+from backend.sequences.loop_detection import WINDOW_TOKENS, loops, repetition_start
 from backend.thresholds import MAX_LOOP_PHRASE_TOKENS, MIN_LOOP_REPEATS, MIN_LOOP_TOKENS
 
 
@@ -39,3 +39,24 @@ def test_random_text_is_no_loop() -> None:
     for _ in range(300):
         words = [chance.randrange(12) for _ in range(WINDOW_TOKENS)]
         assert loops(words) == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "start"),
+    [
+        ([], 0),
+        ([1], 1),
+        ([1, 2, 3], 3),
+        ([1, 1], 1),  # a token may repeat itself
+        ([1, 1, 1, 1], 1),
+        ([1, 2, 1], 3),  # too short to be a repetition
+        ([1, 2, 1, 2], 2),
+        ([1, 2, 3, 4, 2, 3], 4),
+        ([1, 2, 3, 4, 2, 3, 4, 2, 3], 4),  # held from its second turn
+        ([1, 2, 3, 4, 2, 3, 5], 7),  # it ended by itself
+        ([0, *range(48), *range(48)], 49),
+        ([*range(49), *range(48)], 97),  # longer than a loop's phrase
+    ],
+)
+def test_a_repetition_starts_at_its_second_turn(tokens: list[int], start: int) -> None:
+    assert repetition_start(tokens) == start

@@ -106,14 +106,19 @@ async def test_cancelled_and_expired_calls_are_logged_differently(service, loade
 async def test_a_refused_stream_has_its_line(service, log) -> None:
     await service.load()
     with pytest.raises(grpc.aio.AioRpcError):
+        await service.stub.AudioTranscriptionLive().read()
+    with pytest.raises(grpc.aio.AioRpcError):
         await service.stub.AudioTranscriptionStream(pb.TranscriptRequest(dst="x")).read()
-    _, line = await log.after(2)
-    assert list(line) == SHORT
-    assert (line["method"], line["code"], line["finish"]) == (
-        "AudioTranscriptionStream",
+    _, live, line = await log.after(3)
+    assert list(live) == SHORT
+    assert list(line) == [*WHOLE, "deltas", "first_delta_ms", "rewrites"]
+    assert (live["method"], live["code"], live["finish"]) == (
+        "AudioTranscriptionLive",
         "UNIMPLEMENTED",
         "CapabilityMissing",
     )
+    assert (line["code"], line["finish"]) == ("INVALID_ARGUMENT", "UndecodableAudio")
+    assert (line["deltas"], line["first_delta_ms"]) == (0, 0)
 
 
 async def test_a_call_without_the_token_has_a_line_and_an_id(serve, log) -> None:

@@ -128,14 +128,18 @@ class GraphedDecoder:
         self._in_memory: Callable[[], StaticCache | None] = lambda: None
 
     def prefill(
-        self, embedded: torch.Tensor, lengths: Sequence[int], cache: KVCache | None = None
+        self,
+        embedded: torch.Tensor,
+        lengths: Sequence[int],
+        cache: KVCache | None = None,
+        outputs: Sequence[int] | None = None,
     ) -> tuple[torch.Tensor, KVCache]:
         """As Decoder.prefill, and without a graph: prompts are long enough to keep a GPU busy."""
         last = self._in_memory()
         if cache is None and (last is None or last.memory is None):
             cache = StaticCache(self._memory)
             self._in_memory = weakref.ref(cache)
-        return self._decoder.prefill(embedded, lengths, cache)
+        return self._decoder.prefill(embedded, lengths, cache, outputs)
 
     def decode_step(self, tokens: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """As Decoder.decode_step."""

@@ -87,18 +87,24 @@ class Decoder:
         return KVCache(len(self.layers), heads.keys, heads.size, self._embedding.weight)
 
     def prefill(
-        self, embedded: torch.Tensor, lengths: Sequence[int], cache: KVCache | None = None
+        self,
+        embedded: torch.Tensor,
+        lengths: Sequence[int],
+        cache: KVCache | None = None,
+        outputs: Sequence[int] | None = None,
     ) -> tuple[torch.Tensor, KVCache]:
         """Run prompts through all layers and append their keys and values to `cache`, or to a new one.
 
         embedded: (rows, longest prompt, hidden), padded on the right; lengths: of each prompt. Returns the logits
         of each prompt's next token, (rows, vocabulary), and the cache. If memory runs out, the cache keeps the rows it
-        had.
+        had. `outputs`: how many last positions of each prompt have logits, (sum, vocabulary), row by row; None: one.
         """
         rows, longest, _ = embedded.shape
         cache = self.new_cache() if cache is None else cache
-        last = torch.tensor([range(rows), [length - 1 for length in lengths]], device=embedded.device)
-        hidden = self._run_prompts(embedded, cache.reserve_rows(rows, longest), tuple(last))
+        ends = zip(range(rows), lengths, outputs or [1] * rows, strict=True)
+        places = [(row, at) for row, length, count in ends for at in range(length - count, length)]
+        wanted = tuple(torch.tensor(places, device=embedded.device).T)
+        hidden = self._run_prompts(embedded, cache.reserve_rows(rows, longest), wanted)
         logits = self._logits(hidden, self._kernels)
         cache.append_rows(lengths)
         return logits, cache

@@ -78,6 +78,16 @@ class KVCache:
         self.host_lengths = [self.host_lengths[row] for row in rows]
         self._shrink()
 
+    def shorten(self, lengths: Sequence[int]) -> None:
+        """Drop the last positions of the last rows: `lengths` has what each of these keeps."""
+        first = self.rows - len(lengths)
+        for row, length in enumerate(lengths, start=first):
+            if length < self.host_lengths[row]:
+                self.kv[:, :, row, :, length : self.host_lengths[row]] = 0
+        self.lengths[first:] = torch.tensor(lengths, device=self.lengths.device)
+        self.host_lengths[first:] = lengths
+        self._shrink()
+
     def grow(self) -> torch.Tensor:
         """`kv`, with room for one more position in each row."""
         self._make_room(self.rows, self.longest + 1)

@@ -8,7 +8,7 @@ the device: the encoder's output takes the places of the audio tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,10 @@ class PreparedPrompt:
     audio_start: int
     audio_tokens: int
     mel: torch.Tensor
+
+    def followed_by(self, tokens: Sequence[int]) -> PreparedPrompt:
+        """The prompt with the beginning of an answer."""
+        return replace(self, ids=torch.cat([self.ids, torch.tensor(tokens, dtype=self.ids.dtype)])) if tokens else self
 
 
 class PromptPreparer:

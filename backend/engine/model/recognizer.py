@@ -1,13 +1,12 @@
 """Qwen3-ASR behind the Recognizer protocol.
 
-It owns the prompt's format (system message, audio, forced language) and the answer's format (language tag, text). Mel
-features and embeddings are computed in prompts.py, tokens are generated in session.py.
+It owns the prompt's format (system message, audio, forced language); the answer's is in spelling.py. Mel features and
+embeddings are computed in prompts.py, tokens are generated in session.py.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -20,25 +19,25 @@ from backend.engine.model.graph_capture import with_cuda_graphs
 from backend.engine.model.model_builder import BuiltModel, load_weights, weight_bytes
 from backend.engine.model.prompts import PreparedPrompt, PromptPreparer, embed
 from backend.engine.model.session import QwenSession, SessionDecoder
+from backend.engine.model.spelling import TEXT_TAG, Spelling
 from backend.engine.ops.device import batching, use_threads
 from backend.engine.ops.int8 import int8_layers
 from backend.engine.ops.linear import streamed_linear
 from backend.errors import CheckpointRefused, NonFiniteCheckpoint, NonFiniteLogits
-from backend.languages import NAMES, code_of_name
+from backend.languages import NAMES
 from backend.options import MAX_CHUNK_S, MIN_CHUNK_S
-from backend.serving.protocols import SAMPLE_RATE, Recognition, Token, Utterance, recognize
+from backend.sequences.agreement import common_prefix
+from backend.serving.protocols import SAMPLE_RATE, Recognition, Spelled, Token, Utterance, recognize
 
 _log = logging.getLogger(__name__)
 
 _WARM_UP_TOKENS = 8
 _DEFAULT_CHUNK_S = 30.0  # `chunk_length` of the published checkpoints
-_TEXT_TAG = "<asr_text>"
 _PROMPT = (  # of one recording; the two official chat templates render the same for a system message and a recording
     "<|im_start|>system\n{system}<|im_end|>\n"
     "<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
     "<|im_start|>assistant\n"
 )
-_BARE_TAG = re.compile(r"\s*language(\s+\w+)?\s*")  # an answer that is no more than this was cut inside its tag
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class QwenRecognizer:
             self.decoder = load_weights(built, make_layer, quantized)
         self._preparer = PromptPreparer(self.processor, model.thinker.audio_tower, model.config.audio_token)
         self._tokenizer = self.processor.tokenizer
+        self._spelling = Spelling(self._tokenizer)
         self.batching = batching(model.device)
         self.chunk_s = chunk_s(built.processor.features.chunk_length)
         self._session_decoder: SessionDecoder = self.decoder
@@ -127,32 +127,28 @@ class QwenRecognizer:
         self._session_decoder = with_cuda_graphs(self.decoder, self.model.device, rows, chunk_s)
 
     def _encode(self, utterances: Sequence[Utterance]) -> tuple[torch.Tensor, list[int]]:
-        """The embedded prompts (rows, longest, hidden), and the length of each."""
-        prompts = [self._prepared(utterance).prepared for utterance in utterances]
+        """The embedded prompts with their drafts (rows, longest, hidden), and the length of each."""
+        prompts = [self._prepared(utterance).prepared.followed_by(utterance.draft) for utterance in utterances]
         return embed(self.model, self.decoder, prompts), [len(prompt.ids) for prompt in prompts]
 
     def _prompt(self, utterance: Utterance) -> str:
         """The prompt's text. A forced language is the beginning of the answer, which the model then continues."""
         prompt = _PROMPT.format(system=utterance.prompt)
         if utterance.language is not None:
-            prompt += f"language {NAMES[utterance.language]}{_TEXT_TAG}"
+            prompt += f"language {NAMES[utterance.language]}{TEXT_TAG}"
         return prompt
 
-    def _parse_answer(self, utterance: Utterance, ids: list[int], finished: bool, looped: bool) -> Recognition:
-        """Detokenize an answer: `language English<asr_text>…`, or the text alone where the language was forced."""
-        answer: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        language = utterance.language
-        if language is None:
-            tag, found, text = answer.partition(_TEXT_TAG)
-            language = code_of_name(tag.strip().removeprefix("language")) if found else None
-            answer = text if found or _BARE_TAG.fullmatch(tag) else tag
-        text = answer.replace("\ufffd", "").strip()  # the token budget can run out inside a character
-        return Recognition(text, language if text else None, finished, self._tokens(text), looped)
+    def spell(self, ids: Sequence[int], language: str | None) -> Spelled:
+        return self._spelling.spell(ids, language, ended=False)
 
-    def _tokens(self, text: str) -> tuple[Token, ...]:
-        """The tokens of the final text, each with its slice of the text."""
-        encoded = self._tokenizer.encode(text, add_special_tokens=False)
-        return tuple(Token(token, *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True))
+    def tokens_of(self, text: str) -> tuple[Token, ...]:
+        return self._spelling.tokens_of(text)
+
+    def _parse_answer(self, utterance: Utterance, ids: list[int], finished: bool, looped: bool) -> Recognition:
+        language, text = self._spelling.spell(ids, utterance.language, ended=True)
+        agreed = common_prefix(ids, utterance.draft)
+        tokens = self.tokens_of(text)
+        return Recognition(text, language if text else None, finished, tokens, looped, tuple(ids), agreed)
 
 
 def chunk_s(length: Any) -> float:

@@ -67,3 +67,12 @@ def test_a_recording_goes_through_the_server_and_onto_the_terminal(capsys: pytes
     assert (found["text"], found["language"]) == (truth["text"], "en")
     assert [word["word"] for word in found["words"]] == truth["text"].split()
     assert "s of audio in" in printed.err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_stream_is_the_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--stream"]) == 0
+    printed = capsys.readouterr()
+    truth = json.loads((ROOT / "test/audio/demo.json").read_text(encoding="utf-8"))
+    assert printed.out == truth["text"] + "\n"
+    assert "s of audio in" in printed.err.splitlines()[-1]

@@ -30,7 +30,7 @@ def step(cache: KVCache, numbers: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("spare", [0, 5])
 @pytest.mark.parametrize("waste", [1, 8])
-def test_rows_keep_their_values_while_others_are_appended_removed_and_lengthened(
+def test_rows_keep_their_values_while_others_are_appended_removed_lengthened_and_shortened(
     monkeypatch, spare: int, waste: int
 ) -> None:
     for name, value in {
@@ -53,6 +53,13 @@ def test_rows_keep_their_values_while_others_are_appended_removed_and_lengthened
             kept = chance.sample(range(len(rows)), chance.randint(1, len(rows)))
             cache.select_rows(kept)
             rows = [rows[row] for row in kept]
+        elif chance.random() < 0.1:
+            shortened = [chance.randint(1, length) for _, length in rows[chance.randrange(len(rows)) :]]
+            cache.shorten(shortened)
+            for row, new in enumerate(shortened, start=len(rows) - len(shortened)):
+                values, length = rows[row]
+                values[new:length] = [0.0] * (length - new)
+                rows[row] = values, new
         else:
             step(cache, torch.full((len(rows),), float(number)))
             for row, (values, length) in enumerate(rows):

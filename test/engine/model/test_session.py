@@ -174,6 +174,16 @@ def test_a_result_is_returned_when_its_row_ends(recognizer, clips) -> None:
     assert len(session) == 1
 
 
+def test_a_listener_is_told_every_token_but_the_last_of_its_own_row(recognizer, clips) -> None:
+    told: list[Any] = []
+    listening = replace(clips[0], listener=told.append)
+    session = tokens_of(recognizer)
+    session.add([clips[2], listening, clips[1]])
+    tokens, finished, _ = run(session)[id(listening)]
+    assert finished
+    assert told == [tuple(tokens[:count]) for count in range(1, len(tokens) + 1)]
+
+
 def test_a_failing_prompt_does_not_change_the_other_rows(recognizer, package, clips, generated) -> None:
     session = tokens_of(recognizer)
     session.add([clips[1]])

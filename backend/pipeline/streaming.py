@@ -1,0 +1,223 @@
+"""Recognition of one recording as a stream: the text leaves while it is decoded, in order, and is never taken back.
+
+The chunks, their fallbacks and their texts are those of RecognitionPolicy.recognize. What a stream adds:
+
+- The first chunk that is not settled is the head. Of its first answer the certain text (certain_text.py) leaves while
+  it is decoded. All other text leaves when its chunk is settled and those before it are.
+- A chunk in another language than the rest, or without text, is settled by the languages of the chunks that are known
+  when it is the head, the next one included, and not of the whole recording.
+- If a fallback gives a chunk of which a part was sent another text, the chunk's text is the part and what follows it in
+  the new text (transcript/splicing.py). It is counted as a rewrite.
+- The separator of two chunks leaves with the text after it. The deltas together are the joined text, byte for byte.
+- A delta leaves at most every 50 ms, but for the last. While the client does not read, they merge into one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from backend.audio.vad import Speech
+from backend.audio.waveform import Chunk
+from backend.options import TranscribeOptions
+from backend.pipeline.certain_text import CertainText
+from backend.pipeline.language_consistency import is_weak
+from backend.pipeline.recognition import RecognitionPolicy
+from backend.pipeline.recognized_chunk import ALREADY_SENT, RecognizedChunk, main_language, speech_by_language
+from backend.process.request_stats import RequestStats
+from backend.serving.model_instance import Lean
+from backend.serving.protocols import Listener, Recognition
+from backend.transcript.joining import join, separator_between
+from backend.transcript.splicing import continuation
+
+_MIN_INTERVAL_S = 0.05  # between two deltas: each is a message, and an event of the gateway's HTTP stream
+_LOOK_INTERVAL_S = 0.01  # between two looks at the head's answer, while none of it is certain
+# Chunks that are recognised at once, by those of a full batch: enough to fill the next batch. A fallback waits behind
+# the chunks that were submitted before, and the text after it waits with it. The first chunk runs alone until text of
+# it leaves: the prefill of all others would come before its first words.
+_BATCHES_AHEAD = 2
+
+
+@dataclass
+class _Head:
+    """The first chunk that is not settled. `sent`: the text of it that has left. `is_open`: more may leave."""
+
+    number: int
+    certain: CertainText
+    sent: str = ""
+    is_open: bool = True
+
+
+class StreamedRecognition:
+    """Recognises the chunks of one request, once. For the event loop's thread."""
+
+    def __init__(
+        self,
+        policy: RecognitionPolicy,
+        instance: Lean,
+        options: TranscribeOptions,
+        speech: Speech,
+        stats: RequestStats,
+        chunks: Sequence[Chunk],
+    ) -> None:
+        self.recognized: list[RecognizedChunk] = []  # of the settled chunks, in order
+        self._policy = policy
+        self._recognizer = instance.recognizer
+        self._options = options
+        self._speech = speech
+        self._stats = stats
+        self._chunks = chunks
+        self._ahead = _BATCHES_AHEAD * instance.max_batch
+        self._first_answers: list[asyncio.Task[list[RecognizedChunk]]] = []  # of the first chunks
+        self._speech_ms: Counter[str] = Counter()  # by language, in the first answers that are there
+        self._tokens: dict[int, Sequence[int]] = {}  # of the first answers so far, by the chunk's number
+        self._head: _Head | None = None
+        self._unsent = ""  # certain text
+        self._before = ""  # the last settled text
+        self._changed = asyncio.Event()
+        self._is_waiting = True
+        self._seen: Sequence[int] | None = None  # the head's tokens at the last look
+
+    async def deltas(self) -> AsyncGenerator[str]:
+        """The text of the recording, piece by piece; afterwards `recognized` is complete.
+
+        Raises OutOfMemory or EngineFailure. Closing it cancels what it has submitted.
+        """
+        settling = asyncio.ensure_future(self._settle_all())
+        settling.add_done_callback(lambda _: self._changed.set())
+        try:
+            while not settling.done():
+                await self._changed.wait()
+                self._changed.clear()
+                if delta := await self._next_delta():
+                    yield delta
+                await asyncio.wait({settling}, timeout=_MIN_INTERVAL_S if delta else _LOOK_INTERVAL_S)
+                self._look_again()
+            settling.result()
+            if self._unsent:
+                yield self._unsent
+        finally:
+            settling.cancel()
+            await asyncio.wait({settling})
+            _ = settling.cancelled() or settling.exception()  # asyncio logs one that nobody has asked for
+
+    async def _settle_all(self) -> None:
+        try:
+            with self._stats.measure("infer"):
+                for number, chunk in enumerate(self._chunks):
+                    is_alone = number == 0 and not is_weak(chunk, self._speech)
+                    self._submit(1 if is_alone else number + self._ahead)
+                    certain = CertainText(chunk, self._speech, self._options, self._recognizer)
+                    self._head = head = _Head(number, certain)
+                    self._changed.set()
+                    await asyncio.wait({self._first_answers[number]})
+                    head.is_open = False
+                    self._submit(number + self._ahead)
+                    await self._settle(head)
+        finally:
+            for task in self._first_answers:
+                task.cancel()
+            await asyncio.gather(*self._first_answers, return_exceptions=True)
+
+    def _submit(self, until: int) -> None:
+        """Begin to recognise the chunks up to number `until`."""
+        for number in range(len(self._first_answers), min(until, len(self._chunks))):
+            answer = self._policy.first_answer(self._chunks[number], self._listener(number))
+            self._first_answers.append(task := asyncio.ensure_future(answer))
+            task.add_done_callback(self._count_languages)
+
+    def _listener(self, number: int) -> Listener:
+        loop = asyncio.get_running_loop()
+
+        def listen(tokens: Sequence[int]) -> None:
+            self._tokens[number] = tokens
+            if self._is_waiting and self._head is not None and self._head.number == number:
+                self._is_waiting = False
+                with suppress(RuntimeError):  # the loop is closed: the process is exiting
+                    loop.call_soon_threadsafe(self._changed.set)
+
+        return listen
+
+    def _look_again(self) -> None:
+        """From now on the next tokens wake the stream. Those that came since its last look do so at once.
+
+        So the model's thread wakes it at most once for each look, however short its steps are.
+        """
+        self._is_waiting = True
+        if self._head is not None and self._tokens.get(self._head.number) is not self._seen:
+            self._changed.set()
+
+    def _count_languages(self, answer: asyncio.Task[list[RecognizedChunk]]) -> None:
+        if _is_there(answer):
+            self._speech_ms += speech_by_language(answer.result(), self._speech)
+
+    async def _settle(self, head: _Head) -> None:
+        """The head's last fallbacks; after that its text is complete."""
+        first = self._first_answers[head.number].result()
+        if self._depends_on_the_next(head.number, first):
+            await asyncio.wait({self._first_answers[head.number + 1]})
+        known = [task.result() for task in self._first_answers[: head.number + 1]]
+        known += [task.result() for task in self._first_answers[head.number + 1 :] if _is_there(task)]
+        parts = await self._policy.in_context(head.number, known)
+        text, _ = join([part.recognition.text for part in parts])
+        if not text.startswith(head.sent):
+            text = head.sent + await asyncio.to_thread(continuation, head.sent, text)
+            parts = [self._spliced(self._chunks[head.number], parts, text)]
+            self._stats.rewrites += 1
+        after, _ = join([self._before, *(part.recognition.text for part in parts)])
+        self._unsent += text[len(head.sent) :] if head.sent else after[len(self._before) :]
+        self._before = next((part.recognition.text for part in reversed(parts) if part.recognition.text), self._before)
+        self._tokens.pop(head.number, None)
+        self.recognized += parts
+        self._changed.set()
+
+    def _spliced(self, chunk: Chunk, parts: list[RecognizedChunk], text: str) -> RecognizedChunk:
+        """The parts of a chunk as one with another text."""
+        language = main_language(parts, self._speech) or self._options.language
+        is_finished = all(part.recognition.finished for part in parts)
+        recognition = Recognition(text, language, is_finished, self._recognizer.tokens_of(text))
+        fallbacks = tuple(fallback for part in parts for fallback in part.fallbacks)
+        return RecognizedChunk(chunk, recognition, fallbacks=(*fallbacks, ALREADY_SENT))
+
+    async def _next_delta(self) -> str:
+        """The certain text that has not left, or ""."""
+        head = self._head
+        self._seen = tokens = self._tokens.get(head.number) if head is not None else None
+        if head is not None and head.is_open and tokens:
+            language, text = await head.certain.of(tokens, head.sent)
+            if text and head.is_open and self._is_in_the_main_language(head.number, language):
+                self._unsent += text[len(head.sent) :] if head.sent else separator_between(self._before, text) + text
+                head.sent = text
+                self._submit(head.number + self._ahead)
+        delta, self._unsent = self._unsent, ""
+        return delta
+
+    def _is_in_the_main_language(self, number: int, language: str | None) -> bool:
+        """Whether the head's language, while it is decoded, is no reason to recognise it again."""
+        if self._options.language is not None or len(self._chunks) == 1:
+            return True
+        main = _most(self._speech_ms)
+        return language == main if main else not is_weak(self._chunks[number], self._speech)
+
+    def _depends_on_the_next(self, number: int, first: list[RecognizedChunk]) -> bool:
+        """Whether the first answer of the chunk may be right or wrong by that of the next one."""
+        if self._options.language is not None or number + 1 == len(self._chunks):
+            return False
+        own = speech_by_language(first, self._speech)
+        main = _most(self._speech_ms - own)
+        if not own:
+            return not main
+        if main:
+            return {*own} != {main}
+        return is_weak(self._chunks[number], self._speech)
+
+
+def _most(speech_ms: Counter[str]) -> str:
+    return speech_ms.most_common(1)[0][0] if speech_ms else ""
+
+
+def _is_there(answer: asyncio.Task[list[RecognizedChunk]]) -> bool:
+    return answer.done() and not answer.cancelled() and answer.exception() is None

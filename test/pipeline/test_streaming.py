@@ -1,0 +1,466 @@
+"""A stream against the transcript of the same recording: what leaves, when, in which order, and what never leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+
+import numpy as np
+import pytest
+from answers import seconds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speaking import Answer, SpeakingRecognizer, answering
+
+from backend.audio.chunks import split
+from backend.audio.vad import Speech
+from backend.errors import EngineFailure
+from backend.options import LoadOptions, TranscribeOptions
+from backend.pipeline import streaming
+from backend.pipeline.recognition import RecognitionPolicy
+from backend.pipeline.recognized_chunk import ALREADY_SENT, NO_TEXT, OTHER_LANGUAGE, PROMPT_LEAKAGE, RecognizedChunk
+from backend.pipeline.streaming import StreamedRecognition
+from backend.process.request_stats import RequestStats
+from backend.serving.model_instance import Lean
+from backend.serving.protocols import Utterance
+from backend.serving.scheduler import Scheduler
+from backend.transcript.joining import join
+from backend.transcript.scripts import pieces
+
+RATE = 16_000
+PLAIN = TranscribeOptions()
+MORNING = "Good morning, everybody. Please open the door."
+
+
+class Streams:
+    """One scheduler and many recordings: bursts of noise of given lengths, each a chunk of its own."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+
+    def begin(
+        self,
+        recognizer: SpeakingRecognizer,
+        lengths_s: list[float],
+        options: TranscribeOptions,
+        likelihood: float = 1.0,
+    ) -> StreamedRecognition:
+        chunks, speech = recording(lengths_s, likelihood)
+        lean, stats = Lean(LoadOptions("m", batch_max_size=2), recognizer), RequestStats()
+        self.policy = RecognitionPolicy(self.scheduler, lean, options, speech, stats)
+        self.stats = stats
+        self.chunks = chunks
+        return StreamedRecognition(self.policy, lean, options, speech, stats, chunks)
+
+    async def both(
+        self, recognizer: SpeakingRecognizer, lengths_s: list[float], options: TranscribeOptions = PLAIN, **how: float
+    ) -> tuple[list[str], list[RecognizedChunk], list[RecognizedChunk]]:
+        """The deltas, and the recognised chunks of the stream and of the unary call."""
+        streamed = self.begin(recognizer, lengths_s, options, **how)
+        deltas = [delta async for delta in streamed.deltas()]
+        stats = self.stats
+        self.begin(recognizer, lengths_s, options, **how)
+        unary = await self.policy.recognize(self.chunks)
+        self.stats = stats
+        return deltas, streamed.recognized, unary
+
+
+def recording(lengths_s: list[float], likelihood: float = 1.0):
+    """Chunks of noise with pauses of five seconds between them, and the speech in them."""
+    rng, at, spans, pieces_of_sound = np.random.default_rng(len(lengths_s)), 0, [], []
+    for length_s in lengths_s:
+        size = round(length_s * RATE)
+        spans.append((at, at + size))
+        pieces_of_sound += [rng.uniform(-0.5, 0.5, size), np.zeros(5 * RATE)]
+        at += size + 5 * RATE
+    samples = np.concatenate(pieces_of_sound).astype(np.float32)
+    speech = Speech(tuple(spans), np.full(-(-samples.size // 512), likelihood, np.float32))
+    chunks = split(samples, max_s=60, speech=speech, margin_s=0)
+    assert len(chunks) == len(lengths_s)
+    return chunks, speech
+
+
+@pytest.fixture
+def streams(scheduler) -> Streams:
+    return Streams(scheduler)
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch) -> None:
+    """Deltas leave as soon as they can."""
+    monkeypatch.setattr(streaming, "_MIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr(streaming, "_LOOK_INTERVAL_S", 0.0)
+
+
+def by_length(answers: dict[float, Answer]) -> Callable[[Utterance], Answer]:
+    """Answers by the seconds of the utterance; of halves of a chunk, by theirs."""
+    return lambda utterance: answers[round(seconds(utterance), 1)]
+
+
+def text_of(parts: list[RecognizedChunk]) -> str:
+    return join([part.recognition.text for part in parts])[0]
+
+
+def fallbacks(parts: list[RecognizedChunk]) -> list[str]:
+    return [fallback for part in parts for fallback in part.fallbacks]
+
+
+async def test_words_leave_while_the_answer_is_decoded(streams) -> None:
+    recognizer = SpeakingRecognizer(lambda _: answering(MORNING), gate=(gate := threading.Event()))
+    streamed = streams.begin(recognizer, [5.0], PLAIN)
+    async with aclosing(streamed.deltas()) as deltas:
+        told = ""
+        while told != "Good morning, everybody. Please open the":  # the last word may go on
+            told += await asyncio.wait_for(anext(deltas), 10)
+        gate.set()
+        assert [delta async for delta in deltas] == [" door."]
+    assert text_of(streamed.recognized) == MORNING
+
+
+async def test_a_stream_is_the_unary_text_in_pieces_that_are_words(streams) -> None:
+    texts = {
+        3.0: "一二三，你好吗？再见。",
+        4.0: "你好。",
+        5.0: MORNING,
+        6.0: "Zoë’s naïve “résumé” — done.",
+        4.5: "สวัสดีครับ",
+    }
+    said = by_length({length: answering(text) for length, text in texts.items()})
+    deltas, streamed, unary = await streams.both(SpeakingRecognizer(said, step_s=0.001), [*texts])
+    assert "".join(deltas) == text_of(streamed) == text_of(unary)
+    assert [part.recognition for part in streamed] == [part.recognition for part in unary]
+    assert_whole_words(deltas, streamed)
+    assert len(deltas) > 5
+
+
+def assert_whole_words(deltas: list[str], parts: list[RecognizedChunk]) -> None:
+    """S2: every delta ends where a piece of some chunk's text ends; none is empty."""
+    whole, offsets = join([part.recognition.text for part in parts])
+    ends = {
+        offset + end for part, offset in zip(parts, offsets, strict=True) for _, end in pieces(part.recognition.text)
+    }
+    at = 0
+    for delta in deltas:
+        assert delta
+        at += len(delta)
+        assert at in ends
+    assert at == len(whole)
+
+
+async def test_a_later_chunk_that_is_done_first_waits_for_its_turn(streams) -> None:
+    said = by_length({9.0: answering("one two three four " * 20), 2.0: answering("Yes."), 2.5: answering("No.")})
+    deltas, streamed, unary = await streams.both(SpeakingRecognizer(said), [9.0, 2.0, 2.5])
+    assert "".join(deltas) == text_of(streamed) == text_of(unary)
+    assert "".join(deltas).endswith("four Yes. No.")
+
+
+async def test_what_follows_a_slow_chunk_is_not_decoded_without_bound(streams) -> None:
+    recognizer = SpeakingRecognizer(lambda u: answering("word " * (90 if seconds(u) > 5 else 2)))
+    streamed = streams.begin(recognizer, [9.0, *[2.0] * 12], PLAIN)
+    async with aclosing(streamed.deltas()) as deltas:
+        await anext(deltas)
+        assert len(streamed._first_answers) == 4  # two batches of two
+
+
+@pytest.mark.parametrize(
+    ("text", "early"),
+    [
+        ("... — Good day", "... — Good"),  # punctuation alone would be no text
+        ("no no no no no no no", "no"),  # may be a loop
+        ("so the end of it the end of it the end of it", "so the end of it"),
+    ],
+)
+async def test_what_may_be_replaced_waits(streams, text: str, early: str) -> None:
+    seen: list[str] = []
+    recognizer = SpeakingRecognizer(lambda _: answering(text), step_s=0.004)
+    deltas = streams.begin(recognizer, [2.0], PLAIN).deltas()
+    async for delta in deltas:
+        seen.append("".join([*seen[-1:], delta]))
+    assert seen[-1] == text
+    assert early in seen
+    assert early == max(seen[:-1], key=len)
+
+
+async def test_too_little_text_leaves_only_once_it_is_enough(streams) -> None:
+    """28 s of speech must have 42 letters; with fewer the chunk is recognised in halves."""
+
+    def said(utterance: Utterance) -> Answer:
+        return answering("Only few words here." if seconds(utterance) > 20 else "All that was said in this half of it.")
+
+    deltas, streamed, unary = await streams.both(SpeakingRecognizer(said, step_s=0.001), [28.0])
+    assert "".join(deltas) == text_of(streamed) == text_of(unary)
+    assert "Only" not in "".join(deltas)
+    assert streams.stats.rewrites == 0
+
+
+@pytest.mark.parametrize("likelihood", [0.3, 1.0])
+async def test_a_recital_of_the_prompt_never_leaves(streams, likelihood: float) -> None:
+    prompt = "Zoë Müller, Ångström, Kubernetes, Qwen"
+    recital = " ".join([prompt] * 12)
+
+    def said(utterance: Utterance) -> Answer:
+        return answering(recital if utterance.prompt else "Well, hello.")
+
+    deltas, streamed, _ = await streams.both(
+        SpeakingRecognizer(said, step_s=0.001), [3.0], TranscribeOptions(prompt=prompt), likelihood=likelihood
+    )
+    assert "".join(deltas) == "Well, hello."
+    assert fallbacks(streamed) == [PROMPT_LEAKAGE]
+
+
+async def test_of_doubtful_speech_with_a_prompt_nothing_leaves_before_its_end(streams) -> None:
+    """The answer begins with words of its own, so nothing else would hold it back."""
+    prompt = "Zoë Müller, Ångström, Kubernetes, Qwen"
+
+    def said(utterance: Utterance) -> Answer:
+        return answering("Well then, there is " + " ".join([prompt] * 12) if utterance.prompt else MORNING)
+
+    options = TranscribeOptions(prompt=prompt)
+    deltas, _, _ = await streams.both(SpeakingRecognizer(said, step_s=0.001), [9.0], options, likelihood=0.3)
+    assert deltas == [MORNING]
+
+
+async def test_punctuation_alone_never_leaves(streams) -> None:
+    recognizer = SpeakingRecognizer(lambda _: answering("... — … ♪ ..."), step_s=0.002)
+    deltas, _, _ = await streams.both(recognizer, [3.0])
+    assert (deltas, streams.stats.rewrites) == ([], 0)
+
+
+async def test_speech_that_is_not_the_prompts_leaves_early_in_spite_of_a_prompt(streams) -> None:
+    recognizer = SpeakingRecognizer(lambda _: answering("I met Zoë Müller in the park this morning."), step_s=0.003)
+    options = TranscribeOptions(prompt="Zoë Müller, Ångström")
+    deltas, _, _ = await streams.both(recognizer, [4.0], options)
+    assert len(deltas) > 2
+    assert not streams.stats.rewrites
+
+
+async def test_a_loop_that_has_begun_to_leave_goes_on_with_what_was_found_in_its_halves(streams) -> None:
+    def said(utterance: Utterance) -> Answer:
+        if seconds(utterance) > 8:
+            return answering("We went to the river and then" + " it was gone" * 12, finished=False, looped=True)
+        return answering("We went to the river." if utterance.samples[0] == first else "And then we swam home.")
+
+    first = recording([10.0])[0][0].samples[0]
+    deltas, streamed, unary = await streams.both(SpeakingRecognizer(said, step_s=0.002), [10.0])
+    assert text_of(unary) == "We went to the river. And then we swam home."
+    assert "".join(deltas) == text_of(streamed)
+    assert "".join(deltas).startswith("We went to the river and then")
+    assert "".join(deltas).count("it was gone") <= 1
+    assert streams.stats.rewrites == 1
+    assert ALREADY_SENT in fallbacks(streamed)
+    assert [token.end for token in streamed[0].recognition.tokens][-1] == len(streamed[0].recognition.text)
+
+
+async def test_a_truncated_answer_goes_on_behind_what_has_left(streams) -> None:
+    def said(utterance: Utterance) -> Answer:
+        if seconds(utterance) > 8:
+            return answering("One, two, three, four, five, six", finished=False)
+        half = "One, two, three, four." if utterance.samples[0] == first else "Five, six, seven, eight."
+        return answering(half)
+
+    first = recording([10.0])[0][0].samples[0]
+    deltas, streamed, _ = await streams.both(SpeakingRecognizer(said, step_s=0.002), [10.0])
+    assert "".join(deltas) == text_of(streamed) == "One, two, three, four, five, six, seven, eight."
+    assert streams.stats.rewrites == 1
+
+
+async def test_a_chunk_in_another_language_waits_for_the_next_one(streams) -> None:
+    def said(utterance: Utterance) -> Answer:
+        if round(seconds(utterance)) == 2:
+            return answering("Ja, gut so." if utterance.language else "Yeah, go so.", utterance.language or "en")
+        return answering("Das ist alles auf Deutsch gesagt.", "de")
+
+    deltas, streamed, unary = await streams.both(SpeakingRecognizer(said, step_s=0.001), [6.0, 2.0, 6.0])
+    assert "".join(deltas) == text_of(streamed) == text_of(unary)
+    assert "Ja, gut so." in "".join(deltas)
+    assert fallbacks(streamed) == [OTHER_LANGUAGE]
+    assert streams.stats.rewrites == 0
+
+
+async def test_a_short_first_chunk_waits_for_the_language_of_the_next(streams) -> None:
+    def said(utterance: Utterance) -> Answer:
+        if seconds(utterance) < 3:
+            return answering("Gut." if utterance.language == "de" else "Goot.", utterance.language or "nl")
+        return answering("Das ist alles auf Deutsch gesagt.", "de")
+
+    deltas, streamed, unary = await streams.both(SpeakingRecognizer(said, step_s=0.001), [2.0, 6.0])
+    assert "".join(deltas) == text_of(streamed) == text_of(unary) == "Gut. Das ist alles auf Deutsch gesagt."
+
+
+async def test_a_recording_of_one_short_chunk_waits_for_nothing(streams) -> None:
+    recognizer = SpeakingRecognizer(lambda _: answering("Turn on the light."), gate=(gate := threading.Event()))
+    async with aclosing(streams.begin(recognizer, [1.5], PLAIN).deltas()) as deltas:
+        assert (await asyncio.wait_for(anext(deltas), 10)).startswith("Turn")
+        gate.set()
+
+
+async def test_a_failure_ends_the_stream_after_what_had_left(streams) -> None:
+    def said(utterance: Utterance) -> Answer:
+        if seconds(utterance) < 3:
+            raise RuntimeError("boom")
+        return answering(MORNING)
+
+    told: list[str] = []
+    with pytest.raises(EngineFailure):
+        await collect(streams.begin(SpeakingRecognizer(said, step_s=0.001), [5.0, 2.0], PLAIN), told)
+    assert MORNING.startswith("".join(told))
+
+
+async def collect(streamed: StreamedRecognition, into: list[str]) -> None:
+    """What comes before an error, too."""
+    async for delta in streamed.deltas():
+        into.append(delta)  # noqa: PERF401 - of a list comprehension nothing would be left
+
+
+@pytest.mark.parametrize("taken", range(4))
+async def test_a_stream_that_is_left_leaves_no_job_behind(streams, taken: int) -> None:
+    recognizer = SpeakingRecognizer(lambda _: answering(MORNING * 300), step_s=0.002)
+    before = asyncio.all_tasks()
+    async with aclosing(streams.begin(recognizer, [5.0] * 9, PLAIN).deltas()) as deltas:
+        for _ in range(taken):
+            await anext(deltas)
+        left = time.monotonic()
+    assert time.monotonic() - left < 5  # the answer would take half a minute
+    assert asyncio.all_tasks() == before
+    await until(lambda: not any(map(len, recognizer.sessions)) and not streams.scheduler.waiting[0])
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.003, 0.01, 0.03])
+async def test_a_stream_that_is_cancelled_leaves_no_job_behind(streams, after_s: float) -> None:
+    recognizer = SpeakingRecognizer(lambda _: answering(MORNING * 300), step_s=0.002)
+
+    async def read() -> None:
+        async with aclosing(streams.begin(recognizer, [5.0] * 9, PLAIN).deltas()) as deltas:
+            async for _ in deltas:
+                await asyncio.sleep(0.001)
+
+    before = asyncio.all_tasks()
+    reading = asyncio.ensure_future(read())
+    await asyncio.sleep(after_s)
+    reading.cancel()
+    await asyncio.wait({reading})
+    assert reading.cancelled()
+    assert asyncio.all_tasks() == before
+    await until(lambda: not any(map(len, recognizer.sessions)) and not streams.scheduler.waiting[0])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    late_s = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < late_s
+        await asyncio.sleep(0.002)
+
+
+async def test_deltas_come_at_most_every_50_ms(monkeypatch, streams) -> None:
+    monkeypatch.setattr(streaming, "_MIN_INTERVAL_S", 0.05)
+    recognizer = SpeakingRecognizer(lambda _: answering("Many words of many kinds come by. " * 6), step_s=0.002)
+    arrived = [time.monotonic() async for _ in streams.begin(recognizer, [9.0], PLAIN).deltas()]
+    gaps = np.diff(arrived[:-1])  # the last one waits for nothing
+    assert len(gaps) > 1
+    assert gaps.min() >= 0.045
+
+
+async def test_deltas_merge_while_nobody_reads(streams) -> None:
+    recognizer = SpeakingRecognizer(lambda u: answering(MORNING if seconds(u) > 4 else "And so on."), step_s=0.001)
+    async with aclosing(streams.begin(recognizer, [5.0, 2.0, 3.0], PLAIN).deltas()) as deltas:
+        first = await anext(deltas)
+        await until(lambda: len(recognizer.utterances) == 3 and not any(map(len, recognizer.sessions)))
+        await asyncio.sleep(0.02)
+        assert [first, await anext(deltas)] == [first, f"{MORNING} And so on. And so on."[len(first) :]]
+
+
+async def test_a_job_that_is_run_again_alone_sends_nothing_twice(streams) -> None:
+    """A failing step restarts all of its rows: they are told from their first token again."""
+    recognizer = SpeakingRecognizer(lambda u: answering(MORNING if seconds(u) > 4 else "And so on."), step_s=0.001)
+    steps = iter(range(10**6))
+
+    def fail_once() -> None:
+        if next(steps) == 9:
+            raise RuntimeError("boom")
+
+    recognizer.before_step = fail_once
+    deltas, streamed, unary = await streams.both(recognizer, [5.0, 2.0, 3.0])
+    assert "".join(deltas) == text_of(streamed) == text_of(unary) == f"{MORNING} And so on. And so on."
+    assert streams.stats.rewrites == 0
+
+
+WORDS = [
+    "good",
+    "morning",
+    "Zoë",
+    "and",
+    "river",
+    "3",
+    "—",
+    "„so“",
+    "no.",
+    "你好",
+    "再见。",
+    "ひらがな",
+    "สวัสดี",
+    "한국어",
+    "ok!",
+]
+
+
+@st.composite
+def recordings(draw) -> tuple[int, list[float], bool, int]:
+    lengths = draw(st.lists(st.sampled_from([1.0, 2.5, 5.0, 9.0, 14.0]), min_size=1, max_size=6))
+    return draw(st.integers(0, 2**32)), lengths, draw(st.booleans()), draw(st.integers(0, 30))
+
+
+def random_answers(seed: int, faulty: bool) -> Callable[[Utterance], Answer]:
+    """Answers that depend on the sound and the language alone; faulty ones loop, stop short or are empty."""
+
+    def said(utterance: Utterance) -> Answer:
+        rng = random.Random(f"{seed} {utterance.samples[:9].tobytes()!r} {utterance.samples.size} {utterance.language}")
+        count = rng.randrange(2, 30)
+        text = "".join(rng.choice(["", " ", " "]) + rng.choice(WORDS) for _ in range(count))
+        if faulty and rng.random() < 0.5:
+            kind = rng.randrange(4)
+            if kind == 0:
+                return answering(text + " " + " ".join(["it was so gone"] * 9), finished=False, looped=True)
+            if kind == 1:
+                return answering(text, finished=False)
+            return answering(["", "... —"][kind % 2])
+        return answering(text)
+
+    return said
+
+
+@settings(max_examples=80, deadline=None)
+@given(recordings())
+async def test_the_deltas_are_the_final_text_whatever_is_said(case: tuple[int, list[float], bool, int]) -> None:
+    """S1 to S4, S6 and S7; the text is the unary one, but for rewrites and chunks without text."""
+    seed, lengths, faulty, fails_at = case
+    scheduler = Scheduler()
+    try:
+        streams = Streams(scheduler)
+        recognizer = SpeakingRecognizer(random_answers(seed, faulty))
+        steps = iter(range(10**6))
+
+        def fail_once() -> None:
+            if faulty and next(steps) == fails_at:
+                raise RuntimeError("boom")
+
+        recognizer.before_step = fail_once
+        deltas, streamed, unary = await streams.both(recognizer, lengths)
+    finally:
+        scheduler.stop()
+    whole = "".join(deltas)
+    assert whole == text_of(streamed)
+    assert all(deltas)
+    assert bool(deltas) == bool(whole)
+    assert not re.search("<|\ufffd", whole)
+    assert [part.chunk.start for part in streamed] == sorted(part.chunk.start for part in streamed)
+    if not streams.stats.rewrites:
+        assert_whole_words(deltas, streamed)
+        if NO_TEXT not in fallbacks(unary):  # which language it is heard in again depends on the chunks that are known
+            assert whole == text_of(unary)
+    assert whole.count("it was so gone it was so gone") == 0
+    assert streams.stats.rewrites == fallbacks(streamed).count(ALREADY_SENT)
