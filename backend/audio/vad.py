@@ -26,10 +26,12 @@ from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.thresholds import (
     LEVEL_CONTEXT_S,
     LEVEL_EDGE_S,
+    LEVEL_SIDE_S,
     LIKELIHOOD_HYSTERESIS,
     MAX_GAIN,
     SUSTAINED_FRAMES,
     TARGET_RMS,
+    VOICE_RANGE_DB,
     WARM_UP_S,
 )
 
@@ -37,7 +39,9 @@ _FRAME = silero.FRAME
 _PIECE_FRAMES = 60 * SAMPLE_RATE // _FRAME
 _WARM_UP_FRAMES = int(WARM_UP_S * SAMPLE_RATE) // _FRAME
 _CONTEXT_FRAMES = int(LEVEL_CONTEXT_S * SAMPLE_RATE) // _FRAME
+_SIDE_FRAMES = int(LEVEL_SIDE_S * SAMPLE_RATE) // _FRAME
 _EDGE_FRAMES = int(LEVEL_EDGE_S * SAMPLE_RATE) // _FRAME
+_VOICE_RANGE = 10 ** (VOICE_RANGE_DB / 10)
 _TURN_FRAMES = silero.MAX_PIECES * _PIECE_FRAMES  # what one thread judges at a time
 _MAX_PARALLEL = min(8, os.cpu_count() or 1)
 
@@ -124,8 +128,10 @@ def _filtered_and_gain(samples: Samples) -> tuple[Samples, NDArray[np.float32]]:
 
 def _gain(samples: Samples) -> NDArray[np.float32]:
     """Amplification of each frame, 1 to MAX_GAIN, shape (frames,), that brings the loudest sustained sound nearby to
-    TARGET_RMS: of the loudest before the frame and the loudest behind it the less loud one. So a loud sound does not
-    silence a quiet voice beside it. Loud sound is not turned down.
+    TARGET_RMS. Loud sound is not turned down.
+
+    Nearby is LEVEL_CONTEXT_S on both sides. But where the sound just before the frame, or just behind it, rises and
+    falls as a voice does, its own level counts: so a loud sound does not silence a quiet voice beside it.
     """
     whole = samples.size // _FRAME
     frames = samples[: whole * _FRAME].reshape(whole, _FRAME)
@@ -134,15 +140,22 @@ def _gain(samples: Samples) -> NDArray[np.float32]:
         power = np.append(power, np.square(samples[-rest:]).sum() / _FRAME)
     if not power.size:
         return np.zeros(0, np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view
-    sustained = windows(np.pad(power, SUSTAINED_FRAMES // 2, mode="edge"), SUSTAINED_FRAMES).min(axis=1)
-    padded = windows(np.pad(sustained, _CONTEXT_FRAMES), _CONTEXT_FRAMES + 1).max(axis=1)
-    nearby = np.minimum(padded[: power.size], padded[-power.size :])  # up to the frame; from the frame on
-    around = windows(np.pad(sustained, _EDGE_FRAMES), 2 * _EDGE_FRAMES + 1).max(axis=1)
-    nearby = np.maximum(nearby, around)
-    loudest = np.sqrt(np.maximum(nearby, 1e-24))
-    gain: NDArray[np.float32] = np.clip(TARGET_RMS / loudest, 1.0, MAX_GAIN).astype(np.float32)
-    return gain
+    sustained = -_loudest(-power, SUSTAINED_FRAMES // 2, SUSTAINED_FRAMES // 2)
+    nearby = _loudest(sustained, _CONTEXT_FRAMES, _CONTEXT_FRAMES)
+    sides = []
+    for reach in ((_SIDE_FRAMES, 0), (0, _SIDE_FRAMES)):
+        loudest, quietest = _loudest(sustained, *reach), -_loudest(-power, *reach)
+        sides.append(np.where(loudest > _VOICE_RANGE * quietest, loudest, nearby))
+    level = np.maximum(np.minimum(*sides), _loudest(sustained, _EDGE_FRAMES, _EDGE_FRAMES))
+    gain: NDArray[np.float32] = np.clip(TARGET_RMS / np.sqrt(np.maximum(level, 1e-24)), 1.0, MAX_GAIN)
+    return gain.astype(np.float32)
+
+
+def _loudest(values: NDArray[np.float32], before: int, after: int) -> NDArray[np.float32]:
+    """The largest of each value and so many before and after it, shape (n,)."""
+    padded = np.pad(values, (before, after), mode="edge")
+    largest: NDArray[np.float32] = np.lib.stride_tricks.sliding_window_view(padded, before + after + 1).max(axis=1)
+    return largest
 
 
 def _likelihoods(samples: Samples, gain: NDArray[np.float32], first: int) -> NDArray[np.float32]:
