@@ -29,10 +29,12 @@ _RESPONSE = _response()
 
 def high_passed(samples: Samples) -> Samples:
     """The samples, shape (n,), without what is below HIGH_PASS_FROM_HZ, and without any offset."""
-    blocks = -(-samples.size // _HOP)
-    padded = np.zeros(blocks * _HOP + _TAPS - 1, np.float32)
-    padded[_TAPS // 2 : _TAPS // 2 + samples.size] = samples
-    found = np.empty((blocks, _HOP), np.float32)
-    for number, block in enumerate(np.lib.stride_tricks.sliding_window_view(padded, _BLOCK)[::_HOP] if blocks else ()):
-        found[number] = np.fft.irfft(np.fft.rfft(block) * _RESPONSE, _BLOCK)[_TAPS - 1 :]
-    return found.reshape(-1)[: samples.size]
+    found = np.empty(samples.size, np.float32)
+    for begin in range(0, samples.size, _HOP):
+        origin = begin - _TAPS // 2  # of the block, which may reach beyond both ends
+        seen = samples[max(origin, 0) : origin + _BLOCK]
+        block = np.zeros(_BLOCK, np.float32)
+        block[max(-origin, 0) :][: seen.size] = seen
+        passed = np.fft.irfft(np.fft.rfft(block) * _RESPONSE, _BLOCK)[_TAPS - 1 :]
+        found[begin : begin + _HOP] = passed[: samples.size - begin]
+    return found
