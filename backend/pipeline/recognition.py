@@ -19,12 +19,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from backend.audio.chunks import halves
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options import TranscribeOptions
+from backend.pipeline.gathering import gather_or_cancel
 from backend.pipeline.language_consistency import contradicting, likelier
 from backend.pipeline.recognized_chunk import (
     NO_SPEECH,
@@ -60,8 +61,6 @@ from backend.thresholds import (
 )
 from backend.transcript.leakage import is_prompt_leakage
 from backend.transcript.matching import fold
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -246,16 +245,3 @@ class RecognitionPolicy:
 
 async def _gather_flat(parts: Iterable[Coroutine[Any, Any, list[RecognizedChunk]]]) -> list[RecognizedChunk]:
     return [part for pieces in await gather_or_cancel(parts) for part in pieces]
-
-
-async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all coroutines, in order. If one fails, the others are cancelled and its error is raised."""
-    coroutines = list(coroutines)
-    if len(coroutines) == 1:  # a short clip: a task would cost some turns of the event loop
-        return [await coroutines[0]]
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()

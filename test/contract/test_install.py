@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from executables import executable
 
 ROOT = Path(__file__).parent.parent.parent
 CPU, CU126, CU130, ROCM, XPU = (
@@ -37,13 +38,6 @@ case "$*" in
   *) exec {sys.executable} "$@" ;;
 esac
 """
-
-
-def executable(path: Path, text: str) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from executables import executable
 
 from devtools.package.folder import copy_python, link_file
 
@@ -20,13 +21,6 @@ INTERPRETER = """#!/usr/bin/env bash
 printf '%s\\n' "$0 $*" "path=$PYTHONPATH" "libraries=$LD_LIBRARY_PATH"
 printf '%s\\n' "home=${PYTHONHOME-none}" "users=$PYTHONNOUSERSITE"
 """
-
-
-def executable(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
 
 
 @pytest.fixture

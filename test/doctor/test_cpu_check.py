@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from findings import assert_finding
 
 from backend.doctor.child_process import Report
 from backend.doctor.cpu_check import LARGEST, SMALLEST, CpuFacts, judge, probe, tokens_per_s
@@ -53,11 +54,7 @@ def test_a_good_processor_is_fine_and_says_what_it_will_do() -> None:
 def test_each_fault_has_its_level_and_remedy(
     name: str, facts: dict, engine: dict, level: str, value: str, remedy: str
 ) -> None:
-    finding = found(name, replace(GOOD, **facts), **engine)
-    assert finding.level == level
-    assert value in finding.value
-    assert remedy in finding.remedy
-    assert bool(finding.remedy) == (level != "OK")
+    assert_finding(found(name, replace(GOOD, **facts), **engine), level, value, remedy)
 
 
 def test_what_a_gpu_does_instead_is_no_reservation() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from findings import assert_finding
 
 from backend.doctor.findings import Finding
 from backend.doctor.gateway_check import Folder, GatewayFacts, duration_s, judge, probe
@@ -77,11 +78,7 @@ def test_a_usual_gateway_is_fine() -> None:
     ],
 )
 def test_each_fault_has_its_level_and_remedy(name: str, changes: dict, level: str, value: str, remedy: str) -> None:
-    finding = found(replace(GOOD, **changes), name)
-    assert finding.level == level
-    assert value in finding.value
-    assert remedy in finding.remedy
-    assert bool(finding.remedy) == (level != "OK")
+    assert_finding(found(replace(GOOD, **changes), name), level, value, remedy)
 
 
 def test_no_value_of_the_environment_is_printed() -> None:

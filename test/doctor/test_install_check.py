@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from findings import assert_finding
 
 from backend.doctor.findings import Finding
 from backend.doctor.install_check import InstallFacts, Pin, judge, pins_of, probe
@@ -65,11 +66,7 @@ def test_a_whole_install_is_fine() -> None:
     ],
 )
 def test_each_fault_has_its_level_and_remedy(name: str, changes: dict, level: str, value: str, remedy: str) -> None:
-    finding = found(replace(GOOD, **changes), name)
-    assert finding.level == level
-    assert value in finding.value
-    assert remedy in finding.remedy
-    assert bool(finding.remedy) == (level != "OK")
+    assert_finding(found(replace(GOOD, **changes), name), level, value, remedy)
 
 
 def test_the_pins_are_those_of_the_files_whatever_the_packages_are_called(tmp_path: Path) -> None:

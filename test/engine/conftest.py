@@ -15,8 +15,10 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from backend.engine.loader import CheckpointLoader
-from backend.engine.model.cuda_graphs import Step
+from backend.engine.model.cuda_graphs import GraphPlan, Step
 from backend.engine.model.decoder import Decoder
+from backend.engine.model.graph_capture import captured
+from backend.engine.model.session import SessionDecoder
 from backend.option_values import DType
 from backend.options import LoadOptions
 from backend.serving.protocols import Utterance
@@ -98,3 +100,13 @@ def traced() -> Callable[[Step], Step]:
         return replay
 
     return capture
+
+
+@pytest.fixture(scope="module", params=["eager", "captured"])
+def session_decoder(request, recognizer, traced) -> SessionDecoder:
+    """What a session decodes with: the decoder, and the same behind captured steps."""
+    if request.param == "eager":
+        return recognizer.decoder
+    graphed = captured(recognizer.decoder, GraphPlan(8, (256, 512)), traced)
+    assert graphed is not None
+    return graphed

@@ -12,8 +12,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend.engine.model.cuda_graphs import GraphPlan
-from backend.engine.model.graph_capture import captured
 from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.model.session import QwenSession, SessionDecoder
 from backend.errors import NonFiniteLogits
@@ -22,15 +20,6 @@ from backend.serving.protocols import Utterance
 pytestmark = pytest.mark.slow
 
 Result = tuple[list[int], bool, bool]  # tokens, finished, looped
-
-
-@pytest.fixture(scope="module", params=["eager", "captured"])
-def session_decoder(request, recognizer, traced) -> SessionDecoder:
-    if request.param == "eager":
-        return recognizer.decoder
-    graphed = captured(recognizer.decoder, GraphPlan(8, (256, 512)), traced)
-    assert graphed is not None
-    return graphed
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from backend.engine.loader import CheckpointLoader
-from backend.engine.model.cuda_graphs import GraphPlan
-from backend.engine.model.graph_capture import captured
 from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.model.session import QwenSession, SessionDecoder
 from backend.engine.ops import linear
@@ -32,15 +30,6 @@ def tokens_of(recognizer: QwenRecognizer, session_decoder: SessionDecoder | None
     """A session whose results are bare tokens, and how the answer ended."""
     parse: Any = lambda utterance, generated, finished, looped: (generated, finished, looped)  # noqa: E731
     return QwenSession(session_decoder or recognizer.decoder, recognizer._encode, parse, recognizer.eos_ids)
-
-
-@pytest.fixture(scope="module", params=["eager", "captured"])
-def session_decoder(request, recognizer, traced) -> SessionDecoder:
-    if request.param == "eager":
-        return recognizer.decoder
-    graphed = captured(recognizer.decoder, GraphPlan(8, (256, 512)), traced)
-    assert graphed is not None
-    return graphed
 
 
 def run(session: QwenSession) -> dict[int, Any]:
