@@ -131,7 +131,7 @@ def _dtype(device: torch.device, options: LoadOptions) -> tuple[torch.dtype, str
 
 
 def _attention(device: torch.device, dtype: torch.dtype, options: LoadOptions) -> tuple[str, str]:
-    if options.attention != "flash_attention_2":  # also auto: flash-attn gains little here (decision 3)
+    if options.attention != "flash_attention_2":  # also auto: decision 3
         return "sdpa", "windows by torch"
     obstacle = gpu_build.flash_attention_obstacle(device, dtype)
     if obstacle:
