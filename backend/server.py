@@ -20,7 +20,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from backend.audio.decoding.pool import DecoderPool
 from backend.errors import EngineDead, Fatal, StallSecondsRefused
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.pipeline.admission import Admission
 from backend.process.address import listen_failure, parse
 from backend.process.request_stats import Totals

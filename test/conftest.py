@@ -19,7 +19,7 @@ import soundfile
 
 from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules
-from backend.options import LoadOptions, TranscribeOptions
+from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcriber import Transcriber, Transcript
 from backend.serving.protocols import AlignedUnit, Batching, Passage, Recognition, Spelled, Token, Utterance
 from backend.serving.resident import Resident

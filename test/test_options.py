@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import InvalidOption, LoadRefused
-from backend.option_values import quantization_of
-from backend.options import OPTIONS, LoadOptions, with_options
+from backend.options.load_options import LoadOptions
+from backend.options.option_parser import with_options
+from backend.options.option_table import OPTIONS
+from backend.options.option_values import quantization_of
 
 BARE = LoadOptions(model="m")
 ROOT = Path(__file__).parent.parent

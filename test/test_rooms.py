@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"pipeline"}),
     frozenset({"audio", "serving", "transcript", "checkpoint", "sequences"}),
     frozenset({"options", "languages", "thresholds"}),
-    frozenset({"process", "option_values"}),
+    frozenset({"process"}),
     frozenset({"errors"}),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -35,7 +35,7 @@ ONLY_IMPORTER = {
     "silero_vad": set(), "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
     "backend.engine": {"engine", "server"},
 }  # fmt: skip
-STANDARD_LIBRARY_ONLY = {"transcript", "options", "option_values", "languages", "thresholds", "process", "errors"}
+STANDARD_LIBRARY_ONLY = {"transcript", "options", "languages", "thresholds", "process", "errors"}
 NUMPY_AT_MOST = {"sequences"}
 DECODERS = {"decode", "downmix", "ffmpeg", "placement", "sample_writer", "main"}  # of audio/decoding: in the child
 MOST_MODULES_IN_A_FOLDER = 14

@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from backend.engine.ops import device, native, torch_private
 from backend.engine.ops.int8 import can_quantize
 from backend.errors import AsrError
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.process.available_memory import available_memory
 
 _CPU = torch.device("cpu")

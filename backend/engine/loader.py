@@ -25,7 +25,7 @@ from backend.engine.ops import device, malloc
 from backend.engine.ops.device import Placement
 from backend.engine.ops.int8 import can_quantize
 from backend.errors import CheckpointRefused, LoadRefused, NonFiniteCheckpoint
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.faults import untraced
 
 T = TypeVar("T")

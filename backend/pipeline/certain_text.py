@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
-from backend.options import TranscribeOptions
+from backend.options.load_options import TranscribeOptions
 from backend.pipeline.recognized_chunk import is_doubtful_speech
 from backend.sequences.loop_detection import repetition_start
 from backend.serving.protocols import Recognizer, Spelled

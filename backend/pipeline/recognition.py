@@ -24,7 +24,7 @@ from typing import Any
 from backend.audio.chunks import halves
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
-from backend.options import TranscribeOptions
+from backend.options.load_options import TranscribeOptions
 from backend.pipeline.gathering import gather_or_cancel
 from backend.pipeline.language_consistency import contradicting, likelier
 from backend.pipeline.recognized_chunk import (

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
-from backend.options import TranscribeOptions
+from backend.options.load_options import TranscribeOptions
 from backend.pipeline.certain_text import CertainText
 from backend.pipeline.language_consistency import is_weak
 from backend.pipeline.recognition import RecognitionPolicy

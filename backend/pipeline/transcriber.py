@@ -23,7 +23,7 @@ from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules, all_speech, detect
 from backend.audio.waveform import Chunk, Samples
 from backend.errors import DeadlineTooShort
-from backend.options import LoadOptions, TranscribeOptions
+from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.alignment import Alignment
 from backend.pipeline.prompt import check_token_limit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.one_shot import OneShotSession
 from backend.serving.protocols import AlignedUnit, Aligner, Passage, Recognition, Recognizer, Utterance
 from backend.serving.session_kind import SessionKind

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from backend.errors import AlignerUnavailable, AsrError, DeviceLost, LoadRefused, ModelNotLoaded, TooLittleMemory
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.faults import refusal_of, untraced
 from backend.serving.loaded_models import LoadedModels
 from backend.serving.model_instance import Equipped, Lean

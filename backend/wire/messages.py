@@ -12,8 +12,9 @@ import numpy as np
 
 from backend.errors import LoadRefused, TooManyGranularities, TranslationUnsupported
 from backend.languages import code_of
-from backend.option_values import attention_of, dtype_of, quantization_of
-from backend.options import LoadOptions, TranscribeOptions, with_options
+from backend.options.load_options import LoadOptions, TranscribeOptions
+from backend.options.option_parser import with_options
+from backend.options.option_values import attention_of, dtype_of, quantization_of
 from backend.pipeline.prompt import sanitized_prompt
 from backend.pipeline.transcriber import Transcript
 from backend.transcript.segments import Segment

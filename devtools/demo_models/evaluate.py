@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from backend.audio.vad import Speech, SpeechRules, detect
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.wire.backend_pb2 import ModelOptions
 from devtools.demo_models.backgrounds import BACKGROUNDS, background, mixed, music
 from devtools.demo_models.speech import SAMPLE_RATE, ClipBank, Recording, compose, compose_silence

@@ -110,7 +110,7 @@ def read(path: Path) -> list[Case]:
 def load_backend(folder: str) -> Aligner:
     """Raises LoadRefused."""
     from backend.engine.loader import CheckpointLoader
-    from backend.options import LoadOptions
+    from backend.options.load_options import LoadOptions
     from backend.serving.protocols import Passage
 
     aligner = CheckpointLoader().load_aligner(LoadOptions(model=folder, forced_aligner=folder, dtype="float32"))

@@ -16,7 +16,7 @@ import numpy as np
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.errors import LoadRefused
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.protocols import AlignedUnit, Batching, Passage, Recognition, Spelled, Token, Utterance
 from devtools.stress.plan import Kind, Plan
 

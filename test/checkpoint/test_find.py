@@ -10,7 +10,7 @@ from backend.checkpoint import find
 from backend.checkpoint.find import Checkpoint
 from backend.engine.loader import CheckpointLoader
 from backend.errors import CheckpointRefused
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from speaking import SpeakingRecognizer, answering
 
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.protocols import Utterance
 from backend.wire import backend_pb2 as pb
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from backend.options import LoadOptions, with_options
+from backend.options.load_options import LoadOptions
+from backend.options.option_parser import with_options
 
 ROOT = Path(__file__).parent.parent.parent
 # Keys that LocalAI reads: of a model's configuration, and of an entry of a gallery of backends or of models.

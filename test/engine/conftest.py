@@ -19,8 +19,8 @@ from backend.engine.model.cuda_graphs import GraphPlan, Step
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.graph_capture import captured
 from backend.engine.model.session import SessionDecoder
-from backend.option_values import DType
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
+from backend.options.option_values import DType
 from backend.serving.protocols import Utterance
 
 

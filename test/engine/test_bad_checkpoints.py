@@ -21,7 +21,7 @@ from backend.audio.decoding.pool import DecoderPool
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.qwen_model import QwenModel
 from backend.errors import CheckpointRefused
-from backend.options import LoadOptions, TranscribeOptions
+from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcriber import Transcriber
 from backend.serving.protocols import Recognizer
 from backend.serving.resident import Resident

@@ -13,7 +13,7 @@ import torch
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.recognizer import QwenRecognizer, chunk_s
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.protocols import Utterance
 from devtools.demo_models.checkpoint import make_processor
 

@@ -19,8 +19,8 @@ from backend.engine.model.qwen_model import QwenModel
 from backend.engine.ops import device
 from backend.engine.weights import Weights
 from backend.errors import AlignerUnavailable, TooLittleMemory
-from backend.option_values import Quantization
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
+from backend.options.option_values import Quantization
 from backend.serving.resident import Resident
 from devtools.bench.shapes import SHAPES, config
 

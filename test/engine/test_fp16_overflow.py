@@ -24,7 +24,7 @@ from backend.engine.model import model_builder
 from backend.engine.model.qwen_model import QwenModel
 from backend.engine.ops import device
 from backend.errors import NonFiniteCheckpoint, TooLittleMemory
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.protocols import Passage, Utterance
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ LOADED = f"""
 import json, sys
 import numpy as np
 from backend.engine.loader import CheckpointLoader
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.protocols import Passage, Utterance
 
 options = LoadOptions(model="test/models/asr", forced_aligner="test/models/aligner", threads=1)

@@ -43,7 +43,7 @@ MEASURE = """
 import asyncio, json, re, sys
 from backend.engine.loader import CheckpointLoader
 from backend.serving.resident import Resident
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 
 def memory(key):
     return int(re.search(key + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024

@@ -19,7 +19,7 @@ from backend.engine.loader import CheckpointLoader
 from backend.engine.model.model_builder import build_model
 from backend.engine.ops.device import Placement
 from backend.errors import CheckpointRefused, named
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.protocols import Passage, Utterance
 
 pytestmark = pytest.mark.slow

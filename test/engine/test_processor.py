@@ -17,7 +17,7 @@ from transformers import Qwen2TokenizerFast
 from backend.engine import processor
 from backend.engine.loader import CheckpointLoader
 from backend.engine.processor import make_processor, make_tokenizer
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.resident import Resident
 
 # What Mistral's pattern splits otherwise: letters that change case inside a word, marks, several digits.

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from backend.engine.loader import CheckpointLoader
-from backend.options import TranscribeOptions
+from backend.options.load_options import TranscribeOptions
 from backend.pipeline import recognized_chunk
 from backend.pipeline.transcriber import Transcriber, Transcript
 from backend.serving.resident import Resident

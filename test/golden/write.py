@@ -12,7 +12,7 @@ from pathlib import Path
 import soundfile
 
 from backend.engine.loader import CheckpointLoader
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.protocols import Passage
 from backend.transcript.segments import SegmentRules, merge
 from backend.transcript.words import place

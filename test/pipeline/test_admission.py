@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from backend.errors import EngineFailure, Overloaded
-from backend.options import LoadOptions, TranscribeOptions
+from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.transcriber import Transcriber
 from backend.process.request_stats import RequestStats

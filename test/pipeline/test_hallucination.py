@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from answers import RATE, said, seconds, times
 
-from backend.options import TranscribeOptions
+from backend.options.load_options import TranscribeOptions
 from backend.pipeline.recognized_chunk import (
     NO_TEXT,
     PROMPT_LEAKAGE,

@@ -10,7 +10,7 @@ from answers import RATE, said, seconds, times
 
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
-from backend.options import TranscribeOptions
+from backend.options.load_options import TranscribeOptions
 from backend.pipeline.language_consistency import contradicting, is_written_in, likelier
 from backend.pipeline.recognized_chunk import (
     LOOP_COLLAPSED,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from answers import seconds, times
 
-from backend.options import TranscribeOptions
+from backend.options.load_options import TranscribeOptions
 from backend.pipeline.recognized_chunk import PROMPT_LEAKAGE, TOO_LITTLE_TEXT
 from backend.serving.protocols import Recognition, Token, Utterance
 

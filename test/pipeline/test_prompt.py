@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import PromptTooLong
-from backend.options import LoadOptions, TranscribeOptions
+from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.prompt import sanitized_prompt
 from backend.pipeline.transcriber import Transcriber
 from backend.serving.resident import Resident

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from answers import RATE, said, seconds, times
 
-from backend.options import TranscribeOptions
+from backend.options.load_options import TranscribeOptions
 from backend.pipeline.recognized_chunk import (
     LOOP_COLLAPSED,
     REPETITION_LOOP,

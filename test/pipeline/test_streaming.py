@@ -20,7 +20,7 @@ from speaking import Answer, SpeakingRecognizer, answering
 from backend.audio.chunks import split
 from backend.audio.vad import Speech
 from backend.errors import EngineFailure
-from backend.options import LoadOptions, TranscribeOptions
+from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline import streaming
 from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.recognized_chunk import ALREADY_SENT, NO_TEXT, OTHER_LANGUAGE, PROMPT_LEAKAGE, RecognizedChunk

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from backend.errors import CheckpointRefused, DeadlineTooShort, Overloaded, UndecodableAudio
-from backend.options import LoadOptions, TranscribeOptions
+from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.sound_tracks import TRUNCATED
 from backend.pipeline.transcriber import Transcriber, Transcript

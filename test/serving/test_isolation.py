@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from backend.errors import EngineFailure, OutOfMemory
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.serving.session_kind import SessionKind

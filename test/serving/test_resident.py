@@ -17,7 +17,7 @@ from backend.errors import (
     ModelNotLoaded,
     TooLittleMemory,
 )
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.model_instance import Equipped, Lean
 from backend.serving.resident import Resident
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.model_instance import Equipped, Lean
 from backend.serving.protocols import Batching, Passage, Utterance
 from backend.serving.scheduler import Scheduler

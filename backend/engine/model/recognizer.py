@@ -25,7 +25,7 @@ from backend.engine.ops.int8 import int8_layers
 from backend.engine.ops.linear import streamed_linear
 from backend.errors import CheckpointRefused, NonFiniteCheckpoint, NonFiniteLogits
 from backend.languages import NAMES
-from backend.options import MAX_CHUNK_S, MIN_CHUNK_S
+from backend.options.load_options import MAX_CHUNK_S, MIN_CHUNK_S
 from backend.sequences.agreement import common_prefix
 from backend.serving.protocols import SAMPLE_RATE, Recognition, Spelled, Token, Utterance, recognize
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.recognizer import QwenRecognizer
-from backend.options import LoadOptions, TranscribeOptions
+from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcriber import Transcriber
 from backend.serving.protocols import Passage, Utterance
 from backend.serving.resident import Resident

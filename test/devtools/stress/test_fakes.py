@@ -8,7 +8,7 @@ import pytest
 
 from backend.audio.decoding.decode import decode
 from backend.errors import LoadRefused
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.protocols import Passage, Utterance, recognize
 from backend.wire import backend_pb2 as pb
 from devtools.stress.client import contract_violations, noise, noise_requests

@@ -11,7 +11,7 @@ import soundfile
 from backend.audio import waveform
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.recognizer import QwenRecognizer
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.protocols import SAMPLE_RATE, Utterance
 
 

@@ -19,7 +19,7 @@ from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.model.session import QwenSession, SessionDecoder
 from backend.engine.ops import linear
 from backend.errors import NonFiniteLogits
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
 from backend.serving.protocols import Utterance
 from backend.thresholds import MIN_LOOP_TOKENS
 

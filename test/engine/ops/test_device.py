@@ -13,8 +13,8 @@ import torch
 
 from backend.engine.ops import device
 from backend.errors import DeviceUnavailable, GpuNotAnswering, InvalidOption, NoKernelsForGpu
-from backend.option_values import Attention
-from backend.options import LoadOptions
+from backend.options.load_options import LoadOptions
+from backend.options.option_values import Attention
 from backend.serving.protocols import Batching
 
 AUTO = LoadOptions(model="m")
