@@ -104,6 +104,13 @@ class HubFailure(CheckpointRefused):
         super().__init__(f"the hub repository '{named(repository)}' {cause}")
 
 
+class AlignerRefused(CheckpointRefused):
+    """The option forced_aligner names nothing that can be an aligner. `cause`: for people."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"option 'forced_aligner': {cause}")
+
+
 class DeviceUnavailable(LoadRefused):
     """The device that the options name is not there. `requested`: its name; `present`: the devices that are there."""
 

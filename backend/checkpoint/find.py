@@ -18,7 +18,7 @@ from backend.checkpoint.layout import EXAMPLES, Kind, layout_of
 from backend.checkpoint.validation import read_json_object, validate, validate_object
 from backend.errors import CheckpointRefused, named
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What a folder without config.json may hold instead.
 _OTHER_FORMS = {
     "adapter_config.json": "an adapter (LoRA) without its model; merge the two",
@@ -55,8 +55,8 @@ def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
         if (path / "config.json").is_file():
             return Checkpoint(str(path), local=True)
         if path.is_absolute() or file:
-            raise CheckpointRefused(f"the model folder {_lack_of_config(path)}, as {EXAMPLES['recognizer']} has")
-    if _HUB_ID.fullmatch(name):
+            raise CheckpointRefused(f"the model folder {lack_of_config(path)}, as {EXAMPLES['recognizer']} has")
+    if HUB_ID.fullmatch(name):
         return Checkpoint(name, local=False)
     raise CheckpointRefused(
         f"'{named(name)}' is neither a folder with a checkpoint nor a hub id such as Qwen/Qwen3-ASR-0.6B"
@@ -89,7 +89,7 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     return read_json_object(path)
 
 
-def _lack_of_config(folder: Path) -> str:
+def lack_of_config(folder: Path) -> str:
     """What a folder without config.json is, as far as the names in it say."""
     for pattern, form in _OTHER_FORMS.items():
         if any(folder.glob(pattern)):

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 
 from backend.checkpoint import fit
+from backend.checkpoint.aligner_lookup import find_aligner, inspect_aligner
 from backend.checkpoint.find import Checkpoint, find, inspect
 from backend.checkpoint.hub import downloaded
 from backend.checkpoint.validation import read_json_object
@@ -44,6 +45,7 @@ class CheckpointLoader:
         if options.quantization and not can_quantize(placement.device):
             raise LoadRefused(f"Quantization int8 cannot be had on this device ({placement.device}); leave it empty")
         inspect(_find_recognizer(options), "recognizer")
+        inspect_aligner(options)
 
     def load_recognizer(self, options: LoadOptions) -> QwenRecognizer:
         device.use_threads(options.threads)
@@ -64,7 +66,7 @@ class CheckpointLoader:
         return _float32_if_it_overflows(load, options)
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:
-        checkpoint = _find_aligner(options)
+        checkpoint = find_aligner(options)
         inspect(checkpoint, "aligner")
 
         def load(placement: Placement) -> QwenAligner:
@@ -104,7 +106,7 @@ def _need(built: BuiltModel, placement: Placement, options: LoadOptions) -> fit.
     config = read_json_object(built.folder / "config.json")
     if options.forced_aligner:
         with suppress(CheckpointRefused):  # a request for times will say what is wrong with it
-            checkpoint = _find_aligner(options)
+            checkpoint = find_aligner(options)
             folder = Path(checkpoint.name) if checkpoint.local else downloaded(checkpoint.name)
             aligner = fit.weight_bytes(folder, itemsize) if folder else 0.0
     return fit.Need(
@@ -117,7 +119,3 @@ def _need(built: BuiltModel, placement: Placement, options: LoadOptions) -> fit.
 
 def _find_recognizer(options: LoadOptions) -> Checkpoint:
     return find(options.model, file=options.model_file, folder=options.model_path)
-
-
-def _find_aligner(options: LoadOptions) -> Checkpoint:
-    return find(options.forced_aligner, folder=options.model_path)

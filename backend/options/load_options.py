@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from backend.options.option_values import Attention, Device, DType, Quantization
 
 MIN_CHUNK_S, MAX_CHUNK_S = 2.0, 180.0  # the range of max_chunk_seconds, and of a checkpoint's own chunk length
+
+# Read by requests, or when the aligner is loaded: with any of their values the recogniser in memory is the same.
+_NOT_THE_RECOGNIZERS = {
+    "forced_aligner", "aligner_retry_s", "batch_wait_s", "max_new_tokens", "max_audio_s", "segment_gap_s",
+    "max_segment_s", "max_segment_chars", "vad", "vad_threshold", "vad_min_speech_s", "vad_min_silence_s",
+    "vad_margin_s",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class LoadOptions:
     vad_min_speech_s: float = 0.1
     vad_min_silence_s: float = 0.1
     vad_margin_s: float = 1.0
+
+    def has_recognizer_of(self, other: LoadOptions) -> bool:
+        """Whether a load of `other` would bring the recogniser that a load of these options has brought."""
+        names = (field.name for field in fields(self) if field.name not in _NOT_THE_RECOGNIZERS)
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 @dataclass(frozen=True)

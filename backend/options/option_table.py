@@ -38,7 +38,8 @@ OPTIONS: dict[str, Option] = {
         "forced_aligner",
         Values("a hub id or a folder", lambda _, value: value),
         "none",
-        "The Qwen3-ForcedAligner checkpoint; without it there are no word times.",
+        "The Qwen3-ForcedAligner checkpoint; a relative folder lies below the models folder. What is no aligner is "
+        "refused at LoadModel; without the option there are no word times.",
     ),
     "device": Option(
         "device",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from backend.options.load_options import LoadOptions
@@ -17,6 +17,14 @@ class Lean:
 
     options: LoadOptions
     recognizer: Recognizer
+
+    def has_models_of(self, other: Lean) -> bool:
+        """Whether both have the same recogniser in memory and name the same aligner: one's aligner is the other's."""
+        return self.recognizer is other.recognizer and self.options.forced_aligner == other.options.forced_aligner
+
+    def with_options(self, options: LoadOptions) -> Lean:
+        """The same recogniser under other options."""
+        return Lean(options, self.recognizer)
 
     @property
     def max_batch(self) -> int:
@@ -49,6 +57,12 @@ class Equipped(Lean):
     """The same recogniser with an aligner."""
 
     aligner: Aligner
+
+    def with_options(self, options: LoadOptions) -> Lean:
+        """The same recogniser under other options, with the aligner if they name the same one."""
+        if options.forced_aligner != self.options.forced_aligner:
+            return super().with_options(options)
+        return replace(self, options=options)
 
     @property
     def alignment(self) -> SessionKind[Passage, list[AlignedUnit]]:

@@ -3,7 +3,8 @@
 Rules: there is one copy of the recogniser's weights, ever (law 1). The first request for times loads the aligner and
 swaps in an equipped instance around the same recogniser; the lean instance is dropped. One load runs at a time, however
 many requests ask for it, and a request that is cancelled does not end it for the others. A request keeps the instance
-that it started with to its end, so a swap, a reload or a Free disturbs no request in flight.
+that it started with to its end, so a swap, a reload or a Free disturbs no request in flight. A LoadModel that names the
+same recogniser keeps it: what differs, the aligner say, is exchanged around it.
 """
 
 from __future__ import annotations
@@ -12,20 +13,26 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
-from backend.errors import AlignerUnavailable, AsrError, DeviceLost, LoadRefused, ModelNotLoaded, TooLittleMemory
+from backend.errors import (
+    AlignerUnavailable,
+    AsrError,
+    DeviceLost,
+    LoadRefused,
+    ModelNotLoaded,
+    TooLittleMemory,
+    named,
+)
 from backend.options.load_options import LoadOptions
-from backend.serving.faults import refusal_of, untraced
+from backend.serving.faults import untraced
 from backend.serving.loaded_models import LoadedModels
+from backend.serving.loader_thread import LoaderThread
 from backend.serving.model_instance import Equipped, Lean
-from backend.serving.protocols import Loader, Recognizer
+from backend.serving.protocols import Loader
 
 _log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
 AlignerState = Literal["none", "waiting", "loaded", "failed"]  # waiting: no request has asked for times yet
 
 _TOO_LARGE = "the device has too little memory for the aligner"
@@ -48,24 +55,23 @@ class Resident:
         self._loader = loader
         self._clock = clock
         self._on_state_change = on_state_change
-        self._on_device_lost = on_device_lost
-        self._thread = ThreadPoolExecutor(1, "loader")  # not the event loop's pool, which hours of audio keep busy
+        self._thread = LoaderThread(loader, on_device_lost)
         # LoadModels take turns by the first lock and every load holds the second one, so that a LoadModel of the same
         # options, which loads nothing, does not wait for an aligner that is being loaded.
         self._replace_lock = asyncio.Lock()
         self._load_lock = asyncio.Lock()
         self._instance: Lean | None = None
-        self._loaded_models = LoadedModels(on_collected=lambda: self._thread.submit(loader.reclaim))
+        self._loaded_models = LoadedModels(on_collected=self._thread.reclaim_soon)
         self._free_count = 0  # how often Free was called: a load that it overtook must not bring its model back
-        self._equip_task: tuple[Recognizer, asyncio.Task[Equipped]] | None = None
-        self._retry_at = 0.0
+        self._equip_task: tuple[Lean, asyncio.Task[Equipped]] | None = None
+        self._retry_at, self._aligner_failure = 0.0, ""
         self._prepared = False
 
     def prepare(self) -> None:
         """Start the imports that every load needs, once, and return at once: a load waits for them."""
         if not self._prepared:
             self._prepared = True
-            self._thread.submit(self._loader.prepare)
+            self._thread.prepare()
 
     @property
     def loading(self) -> bool:
@@ -75,6 +81,12 @@ class Resident:
     def identity(self) -> str:
         """The `Model` of the last successful LoadModel; "" when nothing is loaded."""
         return self._instance.options.model if self._instance else ""
+
+    @property
+    def options(self) -> LoadOptions | None:
+        """Those of the resident model; None when nothing is loaded. From any thread."""
+        instance = self._instance
+        return instance.options if instance else None
 
     @property
     def weight_bytes(self) -> dict[str, int]:
@@ -97,7 +109,8 @@ class Resident:
         return self._instance
 
     async def load(self, options: LoadOptions) -> None:
-        """Make `options` resident. The same options again: nothing to do. Others: release the old model, then load.
+        """Make `options` resident. The same options again: nothing to do. Of the same recogniser: it stays, and
+        requests are served meanwhile. Others: release the old model, then load.
 
         What a moment's look can refuse is refused before the release. If the load fails after that, the old model is
         loaded again, so that a bad load costs time and nothing else. Raises LoadRefused.
@@ -107,7 +120,13 @@ class Resident:
             if self._instance is not None and self._instance.options == options:
                 return
             async with self._load_lock:
-                await self._replace(options, free_count)
+                await self._thread.run(self._loader.inspect, options)
+                self._refuse_if_freed_since(free_count)
+                if self._instance is not None and self._instance.options.has_recognizer_of(options):
+                    self._instance = self._instance.with_options(options)  # nothing here keeps an aligner that goes
+                    await self._exchanged()
+                else:
+                    await self._replace(options, free_count)
 
     async def free(self) -> None:
         """Drop the model. Waits for nothing: a load that runs is refused at its end.
@@ -116,7 +135,7 @@ class Resident:
         """
         self._free_count += 1
         self._set_instance(None)
-        self._thread.submit(self._loader.reclaim)
+        self._thread.reclaim_soon()
 
     async def equipped(self, instance: Lean) -> Equipped:
         """`instance` with an aligner, which is swapped in as the resident one. Raises AlignerUnavailable."""
@@ -124,40 +143,35 @@ class Resident:
             return instance
         if not instance.options.forced_aligner:
             raise AlignerUnavailable("no aligner is configured")
-        if self._equip_task is None or self._equip_task[0] is not instance.recognizer:
+        if self._equip_task is None or not self._equip_task[0].has_models_of(instance):
             task = asyncio.create_task(self._equip(instance))
             task.add_done_callback(self._equip_ended)
-            self._equip_task = (instance.recognizer, task)
+            self._equip_task = (instance, task)
         return await asyncio.shield(self._equip_task[1])
 
-    async def _in_loader_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Run `work` there. Foreign exceptions are logged and raised as refusal_of says."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._thread, _in_short_lived_thread, lambda: work(*arguments, **named)
-            )
-        except Exception as error:  # foreign code: checkpoints, drivers and the file system fail in their own ways
-            refusal = refusal_of(error)
-            if not isinstance(error, AsrError):
-                _log.exception("loading failed")
-            if isinstance(refusal, DeviceLost):
-                self._on_device_lost()
-            if refusal is error:
-                raise
-            raise refusal from error
+    async def _exchanged(self) -> None:
+        """The recogniser has other options now. A new aligner is loaded as any is: by the first request for times."""
+        self._retry_at = 0.0
+        _log.info("the recogniser stays, its options were exchanged: %s", self._names())
+        await self._thread.reclaim()
+
+    def _names(self) -> str:
+        options = self.options
+        if options is None:
+            return "no model"
+        aligner = f"with the forced aligner '{named(options.forced_aligner)}'" if options.forced_aligner else "alone"
+        return f"the model '{named(options.model)}' {aligner}"
 
     async def _replace(self, options: LoadOptions, free_count: int) -> None:
-        old = self._instance.options if self._instance else None
-        await self._in_loader_thread(self._loader.inspect, options)
-        self._refuse_if_freed_since(free_count)
+        old = self.options
         self._set_instance(None)
-        await self._in_loader_thread(self._loader.reclaim)
+        await self._thread.reclaim()
         refusal = await self._refusal_in(self._install(options, free_count))
         if refusal is None:
             return
         if isinstance(refusal, DeviceLost):  # nothing can be loaded there again
             raise refusal
-        await self._in_loader_thread(self._loader.reclaim)
+        await self._thread.reclaim()
         if old is not None and free_count == self._free_count:
             await self._restore(old, free_count)
         raise refusal
@@ -167,11 +181,12 @@ class Resident:
         self._on_state_change(instance is not None)
 
     async def _install(self, options: LoadOptions, free_count: int) -> None:
-        recognizer = await self._in_loader_thread(self._loader.load_recognizer, options)
+        recognizer = await self._thread.run(self._loader.load_recognizer, options)
         self._refuse_if_freed_since(free_count)
         self._loaded_models.add("recognizer", recognizer)
         self._set_instance(Lean(options, recognizer))
         self._retry_at = 0.0
+        _log.info("loaded: %s", self._names())
 
     def _refuse_if_freed_since(self, free_count: int) -> None:
         if free_count != self._free_count:
@@ -182,39 +197,40 @@ class Resident:
         refusal = await self._refusal_in(self._install(old, free_count))
         if refusal is not None:
             _log.error("the model that was there before cannot be loaded either: %s", refusal)
-            await self._in_loader_thread(self._loader.reclaim)
+            await self._thread.reclaim()
 
     @staticmethod
-    async def _refusal_in(load: Coroutine[Any, Any, None]) -> LoadRefused | None:
-        """The load's refusal, without its traceback: that would keep what was loaded while the next model loads."""
+    async def _refusal_in(load: Coroutine[Any, Any, None]) -> AsrError | None:
+        """The load's failure, without its traceback: that would keep what was loaded while the next model loads."""
         try:
             await load
-        except LoadRefused as refusal:
+        except AsrError as refusal:
             return untraced(refusal)
         return None
 
     async def _equip(self, lean: Lean) -> Equipped:
         async with self._load_lock:
             instance = self._instance
-            if isinstance(instance, Equipped) and instance.recognizer is lean.recognizer:
+            is_resident = instance is not None and instance.has_models_of(lean)
+            if is_resident and isinstance(instance, Equipped):
                 return instance
-            if instance is lean and self._clock() < self._retry_at:
-                raise AlignerUnavailable("the aligner could not be loaded a moment ago")
+            if is_resident and self._clock() < self._retry_at:
+                raise AlignerUnavailable(self._aligner_failure)
             try:
-                aligner = await self._in_loader_thread(self._loader.load_aligner, lean.options)
+                aligner = await self._thread.run(self._loader.load_aligner, lean.options)
             except AsrError as error:
-                if self._instance is lean:
-                    self._retry_at = self._clock() + lean.options.aligner_retry_s
+                cause = _TOO_LARGE if isinstance(error, TooLittleMemory) else f"the aligner cannot be loaded: {error}"
                 _log.warning("the aligner cannot be loaded: %s; next try in %g s", error, lean.options.aligner_retry_s)
+                if self._instance is instance and is_resident:
+                    self._retry_at, self._aligner_failure = self._clock() + lean.options.aligner_retry_s, cause
                 untraced(error)  # its traceback would keep the half-loaded aligner
                 if not isinstance(error, DeviceLost):
-                    await self._in_loader_thread(self._loader.reclaim)
-                cause = _TOO_LARGE if isinstance(error, TooLittleMemory) else "the aligner cannot be loaded"
+                    await self._thread.reclaim()
                 raise AlignerUnavailable(cause) from error
             self._loaded_models.add("aligner", aligner)
-            equipped = Equipped(lean.options, lean.recognizer, aligner)
-            if self._instance is lean:  # else it was freed or replaced meanwhile: only these requests are equipped
-                self._instance = equipped
+            if self._instance is None or not self._instance.has_models_of(lean):
+                return Equipped(lean.options, lean.recognizer, aligner)  # freed or replaced: for these requests alone
+            self._instance = equipped = Equipped(self._instance.options, lean.recognizer, aligner)
             return equipped
 
     def _equip_ended(self, task: asyncio.Task[Equipped]) -> None:
@@ -222,13 +238,3 @@ class Resident:
             self._equip_task = None
         if not task.cancelled():
             task.exception()  # marks it as retrieved: asyncio complains if every request was cancelled meanwhile
-
-
-def _in_short_lived_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread that ends with it.
-
-    A thread that ever ran an OpenMP loop keeps its workers until it ends. With more workers than processors libgomp
-    puts a waiting thread to sleep at once, and a decode step takes half as long again.
-    """
-    with ThreadPoolExecutor(1, "loading") as thread:
-        return thread.submit(work).result()
