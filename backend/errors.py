@@ -246,7 +246,14 @@ class NonFiniteLogits(EngineFailure):
 
 
 class AlignerUnavailable(AsrError):
-    """The aligner cannot serve this request. It never becomes a status: the transcript is sent with coarse times."""
+    """The aligner cannot serve this request. It never becomes a status: the transcript is sent with coarse times.
+
+    `kind`: of the warning that says so, see process/request_warning.py.
+    """
+
+    def __init__(self, cause: str, kind: str = "aligner_unavailable") -> None:
+        super().__init__(cause)
+        self.kind = kind
 
 
 class Fatal(Exception):

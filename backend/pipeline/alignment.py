@@ -21,6 +21,7 @@ from backend.languages import ALIGNABLE
 from backend.pipeline.gathering import gather_or_cancel
 from backend.pipeline.recognized_chunk import RecognizedChunk
 from backend.process.request_stats import RequestStats
+from backend.process.request_warning import RequestWarning
 from backend.serving.model_instance import Equipped, Lean
 from backend.serving.protocols import AlignedUnit, Passage
 from backend.serving.resident import Resident
@@ -35,9 +36,10 @@ from backend.thresholds import (
 from backend.transcript.implausible_runs import find_implausible_runs
 from backend.transcript.pauses import SpeechClock, spans_for
 
-UNKNOWN_TO_ALIGNER = "the aligner does not know the language"
-REALIGNED = "had words piled up or out of place and was aligned again"
-SPREAD = "could not be aligned; its words are spread over its speech"
+UNKNOWN_TO_ALIGNER = RequestWarning("the aligner does not know the language", "aligner_language")
+REALIGNED = RequestWarning("had words piled up or out of place and was aligned again", "realigned")
+SPREAD = RequestWarning("could not be aligned; its words are spread over its speech", "spread")
+FAILED = RequestWarning("the aligner failed", "aligner_failed")
 
 _RUN_FAILURES = (EngineFailure, OutOfMemory)
 
@@ -61,7 +63,8 @@ class Alignment:
         try:
             equipped = await self._resident.equipped(instance)
         except AlignerUnavailable as unavailable:
-            return [replace(part, coarse_because=str(unavailable)) for part in parts]
+            cause = RequestWarning(str(unavailable), unavailable.kind)
+            return [replace(part, coarse_because=cause) for part in parts]
         return await gather_or_cancel(self._align(equipped, part, language) for part in parts)
 
     async def _align(self, equipped: Equipped, part: RecognizedChunk, language: str) -> RecognizedChunk:
@@ -74,9 +77,9 @@ class Alignment:
         try:
             units = await self._submit(equipped, passage)
         except AlignerUnavailable as unavailable:  # for this language
-            return replace(part, coarse_because=str(unavailable))
+            return replace(part, coarse_because=RequestWarning(str(unavailable), unavailable.kind))
         except _RUN_FAILURES:  # the text is worth more than its times
-            return replace(part, coarse_because="the aligner failed")
+            return replace(part, coarse_because=FAILED)
         fallbacks = []
         lost = _lost_runs(units)
         min_room_s = _min_room_s(units, lost)

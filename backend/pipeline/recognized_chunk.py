@@ -11,21 +11,24 @@ from dataclasses import dataclass, replace
 
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
+from backend.process.request_warning import RequestWarning as Fallback
 from backend.serving.protocols import AlignedUnit, Recognition
 from backend.thresholds import DOUBTFUL_LIKELIHOOD, MAX_SPEECH_LETTERS_PER_S
 from backend.transcript.repetition import collapse_repetition
 from backend.transcript.speech_rate import spoken_letters
 
-TRUNCATED_ANSWER = "did not end within the token budget and was heard again"
-REPETITION_LOOP = "repeated itself and was heard again"
-TOO_LITTLE_TEXT = "had little text for its speech and was heard again"
-OTHER_LANGUAGE = "was in another language than the rest and was heard again in the recording's"
-NO_TEXT = "had speech and no text and was heard again"
-PROMPT_LEAKAGE = "recited the prompt and was heard again without it"
-LOOP_COLLAPSED = "went on repeating itself; the repetition was reduced to one phrase"
-STILL_TRUNCATED = "did not end even so; its text may be incomplete"
-STILL_NO_TEXT = "had speech and still no text"
-ALREADY_SENT = "was heard again after a part of its text had been sent; that part stands"
+TRUNCATED_ANSWER = Fallback("did not end within the token budget and was heard again", "truncated_answer")
+REPETITION_LOOP = Fallback("repeated itself and was heard again", "repetition_loop")
+TOO_LITTLE_TEXT = Fallback("had little text for its speech and was heard again", "too_little_text")
+OTHER_LANGUAGE = Fallback(
+    "was in another language than the rest and was heard again in the recording's", "other_language"
+)
+NO_TEXT = Fallback("had speech and no text and was heard again", "no_text")
+PROMPT_LEAKAGE = Fallback("recited the prompt and was heard again without it", "prompt_leakage")
+LOOP_COLLAPSED = Fallback("went on repeating itself; the repetition was reduced to one phrase", "loop_collapsed")
+STILL_TRUNCATED = Fallback("did not end even so; its text may be incomplete", "still_truncated")
+STILL_NO_TEXT = Fallback("had speech and still no text", "still_no_text")
+ALREADY_SENT = Fallback("was heard again after a part of its text had been sent; that part stands", "already_sent")
 
 NO_SPEECH = Recognition("", None, True, ())
 

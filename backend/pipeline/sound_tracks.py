@@ -18,13 +18,22 @@ from backend.audio.vad import Speech
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Flaw, Samples
 from backend.errors import UndecodableAudio
 from backend.process.request_stats import RequestStats
+from backend.process.request_warning import RequestWarning
 from backend.thresholds import LOUD_DBFS
 
-TRUNCATED = "the audio file ends early or is damaged; what could be decoded was transcribed"
-CANCELLED = "channels of the file cancel each other out (one is inverted); one of them was turned over where they do"
-UNREAD = "the file holds much more than its headers account for; that part is no known sound and was left out"
+TRUNCATED = RequestWarning(
+    "the audio file ends early or is damaged; what could be decoded was transcribed", "damaged_file"
+)
+CANCELLED = RequestWarning(
+    "channels of the file cancel each other out (one is inverted); one of them was turned over where they do",
+    "cancelled_channels",
+)
+UNREAD = RequestWarning(
+    "the file holds much more than its headers account for; that part is no known sound and was left out",
+    "unread_bytes",
+)
 TRACKS = "the file has {count} sound tracks, number {number} was transcribed"
-NO_SPEECH = "the recording is not silent, but no speech was found in it"
+NO_SPEECH = RequestWarning("the recording is not silent, but no speech was found in it", "no_speech")
 
 _FLAW_WARNINGS = {Flaw.TRUNCATED: TRUNCATED, Flaw.CANCELLED: CANCELLED, Flaw.UNREAD: UNREAD}
 
@@ -41,7 +50,8 @@ class SpokenTrack:
         """What the reply says about the file, for x-asr-warning."""
         yield from (text for flaw, text in _FLAW_WARNINGS.items() if flaw in self.recording.flaws)
         if self.recording.tracks > 1:
-            yield TRACKS.format(count=self.recording.tracks, number=self.recording.track)
+            text = TRACKS.format(count=self.recording.tracks, number=self.recording.track)
+            yield RequestWarning(text, "several_tracks")
         if self.is_loud:
             yield NO_SPEECH
 

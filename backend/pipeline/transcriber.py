@@ -32,6 +32,7 @@ from backend.pipeline.recognized_chunk import RecognizedChunk, main_language
 from backend.pipeline.sound_tracks import SpokenTrack, spoken_track
 from backend.pipeline.streaming import StreamedRecognition
 from backend.process.request_stats import RequestStats
+from backend.process.request_warning import RequestWarning, kinds_of
 from backend.serving.model_instance import Lean
 from backend.serving.protocols import Token
 from backend.serving.resident import Resident
@@ -252,7 +253,8 @@ def _token_ids(segment: Segment, tokens: list[Token]) -> tuple[int, ...]:
 def _warnings(track: SpokenTrack, parts: list[RecognizedChunk], segments: tuple[Segment, ...]) -> Iterator[str]:
     yield from track.warnings()
     for fallback, count in sorted(Counter(fallback for part in parts for fallback in part.fallbacks).items()):
-        yield PASSAGES.format(count=count, fallback=fallback)
+        yield RequestWarning(PASSAGES.format(count=count, fallback=fallback), *kinds_of(fallback))
     causes = sorted({part.coarse_because for part in parts if part.recognition.text} - {""})
     if causes and segments:
-        yield COARSE.format(cause=", ".join(causes))
+        kinds = (kind for cause in causes for kind in kinds_of(cause))
+        yield RequestWarning(COARSE.format(cause=", ".join(causes)), *kinds)

@@ -17,14 +17,26 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Literal
 
+from backend.process.histogram import Histogram
+from backend.process.request_warning import kinds_of
+
 Stage = Literal["decode", "vad", "queue", "infer", "align"]
 STAGES: tuple[Stage, ...] = ("decode", "vad", "queue", "infer", "align")
 
 # Upper bounds of the times to the first delta by which calls are counted, in seconds.
 FIRST_DELTA_BOUNDS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, inf)
 
+# Upper bounds of the times by which all calls are counted, in seconds: Health has 1 s, a recording of hours an hour.
+REQUEST_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+QUEUE_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
 OK = "ok"
 CANCELLED, DEADLINE_EXCEEDED = "Cancelled", "DeadlineExceeded"  # caused by the client, so not counted as rejections
+# By the code. What is missing was refused: for the request, the options, the token, or for want of room.
+_OUTCOMES = {
+    "OK": "ok", "CANCELLED": "cancelled", "DEADLINE_EXCEEDED": "cancelled", "INTERNAL": "failed", "UNKNOWN": "failed",
+}  # fmt: skip
+OUTCOMES = ("ok", "refused", "cancelled", "failed")
 
 
 def new_request_id() -> str:
@@ -37,9 +49,11 @@ class RequestStats:
     """Statistics of one request. Times are wall-clock seconds.
 
     `infer` and `align` exclude the time in which all of the request's passages waited for the model: that is `queue`.
-    `finish`: "ok", or the name of the error that ended the request. `batch_rows`: the largest batch in which a passage
-    of the request ran. Of a stream: `deltas` that were sent, `first_delta_s` from the call to the first of them,
-    `rewrites`, the passages of which a part had been sent when they were recognised again.
+    `code`: the name of its gRPC status; of a load that is refused, which is answered OK, that of its error. `finish`:
+    "ok", or the name of the error that ended the request. `refusal`: the kind of a recording's refusal, one of
+    audio/decoding/causes. `batch_rows`: the largest batch in which a passage of the request ran. Of a stream: `deltas`
+    that were sent, `first_delta_s` from the call to the first of them, `rewrites`, the passages of which a part had
+    been sent when they were recognised again.
     """
 
     request: str = field(default_factory=new_request_id)
@@ -53,6 +67,7 @@ class RequestStats:
     language: str = ""
     segments: int = 0
     warnings: tuple[str, ...] = ()
+    refusal: str = ""
     deltas: int = 0
     first_delta_s: float = 0.0
     rewrites: int = 0
@@ -124,6 +139,7 @@ class RequestStats:
             "language": self.language,
             "segments": self.segments,
             "warnings": list(self.warnings),
+            "refusal": self.refusal,
             **(self._of_stream() if stream else {}),
         }
 
@@ -147,6 +163,10 @@ class Totals:
     first_deltas: Counter[tuple[str, float]] = field(default_factory=Counter)  # by method and FIRST_DELTA_BOUNDS_S
     first_delta_s: dict[str, float] = field(default_factory=dict)  # sums, by method
     rewrites: int = 0
+    request_s: Histogram = field(default_factory=lambda: Histogram(REQUEST_BOUNDS_S))  # by (method, outcome)
+    queue_s: Histogram = field(default_factory=lambda: Histogram(QUEUE_BOUNDS_S))  # by (method,)
+    warnings: Counter[str] = field(default_factory=Counter)  # by kind, one for each request that has it
+    refused_recordings: Counter[str] = field(default_factory=Counter)  # by kind
 
     def call_started(self, stats: RequestStats) -> None:
         self.in_flight[stats.method] += 1
@@ -154,6 +174,12 @@ class Totals:
     def call_ended(self, stats: RequestStats) -> None:
         self.in_flight[stats.method] -= 1
         self.requests[stats.method, stats.code] += 1
+        self.request_s.observe((stats.method, _OUTCOMES.get(stats.code, "refused")), stats.total_s)
+        if stats.audio_s:
+            self.queue_s.observe((stats.method,), stats.stage_s["queue"])
+        self.warnings.update({kind for warning in stats.warnings for kind in kinds_of(warning)})
+        if stats.refusal:
+            self.refused_recordings[stats.refusal] += 1
         if stats.finish == OK:
             self.audio_s += stats.audio_s
         elif stats.finish not in (CANCELLED, DEADLINE_EXCEEDED):

@@ -142,7 +142,7 @@ class Resident:
         if isinstance(instance, Equipped):
             return instance
         if not instance.options.forced_aligner:
-            raise AlignerUnavailable("no aligner is configured")
+            raise AlignerUnavailable("no aligner is configured", "no_aligner")
         if self._equip_task is None or not self._equip_task[0].has_models_of(instance):
             task = asyncio.create_task(self._equip(instance))
             task.add_done_callback(self._equip_ended)

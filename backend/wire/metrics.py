@@ -2,31 +2,46 @@
 
 - Nothing is counted here. A scrape reads what the requests' totals, the scheduler and the resident model hold anyway,
   in the listener's own threads, so metrics cost a request nothing.
-- The listener accepts only the loopback interface: it has no token, and starts a thread for each connection.
+- The listener accepts only the loopback interface: it has no token, and starts a thread for each connection. It has
+  one page, /metrics.
 - docs/operations.md lists every name; a test compares.
 - This module, and with it prometheus_client, is imported only if metrics are switched on.
 """
 
 from __future__ import annotations
 
+import platform
 import threading
-from collections.abc import Iterable, Mapping
-from itertools import accumulate
-from socketserver import BaseServer
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from itertools import accumulate, product
+from math import inf
 from typing import Any, get_args
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, StateSetMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from backend.errors import CannotListen, MetricsAddressRefused
+from backend.audio.decoding import causes
+from backend.errors import CannotListen, MetricsAddressRefused, named
+from backend.options.load_options import LoadOptions
+from backend.process import request_warning
+from backend.process.histogram import Histogram
 from backend.process.request_stats import FIRST_DELTA_BOUNDS_S, Totals
+from backend.process.version import VERSION
 from backend.serving.resident import AlignerState, Resident
 from backend.serving.scheduler import Scheduler
+from backend.wire.status import STATUS
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # upper bounds of the histogram; the last is the largest batch_max_size
+# Series that are there, with 0, before the first event: an increase from nothing to 1 is none to Prometheus.
+_METHODS = ("AudioTranscription", "AudioTranscriptionStream", "AudioTranscriptionLive", "LoadModel")
+_REQUESTS = dict.fromkeys(product(_METHODS, ["OK", *dict.fromkeys(status.name for status in STATUS.values())]), 0)
+_WARNINGS = dict.fromkeys(request_warning.KINDS, 0)
+_REFUSED_RECORDINGS = dict.fromkeys(causes.KINDS.values(), 0)
 
 
 def address_of(value: str) -> tuple[str, int]:
@@ -46,12 +61,13 @@ class Listener:
         registry = CollectorRegistry()
         registry.register(BackendCollector(totals, scheduler, resident))
         ProcessCollector(registry=registry)
-        self._server: BaseServer
+        self._server: WSGIServer
         self._thread: threading.Thread
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
             raise CannotListen(f"{host}:{port} for QWEN_ASR_METRICS") from error
+        self._server.set_app(_on_its_page(self._server.get_app()))  # type: ignore[arg-type] # no stubs for its app
         self.port: int = self._server.server_address[1]
 
     def close(self) -> None:
@@ -70,12 +86,17 @@ class BackendCollector(Collector):
         self._resident = resident
 
     def collect(self) -> Iterable[Metric]:
+        yield _info("qwen_asr_build_info", "1; the labels say what runs.", _build())
+        yield _model_info(self._resident.options)
         yield from self._request_metrics(self._totals)
         yield from self._model_metrics()
 
     def _request_metrics(self, totals: Totals) -> Iterable[Metric]:
         yield _counters(
-            "qwen_asr_requests", "Calls that ended, by method and gRPC code.", ("method", "code"), totals.requests
+            "qwen_asr_requests",
+            "Calls that ended, by method and gRPC code.",
+            ("method", "code"),
+            _REQUESTS | totals.requests,
         )
         yield _counters(
             "qwen_asr_rejections",
@@ -86,6 +107,27 @@ class BackendCollector(Collector):
         yield _gauges("qwen_asr_requests_in_flight", "Calls that are being answered.", "method", totals.in_flight)
         yield _counters(
             "qwen_asr_stage_seconds", "Time that ended requests spent in each stage.", ("stage",), totals.stage_s
+        )
+        yield _histograms(
+            "qwen_asr_request_seconds",
+            "Seconds from a call to its status, by method and outcome.",
+            ("method", "outcome"),
+            totals.request_s,
+        )
+        yield _histograms(
+            "qwen_asr_queue_seconds",
+            "Seconds in which a request's passages waited for the model and none of them ran, by method.",
+            ("method",),
+            totals.queue_s,
+        )
+        yield _counters(
+            "qwen_asr_warnings", "Requests with a warning of the kind.", ("kind",), _WARNINGS | totals.warnings
+        )
+        yield _counters(
+            "qwen_asr_refused_recordings",
+            "Recordings that could not be read, by kind.",
+            ("kind",),
+            _REFUSED_RECORDINGS | totals.refused_recordings,
         )
         yield _first_deltas(totals)
         yield CounterMetricFamily(
@@ -114,6 +156,50 @@ class BackendCollector(Collector):
         aligner.add_metric((), {possible: possible == state for possible in get_args(AlignerState)})
         yield aligner
         yield _gauges("qwen_asr_weight_bytes", "Bytes of weights in memory.", "model", self._resident.weight_bytes)
+
+
+def _on_its_page(metrics: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """The library's application answers every path with all metrics, also one that was meant for another server."""
+
+    def application(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") == "/metrics":
+            return metrics(environ, start_response)
+        start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"the metrics are at /metrics\n"]
+
+    return application
+
+
+def _build() -> dict[str, str]:
+    try:
+        torch = metadata.version("torch")  # of the installed package: importing it takes seconds
+    except metadata.PackageNotFoundError:
+        torch = "none"
+    return {"version": VERSION, "python": platform.python_version(), "torch": torch}
+
+
+def _model_info(options: LoadOptions | None) -> Metric:
+    """Of the loaded model, as LoadModel named it; no series while none is loaded."""
+    names = ("model", "forced_aligner", "dtype", "quantization")
+    family = GaugeMetricFamily("qwen_asr_model_info", "1; the labels say which model is loaded.", labels=names)
+    if options is not None:
+        labels = named(options.model), named(options.forced_aligner), options.dtype, options.quantization
+        family.add_metric(labels, 1)
+    return family
+
+
+def _info(name: str, description: str, labels: Mapping[str, str]) -> Metric:
+    family = GaugeMetricFamily(name, description, labels=tuple(labels))
+    family.add_metric(tuple(labels.values()), 1)
+    return family
+
+
+def _histograms(name: str, description: str, labels: tuple[str, ...], histogram: Histogram) -> Metric:
+    family = HistogramMetricFamily(name, description, labels=labels)
+    for values, buckets, total in histogram.series():
+        shown = [("+Inf" if bound == inf else str(bound), count) for bound, count in buckets]
+        family.add_metric(values, buckets=shown, sum_value=total)
+    return family
 
 
 def _counters(name: str, description: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:

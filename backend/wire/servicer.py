@@ -24,7 +24,7 @@ from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 from backend.wire import messages
 from backend.wire.auth import check_identity
-from backend.wire.status import refuse
+from backend.wire.status import refuse, status_of
 from backend.wire.wrapping import Context
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,8 @@ class BackendServicer(rpc.BackendServicer):
             await self._to_completion(self._resident.load(messages.load_options(request)))
         except LoadRefused as refusal:
             _log.warning("LoadModel refused: %s", refusal)
-            _call_stats().finish = type(refusal).__name__
+            stats = _call_stats()
+            stats.finish, stats.code = type(refusal).__name__, status_of(refusal).name  # the call's own code is OK
             return pb.Result(success=False, message=str(refusal))
         return pb.Result(success=True, message=LOADED)
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 from grpc import StatusCode
 
 from backend import errors
+from backend.audio.decoding.causes import kind_of
 from backend.process.request_stats import current_stats
 from backend.wire.wrapping import Context
 
@@ -40,4 +41,5 @@ async def refuse(context: Context, error: errors.AsrError) -> NoReturn:
     """End the call with the error's status and message, and note the error in the call's stats."""
     if stats := current_stats():
         stats.finish = type(error).__name__
+        stats.refusal = kind_of(error.cause) if isinstance(error, errors.UndecodableAudio) else ""
     await context.abort(status_of(error), str(error))

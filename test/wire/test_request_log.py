@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.errors import CheckpointRefused
 from backend.process.request_stats import RequestStats
 from backend.wire import backend_pb2 as pb
 from backend.wire.request_log import request_id, trailing
 
 SHORT = ["time", "request", "method", "code", "finish", "total_ms"]
 STAGES_MS = ["decode_ms", "vad_ms", "queue_ms", "infer_ms", "align_ms"]
-WHOLE = [*SHORT, "audio_s", *STAGES_MS, "batch", "language", "segments", "warnings"]
+WHOLE = [*SHORT, "audio_s", *STAGES_MS, "batch", "language", "segments", "warnings", "refusal"]
 FRESH = re.compile(r"[0-9a-f]{12}")
 
 
@@ -52,7 +53,7 @@ async def test_loads_and_frees_have_a_short_line_and_probes_have_none(service, l
     assert all(list(line) == SHORT for line in lines)
     assert [(line["method"], line["code"], line["finish"]) for line in lines] == [
         ("LoadModel", "OK", "ok"),
-        ("LoadModel", "OK", "InvalidOption"),
+        ("LoadModel", "INVALID_ARGUMENT", "InvalidOption"),
         ("Free", "OK", "ok"),
     ]
 
@@ -69,6 +70,31 @@ async def test_a_refused_request_has_the_same_line_with_its_cause(service, log, 
         ("INVALID_ARGUMENT", "UndecodableAudio"),
         ("INVALID_ARGUMENT", "UnsupportedLanguage"),
     ]
+    assert [line["refusal"] for line in lines] == ["", "missing", ""]
+
+
+async def test_of_a_refused_recording_the_line_has_the_kind(service, log, wav, tmp_path) -> None:
+    await service.load(Options=["max_audio_seconds:3"])
+    (tmp_path / "link.wav").symlink_to(wav())
+    (tmp_path / "page.wav").write_bytes(b"<!doctype html><html></html>" * 10)
+    (tmp_path / "empty.wav").touch()
+    kinds = {"gone.wav": "missing", "link.wav": "link", "page.wav": "not_audio", "empty.wav": "empty", "": "not_a_file"}
+    for name in kinds:
+        await service.refusal(tmp_path / name)
+    await service.refusal(wav(5.0))
+    lines = (await log.after(7))[1:]
+    assert [line["refusal"] for line in lines] == [*kinds.values(), "too_long"]
+    assert {line["finish"] for line in lines} == {"UndecodableAudio"}
+
+
+async def test_why_there_are_no_word_times_is_in_the_line(serve, loader, log, wav) -> None:
+    """Trailing metadata stop at the gateway, so the log is where an operator finds it."""
+    service = await serve()
+    await service.load(Options=["forced_aligner:x"])
+    loader.refusals["aligner"] = CheckpointRefused("the checkpoint 'x' is a Qwen3-ASR model")
+    await asking(service, wav(), timestamp_granularities=["word"])
+    (warning,) = (await log.after(2))[1]["warnings"]
+    assert "the aligner cannot be loaded: the checkpoint 'x' is a Qwen3-ASR model" in warning
 
 
 async def test_the_line_has_the_largest_batch_of_the_request(service, loader, log, wav) -> None:

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from backend.audio.decoding.causes import EMPTY_FILE, MISSING, NOT_A_FILE, TOO_LARGE, UNREADABLE
+from backend.audio.decoding.causes import EMPTY_FILE, LINK, MISSING, NOT_A_FILE, TOO_LARGE, UNREADABLE
 from backend.errors import UndecodableAudio
 
 _CAUSE_OF = {  # errors of os.open; any other (no descriptors left, for example) is not the file's fault
@@ -23,7 +23,7 @@ _CAUSE_OF = {  # errors of os.open; any other (no descriptors left, for example)
     errno.EPERM: UNREADABLE,
     errno.EIO: UNREADABLE,
     errno.ESTALE: UNREADABLE,
-    errno.ELOOP: NOT_A_FILE,  # a link
+    errno.ELOOP: LINK,
     errno.ENXIO: NOT_A_FILE,  # a socket
     errno.ENODEV: NOT_A_FILE,
 }

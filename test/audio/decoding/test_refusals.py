@@ -54,8 +54,16 @@ def test_what_is_no_regular_file_is_refused(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX) as server:
         monkeypatch.chdir(tmp_path)  # a socket's name may have 108 bytes
         server.bind("socket.wav")
-        for path in (tmp_path / "fifo.wav", tmp_path / "link.wav", tmp_path / "socket.wav", tmp_path, "/dev/zero"):
+        for path in (tmp_path / "fifo.wav", tmp_path / "socket.wav", tmp_path, "/dev/zero"):
             assert refused(path) == causes.NOT_A_FILE
+    assert refused(tmp_path / "link.wav") == causes.LINK
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    assert refused(tmp_path / "loop.wav") == causes.LINK
+
+
+def test_every_cause_has_a_kind_of_its_own():
+    assert set(causes.KINDS) == set(causes.CAUSES)
+    assert len(set(causes.KINDS.values())) == len(causes.CAUSES)
 
 
 @pytest.mark.parametrize(
