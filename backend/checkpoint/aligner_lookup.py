@@ -30,7 +30,7 @@ def find_aligner(options: LoadOptions) -> Checkpoint:
     if HUB_ID.fullmatch(name):
         return Checkpoint(name, local=False)
     if found:
-        raise AlignerRefused(f"the folder '{named(str(found[0]))}' {_fault(found[0])}")
+        raise AlignerRefused(f"'{named(str(found[0]))}' {_fault(found[0])}")
     raise AlignerRefused(
         f"'{named(name)}' is neither a folder with a checkpoint, as it is or below the models folder, "
         f"nor a hub id such as {EXAMPLES['aligner']}"
@@ -91,6 +91,8 @@ def _folder(path: Path) -> Path:
 
 
 def _fault(folder: Path) -> str:
+    if not os.path.isdir(folder):  # noqa: PTH112 - as above
+        return "is no folder"
     if not os.access(folder, os.R_OK | os.X_OK):
         return "cannot be read by this process; check its permissions"
     return f"{lack_of_config(folder)}, as {EXAMPLES['aligner']} has"

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
+from backend.checkpoint.aligner_lookup import inspect_aligner
 from backend.errors import LoadRefused
 from backend.options.load_options import LoadOptions
 from backend.serving.protocols import AlignedUnit, Batching, Passage, Recognition, Spelled, Token, Utterance
@@ -25,6 +26,7 @@ CONTROL_TOKENS = (  # of the tokenizer: none may reach the recognizer in a promp
     "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|audio_start|>", "<|audio_end|>", "<|audio_pad|>", "<asr_text>",
     "<timestamp>",
 )  # fmt: skip
+ALIGNERS = ("shares", "portions")  # two names of the same fake
 UNCLEAN = "A control token reached the recogniser."
 _SLOW_S = 2.0  # a hundred times a normal step
 
@@ -163,11 +165,15 @@ class ShareAligner:
 
 
 class PlannedLoader:
-    """Loads the plan that the model's name is."""
+    """Loads the plan that the model's name is. An aligner that is none of ALIGNERS has to be a real one."""
+
+    def __init__(self) -> None:
+        self._faults = Faults(Plan())  # of the plan that was loaded last
 
     def prepare(self) -> None: ...
 
-    def reclaim(self) -> None: ...
+    def reclaim(self) -> None:
+        self._faults.call("reclaim")
 
     def inspect(self, options: LoadOptions) -> None:
         """Raises LoadRefused."""
@@ -175,9 +181,13 @@ class PlannedLoader:
             Plan.of_name(options.model)
         except (ValueError, KeyError, TypeError):
             raise LoadRefused("the model's name is not a plan; see devtools/stress/plan.py") from None
+        if options.forced_aligner not in ALIGNERS:
+            inspect_aligner(options)
 
     def load_recognizer(self, options: LoadOptions) -> HashRecognizer:
-        return HashRecognizer(_loaded(options, "load recognizer"))
+        plan = _loaded(options, "load recognizer")
+        self._faults = Faults(plan)
+        return HashRecognizer(plan)
 
     def load_aligner(self, options: LoadOptions) -> ShareAligner:
         return ShareAligner(_loaded(options, "load aligner"))

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from devtools.server_process import ROOT
+from devtools.server_process import DEMO_MODEL, ROOT
 from devtools.stress.client import long_sound, noise
 from devtools.stress.fakes import text_of
 from devtools.stress.fuzz_runner import Case, Expected
@@ -86,6 +86,8 @@ BAD_OPTIONS = (
     "max_chunk_seconds:1", "max_chunk_seconds:181", "vad:maybe", "torch_dtype:int4", "attn_implementation:evil/kernel",
     "attn_implementation:flash_attention_3", "trust_remote_code:true", "_attn_implementation_internal:x", "unknown:1",
     "no colon", ":", "MAX_NEW_TOKENS:5",
+    *(f"forced_aligner:{name}" for name in ("a:b", "no-owner", "/nowhere/aligner", "a/b/c", "../up", "https://evil/x",
+                                            "x\0y", "y" * 5000, "/dev/null", "/proc/self", ROOT, DEMO_MODEL)),
 )  # fmt: skip
 BAD_FIELDS: tuple[Mapping[str, Any], ...] = (
     {"Quantization": "int4"}, {"Quantization": "awq"}, {"DType": "int8"}, {"LoraAdapter": "a"}, {"MainGPU": "cuda:x"},

@@ -10,7 +10,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-Where = Literal["session", "add", "step", "drop", "align", "load aligner", "load recognizer"]
+Where = Literal["session", "add", "step", "drop", "align", "load aligner", "load recognizer", "reclaim"]
 Kind = Literal["out of memory", "exception", "lost device", "hang", "slow", "NaN times", "too few answers",
                "text that no reply can hold"]  # fmt: skip
 

@@ -16,6 +16,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from backend.languages import NAMES
+from devtools.server_process import DEMO_ALIGNER
 from devtools.stress.fakes import CONTROL_TOKENS
 from devtools.stress.fuzz_runner import Case, Expected
 from devtools.stress.odd_inputs import BAD_FIELDS, BAD_OPTIONS, CONTAINERS, ODD_INPUTS, containers, odd_inputs
@@ -90,7 +91,8 @@ def mutants(draw: st.DrawFn, container: str) -> Case:
 _GOOD = (
     "max_new_tokens:256", "batch_max_size:4", "max_inference_batch_size:1", "torch_dtype:bf16", "torch_dtype:FP32",
     "attn_implementation:sdpa", "max_chunk_seconds:2", "max_chunk_seconds:180", "max_audio_seconds:60", "vad:off",
-    "vad_threshold:0.05", "segment_gap_threshold:1", "max_segment_chars:10", "forced_aligner:", "forced_aligner:a:b",
+    "vad_threshold:0.05", "segment_gap_threshold:1", "max_segment_chars:10", "forced_aligner:",
+    "forced_aligner:Qwen/Qwen3-ForcedAligner-0.6B", f"forced_aligner:{DEMO_ALIGNER}",
 )  # fmt: skip
 
 

@@ -32,12 +32,14 @@ from devtools.stress.client import (
     noise_requests,
     statuses,
 )
+from devtools.stress.fakes import ALIGNERS
 from devtools.stress.plan import Fault, Plan
 from devtools.stress.results import Results
 
 pytestmark = pytest.mark.slow
 
 _LOADS = 150
+_EXCHANGES, _BETWEEN = 20, 8  # requests between two of them
 _STEPS, _STEP_S = 20, 0.003
 _LONGER = 10  # times as many steps, where the others must still run when the victim comes or goes
 _TIMEOUT_S = 15.0
@@ -47,13 +49,15 @@ _INTERNAL = "INTERNAL"
 
 @dataclass(frozen=True)
 class ModelFault:
-    """`status`: of the victim, whose text must be exact with OK."""
+    """`status`: of the victim, whose text must be exact with OK. `also`: faults that strike with it."""
 
     name: str
     fault: Fault
     status: str = OK
     times: bool = False
     warns: bool = False  # the victim's reply carries a warning
+    because: str = ""  # which says so
+    also: tuple[Fault, ...] = ()
     leaves: bool = False  # the victim is cancelled while the others run
     late: bool = False  # the victim comes while the others run
 
@@ -70,7 +74,28 @@ FAULTS = (
     ModelFault("a client leaves, and its row cannot be dropped", Fault("drop", "exception"), CANCELLED, leaves=True),
     ModelFault("a text that no reply can hold", Fault("step", "text that no reply can hold"), _INTERNAL),
     ModelFault("a step of 2 s", Fault("step", "slow", at=4)),
-    ModelFault("the aligner cannot be loaded", Fault("load aligner", "exception", at=1), times=True, warns=True),
+    ModelFault(
+        "the aligner cannot be loaded",
+        Fault("load aligner", "exception", at=1),
+        times=True,
+        warns=True,
+        because="the aligner cannot be loaded: loading failed (ValueError)",
+    ),
+    ModelFault(
+        "the aligner does not fit",
+        Fault("load aligner", "out of memory", at=1),
+        times=True,
+        warns=True,
+        because="too little memory for the aligner",
+    ),
+    ModelFault(
+        "the aligner cannot be loaded, nor its memory given back",
+        Fault("load aligner", "exception", at=1),
+        also=(Fault("reclaim", "exception", at=1, lasts=True),),
+        times=True,
+        warns=True,
+        because="the aligner cannot be loaded: loading failed (ValueError)",
+    ),
     ModelFault("the aligner fails on a passage", Fault("align", "exception"), times=True, warns=True),
     ModelFault("the aligner runs out of memory on a passage", Fault("align", "out of memory"), times=True, warns=True),
     ModelFault("the aligner fails once", Fault("align", "exception", at=1), times=True),
@@ -96,7 +121,7 @@ async def test_a_fault_of_a_model_touches_the_victim_alone(
     if not servers or not servers[-1].is_alive:
         servers.append(Server().__enter__())
     server = servers[-1]
-    server.load_plan(Plan(step_s=_STEP_S, faults=(fault.fault,)), "batch_max_size:8")
+    server.load_plan(Plan(step_s=_STEP_S, faults=(fault.fault, *fault.also)), "batch_max_size:8")
     steps = _STEPS * (_LONGER if fault.leaves or fault.late else 1)
     (marked,) = noise_requests(folder, [0], 2.0, steps, times=fault.times, marked=True)
     others = noise_requests(folder, range(1, 8), 2.0, steps, times=fault.times)
@@ -118,6 +143,7 @@ async def test_a_fault_of_a_model_touches_the_victim_alone(
     problems = {
         f"bystanders: {statuses(bystanders)}": not all(outcome.is_exact for outcome in bystanders),
         "no warning": fault.warns and not victim.warning,
+        f"the warning lacks its cause: {victim.warning}": fault.because not in victim.warning,
         "the text of the cause reached the client": "connection" in victim.details,  # the gateway would act on it
         f"Health took {max(health_s):.2f} s": max(health_s) > _HEALTH_S,
     }
@@ -159,14 +185,53 @@ async def test_many_loads_under_load_lose_nothing(folder: Path, results: Results
 
 
 @pytest.mark.soak("models")
-async def test_a_refused_load_leaves_the_model_that_was_there(results: Results) -> None:
-    """The model that was there before goes on."""
+async def test_another_aligner_is_exchanged_under_load(folder: Path, results: Results) -> None:
+    """No request is refused or wrong meanwhile, and there is one recogniser: the first one."""
+    outcomes: list[Outcome] = []
+    recognizer_bytes, done = set[int](), asyncio.Event()
+
+    async def send(request: Request) -> None:
+        async with server.connect() as stub:
+            while not done.is_set():
+                outcomes.append(await server.transcribe(request, stub, _TIMEOUT_S))
+
+    async def look() -> None:
+        async with server.connect() as stub:
+            while not done.is_set():
+                status = await stub.Status(pb.HealthMessage(), timeout=_TIMEOUT_S)
+                recognizer_bytes.add(status.memory.breakdown["recognizer"])
+
     with Server() as server:
         server.load_plan(Plan())
+        plain, timed = (noise_requests(folder, seeds, 0.3, 2, times=seeds[0] == 0) for seeds in ([1, 3], [0, 2]))
+        tasks = [asyncio.create_task(each) for each in (look(), *(send(request) for request in (*plain, *timed)))]
+        for number in range(_EXCHANGES):
+            name = f"forced_aligner:{ALIGNERS[(number + 1) % 2]}"
+            await asyncio.to_thread(server.load_plan, Plan(), name, timeout_s=_TIMEOUT_S)
+            enough = len(outcomes) + _BETWEEN
+            while len(outcomes) < enough:
+                await asyncio.sleep(0.005)
+        refused = _try_load(server, pb.ModelOptions(Model=Plan().as_name(), Options=["vad:off", "forced_aligner:/x"]))
+        done.set()
+        await asyncio.gather(*tasks)
+        golden = await server.golden()
+    bad = [outcome for outcome in outcomes if not outcome.is_exact or outcome.warning]
+    measured = f"{len(bad)} of {len(outcomes)} refused, wrong or without times; recognisers of {recognizer_bytes} bytes"
+    is_met = not bad and recognizer_bytes == {1000} and refused == "refused"
+    name = f"{_EXCHANGES} other aligners, and one that is none"
+    results.fault(name, measured, "0; of 1000 bytes", is_met, golden, statuses(outcomes))
+
+
+@pytest.mark.soak("models")
+@pytest.mark.parametrize("also", ["", ", and memory cannot be given back"])
+async def test_a_refused_load_leaves_the_model_that_was_there(also: str, results: Results) -> None:
+    """The model that was there before goes on."""
+    with Server() as server:
+        server.load_plan(Plan(faults=(Fault("reclaim", "exception", at=1, lasts=True),) if also else ()))
         model = Plan(faults=(Fault("load recognizer", "out of memory", at=1),)).as_name()
         loaded = _try_load(server, pb.ModelOptions(Model=model, Options=["vad:off", "forced_aligner:shares"]))
         golden = await server.golden()
-    name = "another model that does not fit"
+    name = f"another model that does not fit{also}"
     results.fault(name, f"LoadModel {loaded}", "refused", loaded == "refused", golden)
 
 
