@@ -1,6 +1,7 @@
 """Statistics of one request and totals over all of them: the numbers behind the request's log line and the metrics.
 
-- They hold numbers and the backend's own names, never text, a prompt or a path.
+- They hold numbers and the backend's own names, never text, a prompt or a path of a client. (A warning may name the
+  operator's aligner.)
 - Each room adds what it alone knows to the RequestStats that it is given, and reads nothing from it.
 - Another thread may read a number that is a moment old.
 """

@@ -89,6 +89,7 @@ class BackendCollector(Collector):
         yield _info("qwen_asr_build_info", "1; the labels say what runs.", _build())
         yield _model_info(self._resident.options)
         yield from self._request_metrics(self._totals)
+        yield from _times_and_kinds(self._totals)
         yield from self._model_metrics()
 
     def _request_metrics(self, totals: Totals) -> Iterable[Metric]:
@@ -107,27 +108,6 @@ class BackendCollector(Collector):
         yield _gauges("qwen_asr_requests_in_flight", "Calls that are being answered.", "method", totals.in_flight)
         yield _counters(
             "qwen_asr_stage_seconds", "Time that ended requests spent in each stage.", ("stage",), totals.stage_s
-        )
-        yield _histograms(
-            "qwen_asr_request_seconds",
-            "Seconds from a call to its status, by method and outcome.",
-            ("method", "outcome"),
-            totals.request_s,
-        )
-        yield _histograms(
-            "qwen_asr_queue_seconds",
-            "Seconds in which a request's passages waited for the model and none of them ran, by method.",
-            ("method",),
-            totals.queue_s,
-        )
-        yield _counters(
-            "qwen_asr_warnings", "Requests with a warning of the kind.", ("kind",), _WARNINGS | totals.warnings
-        )
-        yield _counters(
-            "qwen_asr_refused_recordings",
-            "Recordings that could not be read, by kind.",
-            ("kind",),
-            _REFUSED_RECORDINGS | totals.refused_recordings,
         )
         yield _first_deltas(totals)
         yield CounterMetricFamily(
@@ -156,6 +136,28 @@ class BackendCollector(Collector):
         aligner.add_metric((), {possible: possible == state for possible in get_args(AlignerState)})
         yield aligner
         yield _gauges("qwen_asr_weight_bytes", "Bytes of weights in memory.", "model", self._resident.weight_bytes)
+
+
+def _times_and_kinds(totals: Totals) -> Iterable[Metric]:
+    yield _histograms(
+        "qwen_asr_request_seconds",
+        "Seconds from a call to its status, by method and outcome.",
+        ("method", "outcome"),
+        totals.request_s,
+    )
+    yield _histograms(
+        "qwen_asr_queue_seconds",
+        "Seconds in which a request's passages waited for the model and none of them ran, by method.",
+        ("method",),
+        totals.queue_s,
+    )
+    yield _counters("qwen_asr_warnings", "Requests with a warning of the kind.", ("kind",), _WARNINGS | totals.warnings)
+    yield _counters(
+        "qwen_asr_refused_recordings",
+        "Recordings that could not be read, by kind.",
+        ("kind",),
+        _REFUSED_RECORDINGS | totals.refused_recordings,
+    )
 
 
 def _on_its_page(metrics: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from backend.checkpoint import hub
 from backend.checkpoint.aligner_lookup import find_aligner, inspect_aligner, models_folders
 from backend.checkpoint.find import Checkpoint
+from backend.engine.loader import CheckpointLoader
 from backend.errors import AlignerRefused
 from backend.options.load_options import LoadOptions
 
@@ -200,3 +202,12 @@ def test_no_aligner_is_no_fault() -> None:
 )
 def test_the_models_folder_follows_from_the_models_file(model: str, file: str, folders: list[str]) -> None:
     assert [os.fspath(folder) for folder in models_folders(LoadOptions(model, model_file=file))] == folders
+
+
+def test_the_loader_refuses_and_finds_by_the_same_rules(models: Path) -> None:
+    file = str(models / SNAPSHOT.format("aaa"))
+    load = LoadOptions("asr", model_file=file, forced_aligner=SNAPSHOT.format("bbb"), threads=1)
+    CheckpointLoader().inspect(load)
+    assert CheckpointLoader().load_aligner(load).weight_bytes > 1_000_000
+    with pytest.raises(AlignerRefused):
+        CheckpointLoader().inspect(replace(load, forced_aligner="/not/there"))
