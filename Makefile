@@ -17,7 +17,7 @@ ADDR ?= 127.0.0.1:50051
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  make demo AUDIO=talk.mp3 MODEL=Qwen/Qwen3-ASR-1.7B ALIGNER=Qwen/Qwen3-ForcedAligner-0.6B FORMAT=srt LANGUAGE=en"
+	@echo "  make transcribe AUDIO=talk.mp3 OUT=talk.srt MODEL=Qwen/Qwen3-ASR-1.7B ALIGNER=Qwen/Qwen3-ForcedAligner-0.6B LANGUAGE=en"
 	@echo "  BUILD_TYPE=cublas make install   (NVIDIA; hipblas for AMD, intel, l4t for Jetson, mps for Apple; empty or cpu for none)"
 
 .PHONY: install
@@ -36,7 +36,11 @@ protogen-clean:
 	@rm -f backend/wire/backend_pb2*
 
 .PHONY: demo
-demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE STREAM=1 FORMAT=json|verbose_json|srt|vtt|lrc|txt
+demo: install ## A recording through the backend, as `make transcribe`
+	@$(PYTHON_BIN) -m devtools.transcribe
+
+.PHONY: transcribe
+transcribe: install ## Recordings or folders: AUDIO OUT FORCE=1 MODEL ALIGNER LANGUAGE OPTIONS STREAM=1 SENTENCES=1 FORMAT=json|verbose_json|srt|vtt|lrc|txt|timed|srt_words|vtt_karaoke
 	@$(PYTHON_BIN) -m devtools.transcribe
 
 .PHONY: run

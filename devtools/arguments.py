@@ -6,24 +6,51 @@
 
 reads it as `--model=x`, in front of the real arguments, which therefore win. Every long option has its variable:
 `--min-words` is MIN_WORDS; an option with two names (`--option`, `--options`) has two. An empty variable is an empty
-argument; a flag without a value is set by anything but "" and "0". The environment counts only under make and only with
-`argv` None, so neither tests nor `python -m` at a terminal depend on it.
+argument; a flag without a value is set by anything but "" and "0". A variable on make's command line that the tool does
+not have is refused by its name. The environment counts only under make and only with `argv` None, so neither tests nor
+`python -m` at a terminal depend on it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+# Variables of install.sh and of the Makefile, which install before a tool runs.
+_OF_INSTALL = frozenset(
+    {"ADDR", "BUILD_TYPE", "CPU_TORCH_ONLY", "CUDA", "CUDA_MAJOR_VERSION", "DEV", "PORTABLE_PYTHON", "PYTHON", "SHELL"}
+)
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """`argv` None: the process's own arguments, behind those that make's variables stand for."""
     if argv is None:
         variables = os.environ if "MAKELEVEL" in os.environ else {}
+        if unknown := unknown_variable(parser, variables.get("MAKEFLAGS", "")):
+            parser.error(unknown)
         argv = [*from_environment(parser, variables), *sys.argv[1:]]
     return parser.parse_args(argv)
+
+
+def unknown_variable(parser: argparse.ArgumentParser, makeflags: str) -> str:
+    """Why a variable on make's command line is refused, "" if none is. `makeflags`: make's own MAKEFLAGS."""
+    _, _, overrides = f" {makeflags}".partition(" -- ")
+    known = {
+        option.removeprefix("--").replace("-", "_").upper()
+        for action in parser._actions  # argparse has no public list of a parser's options
+        for option in action.option_strings
+        if option.startswith("--") and action.dest != "help"
+    }
+    for name in re.findall(r"(?:^|(?<!\\) )([A-Za-z_][A-Za-z0-9_]*)=", overrides):
+        if name not in known and name not in _OF_INSTALL and not name.startswith("PIP_"):
+            near = get_close_matches(name.upper(), known, 1)
+            meant = f"; did you mean {near[0]}?" if near else "."
+            return f"{name} is no variable of this command{meant} It has {', '.join(sorted(known))}"
+    return ""
 
 
 def from_environment(parser: argparse.ArgumentParser, variables: Mapping[str, str]) -> list[str]:

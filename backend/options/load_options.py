@@ -41,6 +41,14 @@ class LoadOptions:
     segment_gap_s: float | None = None
     max_segment_s: float | None = None
     max_segment_chars: int | None = None
+    subtitles: bool = False
+    subtitle_line_chars: int = 42
+    subtitle_wide_line_chars: int = 16
+    subtitle_lines: int = 2
+    subtitle_min_s: float = 0.84
+    subtitle_max_s: float = 7.0
+    subtitle_max_chars_per_s: float = 20.0
+    subtitle_gap_s: float = 0.08
     vad: bool = True
     vad_threshold: float = 0.5
     vad_min_speech_s: float = 0.1

@@ -128,6 +128,43 @@ OPTIONS: dict[str, Option] = {
         "off",
         "Longer segments, in characters, are cut at clause marks, then at their widest gap.",
     ),
+    "subtitles": Option(
+        "subtitles",
+        one_of(SWITCH),
+        "off",
+        "Segments are captions that can be read: slices of the text within the bounds of the `subtitle_…` options that "
+        "end at sentences and clause marks where they can; `max_segment_…` do not count then.",
+    ),
+    "subtitle_line_chars": Option(
+        "subtitle_line_chars", integer(10, 200), "42", "Most characters of a line of a caption."
+    ),
+    "subtitle_wide_line_chars": Option(
+        "subtitle_wide_line_chars",
+        integer(5, 100),
+        "16",
+        "The same for Chinese, Japanese and Korean characters, which are twice as wide.",
+    ),
+    "subtitle_lines": Option(
+        "subtitle_lines",
+        integer(1, 2),
+        "2",
+        "Most lines of a caption. The caption is one line of text; whoever shows it wraps it.",
+    ),
+    "subtitle_min_seconds": Option(
+        "subtitle_min_s", number(0, 10), "0.84", "A caption is shown at least this long, in seconds: 5/6 s."
+    ),
+    "subtitle_max_seconds": Option(
+        "subtitle_max_s", number(1, 60), "7", "A caption is shown at most this long, in seconds."
+    ),
+    "subtitle_max_chars_per_second": Option(
+        "subtitle_max_chars_per_s",
+        number(5, 100),
+        "20",
+        "Highest reading speed, in characters a second of the time that a caption is shown.",
+    ),
+    "subtitle_gap_seconds": Option(
+        "subtitle_gap_s", number(0, 1), "0.08", "Least time between two captions, in seconds: two frames."
+    ),
     "vad": Option(
         "vad",
         one_of(SWITCH),

@@ -41,6 +41,7 @@ from backend.thresholds import MAX_ALIGNED_CHUNK_S
 from backend.transcript.joining import join
 from backend.transcript.pauses import spans_for, trim_to_speech
 from backend.transcript.segments import Segment, SegmentRules, merge
+from backend.transcript.subtitles.captions import CaptionRules
 from backend.transcript.words import Word, place, spread
 
 T = TypeVar("T")
@@ -203,9 +204,9 @@ def build_transcript(
     recording, speech = track.recording, track.speech
     text, offsets = join([part.recognition.text for part in parts])
     words = [word.shifted(by) for part, by in zip(parts, offsets, strict=True) for word in _words(part, speech)]
-    rules = SegmentRules(load.segment_gap_s, load.max_segment_s, load.max_segment_chars)
+    rules = segment_rules(load)
     languages = [(by, part.recognition.language or language) for part, by in zip(parts, offsets, strict=True)]
-    segments = tuple(merge(text, words, rules, languages))
+    segments = tuple(merge(text, words, rules, languages, recording.duration_s))
     tokens = [
         Token(token.id, token.begin + by, token.end + by)
         for part, by in zip(parts, offsets, strict=True)
@@ -222,6 +223,22 @@ def build_transcript(
         tuple(_token_ids(segment, tokens) for segment in segments),
         tuple(_words_inside(segment, timed) if options.words else () for segment in segments),
         tuple(_warnings(track, parts, segments)),
+    )
+
+
+def segment_rules(load: LoadOptions) -> SegmentRules:
+    """The rules of the operator's options."""
+    captions = CaptionRules(
+        line_chars=load.subtitle_line_chars,
+        wide_line_chars=load.subtitle_wide_line_chars,
+        lines=load.subtitle_lines,
+        min_s=load.subtitle_min_s,
+        max_s=load.subtitle_max_s,
+        max_chars_per_s=load.subtitle_max_chars_per_s,
+        gap_s=load.subtitle_gap_s,
+    )
+    return SegmentRules(
+        load.segment_gap_s, load.max_segment_s, load.max_segment_chars, captions if load.subtitles else None
     )
 
 

@@ -4,10 +4,13 @@
   is added, dropped or rewritten. No segment is empty.
 - Segments end at long gaps and at the ends of sentences. A segment over a limit is cut again, at clause marks first and
   then at its widest gap.
+- Or, if captions are asked for, segments are captions (subtitles/captions.py), and long gaps and ends of sentences are
+  the best places to end one.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -15,19 +18,23 @@ from statistics import median
 
 from backend.thresholds import GAP_FACTOR, MIN_GAP_S
 from backend.transcript.sentences import ends_clause, ends_sentence
+from backend.transcript.subtitles.captions import CaptionRules, captions
 from backend.transcript.words import Word
 
-_NO_PASSAGE = inf, ""
 _ROUNDING_S = 1e-6  # 4.1 - 3.8 is less than 0.3 in floating point
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The slice [begin, end) of a transcript, and its words, at least one."""
+    """The slice [begin, end) of a transcript, and its words, at least one.
+
+    `shown_until_s`: when it disappears, if it is a caption, in seconds of the recording.
+    """
 
     begin: int
     end: int
     words: tuple[Word, ...]
+    shown_until_s: float | None = None
 
     @property
     def start_s(self) -> float:
@@ -35,30 +42,56 @@ class Segment:
 
     @property
     def end_s(self) -> float:
-        return self.words[-1].end_s
+        return self.words[-1].end_s if self.shown_until_s is None else self.shown_until_s
 
 
 @dataclass(frozen=True)
 class SegmentRules:
-    """`gap_threshold_s` None: derived from the recording's median gap (GAP_FACTOR). `max_…` None: no limit."""
+    """`gap_threshold_s` None: derived from the recording's median gap (GAP_FACTOR). `max_…` None: no limit.
+
+    `captions`: the segments are captions within these bounds; then no `max_…` counts.
+    """
 
     gap_threshold_s: float | None = None
     max_seconds: float | None = None
     max_chars: int | None = None
+    captions: CaptionRules | None = None
 
 
 def merge(
-    text: str, words: Sequence[Word], rules: SegmentRules, languages: Sequence[tuple[int, str]] = ()
+    text: str,
+    words: Sequence[Word],
+    rules: SegmentRules,
+    languages: Sequence[tuple[int, str]] = (),
+    duration_s: float = inf,
 ) -> list[Segment]:
     """The segments of `text`, given its words. Only a single word that is too long by itself exceeds a limit.
 
     `languages`: where in `text` a passage begins, and the code of its language ("" if not known), in order.
+    `duration_s`: of the recording; a caption is shown no longer.
     """
+    of_words = _languages(words, languages)
+    sentences = list(_sentences(text, words, _threshold_s(words, rules), of_words))
+    if rules.captions is not None:
+        ends = {after for _, after in sentences}
+        cut = captions(text, words, rules.captions, ends=ends, languages=of_words, duration_s=duration_s)
+        return [_segment(words, caption.first, caption.after, caption.end_s) for caption in cut]
     return [
-        Segment(words[first].begin, words[after - 1].end, tuple(words[first:after]))
-        for sentence in _sentences(text, words, _threshold_s(words, rules), languages)
+        _segment(words, first, after)
+        for sentence in sentences
         for first, after in _cut_to_limits(text, words, rules, *sentence)
     ]
+
+
+def _segment(words: Sequence[Word], first: int, after: int, shown_until_s: float | None = None) -> Segment:
+    return Segment(words[first].begin, words[after - 1].end, tuple(words[first:after]), shown_until_s)
+
+
+def _languages(words: Sequence[Word], languages: Sequence[tuple[int, str]]) -> list[str]:
+    """The code of each word's language."""
+    begins = [begin for begin, _ in languages]
+    codes = ["", *(code for _, code in languages)]
+    return [codes[bisect_right(begins, word.begin)] for word in words]
 
 
 def _gap_s(words: Sequence[Word], at: int) -> float:
@@ -75,17 +108,14 @@ def _threshold_s(words: Sequence[Word], rules: SegmentRules) -> float:
 
 
 def _sentences(
-    text: str, words: Sequence[Word], threshold_s: float, languages: Sequence[tuple[int, str]]
+    text: str, words: Sequence[Word], threshold_s: float, languages: Sequence[str]
 ) -> Iterator[tuple[int, int]]:
     """Word numbers [first, after) of the parts between long gaps and ends of sentences."""
     first = 0
-    passages = iter(languages)
-    language, (next_begin, next_language) = "", next(passages, _NO_PASSAGE)
     for at in range(1, len(words)):
         word, following = words[at - 1], words[at]
-        while word.begin >= next_begin:
-            language, (next_begin, next_language) = next_language, next(passages, _NO_PASSAGE)
-        is_end = ends_sentence(text, word.begin, word.end, following.begin, language, is_first=at - 1 == first)
+        is_first = at - 1 == first
+        is_end = ends_sentence(text, word.begin, word.end, following.begin, languages[at - 1], is_first=is_first)
         if is_end or _gap_s(words, at) >= threshold_s - _ROUNDING_S:
             yield first, at
             first = at

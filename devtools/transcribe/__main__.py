@@ -1,107 +1,181 @@
-"""One recording through the backend and onto the terminal: the transcript on stdout, everything else on stderr.
+"""Recordings through the backend: transcripts on stdout or in files, everything else on stderr.
 
-Exit code 0, or 1 with the cause as the last line of stderr.
+Exit code 0, or 1 with the cause as the last line of stderr. One recording that fails does not end the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 
+from backend.errors import InvalidOption
+from backend.options.load_options import LoadOptions
+from backend.options.option_parser import with_options
+from backend.transcript.subtitles.line_breaks import LineRules
 from backend.wire.backend_pb2 import ModelOptions, TranscriptRequest, TranscriptResult
 from devtools.arguments import parse_arguments
-from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed, ServerProcess
+from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed, ServerProcess, free_port
 from devtools.transcribe.checkpoints import NotLoadable, chosen_aligner, load_options
-from devtools.transcribe.client import RequestFailed, elapsed_time, stream, transcribe, transcript_request
-from devtools.transcribe.formats import FORMATS
+from devtools.transcribe.client import RequestFailed, stream, transcribe, transcript_request
+from devtools.transcribe.formats import CAPTIONS, FORMATS, rendered
+from devtools.transcribe.progress import shown_progress
+from devtools.transcribe.recordings import BadArgument, Job, existing, format_of, jobs, write
+
+__all__ = ["LOG_LINES_SHOWN", "BadArgument", "existing", "main"]
 
 LOG_LINES_SHOWN = 20
+_DEMO_NOTE = (
+    "the demo's model knows some fifty words of English and as many of Chinese, and writes any other speech as those; "
+    "for your own recordings: MODEL=Qwen/Qwen3-ASR-0.6B ALIGNER=Qwen/Qwen3-ForcedAligner-0.6B"
+)
 
 
-class BadArgument(Exception):
-    """The message names the variable."""
+@dataclass
+class Run:
+    """The jobs of one command and what has become of them."""
+
+    name: str  # of the format
+    lines: LineRules | None
+    language: str
+    streamed: bool
+    is_one: bool  # there is one recording, and its failure is the command's
+    done: int = 0
+    skipped: int = 0
+    failures: list[str] = field(default_factory=list)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     try:
-        if arguments.format not in FORMATS:
-            raise BadArgument(f"FORMAT: {arguments.format} is none of {', '.join(FORMATS)}")
-        request = transcript_request(existing(arguments.audio), arguments.language)
+        name = format_of(arguments.format, arguments.out, is_terminal=sys.stdout.isatty())
+        work = jobs(arguments.audio, arguments.out, name)
+        pairs, lines = _captioning([p for text in arguments.option for p in text.split()], name, arguments.sentences)
         aligner = chosen_aligner(arguments.model, arguments.aligner)
-        options = load_options(arguments.model, aligner)
+        options = load_options(arguments.model, aligner, pairs)
         if not aligner:
             say("no ALIGNER: times are coarse, and there are no words")
-        result, timing = transcribe_once(options, request, arguments.stream)
+        if options.ModelFile == str(DEMO_MODEL) and any(ROOT / "test" not in job.audio.parents for job in work):
+            say(_DEMO_NOTE)
+        run = Run(name, lines, arguments.language, arguments.stream, is_one=len(work) == 1)
+        _run(run, options, _not_done(run, work, is_forced=arguments.force or run.is_one))
     except (BadArgument, NotLoadable, ServerFailed, RequestFailed) as failure:
         say(str(failure))
         return 1
     except KeyboardInterrupt:
         say("stopped")
         return 1
-    if not arguments.stream:
-        print(FORMATS[arguments.format](result).rstrip("\n"))
-    sys.stdout.flush()  # the transcript first, also where both streams go to one file
-    say(timing)
-    return 0
+    if not run.is_one:
+        say(f"{run.done} transcribed, {run.skipped} there already, {len(run.failures)} failed")
+    for failed in run.failures:
+        say(failed)
+    return 1 if run.failures else 0
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="demo", description="One recording through the backend.")
-    parser.add_argument("--audio", default=str(ROOT / "test/audio/demo.wav"), help="a recording, in any common format")
-    parser.add_argument("--model", default=str(DEMO_MODEL), help="a folder, or a hub id such as Qwen/Qwen3-ASR-1.7B")
-    parser.add_argument("--aligner", help="the same; empty: none. Default: the demo's, with the demo's model only")
-    parser.add_argument("--language", default="", help="its code or English name; empty: detect it")
-    parser.add_argument("--format", default="verbose_json", help=", ".join(FORMATS))
-    parser.add_argument("--stream", action="store_true", help="show the text while it is decoded, without FORMAT")
+    parser = argparse.ArgumentParser(prog="transcribe", description="Recordings through the backend.")
+    add = parser.add_argument
+    add("--audio", default=str(ROOT / "test/audio/demo.wav"), help="a recording, a folder of them, or several of both")
+    add("--model", default=str(DEMO_MODEL), help="a folder, or a hub id such as Qwen/Qwen3-ASR-1.7B")
+    add("--aligner", help="the same; empty: none. Default: the demo's, with the demo's model only")
+    add("--language", default="", help="its code or English name; empty: detect it")
+    add("--format", default="", help=f"{', '.join(FORMATS)}; by default timed on a terminal, else verbose_json")
+    add("--out", default="", help="a file or a folder; by default the terminal, or beside each of several recordings")
+    add("--force", action="store_true", help="write again what is there already")
+    add("--option", "--options", action="append", default=[], help="name:value of LoadModel; several with spaces")
+    add("--sentences", action="store_true", help="srt and vtt with a caption for each sentence, however long it is")
+    add("--stream", action="store_true", help="show the text while it is decoded")
     return parse_arguments(parser, argv)
 
 
-def existing(audio: str) -> str:
-    path = Path(audio).resolve()
-    if not path.is_file():
-        raise BadArgument(f"AUDIO: there is no file {audio}")
-    return str(path)
+def _captioning(pairs: list[str], name: str, sentences: bool) -> tuple[list[str], LineRules | None]:
+    """The options with those of captions where the format shows some, and how they are wrapped. Raises BadArgument."""
+    if name in CAPTIONS and not sentences:
+        pairs = ["subtitles:on", *pairs]
+    try:
+        load = with_options(LoadOptions(""), pairs, "")
+    except InvalidOption as refusal:
+        raise BadArgument(f"OPTIONS: {refusal}") from refusal
+    lines = LineRules(load.subtitle_line_chars, load.subtitle_wide_line_chars, load.subtitle_lines)
+    return pairs, lines if load.subtitles else None
 
 
-def transcribe_once(
-    options: ModelOptions, request: TranscriptRequest, streamed: bool = False
-) -> tuple[TranscriptResult, str]:
-    """The transcript, and how long it took. `streamed`: prints the text while it is decoded.
+def _not_done(run: Run, work: list[Job], *, is_forced: bool) -> list[Job]:
+    """The jobs whose result is not there yet."""
+    left = [job for job in work if is_forced or job.out is None or not job.out.exists()]
+    run.skipped = len(work) - len(left)
+    return left
 
-    Shows the end of the log when the server or the request failed.
-    """
-    server = ServerProcess(with_token=True)
+
+def _run(run: Run, options: ModelOptions, work: list[Job]) -> None:
+    """Transcribe all. Shows the end of the log when the server or the only request failed."""
+    if not work:
+        return
+    metrics_port = free_port()
+    server = ServerProcess(with_token=True, environment={"QWEN_ASR_METRICS": str(metrics_port)})
     try:
         with server:
-            with elapsed_time("loading"):
+            with shown_progress("loading", None, functools.partial(_last_download, server)):
                 load_s = server.load(options)
-            began = time.monotonic()
-            if streamed:
-                result, warnings = stream(server, request, lambda delta: print(delta, end="", flush=True))
-                print()
-            else:
-                with elapsed_time("transcribing"):
-                    result, warnings = transcribe(server, request)
-            took_s = time.monotonic() - began
+            before = f"before that: {server.up_s:.1f} s to start, {load_s:.1f} s to load the model"
+            for job in work:
+                try:
+                    _transcribe(run, server, metrics_port, job, before)
+                    run.done += 1
+                except (RequestFailed, OSError) as failure:
+                    if run.is_one and isinstance(failure, RequestFailed):
+                        raise
+                    run.failures.append(f"{job.audio.name}: {failure}")
     except (ServerFailed, RequestFailed) as failure:
         if not (isinstance(failure, RequestFailed) and failure.is_callers_fault) and server.log_lines():
             say("the end of the backend's log:")
             print(*server.log_lines()[-LOG_LINES_SHOWN:], sep="\n", file=sys.stderr)
         raise
+
+
+def _transcribe(run: Run, server: ServerProcess, metrics_port: int, job: Job, before: str) -> None:
+    request = transcript_request(str(job.audio), run.language)
+    began = time.monotonic()
+    result, warnings = _result(run, server, metrics_port, request)
+    took_s = time.monotonic() - began
+    if job.out is not None:
+        write(job.out, rendered(result, run.name, run.lines))
+        say(f"{job.audio.name} -> {job.out}")
+    elif not run.streamed:
+        print(rendered(result, run.name, run.lines), end="")
+    sys.stdout.flush()  # the transcript first, also where both streams go to one file
     for warning in warnings:
         say(f"warning: {warning}")
-    return result, (
+    if not result.text:
+        say(f"{job.audio.name}: nobody speaks")
+    say(
         f"{result.duration:.1f} s of audio in {took_s:.2f} s, {result.duration / took_s:.1f} × real time, the aligner's"
-        f" loading included (before that: {server.up_s:.1f} s to start, {load_s:.1f} s to load the model)"
+        f" loading included ({before})"
     )
 
 
+def _result(
+    run: Run, server: ServerProcess, metrics_port: int, request: TranscriptRequest
+) -> tuple[TranscriptResult, list[str]]:
+    if not run.streamed:
+        with shown_progress("transcribing", metrics_port):
+            return transcribe(server, request)
+    result, warnings = stream(server, request, lambda delta: print(delta, end="", flush=True))
+    print()
+    return result, warnings
+
+
+def _last_download(server: ServerProcess) -> str:
+    """What the backend says about a download that runs: checkpoint and size."""
+    fetched = [line for line in server.log_lines() if " fetching " in line]
+    return fetched[-1].partition(" fetching ")[2] if fetched else ""
+
+
 def say(text: str) -> None:
-    print(f"demo: {text}", file=sys.stderr)
+    print(f"transcribe: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""What a user of the gateway sees for each response_format. Pure functions: a TranscriptResult in, text out.
+"""What a user of the gateway sees for each response_format, and what only this client writes. Pure functions.
 
-The timed formats show segments alone, as the gateway does; `words` in verbose_json are those of all segments, in order.
-Times come as nanoseconds and are rounded to the format's own unit, never cut off.
+- The timed formats of the gateway show segments alone, as it does; `words` in verbose_json are those of all segments,
+  in order. Given the rules of a caption's lines, srt and vtt wrap each segment into lines.
+- Only here: `timed`, text with times for eyes; `srt_words`, a caption for each word; `vtt_karaoke`, captions in which
+  each word is highlighted at its time. Segments without words keep their own times there.
+- Times come as nanoseconds and are rounded to the format's own unit, never cut off.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from backend.wire.backend_pb2 import TranscriptResult
+from backend.transcript.subtitles.line_breaks import LineRules, wrapped
+from backend.wire.backend_pb2 import TranscriptResult, TranscriptSegment
 
 _NS_PER_S, _NS_PER_MS, _NS_PER_CS = 1_000_000_000, 1_000_000, 10_000_000
 
@@ -36,13 +40,36 @@ def as_verbose_json(result: TranscriptResult) -> str:
     )
 
 
-def as_srt(result: TranscriptResult) -> str:
-    cues = enumerate(_cues(result, ","), start=1)
-    return "\n".join(f"{number}\n{cue}" for number, cue in cues)
+def as_srt(result: TranscriptResult, lines: LineRules | None = None) -> str:
+    return _numbered(_cues(result, ",", lines))
 
 
-def as_vtt(result: TranscriptResult) -> str:
-    return "WEBVTT\n" + "".join(f"\n{cue}" for cue in _cues(result, "."))
+def as_vtt(result: TranscriptResult, lines: LineRules | None = None) -> str:
+    return "WEBVTT\n" + "".join(f"\n{cue}" for cue in _cues(result, ".", lines))
+
+
+def as_srt_words(result: TranscriptResult) -> str:
+    return _numbered(
+        f"{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n"
+        for segment in result.segments
+        for start, end, text in _words(segment)
+    )
+
+
+def as_vtt_karaoke(result: TranscriptResult) -> str:
+    return "WEBVTT\n" + "".join(
+        f"\n{_clock(segment.start, '.')} --> {_clock(segment.end, '.')}\n{_with_times(segment)}\n"
+        for segment in result.segments
+    )
+
+
+def as_timed(result: TranscriptResult) -> str:
+    """Each segment behind the time of its begin: for eyes."""
+    is_long = result.duration >= 3600
+    return "".join(
+        f"{_clock(segment.start, '.')[0 if is_long else 3 : -2]}  {segment.text.strip()}\n"
+        for segment in result.segments
+    )
 
 
 def as_lrc(result: TranscriptResult) -> str:
@@ -60,12 +87,59 @@ FORMATS: dict[str, Callable[[TranscriptResult], str]] = {
     "vtt": as_vtt,
     "lrc": as_lrc,
     "txt": as_txt,
+    "timed": as_timed,
+    "srt_words": as_srt_words,
+    "vtt_karaoke": as_vtt_karaoke,
 }
+CAPTIONS = ("srt", "vtt", "vtt_karaoke")  # formats whose segments are to be read while they are shown
+SUFFIXES = {"verbose_json": "json", "timed": "txt", "srt_words": "srt", "vtt_karaoke": "vtt"}  # others: their own name
 
 
-def _cues(result: TranscriptResult, mark: str) -> list[str]:
+def rendered(result: TranscriptResult, name: str, lines: LineRules | None) -> str:
+    """The result in a format of FORMATS, with one newline at its end. `lines`: how srt and vtt wrap captions."""
+    if lines is not None and name in ("srt", "vtt"):
+        text = (as_srt if name == "srt" else as_vtt)(result, lines)
+    else:
+        text = FORMATS[name](result)
+    return text.rstrip("\n") + "\n" if text else ""
+
+
+def _numbered(cues: Iterator[str]) -> str:
+    return "\n".join(f"{number}\n{cue}" for number, cue in enumerate(cues, start=1))
+
+
+def _words(segment: TranscriptSegment) -> Iterator[tuple[int, int, str]]:
+    """Start, end and text of each word; of the segment, if it has none."""
+    if not segment.words:
+        yield segment.start, segment.end, segment.text.strip()
+    for word in segment.words:
+        yield word.start, word.end, word.text
+
+
+def _with_times(segment: TranscriptSegment) -> str:
+    """The segment's text with a time before each word but the first, which players highlight as it passes."""
+    text, shown = "", 0
+    for number, word in enumerate(segment.words):
+        at = segment.text.find(word.text, shown)
+        if at < 0:
+            return _escaped(segment.text.strip())
+        mark = f"<{_clock(word.start, '.')}>" if number else ""
+        text += f"{_escaped(segment.text[shown:at])}{mark}<c>{_escaped(word.text)}</c>"
+        shown = at + len(word.text)
+    return (text + _escaped(segment.text[shown:])).strip()
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _cues(result: TranscriptResult, mark: str, lines: LineRules | None) -> Iterator[str]:
     """Times and text of each segment; `mark` stands before the milliseconds."""
-    return [f"{_clock(s.start, mark)} --> {_clock(s.end, mark)}\n{s.text.strip()}\n" for s in result.segments]
+    for segment in result.segments:
+        text = segment.text.strip()
+        if lines is not None:
+            text = "\n".join(wrapped(text, result.language, lines))
+        yield f"{_clock(segment.start, mark)} --> {_clock(segment.end, mark)}\n{text}\n"
 
 
 def _clock(ns: int, mark: str) -> str:

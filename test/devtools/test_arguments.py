@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from devtools.arguments import count, from_environment, parse_arguments, some_of
+from devtools.arguments import count, from_environment, parse_arguments, some_of, unknown_variable
 
 
 @pytest.fixture
@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
 @pytest.fixture
 def under_make(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("MAKELEVEL", "1")
+    monkeypatch.delenv("MAKEFLAGS", raising=False)
     monkeypatch.setattr("sys.argv", ["tool"])
     return monkeypatch
 
@@ -68,3 +69,28 @@ def test_without_make_the_environment_does_not_count(parser, under_make) -> None
 
 def test_names_stand_between_commas(parser) -> None:
     assert parser.parse_args(["--only", "clip, crowd"]).only == ("clip", "crowd")
+
+
+@pytest.mark.parametrize(
+    ("makeflags", "named"),
+    [
+        (" -- RUN=3", "RUN is no variable of this command; did you mean RUNS? It has ALIGNER, AUDIO, ONLY, OPTION"),
+        ("s -- ADUIO=a.wav RUNS=3", "ADUIO is no variable of this command; did you mean AUDIO?"),
+        (r" -- AUDIO=a\ b.wav zzz=1", "zzz is no variable of this command. It has"),
+        (" -- RUNS=3 AUDIO=x BUILD_TYPE=cublas PIP_INDEX_URL=y", ""),
+        (r" -- AUDIO=a\ RUN=3.wav", ""),
+        ("s", ""),
+        ("", ""),
+    ],
+)
+def test_a_variable_that_the_tool_does_not_have_is_named(parser, makeflags: str, named: str) -> None:
+    found = unknown_variable(parser, makeflags)
+    assert found.startswith(named)
+    assert bool(found) == bool(named)
+
+
+def test_an_unknown_variable_ends_the_tool(parser, under_make, capsys) -> None:
+    under_make.setenv("MAKEFLAGS", " -- FORMT=srt")
+    with pytest.raises(SystemExit):
+        parse_arguments(parser, None)
+    assert "FORMT is no variable of this command" in capsys.readouterr().err

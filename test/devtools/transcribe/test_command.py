@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_a_bad_argument_ends_with_exit_code_1_and_the_cause(
     assert main(arguments) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.splitlines()[-1].startswith(f"demo: {cause}")
+    assert printed.err.splitlines()[-1].startswith(f"transcribe: {cause}")
 
 
 def test_only_the_demo_model_gets_the_demo_aligner() -> None:
@@ -52,10 +53,10 @@ def test_a_model_that_does_not_load_is_shown_with_the_servers_log(
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
     assert printed.out == ""
-    assert lines[0] == "demo: no ALIGNER: times are coarse, and there are no words"
-    assert lines[1] == "demo: the end of the backend's log:"
+    assert lines[0] == "transcribe: no ALIGNER: times are coarse, and there are no words"
+    assert lines[1] == "transcribe: the end of the backend's log:"
     assert any("LoadModel refused" in line for line in lines[2:-1])
-    assert lines[-1].startswith("demo: the model was not loaded: ")
+    assert lines[-1].startswith("transcribe: the model was not loaded: ")
 
 
 @pytest.mark.slow
@@ -76,3 +77,24 @@ def test_a_stream_is_the_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
     truth = json.loads((ROOT / "test/audio/demo.json").read_text(encoding="utf-8"))
     assert printed.out == truth["text"] + "\n"
     assert "s of audio in" in printed.err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_folder_has_its_results_beside_it_and_a_failure_ends_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(ROOT / "test/audio/demo.wav", tmp_path / "talk.wav")
+    (tmp_path / "bad.mp3").write_bytes(b"no sound at all")
+    (tmp_path / "old.wav").write_bytes(b"not looked at")
+    (tmp_path / "old.srt").write_text("kept", encoding="utf-8")
+    assert main(["--audio", str(tmp_path), "--format", "srt"]) == 1
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert printed.out == ""
+    assert lines[-2] == "transcribe: 1 transcribed, 1 there already, 1 failed"
+    assert lines[-1].startswith("transcribe: bad.mp3: ")
+    assert any("fifty words" in line for line in lines)
+    assert (tmp_path / "old.srt").read_text(encoding="utf-8") == "kept"
+    captions = (tmp_path / "talk.srt").read_text(encoding="utf-8")
+    assert "\nThe quick brown fox\njumps over the lazy dog.\n" in captions
+    assert not (tmp_path / "bad.srt").exists()

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from backend.transcript.subtitles.line_breaks import LineRules
 from backend.wire.backend_pb2 import TranscriptResult, TranscriptSegment, TranscriptWord
-from devtools.transcribe.formats import FORMATS
+from devtools.transcribe.formats import FORMATS, rendered
 
 MS = 1_000_000
 HOUR = 3_600_000 * MS
@@ -112,3 +113,50 @@ def test_verbose_json_escapes_what_json_must_escape() -> None:
     result = TranscriptResult(text=text, segments=[TranscriptSegment(end=MS, text=text, tokens=[1])])
     shown = json.loads(FORMATS["verbose_json"](result))
     assert (shown["text"], shown["segments"][0]["text"]) == (text, text)
+
+
+def _spoken(*segments: tuple[str, float, float, list[tuple[str, float, float]]]) -> TranscriptResult:
+    result = TranscriptResult(text=" ".join(text for text, *_ in segments), language="en", duration=9.0)
+    for number, (text, start_s, end_s, words) in enumerate(segments):
+        segment = result.segments.add(id=number, text=text, start=round(start_s * 1e9), end=round(end_s * 1e9))
+        for word, word_start_s, word_end_s in words:
+            segment.words.add(text=word, start=round(word_start_s * 1e9), end=round(word_end_s * 1e9))
+    return result
+
+
+WORDS = _spoken(
+    ("Tom & I <3 it.", 0.5, 2.0, [("Tom &", 0.5, 0.8), ("I", 0.8, 1.0), ("<3", 1.0, 1.5), ("it.", 1.5, 2.0)]),
+    ("No times.", 3.0, 4.0, []),
+)
+
+
+def test_text_for_eyes_has_the_time_of_each_segment() -> None:
+    assert FORMATS["timed"](WORDS) == "00:00.5  Tom & I <3 it.\n00:03.0  No times.\n"
+    later = _spoken(("Late.", 3661.0, 3662.0, []))
+    later.duration = 4000.0
+    assert FORMATS["timed"](later) == "01:01:01.0  Late.\n"
+
+
+def test_each_word_is_a_caption() -> None:
+    cues = FORMATS["srt_words"](WORDS).split("\n\n")
+    assert cues[0] == "1\n00:00:00,500 --> 00:00:00,800\nTom &"
+    assert cues[4] == "5\n00:00:03,000 --> 00:00:04,000\nNo times.\n"
+
+
+def test_karaoke_highlights_each_word_and_escapes_the_text() -> None:
+    assert FORMATS["vtt_karaoke"](WORDS) == (
+        "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\n<c>Tom &amp;</c> <00:00:00.800><c>I</c> <00:00:01.000><c>&lt;3</c>"
+        " <00:00:01.500><c>it.</c>\n\n00:00:03.000 --> 00:00:04.000\nNo times.\n"
+    )
+
+
+def test_captions_are_wrapped_and_sentences_are_not() -> None:
+    long = _spoken(("The road was empty for many miles, and nobody said a word until noon.", 0.0, 4.0, []))
+    lines = LineRules(chars=42, wide_chars=16, lines=2)
+    assert rendered(long, "srt", lines).splitlines()[2:] == [
+        "The road was empty for many miles,",
+        "and nobody said a word until noon.",
+    ]
+    assert len(rendered(long, "vtt", None).splitlines()) == 4
+    assert rendered(TranscriptResult(), "srt", lines) == ""
+    assert rendered(TranscriptResult(), "vtt", lines) == "WEBVTT\n"
