@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from backend.errors import CannotListen, MetricsAddressRefused
 from backend.process.request_stats import FIRST_DELTA_BOUNDS_S, Totals
-from backend.serving.resident import AlignerState, Resident
+from backend.serving.resident import AlignerState, ModelState, Resident
 from backend.serving.scheduler import Scheduler
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -113,6 +113,15 @@ class BackendCollector(Collector):
         state = self._resident.aligner_state
         aligner.add_metric((), {possible: possible == state for possible in get_args(AlignerState)})
         yield aligner
+        model = StateSetMetricFamily("qwen_asr_model_state", "1 for the state that the model is in.")
+        model.add_metric((), {possible: possible == self._resident.state for possible in get_args(ModelState)})
+        yield model
+        yield _counters(
+            "qwen_asr_idle_releases", "Idle weights that were released.", ("what",), self._resident.releases
+        )
+        yield CounterMetricFamily(
+            "qwen_asr_reloads", "Loads of a model that had been released for idleness.", value=self._resident.reloads
+        )
         yield _gauges("qwen_asr_weight_bytes", "Bytes of weights in memory.", "model", self._resident.weight_bytes)
 
 
