@@ -245,6 +245,13 @@ class NonFiniteLogits(EngineFailure):
         )
 
 
+class ReloadFailed(EngineFailure):
+    """A model that was released for idleness cannot be loaded again. `cause`: that of the load."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"qwen-asr: the model was released while idle and cannot be loaded again: {cause}")
+
+
 class AlignerUnavailable(AsrError):
     """The aligner cannot serve this request. It never becomes a status: the transcript is sent with coarse times.
 

@@ -22,8 +22,10 @@ from backend.audio.decoding.pool import DecoderPool
 from backend.errors import EngineDead, Fatal, StallSecondsRefused
 from backend.options.load_options import LoadOptions
 from backend.pipeline.admission import Admission
+from backend.process import parent_watch
 from backend.process.address import listen_failure, parse
 from backend.process.request_stats import Totals
+from backend.serving.idle.release import IdleRelease
 from backend.serving.protocols import Aligner, Loader, Recognizer
 from backend.serving.resident import Resident
 from backend.serving.scheduler import DEVICE_LOST, Scheduler
@@ -88,6 +90,7 @@ class Serving:
     server: grpc.aio.Server
     port: int
     scheduler: Scheduler
+    resident: Resident
     readiness: Readiness
     drain: Drain
     listener: Listener | None
@@ -141,7 +144,7 @@ async def start(
         raise listen_failure(address) from error
     listener = _listen(metrics, totals, scheduler, resident) if metrics else None
     await server.start()
-    return Serving(server, port, scheduler, readiness, drain, listener)
+    return Serving(server, port, scheduler, resident, readiness, drain, listener)
 
 
 def _listen(metrics: str, totals: Totals, scheduler: Scheduler, resident: Resident) -> Listener:
@@ -191,6 +194,14 @@ async def serve(
     loop.add_signal_handler(signal.SIGINT, interrupted)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, serving.port, os.getpid())
+    reasons = ["stopped"]
+
+    def leave(reason: str) -> None:
+        reasons[:] = [f"stopped: {reason}"]
+        stop.set()
+
+    is_watched = parent_watch.interval_s(environment) is not None  # then a gateway has started this process
+    idle = asyncio.create_task(IdleRelease(serving.resident, leave if is_watched else None).run())
     failed = asyncio.create_task(_engine_failure(serving.scheduler, stall_s))
     await asyncio.wait({failed, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if failed.done():
@@ -204,7 +215,8 @@ async def serve(
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
     await serving.stop(_GRACE_S)
     decoder_pool.close()
-    _log.info("stopped")
+    idle.cancel()
+    _log.info(reasons[0])
 
 
 def _force_exit_later(code: int, cause: EngineDead | None = None) -> None:

@@ -12,7 +12,9 @@ MIN_CHUNK_S, MAX_CHUNK_S = 2.0, 180.0  # the range of max_chunk_seconds, and of 
 _NOT_THE_RECOGNIZERS = {
     "forced_aligner", "aligner_retry_s", "batch_wait_s", "max_new_tokens", "max_audio_s", "segment_gap_s",
     "max_segment_s", "max_segment_chars", "vad", "vad_threshold", "vad_min_speech_s", "vad_min_silence_s",
-    "vad_margin_s",
+    "vad_margin_s", "aligner_idle_s", "idle_unload_s", "idle_exit_s",
+    "subtitles", "subtitle_line_chars", "subtitle_wide_line_chars", "subtitle_lines", "subtitle_min_s",
+    "subtitle_max_s", "subtitle_max_chars_per_s", "subtitle_gap_s",
 }  # fmt: skip
 
 
@@ -38,6 +40,9 @@ class LoadOptions:
     max_chunk_s: float | None = None  # None: the checkpoint's own, see serving/protocols.Recognizer
     max_audio_s: float = 6 * 3600.0
     aligner_retry_s: float = 60.0
+    aligner_idle_s: float = 0.0  # 0: never, in all three
+    idle_unload_s: float = 0.0
+    idle_exit_s: float = 0.0
     segment_gap_s: float | None = None
     max_segment_s: float | None = None
     max_segment_chars: int | None = None

@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 # Some gateways (early 2026) add these options of llama.cpp to every model on a machine with a GPU.
 _IGNORED = {"parallel", "cache_reuse"}
+_OTHER_NAMES = {"keep_alive": "idle_unload_seconds, in seconds"}  # of other servers
 
 
 def with_options(options: LoadOptions, pairs: Iterable[str], engine_args: str) -> LoadOptions:
@@ -50,6 +51,8 @@ def _applied(options: LoadOptions, name: str, value: str) -> LoadOptions:
     if name in _IGNORED:
         _log.info("the option '%s' is another engine's; it changes nothing here", name)
         return options
+    if name in _OTHER_NAMES:
+        raise InvalidOption(name, f"is not known; here it is {_OTHER_NAMES[name]}")
     option = OPTIONS.get(name)
     if option is None:
         raise InvalidOption(name, f"is not known; known options: {', '.join(sorted(OPTIONS))}")

@@ -19,6 +19,7 @@ from backend.options.option_values import (
     milliseconds,
     number,
     one_of,
+    zero_or,
 )
 
 
@@ -33,6 +34,7 @@ class Option:
 
 
 BATCH = integer(1, 256)
+_WEEK_S = 7 * 24 * 3600
 OPTIONS: dict[str, Option] = {
     "forced_aligner": Option(
         "forced_aligner",
@@ -109,6 +111,26 @@ OPTIONS: dict[str, Option] = {
         number(0, 24 * 3600),
         "60",
         "Seconds between a failed load of the aligner and the next attempt.",
+    ),
+    "aligner_idle_seconds": Option(
+        "aligner_idle_s",
+        zero_or(1, _WEEK_S),
+        "0",
+        "Seconds after the last request for times until the aligner is released; the next loads it again. 0: never.",
+    ),
+    "idle_unload_seconds": Option(
+        "idle_unload_s",
+        zero_or(1, _WEEK_S),
+        "0",
+        "Seconds after the last request until all weights are released; the next one loads them again, in its own "
+        "time. 0: never.",
+    ),
+    "idle_exit_seconds": Option(
+        "idle_exit_s",
+        zero_or(60, _WEEK_S),
+        "0",
+        "Seconds after the last request until the process ends, with exit code 0; the gateway starts it again. Without "
+        "effect where LOCALAI_BACKEND_PARENT_WATCH is off. 0: never.",
     ),
     "segment_gap_threshold": Option(
         "segment_gap_s",

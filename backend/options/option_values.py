@@ -84,6 +84,20 @@ def number(minimum: float, maximum: float) -> Values[float]:
     return Values(allowed, parse)
 
 
+def zero_or(minimum: float, maximum: float) -> Values[float]:
+    """0, or numbers from `minimum` to `maximum`."""
+    some = number(minimum, maximum)
+    none = number(0, 0)
+
+    def parse(name: str, value: str) -> float:
+        try:
+            return none.parse(name, value)
+        except InvalidOption:
+            return some.parse(name, value)
+
+    return Values(f"0, or {some.allowed}", parse)
+
+
 def milliseconds(maximum: int) -> Values[float]:
     """Whole milliseconds, as the gateway's other backends write them, parsed to seconds."""
     whole = integer(0, maximum)

@@ -60,12 +60,13 @@ class Alignment:
         """
         if not any((part.recognition.language or language) in ALIGNABLE for part in parts if part.recognition.text):
             return [replace(part, coarse_because=UNKNOWN_TO_ALIGNER) for part in parts]
-        try:
-            equipped = await self._resident.equipped(instance)
-        except AlignerUnavailable as unavailable:
-            cause = RequestWarning(str(unavailable), unavailable.kind)
-            return [replace(part, coarse_because=cause) for part in parts]
-        return await gather_or_cancel(self._align(equipped, part, language) for part in parts)
+        with self._resident.usage.aligner():
+            try:
+                equipped = await self._resident.equipped(instance)
+            except AlignerUnavailable as unavailable:
+                cause = RequestWarning(str(unavailable), unavailable.kind)
+                return [replace(part, coarse_because=cause) for part in parts]
+            return await gather_or_cancel(self._align(equipped, part, language) for part in parts)
 
     async def _align(self, equipped: Equipped, part: RecognizedChunk, language: str) -> RecognizedChunk:
         chunk_language = part.recognition.language or language

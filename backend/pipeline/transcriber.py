@@ -115,8 +115,8 @@ class Transcriber:
         `stats` is filled with the request's cost. `deadline_s`: the client's deadline, in seconds of time.monotonic().
         """
         stats = stats or RequestStats()
-        instance = self._resident.current()
-        with self._admission.admitted(stats):
+        with self._admission.admitted(stats), self._resident.usage.model():
+            instance = await self._resident.acquired()
             passages = await self._passages(path, instance, options, stats, deadline_s)
             with stats.measure("infer"):
                 parts = await passages.policy.recognize(passages.chunks)
@@ -130,8 +130,8 @@ class Transcriber:
         Arguments and errors as in `transcribe`.
         """
         stats = stats or RequestStats()
-        instance = self._resident.current()
-        with self._admission.admitted(stats):
+        with self._admission.admitted(stats), self._resident.usage.model():
+            instance = await self._resident.acquired()
             passages = await self._passages(path, instance, options, stats, deadline_s)
             streamed = StreamedRecognition(passages.policy, instance, options, passages.speech, stats, passages.chunks)
             async with aclosing(streamed.deltas()) as deltas:

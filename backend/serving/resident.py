@@ -4,7 +4,8 @@ Rules: there is one copy of the recogniser's weights, ever (law 1). The first re
 swaps in an equipped instance around the same recogniser; the lean instance is dropped. One load runs at a time, however
 many requests ask for it, and a request that is cancelled does not end it for the others. A request keeps the instance
 that it started with to its end, so a swap, a reload or a Free disturbs no request in flight. A LoadModel that names the
-same recogniser keeps it: what differs, the aligner say, is exchanged around it.
+same recogniser keeps it: what differs, the aligner say, is exchanged around it. A model whose weights were released for
+idleness (idle/) is resident still: the next request loads it again, and the others wait for the same load.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
@@ -26,6 +28,8 @@ from backend.errors import (
 )
 from backend.options.load_options import LoadOptions
 from backend.serving.faults import untraced
+from backend.serving.idle.unloaded import UnloadedModel
+from backend.serving.idle.usage import Usage
 from backend.serving.loaded_models import LoadedModels
 from backend.serving.loader_thread import LoaderThread
 from backend.serving.model_instance import Equipped, Lean
@@ -34,6 +38,7 @@ from backend.serving.protocols import Loader
 _log = logging.getLogger(__name__)
 
 AlignerState = Literal["none", "waiting", "loaded", "failed"]  # waiting: no request has asked for times yet
+ModelState = Literal["none", "loading", "loaded", "unloaded"]  # unloaded: released for idleness
 
 _TOO_LARGE = "the device has too little memory for the aligner"
 
@@ -60,7 +65,12 @@ class Resident:
         # options, which loads nothing, does not wait for an aligner that is being loaded.
         self._replace_lock = asyncio.Lock()
         self._load_lock = asyncio.Lock()
+        self.usage = Usage(clock)
+        self.releases: Counter[str] = Counter(aligner=0, model=0)  # of idle models, by what was released
+        self.reloads = 0  # of models that had been released
         self._instance: Lean | None = None
+        self._unloaded: UnloadedModel | None = None
+        self._reload_task: asyncio.Task[Lean] | None = None
         self._loaded_models = LoadedModels(on_collected=self._thread.reclaim_soon)
         self._free_count = 0  # how often Free was called: a load that it overtook must not bring its model back
         self._equip_task: tuple[Lean, asyncio.Task[Equipped]] | None = None
@@ -80,13 +90,14 @@ class Resident:
     @property
     def identity(self) -> str:
         """The `Model` of the last successful LoadModel; "" when nothing is loaded."""
-        return self._instance.options.model if self._instance else ""
+        options = self.options
+        return options.model if options else ""
 
     @property
     def options(self) -> LoadOptions | None:
-        """Those of the resident model; None when nothing is loaded. From any thread."""
-        instance = self._instance
-        return instance.options if instance else None
+        """Those of the resident model, its weights may be released; None without a model. From any thread."""
+        model = self._instance or self._unloaded
+        return model.options if model else None
 
     @property
     def weight_bytes(self) -> dict[str, int]:
@@ -95,18 +106,43 @@ class Resident:
 
     @property
     def aligner_state(self) -> AlignerState:
-        instance = self._instance
-        if isinstance(instance, Equipped):
+        options = self.options
+        if isinstance(self._instance, Equipped):
             return "loaded"
-        if instance is None or not instance.options.forced_aligner:
+        if options is None or not options.forced_aligner:
             return "none"
         return "failed" if self._clock() < self._retry_at else "waiting"
 
+    @property
+    def state(self) -> ModelState:
+        """From any thread."""
+        if self._instance is not None:
+            return "loaded"
+        return "loading" if self.loading else "unloaded" if self._unloaded is not None else "none"
+
+    def check_loaded(self) -> None:
+        """Raises ModelNotLoaded. A model that was released for idleness is loaded: a request brings it back."""
+        if self.options is None:
+            raise ModelNotLoaded
+
     def current(self) -> Lean:
-        """The instance for a request that starts now. Raises ModelNotLoaded."""
+        """The instance in memory. Raises ModelNotLoaded."""
         if self._instance is None:
             raise ModelNotLoaded
         return self._instance
+
+    async def acquired(self) -> Lean:
+        """The instance for a request that starts now, loaded again if it was released.
+
+        Raises ModelNotLoaded or ReloadFailed. A request that is cancelled does not end the reload for the others.
+        """
+        if self._instance is not None:
+            return self._instance
+        self.check_loaded()
+        if self._reload_task is None:
+            self._reload_task = asyncio.create_task(self._reload())
+            self._reload_task.add_done_callback(self._reload_ended)
+        return await asyncio.shield(self._reload_task)
 
     async def load(self, options: LoadOptions) -> None:
         """Make `options` resident. The same options again: nothing to do. Of the same recogniser: it stays, and
@@ -120,6 +156,7 @@ class Resident:
             if self._instance is not None and self._instance.options == options:
                 return
             async with self._load_lock:
+                self.usage.restart()
                 await self._thread.run(self._loader.inspect, options)
                 self._refuse_if_freed_since(free_count)
                 if self._instance is not None and self._instance.options.has_recognizer_of(options):
@@ -134,8 +171,31 @@ class Resident:
         Requests in flight keep the model in memory to their end.
         """
         self._free_count += 1
+        self.usage.restart()
         self._set_instance(None)
         self._thread.reclaim_soon()
+
+    async def unload(self, idle_s: float) -> None:
+        """Release all weights if nobody has used them for `idle_s` seconds; the model stays resident."""
+        async with self._load_lock:
+            if self._instance is None or self.usage.idle_s < idle_s:
+                return
+            self._unloaded, self._instance = UnloadedModel(self._instance, self._clock), None
+            self.releases["model"] += 1
+            _log.info("idle for %g s: the weights are released; the next request loads them again", idle_s)
+            await self._thread.reclaim()
+
+    async def release_aligner(self, idle_s: float) -> None:
+        """Release the aligner if nobody has used it for `idle_s` seconds; the lean instance stays."""
+        async with self._load_lock:
+            instance = self._instance
+            if not isinstance(instance, Equipped) or self.usage.aligner_idle_s < idle_s:
+                return
+            self._instance = Lean(instance.options, instance.recognizer)
+            del instance
+            self.releases["aligner"] += 1
+            _log.info("the aligner was idle for %g s: it is released; the next request for times loads it", idle_s)
+            await self._thread.reclaim()
 
     async def equipped(self, instance: Lean) -> Equipped:
         """`instance` with an aligner, which is swapped in as the resident one. Raises AlignerUnavailable."""
@@ -176,8 +236,35 @@ class Resident:
             await self._restore(old, free_count)
         raise refusal
 
+    async def _reload(self) -> Lean:
+        free_count = self._free_count
+        async with self._load_lock:
+            unloaded = self._unloaded
+            if self._instance is not None:  # a LoadModel was faster
+                return self._instance
+            if unloaded is None:
+                raise ModelNotLoaded
+            unloaded.check_retry()
+            if (instance := unloaded.still_there()) is not None:
+                self._set_instance(instance)
+                return instance
+            refusal = await self._refusal_in(self._install(unloaded.options, free_count))
+            if free_count != self._free_count:
+                raise ModelNotLoaded
+            if refusal is not None:
+                _log.error("the released model cannot be loaded again: %s", refusal)
+                await self._thread.reclaim()
+                raise unloaded.failed(refusal)
+            self.reloads += 1
+            return self.current()
+
+    def _reload_ended(self, task: asyncio.Task[Lean]) -> None:
+        self._reload_task = None
+        if not task.cancelled():
+            task.exception()  # as in _equip_ended
+
     def _set_instance(self, instance: Lean | None) -> None:
-        self._instance = instance
+        self._instance, self._unloaded = instance, None
         self._on_state_change(instance is not None)
 
     async def _install(self, options: LoadOptions, free_count: int) -> None:

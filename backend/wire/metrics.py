@@ -31,7 +31,7 @@ from backend.process import request_warning
 from backend.process.histogram import Histogram
 from backend.process.request_stats import FIRST_DELTA_BOUNDS_S, Totals
 from backend.process.version import VERSION
-from backend.serving.resident import AlignerState, Resident
+from backend.serving.resident import AlignerState, ModelState, Resident
 from backend.serving.scheduler import Scheduler
 from backend.wire.status import STATUS
 
@@ -135,6 +135,15 @@ class BackendCollector(Collector):
         state = self._resident.aligner_state
         aligner.add_metric((), {possible: possible == state for possible in get_args(AlignerState)})
         yield aligner
+        model = StateSetMetricFamily("qwen_asr_model_state", "1 for the state that the model is in.")
+        model.add_metric((), {possible: possible == self._resident.state for possible in get_args(ModelState)})
+        yield model
+        yield _counters(
+            "qwen_asr_idle_releases", "Idle weights that were released.", ("what",), self._resident.releases
+        )
+        yield CounterMetricFamily(
+            "qwen_asr_reloads", "Loads of a model that had been released for idleness.", value=self._resident.reloads
+        )
         yield _gauges("qwen_asr_weight_bytes", "Bytes of weights in memory.", "model", self._resident.weight_bytes)
 
 

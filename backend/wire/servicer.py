@@ -140,7 +140,7 @@ class BackendServicer(rpc.BackendServicer):
 
         It is the first check, because on these errors the gateway loads the model again.
         """
-        self._resident.current()
+        self._resident.check_loaded()
         check_identity(loaded=self._resident.identity, requested=requested)
 
     async def _to_completion(self, work: Coroutine[Any, Any, None]) -> None:

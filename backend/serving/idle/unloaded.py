@@ -1,0 +1,38 @@
+"""A model whose weights were released because it was idle: what brings it back."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+from backend.errors import AsrError, ReloadFailed
+from backend.options.load_options import LoadOptions
+from backend.serving.model_instance import Lean
+
+_RETRY_S = 10.0  # after a reload that failed: requests until then get its cause, and load nothing
+
+
+class UnloadedModel:
+    """The options of a released model, and how its reload fared. For the event loop's thread."""
+
+    def __init__(self, instance: Lean, clock: Callable[[], float]) -> None:
+        self.options: LoadOptions = instance.options
+        # Somebody may still hold the recogniser. Then it is used again, because two were never to be in memory.
+        self._recognizer = weakref.ref(instance.recognizer)
+        self._clock = clock
+        self._retry_at, self._failure = 0.0, ""
+
+    def still_there(self) -> Lean | None:
+        """The model, if it has not left memory yet."""
+        recognizer = self._recognizer()
+        return Lean(self.options, recognizer) if recognizer is not None else None
+
+    def check_retry(self) -> None:
+        """Raises ReloadFailed if the last reload failed a moment ago."""
+        if self._clock() < self._retry_at:
+            raise ReloadFailed(self._failure)
+
+    def failed(self, refusal: AsrError) -> ReloadFailed:
+        """The error for the requests that waited for a reload that was refused."""
+        self._retry_at, self._failure = self._clock() + _RETRY_S, str(refusal)
+        return ReloadFailed(self._failure)
