@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.checkpoint import hub
+from backend.checkpoint.files import check
 from backend.checkpoint.layout import EXAMPLES, Kind, layout_of
 from backend.checkpoint.validation import read_json_object, validate, validate_object
 from backend.errors import CheckpointRefused, named
@@ -74,14 +75,16 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
         raise CheckpointRefused(
             f"the checkpoint '{named(checkpoint.name)}' is {_KIND_NAMES[actual]}; {_REMEDIES[kind]}"
         )
-    if checkpoint.local:
-        validate(Path(checkpoint.name))
-    else:
+    if not checkpoint.local:
         validate_object("config.json", config)
-    if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
+        return
+    validate(Path(checkpoint.name))
+    if not any(Path(checkpoint.name).glob("*.safetensors")):
         raise CheckpointRefused(
-            f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights; fetch those of {EXAMPLES[kind]}"
+            f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights such as model.safetensors; "
+            f"fetch those of {EXAMPLES[kind]}"
         )
+    check(Path(checkpoint.name))
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
