@@ -57,11 +57,13 @@ class LazyLoader:
 
     def __init__(self, decoder_pool: DecoderPool) -> None:
         self._decoder_pool = decoder_pool
+        self._loader: Loader | None = None
 
     def _real(self) -> Loader:
         from backend.engine.loader import CheckpointLoader
 
-        return CheckpointLoader()
+        self._loader = self._loader or CheckpointLoader()
+        return self._loader
 
     def prepare(self) -> None:
         self._real()

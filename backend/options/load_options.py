@@ -17,6 +17,8 @@ class LoadOptions:
     model_file: str = ""
     model_path: str = ""
     forced_aligner: str = ""
+    revision: str = "main"  # of the hub id: a branch, a tag or a commit
+    forced_aligner_revision: str = "main"
     device: Device = "auto"
     cuda: bool = False
     main_gpu: int | None = None

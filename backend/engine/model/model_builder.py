@@ -50,7 +50,7 @@ class BuiltModel:
 def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
     """The modules of a checkpoint. Raises CheckpointRefused where its files are not what its config.json promises."""
     try:
-        folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name)
+        folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name, checkpoint.revision)
         check(folder)
         validate(folder)
         stored = read_json_object(folder / "config.json")
