@@ -248,11 +248,11 @@ adopt_venv() {
   local status=0
   [[ -e "$venv" || -L "$venv" ]] || return 0
   [[ -r "$venv" && -w "$venv" && -x "$venv" ]] ||
-    die "$venv cannot be read or written by the user $(id -un 2>/dev/null || id -u); run this as its owner, or remove it"
+    die "$venv cannot be read or written by the user with the id $(id -u); run this as its owner, or remove it"
   [[ -e "$venv/bin/python" || -L "$venv/bin/python" ]] || return 0
   "$venv/bin/python" -c '' 2>/dev/null || status=$?
   ((status != 126)) || # found, and not to be run
-    die "the interpreter of $venv cannot be run by the user $(id -un 2>/dev/null || id -u); run this as its owner, or remove ./venv"
+    die "the interpreter of $venv cannot be run by the user with the id $(id -u); run this as its owner, or remove ./venv"
   if [[ ! -f "$venv/.kind" ]] && works; then
     say "./venv has no stamp of an install; it works and is kept"
     echo "$1" >"$venv/.kind"

@@ -46,20 +46,24 @@ barred() {
   echo "$first"
 }
 
+die_unreadable() {
+  local user
+  user="$(id -un 2>/dev/null)" || user="$(id -u)"
+  die "$1 cannot be read or run by the user $user: allow it (chmod -R a+rX $here), or install as that user"
+}
+
 die_if_barred() { # die_if_barred PATH...
   local path first
   for path in "$@"; do
     first="$(barred "$path")"
-    [[ -z "$first" ]] ||
-      die "$first cannot be read or run by the user $(id -un 2>/dev/null || id -u): allow it (chmod -R a+rX $here), or install as that user"
+    [[ -z "$first" ]] || die_unreadable "$first"
   done
 }
 
 die_if_unreadable() { # of files, which nobody runs
   local path
   for path in "$@"; do
-    [[ ! -e "$path" || -r "$path" ]] ||
-      die "$path cannot be read by the user $(id -un 2>/dev/null || id -u): allow it (chmod -R a+rX $here), or install as that user"
+    [[ ! -e "$path" || -r "$path" ]] || die_unreadable "$path"
   done
 }
 

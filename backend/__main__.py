@@ -6,11 +6,12 @@ import os
 import signal
 
 from backend.process import parent_watch
-from backend.process.start_failure import ended_with
+from backend.process.start_failure import check_threads, ended_with
 
 # Before the slow imports below: the parent may die or send a signal meanwhile.
 try:
     parent_watch.watch(os.environ)
+    check_threads()
 except RuntimeError as _error:  # no thread can be started
     os._exit(ended_with(_error))
 for _number in (signal.SIGTERM, signal.SIGINT):
@@ -45,7 +46,7 @@ def main() -> int:
         return run(arguments.addr, os.environ)
     except Exception as error:
         logging.getLogger(__name__).exception("the backend has failed")
-        return ended_with(error)
+        return ended_with(error, "cannot go on")
 
 
 if __name__ == "__main__":

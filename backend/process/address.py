@@ -39,7 +39,7 @@ def listen_obstacle(address: str) -> str:
     """
     host, port = parse(address)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = _addresses(host, port)
     except (socket.gaierror, UnicodeError):  # UnicodeError: not a possible host name
         return "the host name is not known"
     errors = [error for error in map(_listen_error, found) if error]
@@ -56,10 +56,16 @@ def refuse_if_half_taken(address: str) -> None:
     """
     host, port = parse(address)
     with contextlib.suppress(socket.gaierror, UnicodeError):  # listen_failure tells
-        if port and len(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)) > 1:
+        if port and len(_addresses(host, port)) > 1:
             obstacle = listen_obstacle(address)
             if obstacle:
                 raise CannotListen(address, obstacle)
+
+
+def _addresses(host: str, port: int) -> list[tuple[Any, ...]]:
+    """Those that gRPC listens on. For localhost they are both loopbacks, whatever /etc/hosts says."""
+    hosts = ("127.0.0.1", "::1") if host.lower() == "localhost" else (host,)
+    return [info for name in hosts for info in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)]
 
 
 def _listen_error(info: tuple[Any, ...]) -> OSError | None:

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 from backend.process.system_cause import NOT_INSTALLED, error_chain, system_cause
 
+# gRPC ends the process without a cause where it cannot start its own: with 8 processes and threads allowed to the user
+# it aborted, with 16 the server listened.
+_LEAST_THREADS = 12
 
-def ended_with(error: BaseException) -> int:
+
+def ended_with(error: BaseException, what: str = "cannot start") -> int:
     """Write the cause as the last line of stderr; the exit code."""
-    sys.stderr.write(f"the backend cannot start: {start_cause(error)}\n")
+    sys.stderr.write(f"the backend {what}: {start_cause(error)}\n")
     sys.stderr.flush()
     return 1
+
+
+def check_threads(count: int = _LEAST_THREADS) -> None:
+    """Start so many threads at once and end them. Raises RuntimeError if the system allows fewer."""
+    enough = threading.Event()
+    threads = [threading.Thread(target=enough.wait, daemon=True) for _ in range(count)]
+    try:
+        for thread in threads:
+            thread.start()
+    finally:
+        enough.set()
 
 
 def start_cause(error: BaseException) -> str:

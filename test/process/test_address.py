@@ -47,7 +47,17 @@ def test_a_name_is_taken_if_one_of_its_addresses_is(monkeypatch: pytest.MonkeyPa
         for found in (addresses, addresses[::-1]):
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: found)
             with pytest.raises(CannotListen, match="taken by another process"):
-                refuse_if_half_taken(f"localhost:{port}")
+                refuse_if_half_taken(f"my-host:{port}")
     nobodys = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [addresses[0], nobodys])
-    refuse_if_half_taken(f"localhost:{port}")  # a family that the machine lacks does not count
+    refuse_if_half_taken(f"my-host:{port}")  # a family that the machine lacks does not count
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_localhost_is_taken_if_either_loopback_is(family: int, host: str) -> None:
+    try:
+        taken = socket.create_server((host, 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with taken, pytest.raises(CannotListen, match="taken by another process"):
+        refuse_if_half_taken(f"localhost:{taken.getsockname()[1]}")
