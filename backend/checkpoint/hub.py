@@ -163,7 +163,7 @@ def _configure(offline_at_failure: bool) -> None:
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()  # stderr is the log
-    hub_logging.set_verbosity_error()  # each retry has two lines, twice; the failure has one of ours
+    hub_logging.set_verbosity(logging.ERROR)  # each retry has two lines, twice; the failure has one of ours
     _session.offline_at_failure, _session.failed = offline_at_failure, False
     configure_http_backend(_session.make)
     if constants.HF_HUB_ENABLE_HF_TRANSFER and not _can_import("hf_transfer"):

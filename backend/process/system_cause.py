@@ -8,6 +8,7 @@ of a checkpoint are named where they are known (checkpoint/files.py).
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import re
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from backend.errors import EngineFailure, named
 
 _NO_THREAD = "can't start new thread"
+_NO_CODE = "could not create a primitive"
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how libraries in Rust end the text of a system error
 _EXECUTABLE = ("failed to map segment", "cannot enable executable stack", "executable memory")
 THREADS = (
@@ -67,9 +69,20 @@ def own_cause(error: BaseException) -> str:
         return THREADS
     if isinstance(error, (ImportError, OSError, MemoryError)) and any(part in text for part in _EXECUTABLE):
         return EXECUTABLE
+    if isinstance(error, RuntimeError) and _NO_CODE in text and not _may_execute():  # oneDNN makes its code at run time
+        return EXECUTABLE
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the module {named(error.name)} is missing; {NOT_INSTALLED}"
     if isinstance(error, socket.gaierror):
         return "the host name is not known"
     number = errno_of(error)
     return described(number) if number else ""
+
+
+def _may_execute() -> bool:
+    """Whether memory can be had that is written and then executed."""
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except OSError:
+        return False
+    return True

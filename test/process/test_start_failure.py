@@ -47,3 +47,18 @@ def test_what_a_small_system_forbids_is_named() -> None:
     mapped = ImportError("libtorch.so: failed to map segment from shared object: Operation not permitted")
     assert start_cause(mapped) == EXECUTABLE
     assert "cannot be read" in start_cause(PermissionError(13, "Permission denied", "/opt/backend_pb2.py"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_memory_that_may_not_be_executed_is_the_cause_where_a_library_cannot_make_its_code() -> None:
+    """Under PR_SET_MDWE (systemd's MemoryDenyWriteExecute), which Linux knows from 6.3 on."""
+    code = (
+        "import ctypes; from backend.process.system_cause import system_cause as cause\n"
+        "error = RuntimeError('could not create a primitive')\n"
+        "print(repr(cause(error)), ctypes.CDLL(None).prctl(65, 1, 0, 0, 0), cause(error), sep='|')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    before, status, after = ended.stdout.strip().split("|")
+    if status != "0":
+        pytest.skip("this kernel has no PR_SET_MDWE")
+    assert (before, after) == ("''", EXECUTABLE)
