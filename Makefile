@@ -135,5 +135,5 @@ package-image: package ## dist/qwen-asr.tar: that folder as an image, for `local
 
 .PHONY: clean
 clean: protogen-clean ## Remove all that was built or installed, ./venv and dist too (./python stays)
-	rm -rf venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* backend/engine/ops/csrc/*.o backend/engine/ops/csrc/libkernels.so*
+	rm -rf venv venv.before dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* backend/engine/ops/csrc/*.o backend/engine/ops/csrc/libkernels.so*
 	find . -name __pycache__ -type d -not -path './python/*' -prune -exec rm -rf {} +

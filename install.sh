@@ -14,6 +14,28 @@
 # No Debian package is needed at run time: the wheels bring libsndfile, libsoxr and ffmpeg's libraries along. Where there
 # is a C compiler (Debian's gcc and libc6-dev), CPUs compute a tenth to a quarter faster.
 set -euo pipefail
+unset CDPATH # `cd` would print where it goes
+
+# Settings for other programs must not change this install, or have a venv that works look broken: of Python's own
+# variables none stays but what is asked for above, and of pip's those that say where packages come from.
+for name in ${!PYTHON*}; do
+  case "$name" in
+    PYTHON | PYTHON_VERSION | PYTHON_PATCH | PYTHONDONTWRITEBYTECODE | PYTHONPYCACHEPREFIX) ;;
+    *) unset "$name" ;;
+  esac
+done
+export PYTHONUTF8=1
+for name in ${!PIP_*}; do
+  case "$name" in
+    PIP_INDEX_URL | PIP_EXTRA_INDEX_URL | PIP_FIND_LINKS | PIP_NO_INDEX | PIP_CONSTRAINT | PIP_CONFIG_FILE) ;;
+    PIP_TRUSTED_HOST | PIP_CERT | PIP_CLIENT_CERT | PIP_PROXY | PIP_KEYRING_PROVIDER | PIP_TIMEOUT | PIP_DEFAULT_TIMEOUT) ;;
+    PIP_RETRIES | PIP_CACHE_DIR | PIP_NO_CACHE_DIR | PIP_LOG | PIP_NO_INPUT | PIP_ROOT_USER_ACTION) ;;
+    PIP_USE_FEATURE | PIP_USE_DEPRECATED | PIP_ONLY_BINARY | PIP_PREFER_BINARY) ;;
+    *) unset "$name" ;;
+  esac
+done
+# The same in a file of pip's settings, over which the environment wins.
+export PIP_USER=0 PIP_NO_DEPS=0 PIP_REQUIRE_HASHES=0 PIP_DRY_RUN=0
 
 here="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 cd "$here" # requirement files, proto paths and python -m are relative to the repository
@@ -219,12 +241,49 @@ is_venv_usable() { # ./venv has the wanted kind and interpreter, and works
   fi
 }
 
+works() { "$venv/bin/python" -c 'import pip' 2>/dev/null; } # half a venv has no pip
+
+# A venv without our stamp that works is not thrown away, and one that this user cannot run is not judged.
+adopt_venv() {
+  local status=0
+  [[ -e "$venv" || -L "$venv" ]] || return 0
+  [[ -r "$venv" && -w "$venv" && -x "$venv" ]] ||
+    die "$venv cannot be read or written by the user with the id $(id -u); run this as its owner, or remove it"
+  [[ -e "$venv/bin/python" || -L "$venv/bin/python" ]] || return 0
+  "$venv/bin/python" -c '' 2>/dev/null || status=$?
+  ((status != 126)) || # found, and not to be run
+    die "the interpreter of $venv cannot be run by the user with the id $(id -u); run this as its owner, or remove ./venv"
+  if [[ ! -f "$venv/.kind" ]] && works; then
+    say "./venv has no stamp of an install; it works and is kept"
+    echo "$1" >"$venv/.kind"
+  fi
+}
+
+# What works is kept until its successor does: an install that fails, without network for example, changes nothing.
+set_venv_aside() {
+  works || return 0
+  rm -rf "$venv.before"
+  mv "$venv" "$venv.before"
+  trap 'settle_venv $?' EXIT
+}
+
+settle_venv() { # settle_venv STATUS
+  if (($1 == 0)); then
+    rm -rf "$venv.before"
+  elif [[ -d "$venv.before" ]]; then
+    rm -rf "$venv"
+    mv "$venv.before" "$venv"
+    say "the install failed; ./venv is what it was before"
+  fi
+}
+
 make_venv() {
   local kind="$1" python="${PYTHON:-python3}"
   if is_stamped kind cuda && [[ "$kind" == cuda13 ]]; then
     echo cuda13 >"$venv/.kind" # until 0.2.0 every CUDA install was for CUDA 13, and its stamp did not say so
   fi
   [[ "${PORTABLE_PYTHON:-}" != true || -x "$portable" ]] || fetch_python
+  adopt_venv "$kind"
   ! is_venv_usable "$kind" || return 0
   [[ ! -x "$portable" ]] || python="$portable"
   command -v "$python" >/dev/null || die "no $python here; install Python 3.11 to 3.14, or name one with PYTHON="
@@ -233,13 +292,13 @@ make_venv() {
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     die "$python cannot make a venv; on Debian and Ubuntu: apt-get install python3-venv"
   say "making ./venv for $kind with $("$python" --version)"
+  set_venv_aside
   "$python" -m venv --clear "$venv"
   [[ ! -x "$portable" ]] || make_relocatable
   echo "$kind" >"$venv/.kind"
 }
 
-# The settings that would have pip install elsewhere than into ./venv are not for this install.
-pip() { env -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT PIP_USER=0 "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 pip_install() { pip install --quiet "$@"; }
 
 # Whether pip, asked with these arguments, would find such a build of torch. It downloads nothing.
@@ -330,6 +389,7 @@ compile_kernels() { # 1 where that cannot be done; the backend then computes the
 
 main() {
   local kind requirements runtime dev
+  [[ ! -d "$venv.before" ]] || settle_venv "$([[ -f "$venv/.wire" ]] && echo 0 || echo 1)" # an install was killed
   kind="$(kind_of_build)"
   requirements="$(requirements_of "$kind")"
   make_venv "$kind"

@@ -3,6 +3,20 @@
 # run.sh --doctor [--json] [--model MODEL] [--aligner ALIGNER] says what the install and the machine can do (docs/doctor.md).
 # It execs Python, which keeps the process id, so that the gateway's signals reach the server.
 set -euo pipefail
+unset CDPATH # `cd` would print where it goes
+
+# What a gateway sets for other programs does not change this one: other folders to import from, warnings as errors, an
+# interpreter without docstrings or with another library. Kept is what measures or where bytecode goes.
+for name in ${!PYTHON*}; do
+  case "$name" in
+    PYTHONDONTWRITEBYTECODE | PYTHONPYCACHEPREFIX | PYTHONFAULTHANDLER | PYTHONPROFILEIMPORTTIME | PYTHONTRACEMALLOC) ;;
+    PYTHON_GRPC_MAX_WORKERS) ;; # the gateway's, not Python's
+    *) unset "$name" ;;
+  esac
+done
+unset GRPC_TRACE           # writes every caller's metadata, the token among them, to the log
+export PYTHONUTF8=1        # names of files are UTF-8, whatever the locale is
+export PYTHONNOUSERSITE=1  # ./venv is whole: no other package than its own
 
 here="$(cd -P "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 venv="$here/venv"
@@ -15,6 +29,48 @@ die() { # the gateway shows the last line of stderr to its user
   exit 1
 }
 
+# The first folder on the way to a path, or what lies there, that this user cannot enter, read or run. Links are followed.
+barred() {
+  local path="$1" up first="" target
+  for _ in 1 2 3 4 5 6 7 8; do
+    up="$path"
+    while up="${up%/*}"; [[ -n "$up" ]]; do
+      [[ ! -d "$up" || -x "$up" ]] || first="$up"
+    done
+    [[ -z "$first" && -L "$path" ]] || break
+    target="$(readlink "$path")"
+    [[ "$target" == /* ]] || target="${path%/*}/$target"
+    path="$target"
+  done
+  [[ -n "$first" || ! -e "$path" || (-r "$path" && -x "$path") ]] || first="$path"
+  echo "$first"
+}
+
+die_unreadable() {
+  local user
+  user="$(id -un 2>/dev/null)" || user="$(id -u)"
+  die "$1 cannot be read or run by the user $user: allow it (chmod -R a+rX $here), or install as that user"
+}
+
+die_if_barred() { # die_if_barred PATH...
+  local path first
+  for path in "$@"; do
+    first="$(barred "$path")"
+    [[ -z "$first" ]] || die_unreadable "$first"
+  done
+}
+
+die_if_unreadable() { # of files, which nobody runs
+  local path
+  for path in "$@"; do
+    [[ ! -e "$path" || -r "$path" ]] || die_unreadable "$path"
+  done
+}
+
+die_if_barred "$here/backend" "$venv/bin/python" "$here/python/bin/python3"
+die_if_barred "$here"/backend/*/ "$here"/backend/*/*/ # with the slash: folders
+die_if_unreadable "$here"/backend/*.py "$here"/backend/*/*.py "$here"/backend/*/*/*.py
+
 # `packages`, a list with one folder, and `version`, the Python that they were installed for: python3.12.
 packages=("$venv"/lib/python3.*/site-packages)
 version="$(basename "$(dirname "${packages[0]}")")"
@@ -24,8 +80,7 @@ version="$(basename "$(dirname "${packages[0]}")")"
 if [[ -d "$here/python/bin" && -d "${packages[0]}" ]]; then
   python="$here/python/bin/$version"
   [[ -x "$python" ]] || die "the interpreter in $here/python does not fit: ./venv was installed for $version"
-  PYTHONPATH="${packages[0]}${PYTHONPATH:+:$PYTHONPATH}"
-  export PYTHONNOUSERSITE=1 # ./venv is whole: no other package than its own
+  PYTHONPATH="${packages[0]}"
   if compgen -G "$here/python/lib/libpython3*" >/dev/null; then # a copy may look for its library where it came from
     export LD_LIBRARY_PATH="$here/python/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
   fi
@@ -33,8 +88,9 @@ elif [[ -L "$python" && ! -x "$python" ]]; then
   die "$python leads to an interpreter that is not on this machine: put a $version into $here/python, or run $here/install.sh"
 fi
 [[ -x "$python" ]] || die "the backend is not installed: run $here/install.sh"
+die_if_barred "${packages[0]}" "${packages[0]}"/*/
+[[ -r "$here/backend/__main__.py" ]] || die "the backend is not wholly here: $here/backend/__main__.py is missing"
 
-unset PYTHONHOME # it would name another library than the interpreter's own
 if [[ -d "$here/lib" ]]; then # libraries of a GPU that were packed along
   export LD_LIBRARY_PATH="$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi

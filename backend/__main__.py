@@ -6,9 +6,14 @@ import os
 import signal
 
 from backend.process import parent_watch
+from backend.process.start_failure import check_threads, ended_with
 
 # Before the slow imports below: the parent may die or send a signal meanwhile.
-parent_watch.watch(os.environ)
+try:
+    parent_watch.watch(os.environ)
+    check_threads()
+except RuntimeError as _error:  # no thread can be started
+    os._exit(ended_with(_error))
 for _number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(_number, lambda *_: os._exit(0))  # until server.py installs its own
 
@@ -27,13 +32,21 @@ def main() -> int:
         signal.signal(signal.SIGINT, lambda *_: sys.exit(2))
         return doctor([argument for argument in sys.argv[1:] if argument != "--doctor"])
 
-    from backend.server import run
+    try:
+        from backend.server import run
+    except Exception as error:  # noqa: BLE001 - half an install fails in any library's way
+        return ended_with(error)
 
     parser = argparse.ArgumentParser(prog="backend", description="Qwen3-ASR behind LocalAI's gRPC contract.")
     parser.add_argument("--addr", default="127.0.0.1:50051", help="HOST:PORT to listen on; port 0 = any free one")
     arguments = parser.parse_args()
     log.to_stderr()
-    return run(arguments.addr, os.environ)
+    logging.getLogger(__name__).info("%s", parent_watch.described(os.environ))
+    try:
+        return run(arguments.addr, os.environ)
+    except Exception as error:
+        logging.getLogger(__name__).exception("the backend has failed")
+        return ended_with(error, "cannot go on")
 
 
 if __name__ == "__main__":

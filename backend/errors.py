@@ -281,6 +281,16 @@ class StallSecondsRefused(Fatal):
         super().__init__(f"QWEN_ASR_STALL_SECONDS must be a number of seconds, at least {min_s:g}")
 
 
+class TokenRefused(Fatal):
+    """LOCALAI_GRPC_AUTH_TOKEN is set to what no call can carry."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "LOCALAI_GRPC_AUTH_TOKEN is set but holds no token that a call can carry: printable ASCII in one line; "
+            "unset it to serve without a token"
+        )
+
+
 class EngineDead(Fatal):
     """The engine will not answer again. `cause`: one of the fixed texts of serving/scheduler.py and server.py."""
 

@@ -23,13 +23,13 @@ from backend.errors import EngineDead, Fatal, StallSecondsRefused
 from backend.options.load_options import LoadOptions
 from backend.pipeline.admission import Admission
 from backend.process import parent_watch
-from backend.process.address import listen_failure, parse
+from backend.process.address import listen_failure, refuse_if_half_taken
 from backend.process.request_stats import Totals
 from backend.serving.idle.release import IdleRelease
 from backend.serving.protocols import Aligner, Loader, Recognizer
 from backend.serving.resident import Resident
 from backend.serving.scheduler import DEVICE_LOST, Scheduler
-from backend.wire.auth import BearerToken, SmallRequests
+from backend.wire.auth import BearerToken, SmallRequests, operator_token
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.drain import Drain
 from backend.wire.readiness import Readiness
@@ -59,11 +59,13 @@ class LazyLoader:
 
     def __init__(self, decoder_pool: DecoderPool) -> None:
         self._decoder_pool = decoder_pool
+        self._loader: Loader | None = None
 
     def _real(self) -> Loader:
         from backend.engine.loader import CheckpointLoader
 
-        return CheckpointLoader()
+        self._loader = self._loader or CheckpointLoader()
+        return self._loader
 
     def prepare(self) -> None:
         self._real()
@@ -117,7 +119,7 @@ async def start(
 
     Raises Fatal (CannotListen, MetricsAddressRefused) before any call is answered.
     """
-    parse(address)
+    refuse_if_half_taken(address)
     totals, drain = Totals(), Drain()
     server = grpc.aio.server(
         interceptors=[RequestLog(totals), *([BearerToken(token)] if token else []), drain, SmallRequests()],
@@ -179,7 +181,7 @@ async def serve(
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    token = environment.get("LOCALAI_GRPC_AUTH_TOKEN", "")
+    token = operator_token(environment)
     metrics = environment.get("QWEN_ASR_METRICS", "").strip()
     stall_s = _stall_s(environment.get("QWEN_ASR_STALL_SECONDS", ""))
     decoder_pool = DecoderPool()

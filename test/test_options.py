@@ -20,6 +20,11 @@ ROOT = Path(__file__).parent.parent
 # For every option: valid texts with their parsed values, and invalid texts.
 EXAMPLES: dict[str, tuple[dict[str, object], list[str]]] = {
     "forced_aligner": ({"C:/models/aligner": "C:/models/aligner", "Qwen/Q": "Qwen/Q"}, []),  # any text is a name
+    "revision": (
+        {"main": "main", "v1.0": "v1.0", "refs/pr/7": "refs/pr/7", "0" * 40: "0" * 40},
+        ["", "../up", "a b", "/main", "main/", "é", "x" * 201],
+    ),
+    "forced_aligner_revision": ({"main": "main"}, ["", "a..b"]),
     "device": (
         {"auto": "auto", "cpu": "cpu", "CUDA": "cuda", "mps": "mps", "xpu": "xpu"},
         ["", "cuda:1", "rocm", "gpu"],

@@ -28,7 +28,7 @@ def find_aligner(options: LoadOptions) -> Checkpoint:
     if whole:
         return Checkpoint(str(whole[0].absolute()), local=True)
     if HUB_ID.fullmatch(name):
-        return Checkpoint(name, local=False)
+        return Checkpoint(name, local=False, revision=options.forced_aligner_revision)
     if found:
         raise AlignerRefused(f"'{named(str(found[0]))}' {_fault(found[0])}")
     raise AlignerRefused(
@@ -46,7 +46,7 @@ def inspect_aligner(options: LoadOptions) -> None:
         return
     checkpoint = find_aligner(options)
     if not checkpoint.local:
-        folder = hub.downloaded(checkpoint.name)
+        folder = hub.downloaded(checkpoint.name, checkpoint.revision)
         if folder is None or not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
             return  # the first request for times fetches it
         checkpoint = Checkpoint(str(folder), local=True)

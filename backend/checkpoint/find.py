@@ -7,17 +7,25 @@ the hub, config.json alone is fetched for that.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
 import os
 import re
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from backend.checkpoint import hub
+from backend.checkpoint.files import check
 from backend.checkpoint.layout import EXAMPLES, Kind, layout_of
 from backend.checkpoint.validation import read_json_object, validate, validate_object
 from backend.errors import CheckpointRefused, named
+from backend.process.system_cause import system_cause
 
+_log = logging.getLogger(__name__)
+
+_BARRED = "cannot be read"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # What a folder without config.json may hold instead.
 _OTHER_FORMS = {
@@ -34,59 +42,87 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`name`: a folder if `local`, else a hub repository."""
+    """`name`: a folder if `local`, else a hub repository, of which `revision` is a branch, a tag or a commit."""
 
     name: str
     local: bool
+    revision: str = hub.MAIN
 
 
-def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
+def find(name: str, *, file: str = "", folder: str = "", revision: str = hub.MAIN) -> Checkpoint:
     """The first of these that exists: the path `file`, the path `name`, `name` under `folder`, `name` on the hub.
 
-    Raises CheckpointRefused.
+    `revision`: of the repository. Raises CheckpointRefused.
     """
     if not name:
         raise CheckpointRefused("no model is named; set the model's `parameters.model` to a Qwen3-ASR checkpoint")
+    barred = ""
     for path in (Path(file) if file else None, Path(name), Path(folder) / name if folder else None):
-        if path is None or not os.path.exists(path):  # noqa: PTH110 - Path.exists raises if a name is too long
+        obstacle = _obstacle(path) if path else "is not named"
+        if path is None or obstacle:
+            barred = barred or (f"the folder {obstacle}" if obstacle.startswith(_BARRED) else "")
             continue
         if path.is_file():  # the gateway may name the weights: the checkpoint is their folder
             path = path.parent
-        if (path / "config.json").is_file():
+        if os.path.lexists(path / "config.json"):
+            if revision != hub.MAIN:
+                _log.info("the option for a revision is for hub ids; it changes nothing for a folder")
             return Checkpoint(str(path), local=True)
         if path.is_absolute() or file:
             raise CheckpointRefused(f"the model folder {lack_of_config(path)}, as {EXAMPLES['recognizer']} has")
     if HUB_ID.fullmatch(name):
-        return Checkpoint(name, local=False)
+        if barred:
+            _log.warning("%s; the hub is asked instead", barred)
+        return Checkpoint(name, local=False, revision=revision)
     raise CheckpointRefused(
         f"'{named(name)}' is neither a folder with a checkpoint nor a hub id such as Qwen/Qwen3-ASR-0.6B"
+        + (f": {barred}" if barred else "")
     )
 
 
-def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
+def _obstacle(path: Path) -> str:
+    """Why nothing is found at the path; "" if something is."""
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            with contextlib.suppress(FileNotFoundError):
+                (path / "config.json").lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL byte
+        return "is not there"
+    except OSError as error:
+        return "is not there" if error.errno == errno.ENAMETOOLONG else f"{_BARRED} ({system_cause(error)})"
+    return ""
+
+
+def inspect(checkpoint: Checkpoint, kind: Kind) -> Checkpoint:
     """Raise CheckpointRefused if the checkpoint is not of `kind`, by its config.json, or if a local one is incomplete.
 
-    All small JSON files of a local checkpoint are validated, of one on the hub config.json alone.
+    All small JSON files of a local checkpoint are validated, of one on the hub config.json alone. What is returned is
+    to be loaded: the commit whose config.json was read, or its folder if the hub is out of reach and all of it is here.
     """
-    config = _config(checkpoint)
+    if not checkpoint.local:
+        snapshot = hub.fetch_config(checkpoint.name, checkpoint.revision)
+        checkpoint = replace(checkpoint, revision=snapshot.commit)
+        if snapshot.is_whole:
+            checkpoint = Checkpoint(str(snapshot.folder), local=True)
+        config = read_json_object(snapshot.folder / "config.json")
+    else:
+        config = read_json_object(Path(checkpoint.name) / "config.json")
     actual = layout_of(checkpoint.name, config, kind).kind
     if actual != kind:
         raise CheckpointRefused(
             f"the checkpoint '{named(checkpoint.name)}' is {_KIND_NAMES[actual]}; {_REMEDIES[kind]}"
         )
-    if checkpoint.local:
-        validate(Path(checkpoint.name))
-    else:
+    if not checkpoint.local:
         validate_object("config.json", config)
-    if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
+        return checkpoint
+    validate(Path(checkpoint.name))
+    if not any(Path(checkpoint.name).glob("*.safetensors")):
         raise CheckpointRefused(
-            f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights; fetch those of {EXAMPLES[kind]}"
+            f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights such as model.safetensors; "
+            f"fetch those of {EXAMPLES[kind]}"
         )
-
-
-def _config(checkpoint: Checkpoint) -> dict[str, Any]:
-    path = Path(checkpoint.name) / "config.json" if checkpoint.local else hub.fetch_config(checkpoint.name)
-    return read_json_object(path)
+    check(Path(checkpoint.name))
+    return checkpoint
 
 
 def lack_of_config(folder: Path) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from backend.checkpoint.files import fault_of
 from backend.errors import CheckpointRefused, named
 
 # Not validated: their keys are tokens of the vocabulary, or names of tensors.
@@ -43,6 +44,8 @@ def validate(folder: Path) -> None:
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in the file. Raises CheckpointRefused if it is too large, unreadable or something else."""
     refusal = CheckpointRefused(f"{named(path.name)} of the checkpoint cannot be read or is no JSON object")
+    if fault := fault_of(path):
+        raise CheckpointRefused(f"{named(path.name)} of the checkpoint cannot be read: it {fault}")
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise refusal

@@ -22,12 +22,12 @@ import grpc
 from backend.doctor.places import ROOT
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc
+from backend.wire.auth import TOKEN_VARIABLE, operator_token
 
 RUN_SH = ("bash", "-c", 'exec bash "$0" "$@" <&-')  # `<&-` closes stdin, which Popen cannot; exec keeps the pid
 BIND_TIMEOUT_S = 40.0  # how long the gateway waits for the port
 GRACE_S = 15.0  # what the gateway leaves between SIGTERM and SIGKILL
 _POLL_S = 0.004
-_TOKEN = "LOCALAI_GRPC_AUTH_TOKEN"  # noqa: S105 - the variable's name
 _CHANNEL = (
     ("grpc.max_send_message_length", 50 * 1024 * 1024),
     ("grpc.max_receive_message_length", 50 * 1024 * 1024),
@@ -62,9 +62,9 @@ class ServerProcess:
         self._bind_timeout_s = bind_timeout_s
         self.address = f"127.0.0.1:{free_port()}"
         self.up_s = 0.0  # from the start of the process to its first Health
-        token = os.environ.get(_TOKEN, "") if with_token else ""
+        token = operator_token(os.environ) if with_token else ""
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        inherited = {name: value for name, value in os.environ.items() if with_token or name != _TOKEN}
+        inherited = {name: value for name, value in os.environ.items() if with_token or name != TOKEN_VARIABLE}
         self._began = time.monotonic()
         self.process = subprocess.Popen(  # noqa: S603 - run.sh, or a command of the tools
             [*command, "--addr", self.address, *arguments],

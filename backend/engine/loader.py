@@ -33,9 +33,15 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+_MOST_INSPECTED = 2
+
 
 class CheckpointLoader:
     """See serving/protocols.Loader."""
+
+    def __init__(self) -> None:
+        # What `inspect` found for the last options and for those before them, which a failed load brings back.
+        self._inspected: dict[LoadOptions, Checkpoint] = {}
 
     def prepare(self) -> None:
         """Nothing to do: importing this module has imported what every load needs."""
@@ -44,17 +50,26 @@ class CheckpointLoader:
         placement = device.choose(options)
         if options.quantization and not can_quantize(placement.device):
             raise LoadRefused(f"Quantization int8 cannot be had on this device ({placement.device}); leave it empty")
-        inspect(_find_recognizer(options), "recognizer")
+        checkpoint = inspect(_find_recognizer(options), "recognizer")
         inspect_aligner(options)
+        self._remember(options, checkpoint)
+
+    def _remember(self, options: LoadOptions, checkpoint: Checkpoint) -> None:
+        self._inspected.pop(options, None)
+        self._inspected[options] = checkpoint
+        while len(self._inspected) > _MOST_INSPECTED:
+            del self._inspected[next(iter(self._inspected))]
 
     def load_recognizer(self, options: LoadOptions) -> QwenRecognizer:
+        checkpoint = self._inspected.get(options) or _find_recognizer(options)
+        self._remember(options, checkpoint)
         device.use_threads(options.threads)
 
         def load(placement: Placement) -> QwenRecognizer:
             quantized = options.quantization == "int8"
             _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
             with malloc.large_blocks_mmapped():
-                built = build_model(_find_recognizer(options), placement)
+                built = build_model(checkpoint, placement)
                 fit.check(_need(built, placement, options), device.room(placement.device))
                 recognizer = QwenRecognizer(built, quantized, options.threads)
             recognizer.warm_up()
@@ -66,8 +81,7 @@ class CheckpointLoader:
         return _float32_if_it_overflows(load, options)
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:
-        checkpoint = find_aligner(options)
-        inspect(checkpoint, "aligner")
+        checkpoint = inspect(find_aligner(options), "aligner")
 
         def load(placement: Placement) -> QwenAligner:
             _log.info("loading the aligner on %s", placement)
@@ -107,7 +121,8 @@ def _need(built: BuiltModel, placement: Placement, options: LoadOptions) -> fit.
     if options.forced_aligner:
         with suppress(CheckpointRefused):  # a request for times will say what is wrong with it
             checkpoint = find_aligner(options)
-            folder = Path(checkpoint.name) if checkpoint.local else downloaded(checkpoint.name)
+            name = checkpoint.name
+            folder = Path(name) if checkpoint.local else downloaded(name, checkpoint.revision)
             aligner = fit.weight_bytes(folder, itemsize) if folder else 0.0
     return fit.Need(
         fit.weight_bytes(built.folder, itemsize, int8=options.quantization == "int8"),
@@ -118,4 +133,4 @@ def _need(built: BuiltModel, placement: Placement, options: LoadOptions) -> fit.
 
 
 def _find_recognizer(options: LoadOptions) -> Checkpoint:
-    return find(options.model, file=options.model_file, folder=options.model_path)
+    return find(options.model, file=options.model_file, folder=options.model_path, revision=options.revision)

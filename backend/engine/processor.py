@@ -15,6 +15,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tokenizers.models import BPE
 from backend.checkpoint.validation import read_optional
 from backend.engine.mel_features import MelFeatures
 from backend.errors import CheckpointRefused
+from backend.process.system_cause import system_cause
 
 _SPLIT = (  # of Qwen's pre-tokenizer, as in transformers' Qwen2Converter
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -56,7 +58,7 @@ class Processor:
 def make_processor(folder: Path, mels: int) -> Processor:
     """For the checkpoint in `folder`, whose encoder takes so many mel bins.
 
-    Raises CheckpointRefused, or what `tokenizers` raises over files that it cannot read.
+    Raises CheckpointRefused, which names the files.
     """
     tokenizer = make_tokenizer(folder)
     tokenizer.no_padding()  # a file of the checkpoint may ask for either
@@ -79,12 +81,29 @@ def _mel_features(folder: Path, mels: int) -> MelFeatures:
 def make_tokenizer(folder: Path) -> Tokenizer:
     """From tokenizer.json, or from vocab.json and merges.txt, with the added tokens of the other files."""
     if (folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        with _damage_of("tokenizer.json"):
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     else:
-        tokenizer = _backend_tokenizer(folder)
+        with _damage_of("vocab.json or merges.txt"):
+            tokenizer = _backend_tokenizer(folder)
     own = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
-    tokenizer.add_tokens(list(_added_tokens(folder, own)))
+    with _damage_of("tokenizer_config.json, special_tokens_map.json or added_tokens.json"):
+        tokenizer.add_tokens(list(_added_tokens(folder, own)))
     return tokenizer
+
+
+@contextmanager
+def _damage_of(files: str) -> Iterator[None]:
+    """Any error inside becomes a refusal that names the files."""
+    try:
+        yield
+    except CheckpointRefused:
+        raise
+    except Exception as error:  # foreign code: tokenizers documents no common error
+        cause = system_cause(error) or "it is damaged, or no tokenizer of this model"
+        raise CheckpointRefused(
+            f"{files} of the checkpoint cannot be used ({type(error).__name__}): {cause}"
+        ) from error
 
 
 def _added_tokens(folder: Path, own: dict[str, AddedToken]) -> Iterator[AddedToken]:

@@ -18,10 +18,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from backend.checkpoint.files import INDEX, SINGLE_FILE
 from backend.engine.ops.device import Placement
 from backend.errors import CheckpointRefused, NonFiniteCheckpoint, named
 
-_INDEX, _SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
 _MAX_MAPPED_BYTES = 1 << 26
 _FLOATS = ("F64", "F32", "BF16", "F16")  # any other dtype is a quantisation, and its numbers need scales
 
@@ -139,15 +139,15 @@ class Weights:
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
     """The file of each tensor, by its name. Raises CheckpointRefused where a file is missing or its header is wrong."""
-    if (folder / _INDEX).is_file():
+    if (folder / INDEX).is_file():
         try:
-            weight_map = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+            weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
             files = {str(name): folder / Path(file).name for name, file in weight_map.items()}
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CheckpointRefused(f"{_INDEX} of the checkpoint cannot be read") from error
-    elif (folder / _SINGLE_FILE).is_file():
-        with safe_open(folder / _SINGLE_FILE, framework="pt") as opened:
-            files = dict.fromkeys(opened.keys(), folder / _SINGLE_FILE)
+            raise CheckpointRefused(f"{INDEX} of the checkpoint cannot be read") from error
+    elif (folder / SINGLE_FILE).is_file():
+        with safe_open(folder / SINGLE_FILE, framework="pt") as opened:
+            files = dict.fromkeys(opened.keys(), folder / SINGLE_FILE)
     else:
         files = {}
     if not files or not all(file.is_file() for file in set(files.values())):

@@ -10,9 +10,9 @@ MIN_CHUNK_S, MAX_CHUNK_S = 2.0, 180.0  # the range of max_chunk_seconds, and of 
 
 # Read by requests, or when the aligner is loaded: with any of their values the recogniser in memory is the same.
 _NOT_THE_RECOGNIZERS = {
-    "forced_aligner", "aligner_retry_s", "batch_wait_s", "max_new_tokens", "max_audio_s", "segment_gap_s",
-    "max_segment_s", "max_segment_chars", "vad", "vad_threshold", "vad_min_speech_s", "vad_min_silence_s",
-    "vad_margin_s", "aligner_idle_s", "idle_unload_s", "idle_exit_s",
+    "forced_aligner", "forced_aligner_revision", "aligner_retry_s", "batch_wait_s", "max_new_tokens", "max_audio_s",
+    "segment_gap_s", "max_segment_s", "max_segment_chars", "vad", "vad_threshold", "vad_min_speech_s",
+    "vad_min_silence_s", "vad_margin_s", "aligner_idle_s", "idle_unload_s", "idle_exit_s",
     "subtitles", "subtitle_line_chars", "subtitle_wide_line_chars", "subtitle_lines", "subtitle_min_s",
     "subtitle_max_s", "subtitle_max_chars_per_s", "subtitle_gap_s",
 }  # fmt: skip
@@ -26,6 +26,8 @@ class LoadOptions:
     model_file: str = ""
     model_path: str = ""
     forced_aligner: str = ""
+    revision: str = "main"  # of the hub id: a branch, a tag or a commit
+    forced_aligner_revision: str = "main"
     device: Device = "auto"
     cuda: bool = False
     main_gpu: int | None = None
@@ -59,6 +61,11 @@ class LoadOptions:
     vad_min_speech_s: float = 0.1
     vad_min_silence_s: float = 0.1
     vad_margin_s: float = 1.0
+
+    @property
+    def aligner(self) -> tuple[str, str]:
+        """Which aligner: its name and its revision."""
+        return self.forced_aligner, self.forced_aligner_revision
 
     def has_recognizer_of(self, other: LoadOptions) -> bool:
         """Whether a load of `other` would bring the recogniser that a load of these options has brought."""

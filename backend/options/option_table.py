@@ -13,6 +13,7 @@ from backend.options.option_values import (
     ATTENTIONS,
     DEVICES,
     DTYPES,
+    REVISION,
     SWITCH,
     Values,
     integer,
@@ -43,6 +44,13 @@ OPTIONS: dict[str, Option] = {
         "The Qwen3-ForcedAligner checkpoint; a relative folder lies below the models folder. What is no aligner is "
         "refused at LoadModel; without the option there are no word times.",
     ),
+    "revision": Option(
+        "revision",
+        REVISION,
+        "main",
+        "Of the model's hub id: a branch, a tag or a commit. A folder has none. What was inspected is what is loaded.",
+    ),
+    "forced_aligner_revision": Option("forced_aligner_revision", REVISION, "main", "The same of the aligner's hub id."),
     "device": Option(
         "device",
         one_of(DEVICES),

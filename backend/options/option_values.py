@@ -47,6 +47,8 @@ ATTENTIONS: dict[str, Attention] = {
     "false": "sdpa",
 }
 
+_MAX_REVISION = 200  # characters; git's names are shorter than a file name may be
+
 
 @dataclass(frozen=True)
 class Values(Generic[T]):
@@ -102,6 +104,15 @@ def milliseconds(maximum: int) -> Values[float]:
     """Whole milliseconds, as the gateway's other backends write them, parsed to seconds."""
     whole = integer(0, maximum)
     return Values(whole.allowed, lambda name, value: whole.parse(name, value) / 1000)
+
+
+def _revision(name: str, value: str) -> str:
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", value, re.ASCII) or len(value) > _MAX_REVISION or ".." in value:
+        raise InvalidOption(name, f"must be a branch, a tag or a commit of the hub, not '{named(value)}'")
+    return value
+
+
+REVISION = Values("a branch, a tag or a commit", _revision)
 
 
 def one_of(values: Mapping[str, T]) -> Values[T]:

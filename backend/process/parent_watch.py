@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,27 @@ def _seconds(duration: str) -> float | None:
     return sum(float(number) * _UNITS_S[unit] for number, unit in _GO_PART.findall(duration))
 
 
+def described(environment: Mapping[str, str]) -> str:
+    """For the log: which process is watched, and how to switch that off."""
+    if interval_s(environment) is None:
+        return "the parent process is not watched (LOCALAI_BACKEND_PARENT_WATCH)"
+    parent = _parent(environment)
+    try:
+        name = f" ({Path(f'/proc/{parent}/comm').read_text(encoding='utf-8', errors='replace').strip()})"
+    except OSError:
+        name = ""
+    return (
+        f"watching process {parent}{name}, which started this one: when it ends, so does the backend; "
+        "LOCALAI_BACKEND_PARENT_WATCH=false switches that off"
+    )
+
+
+def _parent(environment: Mapping[str, str]) -> int:
+    """run.sh passes on its parent's id, because the parent may have died before Python is up."""
+    passed_on = environment.get("QWEN_ASR_PARENT", "")
+    return int(passed_on) if passed_on.isdecimal() else os.getppid()
+
+
 def watch(environment: Mapping[str, str], orphaned: Callable[[], None] | None = None) -> None:
     """Start the watch in a thread of its own. When the parent has died, `orphaned` is called once.
 
@@ -53,8 +75,7 @@ def watch(environment: Mapping[str, str], orphaned: Callable[[], None] | None = 
     seconds = interval_s(environment)
     if seconds is None:
         return
-    # run.sh passes on its parent's id, because the parent may have died before Python is up.
-    parent = int(environment.get("QWEN_ASR_PARENT", "") or os.getppid())
+    parent = _parent(environment)
     if _is_adopter(parent):
         parent = -1  # no process has this id, so the first poll finds an orphan
     thread = threading.Thread(target=_poll, args=(parent, seconds, orphaned or _exit), name="parent", daemon=True)
@@ -84,5 +105,5 @@ def _exit() -> None:
     timer = threading.Timer(_MAX_LOG_WRITE_S, os._exit, (0,))
     timer.daemon = True
     timer.start()
-    _log.error("the parent process has gone; leaving")
+    _log.error("the parent process has gone; leaving (LOCALAI_BACKEND_PARENT_WATCH=false would go on)")
     os._exit(0)

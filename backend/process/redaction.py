@@ -1,33 +1,25 @@
 """Redaction of tracebacks: the log gets the frames and the kind of an exception, but nothing that a client sent.
 
 Libraries put their input into error messages: a path, a prompt, a piece of text. Such messages are left out. Kept are
-this backend's own messages, the operating system's name of an error, and torch's messages about devices and shapes.
+this backend's own messages, what the operating system refused (system_cause.py), messages of imports that failed, and
+torch's messages about devices and shapes.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
 
-from backend.errors import AsrError
+from backend.errors import AsrError, Fatal
+from backend.process.system_cause import error_chain, own_cause
 
 # torch raises these classes themselves. Subclasses are a library's own, and their messages are left out.
-_KEPT_CLASSES = (RuntimeError, MemoryError, NotImplementedError, ImportError)
+_KEPT_CLASSES = (RuntimeError, MemoryError, NotImplementedError, ImportError, ModuleNotFoundError)
 
 
 def redacted_traceback(error: BaseException) -> str:
     """The redacted tracebacks of the error and of its chain of causes, the first cause first."""
-    chain = list(_chain(error))
+    chain = list(error_chain(error))
     return "\nwhich led to:\n".join(_traceback(link) for link in reversed(chain))
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
 def _traceback(error: BaseException) -> str:
@@ -37,8 +29,7 @@ def _traceback(error: BaseException) -> str:
 
 def _message(error: BaseException) -> str:
     kind = type(error)
-    if isinstance(error, AsrError) or kind in _KEPT_CLASSES or kind.__module__.partition(".")[0] == "torch":
+    if isinstance(error, (AsrError, Fatal)) or kind in _KEPT_CLASSES or kind.__module__.partition(".")[0] == "torch":
         return f": {error}"
-    if isinstance(error, OSError) and error.strerror and kind.__module__ == "builtins":
-        return f": {error.strerror}"  # without the file name
-    return ""
+    refused = own_cause(error)
+    return f": {refused}" if refused else ""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
-from backend.errors import AsrError, DeviceLost, EngineFailure, LoadRefused, OutOfMemory, TooLittleMemory
+from backend.errors import AsrError, DeviceLost, LoadRefused, OutOfMemory, TooLittleMemory
+from backend.process.system_cause import engine_failure, system_cause
 
 E = TypeVar("E", bound=Exception)
 
@@ -30,7 +31,7 @@ def cause_of(error: Exception) -> AsrError:
     is_out_of_memory = type(error).__name__ == "OutOfMemoryError" or any(
         text in str(error) for text in _OUT_OF_MEMORY_TEXTS
     )
-    return OutOfMemory() if is_out_of_memory or isinstance(error, MemoryError) else EngineFailure()
+    return OutOfMemory() if is_out_of_memory or isinstance(error, MemoryError) else engine_failure(error)
 
 
 def is_lost_device(error: Exception) -> bool:
@@ -51,7 +52,10 @@ def refusal_of(error: Exception) -> AsrError:
         return TooLittleMemory()
     if isinstance(error, AsrError):
         return error
-    return LoadRefused(f"loading failed ({type(error).__name__}); the backend's log has the cause")
+    cause = system_cause(error)
+    return LoadRefused(
+        f"loading failed ({type(error).__name__}{': ' + cause if cause else ''}); the backend's log has the traceback"
+    )
 
 
 def _chain(error: Exception) -> Iterator[Exception]:

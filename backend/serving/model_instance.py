@@ -20,7 +20,7 @@ class Lean:
 
     def has_models_of(self, other: Lean) -> bool:
         """Whether both have the same recogniser in memory and name the same aligner: one's aligner is the other's."""
-        return self.recognizer is other.recognizer and self.options.forced_aligner == other.options.forced_aligner
+        return self.recognizer is other.recognizer and self.options.aligner == other.options.aligner
 
     def with_options(self, options: LoadOptions) -> Lean:
         """The same recogniser under other options."""
@@ -60,7 +60,7 @@ class Equipped(Lean):
 
     def with_options(self, options: LoadOptions) -> Lean:
         """The same recogniser under other options, with the aligner if they name the same one."""
-        if options.forced_aligner != self.options.forced_aligner:
+        if options.aligner != self.options.aligner:
             return super().with_options(options)
         return replace(self, options=options)
 

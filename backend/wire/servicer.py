@@ -18,6 +18,7 @@ from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefus
 from backend.pipeline.admission import Admission
 from backend.pipeline.transcriber import Transcriber, Transcript, in_thread_if_long
 from backend.process.request_stats import RequestStats, current_stats
+from backend.process.system_cause import engine_failure
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.wire import backend_pb2 as pb
@@ -55,9 +56,9 @@ async def _statuses(method: str, context: Context) -> AsyncIterator[None]:
         return
     except AsrError as raised:
         error = raised
-    except Exception:  # noqa: BLE001 - the last line of defence: the client gets a status, whatever was raised
+    except Exception as foreign:  # noqa: BLE001 - the last line of defence: a status, whatever was raised
         _log.exception("%s failed", method)
-        error = EngineFailure()
+        error = engine_failure(foreign)
     await refuse(context, error)
 
 

@@ -85,7 +85,8 @@ BAD_OPTIONS = (
     "max_new_tokens:0", "max_new_tokens:-5", "max_new_tokens:8193", "batch_max_size:0", "batch_max_size:257",
     "max_chunk_seconds:1", "max_chunk_seconds:181", "vad:maybe", "torch_dtype:int4", "attn_implementation:evil/kernel",
     "attn_implementation:flash_attention_3", "trust_remote_code:true", "_attn_implementation_internal:x", "unknown:1",
-    "no colon", ":", "MAX_NEW_TOKENS:5",
+    "no colon", ":", "MAX_NEW_TOKENS:5", "revision:", "revision:../up", "revision:a b", "revision:/main",
+    "forced_aligner_revision:..", "forced_aligner_revision:" + "x" * 5000,
     *(f"forced_aligner:{name}" for name in ("a:b", "no-owner", "/nowhere/aligner", "a/b/c", "../up", "https://evil/x",
                                             "x\0y", "y" * 5000, "/dev/null", "/proc/self", ROOT, DEMO_MODEL)),
 )  # fmt: skip

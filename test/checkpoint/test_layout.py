@@ -192,8 +192,8 @@ def test_anything_else_is_refused_by_config_json_alone(
     config = native_config(json.loads((asr_folder / "config.json").read_text()))
     edit(config)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr(hub, "fetch_config", lambda repository: tmp_path / "config.json")
-    monkeypatch.setattr(hub, "fetch", lambda repository: pytest.fail("nothing else may be fetched"))
+    monkeypatch.setattr(hub, "fetch_config", lambda *_: hub.Snapshot(tmp_path, "c0ffee"))
+    monkeypatch.setattr(hub, "fetch", lambda *_: pytest.fail("nothing else may be fetched"))
     for checkpoint in (Checkpoint("some/model", local=False), Checkpoint(str(tmp_path), local=True)):
         with pytest.raises(CheckpointRefused, match=f"{said}.*; use {EXAMPLE} or {EXAMPLE}-hf"):
             find.inspect(checkpoint, "recognizer")
@@ -205,7 +205,7 @@ def test_a_native_checkpoint_on_the_hub_is_taken_by_config_json_alone(
     package: Config, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(native_config(package)))
-    monkeypatch.setattr(hub, "fetch_config", lambda repository: tmp_path / "config.json")
+    monkeypatch.setattr(hub, "fetch_config", lambda *_: hub.Snapshot(tmp_path, "c0ffee"))
     checkpoint = Checkpoint("Qwen/some-hf", local=False)
     find.inspect(checkpoint, kind)
     other: Kind = "aligner" if kind == "recognizer" else "recognizer"

@@ -266,3 +266,35 @@ def test_pip_installs_into_the_venv_whatever_its_settings_say(run, checkout: Pat
     executable(python, PYTHON.replace('echo "$*" >>"$PIP_LOG"', 'echo "$PIP_USER,$PIP_TARGET" >>"$PIP_LOG"'))
     assert run("bash install.sh", PIP_USER="1", PIP_TARGET="/elsewhere").returncode == 0
     assert set(pip_calls(tmp_path)) == {"0,"}
+
+
+def test_settings_for_other_programs_do_not_reach_pip_or_python(run, tmp_path: Path) -> None:
+    keys = ("PIP_PYTHON", "PIP_REQUIRE_HASHES", "PIP_INDEX_URL", "PYTHONHOME", "PYTHONWARNINGS", "PYTHONOPTIMIZE")
+    shown = ",".join(f"${{{key}-}}" for key in keys)
+    executable(tmp_path / "bin/python3", PYTHON.replace('echo "$*" >>"$PIP_LOG"', f'echo "{shown}" >>"$PIP_LOG"'))
+    hostile = dict.fromkeys(keys, "1") | {"PIP_INDEX_URL": "https://mirror/simple", "PYTHONHOME": "/elsewhere"}
+    done = run("bash install.sh", **hostile)
+    assert done.returncode == 0, done.stderr
+    assert set(pip_calls(tmp_path)) == {",0,https://mirror/simple,,,"}
+
+
+def test_a_venv_that_works_is_never_cleared(run, checkout: Path, tmp_path: Path) -> None:
+    venv = checkout / "venv"
+    assert run("bash install.sh").returncode == 0
+    (venv / "mark").touch()
+    (venv / ".kind").unlink()  # made by hand, or by another tool
+    done = run("bash install.sh", PYTHONHOME="/elsewhere", PYTHONWARNINGS="error")
+    assert done.returncode == 0, done.stderr
+    assert "it works and is kept" in done.stderr
+    assert (venv / "mark").exists()
+    failed = run("bash install.sh", BUILD_TYPE="cublas", CARDS="580, 8.9", OUT_OF_REACH="torch==2.13.0")
+    assert failed.returncode != 0
+    assert "./venv is what it was before" in failed.stderr.splitlines()[-1]
+    assert (venv / "mark").exists()
+    assert (venv / ".kind").read_text() == "cpu\n"
+    (venv / ".wire").unlink()
+    venv.rename(checkout / "venv.before")  # an install was killed in the middle
+    (venv / "bin").mkdir(parents=True)
+    assert run("bash install.sh").returncode == 0
+    assert (venv / "mark").exists()
+    assert not (checkout / "venv.before").exists()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "a folder"
     (folder / "venv/lib/python3.12/site-packages").mkdir(parents=True)
     (folder / "venv/bin").mkdir()
+    (folder / "backend").mkdir()
+    (folder / "backend/__main__.py").touch()
     shutil.copy(ROOT / "run.sh", folder)
     return folder
 
@@ -49,7 +52,7 @@ def test_an_interpreter_beside_is_started_with_the_packages_of_the_venv(folder: 
     (folder / "venv/bin/python").symlink_to("/build/host/python3.12")  # it has stayed where the venv was made
     started = said(run(folder, PYTHONPATH="/mine", PYTHONHOME="/build/host"))
     assert started["command"] == f"{folder}/python/bin/python3.12 -m backend --addr 127.0.0.1:1"
-    assert started["path"] == f"{folder}:{folder}/venv/lib/python3.12/site-packages:/mine"
+    assert started["path"] == f"{folder}:{folder}/venv/lib/python3.12/site-packages"
     assert (started["home"], started["users"], started["libraries"]) == ("none", "1", "")
 
 
@@ -140,3 +143,41 @@ def test_a_portable_interpreter_is_fetched_by_the_gateways_variables(tmp_path: P
     wrong = fetch(PORTABLE_PY_SHA256="0" * 64)
     assert wrong.returncode == 1
     assert "checksum" in wrong.stderr
+
+
+def test_what_a_gateway_sets_for_other_programs_does_not_reach_the_backend(folder: Path) -> None:
+    executable(folder / "venv/bin/python", "#!/usr/bin/env bash\nenv")
+    hostile = dict.fromkeys(
+        ("PYTHONPATH", "PYTHONHOME", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONSAFEPATH",
+         "PYTHONPLATLIBDIR", "PYTHONINSPECT", "PYTHON_GIL", "PYTHONUTF8", "GRPC_TRACE"), "hostile",
+    )  # fmt: skip
+    kept = {"PYTHONPYCACHEPREFIX": "/var/cache/x", "PYTHON_GRPC_MAX_WORKERS": "3", "LC_ALL": "de_DE.ISO-8859-1"}
+    variables = dict(line.split("=", 1) for line in run(folder, **hostile, **kept).stdout.splitlines() if "=" in line)
+    assert "hostile" not in variables.values()
+    assert (variables["PYTHONUTF8"], variables["PYTHONPATH"]) == ("1", str(folder))
+    assert kept.items() <= variables.items()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@pytest.mark.parametrize("barred", ["venv", "venv/lib/python3.12/site-packages/grpc", "backend", "target"])
+def test_an_installation_that_another_user_cannot_read_is_not_called_missing(tmp_path: Path, barred: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:  # pytest's own folders are closed to others
+        there = Path(name)
+        there.chmod(0o755)
+        folder = there / "installed"
+        (folder / "venv/lib/python3.12/site-packages/grpc").mkdir(parents=True)
+        (folder / "backend").mkdir()
+        (folder / "backend/__main__.py").touch()
+        executable(there / "target/python3.12", "#!/usr/bin/env bash\necho started")
+        (folder / "venv/bin").mkdir()
+        (folder / "venv/bin/python").symlink_to(there / "target/python3.12")
+        shutil.copy(ROOT / "run.sh", folder)
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", str(folder / "run.sh")]
+        assert subprocess.run(command, capture_output=True, text=True, cwd="/").stdout == "started\n"
+        path = there / barred if barred == "target" else folder / barred
+        path.chmod(0o700)
+        ended = subprocess.run(command, capture_output=True, text=True, cwd="/")
+        assert ended.returncode == 1
+        last = ended.stderr.splitlines()[-1]
+        assert last.startswith(f"{path} cannot be read or run by the user ")
+        assert "not installed" not in last

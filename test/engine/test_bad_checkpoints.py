@@ -150,7 +150,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickle by the name of weights": (written("model.safetensors", pickle.dumps(Evil())), "damaged"),
     "pickle in the index": (
         written("model.safetensors.index.json", b'{"weight_map": {"a": "pytorch_model.bin"}}'),
-        "missing or incomplete",
+        "pytorch_model.bin is missing",
     ),
     # sizes
     "hidden_size 10^9": (edited("config.json", **{TEXT + "hidden_size": 10**9}), "hidden_size"),
@@ -178,10 +178,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no thinker": (edited("config.json", thinker_config=None), "could not be loaded"),
     # weights
     "header of 2^60 bytes": (written("model.safetensors", struct.pack("<Q", 1 << 60) + b"{}"), "damaged"),
-    "no bytes": (written("model.safetensors", b""), "damaged"),
+    "no bytes": (written("model.safetensors", b""), "model.safetensors is empty"),
     "header alone": (written("model.safetensors", struct.pack("<Q", 2) + b"{}"), "missing or incomplete"),
     "header is no JSON": (header(lambda _: b"x" * 100), "damaged"),
-    "offsets outside": (header(lambda h: h[UP].update(data_offsets=[0, 1 << 40])), "damaged"),
+    "offsets outside": (header(lambda h: h[UP].update(data_offsets=[0, 1 << 40])), "cut short"),
     "offsets backwards": (header(lambda h: h[UP].update(data_offsets=[100, 0])), "damaged"),
     "overlap": (header(lambda h: h[UP].update(data_offsets=h[NORM]["data_offsets"])), "damaged"),
     "a tensor twice": (header(twice), "twice"),
@@ -197,10 +197,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     # the rest
     "no tokenizer": (
         lambda f: [removed(n)(f) for n in ("tokenizer.json", "vocab.json", "merges.txt")],
-        "not be loaded",
+        "tokenizer.json .or vocab.json and merges.txt. is missing",
     ),
-    "tokenizer cut short": (lambda f: os.truncate(f / "tokenizer.json", 1000), "could not be loaded"),
-    "no preprocessor": (removed("preprocessor_config.json"), "could not be loaded"),
+    "tokenizer cut short": (lambda f: os.truncate(f / "tokenizer.json", 1000), "tokenizer.json is cut short"),
+    "no preprocessor": (removed("preprocessor_config.json"), "preprocessor_config.json is missing"),
     "no generation config": (removed("generation_config.json"), "could not be loaded"),
     "no end": (edited("generation_config.json", eos_token_id=None), "ends an answer"),
     "an end that is no token": (edited("generation_config.json", eos_token_id=[10**6]), "ends an answer"),

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from backend.errors import CannotListen
-from backend.process.address import listen_failure, parse
+from backend.process.address import listen_failure, parse, refuse_if_half_taken
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,28 @@ def test_the_cause_of_a_failed_listen_is_found_by_trying() -> None:
         assert "taken by another process" in str(listen_failure(f"127.0.0.1:{taken.getsockname()[1]}"))
     assert "not this machine's" in str(listen_failure("192.0.2.1:50051"))  # kept for documentation, nobody's
     assert "not known" in str(listen_failure("no..such:50051"))
+
+
+def test_a_name_is_taken_if_one_of_its_addresses_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
+        for found in (addresses, addresses[::-1]):
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: found)
+            with pytest.raises(CannotListen, match="taken by another process"):
+                refuse_if_half_taken(f"my-host:{port}")
+    nobodys = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [addresses[0], nobodys])
+    refuse_if_half_taken(f"my-host:{port}")  # a family that the machine lacks does not count
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_localhost_is_taken_if_either_loopback_is(family: int, host: str) -> None:
+    try:
+        taken = socket.create_server((host, 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with taken, pytest.raises(CannotListen, match="taken by another process"):
+        refuse_if_half_taken(f"localhost:{taken.getsockname()[1]}")

@@ -43,6 +43,12 @@ async def equipped(loader) -> Resident:
     return resident
 
 
+async def test_another_revision_is_another_aligner(loader) -> None:
+    resident = await equipped(loader)
+    await resident.load(replace(OPTIONS, forced_aligner_revision="v2"))
+    assert type(resident.current()) is Lean
+
+
 @pytest.mark.parametrize("before", [loaded, equipped])
 async def test_another_aligner_leaves_the_recogniser_where_it_is(loader, before) -> None:
     resident = await before(loader)
@@ -184,7 +190,8 @@ async def test_without_the_option_the_aligner_is_dropped(loader) -> None:
 
 
 CHANGED: dict[str, Any] = {
-    "model": "b", "model_file": "/f", "model_path": "/p", "device": "cpu", "cuda": True, "main_gpu": 1, "threads": 3,
+    "model": "b", "model_file": "/f", "model_path": "/p", "revision": "v1",
+    "device": "cpu", "cuda": True, "main_gpu": 1, "threads": 3,
     "dtype": "float16", "attention": "sdpa", "quantization": "int8", "batch_max_size": 3, "cuda_graphs": False,
     "max_chunk_s": 20.0,
 }  # fmt: skip

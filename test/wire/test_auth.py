@@ -8,7 +8,9 @@ import contextlib
 import grpc
 import pytest
 
+from backend.errors import TokenRefused
 from backend.wire import backend_pb2 as pb
+from backend.wire.auth import operator_token
 
 TOKEN = "geheim"
 RIGHT = ("authorization", "Bearer geheim")
@@ -134,3 +136,18 @@ async def test_live_audio_may_be_large(service) -> None:
     with contextlib.suppress(grpc.aio.AioRpcError):  # it may be refused before it has left
         await call.write(pb.TranscriptLiveRequest(audio=pb.TranscriptLiveAudio(pcm=[0.0] * (1 << 19))))
     assert await call.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("setting", ["geheim\n", "geheim\r\n", "geheim\n\n", "geheim"])
+def test_a_line_end_is_no_part_of_the_token(setting: str) -> None:
+    assert operator_token({"LOCALAI_GRPC_AUTH_TOKEN": setting}) == "geheim"
+
+
+@pytest.mark.parametrize("setting", ["\n", "\r\n", " ", " \n", "two\nlines", "ümlaut", "tab\t", "\udcff", "\0"])
+def test_a_token_that_no_call_can_carry_is_refused_and_never_dropped(setting: str) -> None:
+    with pytest.raises(TokenRefused):
+        operator_token({"LOCALAI_GRPC_AUTH_TOKEN": setting})
+
+
+def test_without_the_variable_there_is_no_token() -> None:
+    assert operator_token({}) == operator_token({"LOCALAI_GRPC_AUTH_TOKEN": ""}) == ""

@@ -30,6 +30,7 @@ from backend.audio.decoding.causes import CAUSES, TOO_MUCH_MEMORY
 from backend.audio.decoding.decode import decode_fd
 from backend.audio.decoding.protocol import INTERNAL_ERROR, READY, Reply, max_store_bytes, receive_job
 from backend.errors import UndecodableAudio
+from backend.process.system_cause import system_cause
 
 Decode: TypeAlias = Callable[[int, int, float, int], Reply]
 
@@ -115,12 +116,15 @@ def _set_job_limits(max_seconds: float) -> None:
 
 
 def _log_failure(error: Exception) -> None:
-    """Log the error's type and places in one line, without its text: the text may repeat the file's content."""
+    """Log the error's type, what the system refused, and the places in one line, without the error's text: that may
+    repeat the file's content.
+    """
     places = " < ".join(
         f"{Path(at.filename).name}:{at.lineno}" for at in traceback.extract_tb(error.__traceback__)[::-1]
     )
     with contextlib.suppress(OSError):  # a full device
-        sys.stderr.write(f"a decoder failed: {type(error).__name__} at {places}\n")
+        kind = ": ".join(filter(None, (type(error).__name__, system_cause(error))))
+        sys.stderr.write(f"a decoder failed: {kind} at {places}\n")
         sys.stderr.flush()
 
 

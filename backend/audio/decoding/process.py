@@ -38,6 +38,7 @@ from backend.audio.decoding.protocol import (
 from backend.audio.decoding.watchdog import ProgressSample, Watchdog, process_counters, sample_progress
 from backend.audio.waveform import Decoded
 from backend.errors import AsrError, Cancelled, EngineFailure, OutOfMemory, UndecodableAudio
+from backend.process.system_cause import engine_failure, system_cause
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +70,8 @@ class DecoderProcess:
                 self._process = _start(command, theirs)
         except OSError as error:
             self._channel.close()
-            _log.error("no decoder can be started: %s", error.strerror)
-            raise EngineFailure from None
+            _log.error("no decoder can be started: %s", system_cause(error))
+            raise engine_failure(error) from None
         deadline_s = time.monotonic() + _MAX_START_S
         try:
             message = self._receive(len(READY), lambda: is_cancelled() or time.monotonic() > deadline_s)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Flaw, Samples
+from backend.process.temporary_folder import temporary_folder
 
 READY = b"R"  # sent once by a decoder process that has imported everything
 JOB_FORMAT = struct.Struct("<dB")
@@ -92,7 +93,7 @@ def new_store() -> Iterator[int]:
     try:
         fd = os.memfd_create("samples", os.MFD_CLOEXEC)
     except (AttributeError, OSError):  # not Linux, or forbidden: an unnamed temporary file does the same
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile(dir=temporary_folder()) as file:
             fd = os.dup(file.fileno())
     try:
         yield fd

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from backend.checkpoint.files import check
 from backend.checkpoint.find import Checkpoint
 from backend.checkpoint.hub import fetch
 from backend.checkpoint.layout import layout_of, package_config
@@ -27,6 +28,7 @@ from backend.engine.ops.linear import Layer, MakeLayer, PackedLinear, dense_line
 from backend.engine.processor import Processor, make_processor
 from backend.engine.weights import Weights
 from backend.errors import CheckpointRefused, named
+from backend.process.system_cause import system_cause
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +50,8 @@ class BuiltModel:
 def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
     """The modules of a checkpoint. Raises CheckpointRefused where its files are not what its config.json promises."""
     try:
-        folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name)
+        folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name, checkpoint.revision)
+        check(folder)
         validate(folder)
         stored = read_json_object(folder / "config.json")
         layout = layout_of(checkpoint.name, stored)
@@ -61,9 +64,9 @@ def build_model(checkpoint: Checkpoint, placement: Placement) -> BuiltModel:
         raise
     except Exception as error:  # foreign code: tokenizers, safetensors and the hub document no common error
         _log.exception("the checkpoint could not be loaded")
+        cause = system_cause(error) or "its files are incomplete or damaged"
         raise CheckpointRefused(
-            f"the checkpoint '{named(checkpoint.name)}' could not be loaded ({type(error).__name__}); "
-            "its files are incomplete, damaged or out of reach"
+            f"the checkpoint '{named(checkpoint.name)}' could not be loaded ({type(error).__name__}): {cause}"
         ) from error
     return BuiltModel(model, processor, weights, folder, eos_token_id)
 
