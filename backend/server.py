@@ -24,12 +24,13 @@ from backend.options.load_options import LoadOptions
 from backend.pipeline.admission import Admission
 from backend.process import parent_watch
 from backend.process.address import listen_failure, refuse_if_half_taken
+from backend.process.operator_token import operator_token
 from backend.process.request_stats import Totals
 from backend.serving.idle.release import IdleRelease
 from backend.serving.protocols import Aligner, Loader, Recognizer
 from backend.serving.resident import Resident
 from backend.serving.scheduler import DEVICE_LOST, Scheduler
-from backend.wire.auth import BearerToken, SmallRequests, operator_token
+from backend.wire.auth import BearerToken, SmallRequests
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.drain import Drain
 from backend.wire.readiness import Readiness

@@ -15,10 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from backend.doctor.findings import Finding, fail, ok, warn
-from backend.errors import CannotListen
+from backend.errors import CannotListen, TokenRefused
 from backend.process.address import listen_obstacle
+from backend.process.operator_token import TOKEN_VARIABLE as _TOKEN
+from backend.process.operator_token import operator_token
 
-_TOKEN = "LOCALAI_GRPC_AUTH_TOKEN"  # noqa: S105 - the variable's name
 _MODELS = ("LOCALAI_MODELS_PATH", "MODELS_PATH")
 _UPLOAD = ("LOCALAI_UPLOAD_LIMIT", "UPLOAD_LIMIT")
 _BUSY = ("LOCALAI_WATCHDOG_BUSY", "WATCHDOG_BUSY")
@@ -178,7 +179,11 @@ def _inherited(facts: GatewayFacts) -> Iterator[Finding]:
 
 
 def _token(environment: Mapping[str, str]) -> Finding:
-    if environment.get(_TOKEN):
+    try:
+        token = operator_token(environment)
+    except TokenRefused as refused:
+        return fail("token", str(refused), f"{_TOKEN} in one line of printable ASCII")
+    if token:
         return ok("token", f"{_TOKEN} is set: every call needs it, probes too")
     return ok("token", f"{_TOKEN} is not set: bind to the loopback, as the gateway does")
 

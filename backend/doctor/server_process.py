@@ -20,9 +20,10 @@ from pathlib import Path
 import grpc
 
 from backend.doctor.places import ROOT
+from backend.errors import TokenRefused
+from backend.process.operator_token import TOKEN_VARIABLE, operator_token
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc
-from backend.wire.auth import TOKEN_VARIABLE, operator_token
 
 RUN_SH = ("bash", "-c", 'exec bash "$0" "$@" <&-')  # `<&-` closes stdin, which Popen cannot; exec keeps the pid
 BIND_TIMEOUT_S = 40.0  # how long the gateway waits for the port
@@ -62,7 +63,10 @@ class ServerProcess:
         self._bind_timeout_s = bind_timeout_s
         self.address = f"127.0.0.1:{free_port()}"
         self.up_s = 0.0  # from the start of the process to its first Health
-        token = operator_token(os.environ) if with_token else ""
+        try:
+            token = operator_token(os.environ) if with_token else ""
+        except TokenRefused as refused:
+            raise ServerFailed(str(refused)) from refused
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         inherited = {name: value for name, value in os.environ.items() if with_token or name != TOKEN_VARIABLE}
         self._began = time.monotonic()

@@ -5,36 +5,20 @@ of the model that the caller expects.
 from __future__ import annotations
 
 import hmac
-import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
-from backend.errors import IdentityMismatch, RequestTooLarge, TokenRefused, Unauthenticated
+from backend.errors import IdentityMismatch, RequestTooLarge, Unauthenticated
 from backend.wire.status import refuse
 from backend.wire.wrapping import Context, Continuation, Handler, wrapped
 
-TOKEN_VARIABLE = "LOCALAI_GRPC_AUTH_TOKEN"  # noqa: S105 - its name
-_CARRIED = re.compile(r"(?=.*[!-~])[ -~]+")  # printable ASCII, and not spaces alone
 _TRANSCRIPTIONS = ("/AudioTranscription", "/AudioTranscriptionStream")
 # A request holds a path, a prompt and a few words. Parsing 50 MiB of small fields would block the event loop, and with
 # it Health.
 _MAX_REQUEST_BYTES = 1 << 20
-
-
-def operator_token(environment: Mapping[str, str]) -> str:
-    """The token that every call needs; "" if none is set. Raises TokenRefused.
-
-    A file of a secret often ends with a line end, which no metadata can carry: it is no part of the token. What is
-    left must be one that a call can carry. A token is never dropped: the port would be open to everybody.
-    """
-    setting = environment.get(TOKEN_VARIABLE, "")
-    token = setting.rstrip("\r\n")
-    if setting and not _CARRIED.fullmatch(token):
-        raise TokenRefused
-    return token
 
 
 class BearerToken(grpc.aio.ServerInterceptor):

@@ -48,6 +48,7 @@ def test_a_usual_gateway_is_fine() -> None:
         ("models folder", {"models": None}, "OK", "not set here", ""),
         ("token", {"environment": TOKEN}, "OK", "is set: every call needs it", ""),
         ("token", {}, "OK", "is not set", ""),
+        ("token", {"environment": {"LOCALAI_GRPC_AUTH_TOKEN": "\n"}}, "FAIL", "holds no token", "one line"),
         ("environment", {"environment": TOKEN}, "OK", "LOCALAI_GRPC_AUTH_TOKEN", ""),
         (
             "port",

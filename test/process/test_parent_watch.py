@@ -88,3 +88,10 @@ def test_a_living_parent_is_no_adopter(leads: bool) -> None:
         env={**os.environ, "LOCALAI_BACKEND_PARENT_WATCH_INTERVAL": "50ms", "QWEN_ASR_PARENT": str(os.getpid())},
     )
     assert said.stdout == b"alive\n"
+
+
+def test_the_log_names_what_is_watched_and_how_to_switch_that_off() -> None:
+    said = parent_watch.described({"QWEN_ASR_PARENT": str(os.getpid())})
+    assert f"watching process {os.getpid()} (" in said
+    assert "LOCALAI_BACKEND_PARENT_WATCH=false" in said
+    assert "is not watched" in parent_watch.described({"LOCALAI_BACKEND_PARENT_WATCH": "off"})

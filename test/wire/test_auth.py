@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from backend.errors import TokenRefused
+from backend.process.operator_token import operator_token
 from backend.wire import backend_pb2 as pb
-from backend.wire.auth import operator_token
 
 TOKEN = "geheim"
 RIGHT = ("authorization", "Bearer geheim")
