@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
+from backend.errors import NoThreads
 from backend.process import parent_watch
 
 # Before the slow imports below: the parent may die or send a signal meanwhile.
-parent_watch.watch(os.environ)
-for _number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(_number, lambda *_: os._exit(0))  # until server.py installs its own
+try:
+    parent_watch.watch(os.environ)
+except NoThreads as _error:
+    sys.exit(str(_error))
+for _number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) != signal.SIG_IGN:  # nohup ignores SIGHUP, and a shell's background job SIGINT
+        signal.signal(_number, lambda *_: os._exit(0))  # until server.py installs its own
 
 import argparse  # noqa: E402
 import logging  # noqa: E402
-import sys  # noqa: E402
 
 from backend.process import log  # noqa: E402
 

@@ -260,6 +260,16 @@ class StallSecondsRefused(Fatal):
         super().__init__(f"QWEN_ASR_STALL_SECONDS must be a number of seconds, at least {min_s:g}")
 
 
+class NoThreads(Fatal):
+    """The system starts no thread for this process."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no thread can be started: raise the limit on processes (ulimit -u, the container's pids limit), or update "
+            "the container runtime if its seccomp profile forbids clone3"
+        )
+
+
 class EngineDead(Fatal):
     """The engine will not answer again. `cause`: one of the fixed texts of serving/scheduler.py and server.py."""
 

@@ -6,7 +6,7 @@ Its stdin is a socket to the server that started it. Jobs arrive there, one at a
 - There is nothing in it to attack: no path, no port, no model, no secret in its environment, and two of the server's
   descriptors for each job. The kernel bounds its memory, its processor time and what it may write.
 - It never outlives its server: it ends when the socket closes and, on Linux, is killed when its parent ends.
-- It ignores SIGTERM and SIGINT, which go to the whole process group while the server still finishes running requests.
+- It ignores SIGTERM, SIGINT and SIGHUP: they go to the whole process group, and the server still finishes requests.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(decode: Decode = decode_fd) -> None:
     """Decode one job after the other until the server closes the socket."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _end_with_parent(int(sys.argv[-1]))
     server = _server_socket()

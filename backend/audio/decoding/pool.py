@@ -21,6 +21,7 @@ from backend.audio.decoding.process import COMMAND, POLL_INTERVAL_S, DecoderProc
 from backend.audio.decoding.safe_open import check, open_regular_file
 from backend.audio.waveform import Decoded
 from backend.errors import AsrError, Cancelled, UndecodableAudio
+from backend.process.observed_time import MAX_GAP_S, ObservedTime
 
 _MAX_PROCESSES = 4  # also on one core: a command of three seconds must not wait behind one recording of hours
 _MAX_OPEN = 16  # files that are open at once: those being decoded, and those waiting for a process
@@ -79,8 +80,11 @@ class DecoderPool:
     async def _check_path(self, path: str) -> None:
         """Raises UndecodableAudio if there is nothing to decode at the path, or if the check takes too long."""
         checking = asyncio.ensure_future(self._run_check(path))
+        done: set[asyncio.Future[Exception | None]] = set()
+        observed = ObservedTime()  # a server that was frozen and thawed gives the check the rest of its time
         try:  # not wait_for, which may swallow a cancellation
-            done, _ = await asyncio.wait({checking}, timeout=self._check_timeout_s)
+            while not done and (left_s := self._check_timeout_s - observed.elapsed_s()) > 0:
+                done, _ = await asyncio.wait({checking}, timeout=min(left_s, MAX_GAP_S))
         finally:
             checking.cancel()
         error = checking.result() if done else UndecodableAudio(UNREACHABLE)
@@ -176,7 +180,8 @@ class DecoderPool:
     def _schedule_refill(self) -> None:
         if not (self._is_closed or self._is_refilling or self._idle):
             self._is_refilling = True
-            self._decoding.submit(self._refill)
+            with contextlib.suppress(RuntimeError):  # no thread is left for it: the next that is free takes it
+                self._decoding.submit(self._refill)
 
     def _refill(self) -> None:
         """Start one process, unless there is an idle one meanwhile."""

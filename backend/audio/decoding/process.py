@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -38,6 +37,7 @@ from backend.audio.decoding.protocol import (
 from backend.audio.decoding.watchdog import ProgressSample, Watchdog, process_counters, sample_progress
 from backend.audio.waveform import Decoded
 from backend.errors import AsrError, Cancelled, EngineFailure, OutOfMemory, UndecodableAudio
+from backend.process.observed_time import ObservedTime
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ POLL_INTERVAL_S = 0.1
 _ROOT = Path(__file__).parents[3]  # where `-m` finds the program, whatever the working directory is
 _ENVIRONMENT_PREFIXES = ("PATH", "LD_", "DYLD_", "PYTHON", "LANG", "LC_", "TMP")  # no token is among them
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # mixing channels down needs no thread pool
-_BLOCKED_SIGNALS = {signal.SIGTERM, signal.SIGINT}  # until the process ignores them itself
+_BLOCKED_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # until the process ignores them itself
 _MAX_START_S = 60.0  # a cold disk on a busy machine
 _MAX_END_S = 2.0
 _MAX_REUSED_BYTES = 256 << 20  # resident: a process that has grown beyond it is not used again
@@ -71,9 +71,9 @@ class DecoderProcess:
             self._channel.close()
             _log.error("no decoder can be started: %s", error.strerror)
             raise EngineFailure from None
-        deadline_s = time.monotonic() + _MAX_START_S
+        starting = ObservedTime()
         try:
-            message = self._receive(len(READY), lambda: is_cancelled() or time.monotonic() > deadline_s)
+            message = self._receive(len(READY), lambda: is_cancelled() or starting.elapsed_s() > _MAX_START_S)
         except Cancelled:
             self.end()
             raise
