@@ -21,6 +21,7 @@ from backend.audio.decoding.pool import DecoderPool
 from backend.errors import EngineDead, Fatal, StallSecondsRefused
 from backend.options.load_options import LoadOptions
 from backend.pipeline.admission import Admission
+from backend.process import inspection
 from backend.process.address import listen_failure, parse
 from backend.process.countdown import Countdown
 from backend.process.observed_time import ObservedTime
@@ -160,6 +161,7 @@ def run(
     address: str, environment: Mapping[str, str], loader: Loader | None = None, admission: Admission | None = None
 ) -> int:
     """Run `serve` and return the exit code. If it failed, the last line of the log is the cause."""
+    inspection.forbid(environment)
     try:
         # Not asyncio.run, which would wait at its end for a load that still runs in a thread.
         asyncio.new_event_loop().run_until_complete(serve(address, environment, loader, admission))

@@ -4,7 +4,8 @@ Its stdin is a socket to the server that started it. Jobs arrive there, one at a
 (protocol.py).
 
 - There is nothing in it to attack: no path, no port, no model, no secret in its environment, and two of the server's
-  descriptors for each job. The kernel bounds its memory, its processor time and what it may write.
+  descriptors for each job. The kernel bounds its memory, its processor time and what it may write, and in the sandbox
+  (sandbox.py) refuses to open, connect, start or signal anything.
 - It never outlives its server: it ends when the socket closes and, on Linux, is killed when its parent ends.
 - It ignores SIGTERM, SIGINT and SIGHUP: they go to the whole process group, and the server still finishes requests.
 """
@@ -13,10 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import math
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -26,9 +27,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from backend.audio.decoding import sandbox
 from backend.audio.decoding.causes import CAUSES, TOO_MUCH_MEMORY
 from backend.audio.decoding.decode import decode_fd
-from backend.audio.decoding.protocol import INTERNAL_ERROR, READY, Reply, max_store_bytes, receive_job
+from backend.audio.decoding.protocol import (
+    INTERNAL_ERROR,
+    READY,
+    READY_WITHOUT_SANDBOX,
+    Reply,
+    max_store_bytes,
+    receive_job,
+)
 from backend.errors import UndecodableAudio
 
 Decode: TypeAlias = Callable[[int, int, float, int], Reply]
@@ -38,8 +47,12 @@ Decode: TypeAlias = Callable[[int, int, float, int], Reply]
 _MAX_DATA_BYTES = 384 << 20
 _MAX_DESCRIPTORS = 32
 _CPU_SLACK_S = 10  # processor time, beside a second for each second of the longest recording; the watchdog is stricter
-_IDLE_BEFORE_IMPORT_S = 0.3  # without a job after the start, import what a WAV does not need
 _PR_SET_PDEATHSIG = 1
+# What FFmpeg's wrapper imports while it opens a file, and what ffmpeg.py and placement.py import when they need it.
+_LATER_IMPORTS = (
+    "av", "av.logging", "av.stream", "av.audio.stream", "av.audio.codeccontext", "av.video.stream",
+    "av.video.codeccontext", "av.subtitles.stream", "av.subtitles.codeccontext",
+)  # fmt: skip
 
 
 def main(decode: Decode = decode_fd) -> None:
@@ -55,11 +68,12 @@ def main(decode: Decode = decode_fd) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         _set_hard_limit(kind, limit)
+    with contextlib.suppress(ImportError):  # a WAV is decoded without it
+        for name in _LATER_IMPORTS:  # in the sandbox no file can be opened
+            importlib.import_module(name)
+    os.environ.clear()
     with contextlib.suppress(ConnectionError):
-        server.sendall(READY)
-        if not select.select([server], [], [], _IDLE_BEFORE_IMPORT_S)[0]:
-            with contextlib.suppress(ImportError):  # a WAV is decoded without it
-                import av  # noqa: F401 - takes 0.2 s, which the first FLAC or MP3 then need not wait for
+        server.sendall(READY if sandbox.enter() else READY_WITHOUT_SANDBOX)
         while (job := receive_job(server)) is not None:
             server.sendall(_reply(decode, *job).pack())
 

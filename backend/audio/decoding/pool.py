@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ from backend.audio.decoding.safe_open import check, open_regular_file
 from backend.audio.waveform import Decoded
 from backend.errors import AsrError, Cancelled, UndecodableAudio
 from backend.process.observed_time import MAX_GAP_S, ObservedTime
+
+_log = logging.getLogger(__name__)
 
 _MAX_PROCESSES = 4  # also on one core: a command of three seconds must not wait behind one recording of hours
 _MAX_OPEN = 16  # files that are open at once: those being decoded, and those waiting for a process
@@ -50,6 +53,7 @@ class DecoderPool:
         self._count = 0  # of all processes: idle, decoding, being started
         self._is_refilling = False
         self._is_closed = False
+        self._is_warned = False  # that the processes have no sandbox
         self._changed = threading.Condition()
 
     def warm_up(self) -> None:
@@ -148,10 +152,14 @@ class DecoderPool:
 
     def _start_in_slot(self) -> DecoderProcess:
         try:
-            return DecoderProcess(self._command, lambda: self._is_closed)
+            process = DecoderProcess(self._command, lambda: self._is_closed)
         except BaseException:
             self._free_slot()
             raise
+        if not (process.has_sandbox or self._is_warned):
+            self._is_warned = True
+            _log.warning("the system offers no seccomp filter: decoders run without a sandbox, see SECURITY.md")
+        return process
 
     def _release(self, process: DecoderProcess) -> None:
         if not self._return_to_idle(process):

@@ -2,8 +2,8 @@
 
 - A process takes another job only after a complete and valid reply. After anything else it is killed, and the job fails
   for that one file.
-- It is a new program and not a fork, because the server has threads and a model. It gets a bare environment and no
-  descriptor but a socket.
+- It is a new program and not a fork, because the server has threads and a model. Its environment holds what finds its
+  libraries and nothing else, and it gets no descriptor but a socket and the log.
 - While the server waits for a process, it checks ten times a second whether the client has cancelled and whether the
   process makes progress.
 """
@@ -26,6 +26,7 @@ from backend.audio.decoding.protocol import (
     DECODED,
     INTERNAL_ERROR,
     READY,
+    READY_WITHOUT_SANDBOX,
     REPLY_FORMAT,
     CorruptReply,
     Reply,
@@ -47,7 +48,7 @@ COMMAND = (sys.executable, "-m", "backend.audio.decoding.main")
 POLL_INTERVAL_S = 0.1
 
 _ROOT = Path(__file__).parents[3]  # where `-m` finds the program, whatever the working directory is
-_ENVIRONMENT_PREFIXES = ("PATH", "LD_", "DYLD_", "PYTHON", "LANG", "LC_", "TMP")  # no token is among them
+_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE")
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # mixing channels down needs no thread pool
 _BLOCKED_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # until the process ignores them itself
 _MAX_START_S = 60.0  # a cold disk on a busy machine
@@ -77,11 +78,12 @@ class DecoderProcess:
         except Cancelled:
             self.end()
             raise
-        if message != READY:
+        if message not in (READY, READY_WITHOUT_SANDBOX):
             _log.error("a decoder did not start: %s", self._exit_description())
             self.end()
             raise EngineFailure
         self._is_reusable = True
+        self.has_sandbox = message == READY
 
     @property
     def pid(self) -> int:
@@ -180,7 +182,7 @@ _ERROR_OF_EXIT: dict[int, Callable[[], AsrError]] = {
 
 def _start(command: Sequence[str], stdin: socket.socket) -> subprocess.Popen[bytes]:
     """Start a new program. It inherits this thread's signal mask, so it never receives the group's SIGTERM."""
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT_PREFIXES)}
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
     try:
         return subprocess.Popen(  # noqa: S603 - our own program; nothing of a client's is in the command

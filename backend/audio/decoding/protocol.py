@@ -24,7 +24,8 @@ import numpy as np
 
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Flaw, Samples
 
-READY = b"R"  # sent once by a decoder process that has imported everything
+READY = b"R"  # sent once by a decoder process that has imported everything and is in its sandbox
+READY_WITHOUT_SANDBOX = b"U"  # sent instead where the system has none
 JOB_FORMAT = struct.Struct("<dB")
 REPLY_FORMAT = struct.Struct("<BBQdHHB")
 
