@@ -194,6 +194,16 @@ class Overloaded(AsrError):
         )
 
 
+class TooLittleAudioMemory(AsrError):
+    """The recording's samples, and what they are searched for speech with, do not fit into the memory that is free."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "qwen-asr: there is too little memory for this recording now; send it in parts, or again later; the "
+            "operator can give the server more memory, or raise max_audio_memory_mb"
+        )
+
+
 class Stopping(AsrError):
     """The call came during the graceful shutdown, or was cancelled by it."""
 

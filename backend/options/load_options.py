@@ -30,6 +30,7 @@ class LoadOptions:
     max_new_tokens: int | None = None
     max_chunk_s: float | None = None  # None: the checkpoint's own, see serving/protocols.Recognizer
     max_audio_s: float = 6 * 3600.0
+    max_audio_memory_mb: int | None = None
     aligner_retry_s: float = 60.0
     segment_gap_s: float | None = None
     max_segment_s: float | None = None
@@ -39,6 +40,10 @@ class LoadOptions:
     vad_min_speech_s: float = 0.1
     vad_min_silence_s: float = 0.1
     vad_margin_s: float = 1.0
+
+    @property
+    def max_audio_memory_bytes(self) -> float | None:
+        return None if self.max_audio_memory_mb is None else self.max_audio_memory_mb * 1e6
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ from backend.audio.decoding import sandbox
 from backend.audio.decoding.causes import CAUSES, TOO_MUCH_MEMORY
 from backend.audio.decoding.decode import decode_fd
 from backend.audio.decoding.protocol import (
+    GRANTED,
     INTERNAL_ERROR,
+    MORE,
     READY,
     READY_WITHOUT_SANDBOX,
     Reply,
@@ -40,7 +42,7 @@ from backend.audio.decoding.protocol import (
 )
 from backend.errors import UndecodableAudio
 
-Decode: TypeAlias = Callable[[int, int, float, int], Reply]
+Decode: TypeAlias = Callable[[int, int, float, int, Callable[[], None]], Reply]
 
 # Private data; the samples are shared memory and do not count. With its libraries and what decoders of ordinary files
 # take, the process has about 100 MiB. Mapped libraries (50 MiB) come on top: together under 512 MiB.
@@ -75,7 +77,14 @@ def main(decode: Decode = decode_fd) -> None:
     with contextlib.suppress(ConnectionError):
         server.sendall(READY if sandbox.enter() else READY_WITHOUT_SANDBOX)
         while (job := receive_job(server)) is not None:
-            server.sendall(_reply(decode, *job).pack())
+            server.sendall(_reply(decode, *job, lambda: _ask_for_more(server)).pack())
+
+
+def _ask_for_more(server: socket.socket) -> None:
+    """Wait until the store may grow."""
+    server.sendall(Reply(MORE).pack())
+    if server.recv(len(GRANTED)) != GRANTED:
+        os._exit(0)  # the server has closed the socket
 
 
 def _end_with_parent(parent: int) -> None:
@@ -103,11 +112,11 @@ def _set_hard_limit(kind: int, limit: int) -> None:
     resource.setrlimit(kind, (limit, limit))
 
 
-def _reply(decode: Decode, max_seconds: float, attempt: int, audio: int, store: int) -> Reply:
+def _reply(decode: Decode, max_seconds: float, attempt: int, audio: int, store: int, more: Callable[[], None]) -> Reply:
     """Do one job. A failure is reported as a number; no error text leaves this process but the log line."""
     try:
         _set_job_limits(max_seconds)
-        return decode(audio, store, max_seconds, attempt)
+        return decode(audio, store, max_seconds, attempt, more)
     except UndecodableAudio as refusal:
         return Reply(CAUSES.index(refusal.cause))
     except MemoryError:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from backend.audio.decoding.causes import UNREACHABLE
-from backend.audio.decoding.process import COMMAND, POLL_INTERVAL_S, DecoderProcess, IsCancelled
+from backend.audio.decoding.process import COMMAND, POLL_INTERVAL_S, DecoderProcess, IsCancelled, Reserve
 from backend.audio.decoding.safe_open import check, open_regular_file
 from backend.audio.waveform import Decoded
 from backend.errors import AsrError, Cancelled, UndecodableAudio
@@ -62,19 +62,27 @@ class DecoderPool:
             if not self._count:
                 self._schedule_refill()
 
-    async def decode(self, path: str, *, max_seconds: float, attempt: int = 0) -> Decoded:
+    async def decode(
+        self, path: str, *, max_seconds: float, attempt: int = 0, reserve: Reserve = lambda *_: None
+    ) -> Decoded:
         """The recording in the file `path`.
 
         `attempt`: which of its sound tracks, in the order in which they are tried: 0 is the container's default, and
         the reply's own attempt and 1 the next. UndecodableAudio where there are no more.
+        `reserve` is called, in another thread, before memory is taken: with the seconds that the recording has at
+        least, those to which its samples may grow, and the bytes that they take now. What it raises ends the decoding.
 
         Raises UndecodableAudio if there is none, or one of more than `max_seconds`; OutOfMemory if the machine has no
         memory for it; EngineFailure if it is not the file's fault.
         """
         await self._check_path(path)
         cancelled = threading.Event()
+
+        def is_cancelled() -> bool:
+            return cancelled.is_set() or self._is_closed
+
         work = asyncio.get_running_loop().run_in_executor(
-            self._decoding, self._decode, path, max_seconds, attempt, lambda: cancelled.is_set() or self._is_closed
+            self._decoding, self._decode, path, max_seconds, attempt, is_cancelled, reserve
         )
         try:
             return await work
@@ -120,11 +128,13 @@ class DecoderPool:
         self._checking.shutdown(wait=False, cancel_futures=True)
         self._decoding.shutdown(cancel_futures=True)
 
-    def _decode(self, path: str, max_seconds: float, attempt: int, is_cancelled: IsCancelled) -> Decoded:
+    def _decode(
+        self, path: str, max_seconds: float, attempt: int, is_cancelled: IsCancelled, reserve: Reserve
+    ) -> Decoded:
         with open_regular_file(path) as fd:
             process = self._acquire(is_cancelled)
             try:
-                return process.decode(fd, max_seconds, attempt, is_cancelled)
+                return process.decode(fd, max_seconds, attempt, is_cancelled, reserve)
             finally:
                 self._release(process)
 

@@ -24,25 +24,31 @@ from typing import TypeAlias
 from backend.audio.decoding.causes import CAUSES, CRASHED, TOO_MUCH_MEMORY, TOO_SLOW
 from backend.audio.decoding.protocol import (
     DECODED,
+    FIRST_GRANT,
+    GRANTED,
     INTERNAL_ERROR,
+    MORE,
     READY,
     READY_WITHOUT_SANDBOX,
     REPLY_FORMAT,
     CorruptReply,
     Reply,
+    max_store_bytes,
     new_store,
+    next_grant,
     send_job,
     stored_s,
     validated_samples,
 )
 from backend.audio.decoding.watchdog import ProgressSample, Watchdog, process_counters, sample_progress
-from backend.audio.waveform import Decoded
+from backend.audio.waveform import SAMPLE_BYTES, SAMPLE_RATE, Decoded
 from backend.errors import AsrError, Cancelled, EngineFailure, OutOfMemory, UndecodableAudio
 from backend.process.observed_time import ObservedTime
 
 _log = logging.getLogger(__name__)
 
 IsCancelled: TypeAlias = Callable[[], bool]
+Reserve: TypeAlias = Callable[[float, float, float], None]
 
 COMMAND = (sys.executable, "-m", "backend.audio.decoding.main")
 POLL_INTERVAL_S = 0.1
@@ -53,6 +59,7 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # mixing ch
 _BLOCKED_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # until the process ignores them itself
 _MAX_START_S = 60.0  # a cold disk on a busy machine
 _MAX_END_S = 2.0
+_BLOCK_BYTES = 512  # the unit of st_blocks
 _MAX_REUSED_BYTES = 256 << 20  # resident: a process that has grown beyond it is not used again
 
 
@@ -94,16 +101,17 @@ class DecoderProcess:
         """Whether it can take a job. A process that has ended, or has sent something without a job, cannot."""
         return self._is_reusable and not self._readable.poll(0)
 
-    def decode(self, fd: int, max_seconds: float, attempt: int, is_cancelled: IsCancelled) -> Decoded:
-        """The recording in the open file `fd`. `attempt`: see DecoderPool.decode.
+    def decode(self, fd: int, max_seconds: float, attempt: int, is_cancelled: IsCancelled, reserve: Reserve) -> Decoded:
+        """The recording in the open file `fd`. `attempt`, `reserve`: see DecoderPool.decode.
 
-        Raises UndecodableAudio, Cancelled, OutOfMemory, EngineFailure.
+        Raises UndecodableAudio, Cancelled, OutOfMemory, EngineFailure, and what `reserve` raises.
         """
         self._is_reusable = False
         with new_store() as store:
             try:
+                reserve(0.0, min(FIRST_GRANT / SAMPLE_RATE, max_seconds), 0)
                 send_job(self._channel, max_seconds, attempt, fd, store)
-                reply = Reply.unpack(self._receive(REPLY_FORMAT.size, self._must_stop(fd, store, is_cancelled)))
+                reply = self._reply(store, max_seconds, self._must_stop(fd, store, is_cancelled), reserve)
                 if reply.outcome == DECODED:
                     decoded = reply.decoded(validated_samples(store, reply, max_seconds))
                     self._is_reusable = process_counters(self.pid).resident_bytes < _MAX_REUSED_BYTES
@@ -119,6 +127,19 @@ class DecoderProcess:
         cause = CAUSES[reply.outcome]
         self._is_reusable = cause != TOO_MUCH_MEMORY
         raise UndecodableAudio(cause)
+
+    def _reply(self, store: int, max_seconds: float, must_stop: IsCancelled, reserve: Reserve) -> Reply:
+        """The reply to a job, whose store grows by grants until then."""
+        granted, longest = FIRST_GRANT, max_store_bytes(max_seconds) // SAMPLE_BYTES
+        while True:
+            reply = Reply.unpack(self._receive(REPLY_FORMAT.size, must_stop))
+            if reply.outcome != MORE:
+                return reply
+            if granted >= longest:
+                raise CorruptReply
+            known_s, granted = granted / SAMPLE_RATE, min(next_grant(granted), longest)
+            reserve(known_s, granted / SAMPLE_RATE, os.fstat(store).st_blocks * _BLOCK_BYTES)
+            self._channel.sendall(GRANTED)
 
     def end(self) -> None:
         """Kill the process: it has nothing to clean up."""

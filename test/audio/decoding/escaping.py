@@ -113,7 +113,7 @@ def outcome(attempt: Callable[[], object]) -> float:
     return 1.0
 
 
-def decode(audio: int, store: int, _max_seconds: float, _attempt: int) -> Reply:
+def decode(audio: int, store: int, _max_seconds: float, _attempt: int, _more: Callable[[], None]) -> Reply:
     global target
     target = os.pread(audio, 4096, 0).decode()
     samples = np.array([outcome(attempt) for attempt in ATTEMPTS.values()], np.float32)
