@@ -42,6 +42,10 @@ class _Share:
     promised: float = 0.0
     held: float = 0.0
 
+    @property
+    def is_short(self) -> bool:
+        return self.promised <= AUDIO_MEMORY_FACTOR * _BYTES_PER_S * _ALWAYS_ADMITTED_S
+
 
 class Admission:
     """At most `max_requests` at once, with `max_audio_s` seconds of audio in memory.
@@ -97,15 +101,19 @@ class Admission:
         """
         room_s = audio_s if room_s is None else room_s
         new = _Share(audio_s, AUDIO_MEMORY_FACTOR * _BYTES_PER_S * room_s, held_bytes)
+        if (share := self._shares.get(request)) is None:
+            raise Cancelled
+        grows = new.promised > share.promised
+        free = self._free_bytes(new) if grows else inf  # not under the lock, for which the event loop may wait
         with self._lock:
-            if (share := self._shares.get(request)) is None:
+            if request not in self._shares:
                 raise Cancelled
             others = [each for each in self._shares.values() if each is not share]
             others_s = sum(each.audio_s for each in others)
             if audio_s > _ALWAYS_ADMITTED_S and others_s and others_s + audio_s > self._max_audio_s:
                 raise Overloaded
-            if new.promised > share.promised:
-                self._check_memory(new, others, self._default_bytes if max_bytes is None else max_bytes)
+            if grows:
+                self._check_memory(new, others, free, self._default_bytes if max_bytes is None else max_bytes)
             self._shares[request] = new
 
     def settle(self, request: RequestStats) -> None:
@@ -114,18 +122,17 @@ class Admission:
             share = self._shares[request]
             share.promised = share.held = _BYTES_PER_S * share.audio_s
 
-    def _check_memory(self, new: _Share, others: list[_Share], max_bytes: float) -> None:
-        is_short = new.promised <= AUDIO_MEMORY_FACTOR * _BYTES_PER_S * _ALWAYS_ADMITTED_S
-        if not is_short and new.promised + sum(each.promised for each in others) > max_bytes:
+    def _check_memory(self, new: _Share, others: list[_Share], free: float, max_bytes: float) -> None:
+        if not new.is_short and new.promised + sum(each.promised for each in others) > max_bytes:
             raise TooLittleAudioMemory
         to_be_taken = sum(max(each.promised - each.held, 0.0) for each in (new, *others))
-        if to_be_taken + (0.0 if is_short else AUDIO_MEMORY_RESERVE_BYTES) > self._free_bytes(is_short):
+        if to_be_taken + (0.0 if new.is_short else AUDIO_MEMORY_RESERVE_BYTES) > free:
             raise TooLittleAudioMemory
 
-    def _free_bytes(self, is_short: bool) -> float:
+    def _free_bytes(self, new: _Share) -> float:
         """What is free; for a short recording, for which a millisecond counts, as of a tenth of a second ago."""
         now = time.monotonic()
-        if not is_short or now - self._read_at > _MAX_AGE_S:
+        if not new.is_short or now - self._read_at > _MAX_AGE_S:
             self._free, self._read_at = self._available(), now
         return self._free
 
