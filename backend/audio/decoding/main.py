@@ -36,6 +36,7 @@ from backend.audio.decoding.protocol import (
     MORE,
     READY,
     READY_WITHOUT_SANDBOX,
+    REFUSED,
     Reply,
     max_store_bytes,
     receive_job,
@@ -81,10 +82,13 @@ def main(decode: Decode = decode_fd) -> None:
 
 
 def _ask_for_more(server: socket.socket) -> None:
-    """Wait until the store may grow."""
+    """Wait until the store may grow. Raises MemoryError if it may not."""
     server.sendall(Reply(MORE).pack())
-    if server.recv(len(GRANTED)) != GRANTED:
+    answer = server.recv(len(GRANTED))
+    if not answer:
         os._exit(0)  # the server has closed the socket
+    if answer == REFUSED:
+        raise MemoryError
 
 
 def _end_with_parent(parent: int) -> None:

@@ -30,6 +30,7 @@ from backend.audio.decoding.protocol import (
     MORE,
     READY,
     READY_WITHOUT_SANDBOX,
+    REFUSED,
     REPLY_FORMAT,
     CorruptReply,
     Reply,
@@ -106,10 +107,10 @@ class DecoderProcess:
 
         Raises UndecodableAudio, Cancelled, OutOfMemory, EngineFailure, and what `reserve` raises.
         """
+        reserve(0.0, min(FIRST_GRANT / SAMPLE_RATE, max_seconds), 0.0)
         self._is_reusable = False
         with new_store() as store:
             try:
-                reserve(0.0, min(FIRST_GRANT / SAMPLE_RATE, max_seconds), 0)
                 send_job(self._channel, max_seconds, attempt, fd, store)
                 reply = self._reply(store, max_seconds, self._must_stop(fd, store, is_cancelled), reserve)
                 if reply.outcome == DECODED:
@@ -138,7 +139,12 @@ class DecoderProcess:
             if granted >= longest:
                 raise CorruptReply
             known_s, granted = granted / SAMPLE_RATE, min(next_grant(granted), longest)
-            reserve(known_s, granted / SAMPLE_RATE, os.fstat(store).st_blocks * _BLOCK_BYTES)
+            try:
+                reserve(known_s, granted / SAMPLE_RATE, os.fstat(store).st_blocks * _BLOCK_BYTES)
+            except AsrError:
+                self._channel.sendall(REFUSED)
+                self._is_reusable = Reply.unpack(self._receive(REPLY_FORMAT.size, must_stop)).outcome < len(CAUSES)
+                raise
             self._channel.sendall(GRANTED)
 
     def end(self) -> None:

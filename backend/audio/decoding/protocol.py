@@ -37,7 +37,7 @@ INTERNAL_ERROR = 0xFE  # our own code failed; the decoder process has logged it
 MORE = 0xFD  # no reply yet: the store is as large as was granted, and waits for GRANTED
 
 FIRST_GRANT, _GRANT_STEP = 60 * SAMPLE_RATE, 1 << 22  # samples: those of a short recording, and 16 MiB
-GRANTED = b"G"  # the answer to MORE; without it the server kills the process
+GRANTED, REFUSED = b"G", b"N"  # the answers to MORE; after the second the job ends, with any reply
 
 _ALL_FLAWS = Flaw.TRUNCATED | Flaw.CANCELLED | Flaw.UNREAD
 _MAX_NUMBER = 0xFFFF  # of tracks
