@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
+from backend.errors import NoThreads
 from backend.process import parent_watch
 from backend.process.start_failure import check_threads, ended_with
 
@@ -12,14 +14,14 @@ from backend.process.start_failure import check_threads, ended_with
 try:
     parent_watch.watch(os.environ)
     check_threads()
-except RuntimeError as _error:  # no thread can be started
+except NoThreads as _error:
     os._exit(ended_with(_error))
-for _number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(_number, lambda *_: os._exit(0))  # until server.py installs its own
+for _number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) != signal.SIG_IGN:  # nohup ignores SIGHUP, and a shell's background job SIGINT
+        signal.signal(_number, lambda *_: os._exit(0))  # until server.py installs its own
 
 import argparse  # noqa: E402
 import logging  # noqa: E402
-import sys  # noqa: E402
 
 from backend.process import log  # noqa: E402
 

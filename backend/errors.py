@@ -201,6 +201,16 @@ class Overloaded(AsrError):
         )
 
 
+class TooLittleAudioMemory(AsrError):
+    """The recording's samples, and what they are searched for speech with, do not fit into the memory that is free."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "qwen-asr: there is too little memory for this recording now; send it in parts, or again later; the "
+            "operator can give the server more memory, or raise max_audio_memory_mb"
+        )
+
+
 class Stopping(AsrError):
     """The call came during the graceful shutdown, or was cancelled by it."""
 
@@ -288,6 +298,16 @@ class TokenRefused(Fatal):
         super().__init__(
             "LOCALAI_GRPC_AUTH_TOKEN is set but holds no token that a call can carry: printable ASCII in one line; "
             "unset it to serve without a token"
+        )
+
+
+class NoThreads(Fatal):
+    """The system starts no thread for this process."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no thread can be started: raise the limit on processes (ulimit -u, the container's pids limit), or update "
+            "the container runtime if its seccomp profile forbids clone3"
         )
 
 

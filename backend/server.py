@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,8 +21,10 @@ from backend.audio.decoding.pool import DecoderPool
 from backend.errors import EngineDead, Fatal, StallSecondsRefused
 from backend.options.load_options import LoadOptions
 from backend.pipeline.admission import Admission
-from backend.process import parent_watch
+from backend.process import inspection, parent_watch
 from backend.process.address import listen_failure, refuse_if_half_taken
+from backend.process.countdown import Countdown
+from backend.process.observed_time import ObservedTime
 from backend.process.operator_token import operator_token
 from backend.process.request_stats import Totals
 from backend.serving.idle.release import IdleRelease
@@ -50,6 +51,7 @@ _LOG_CAUSE_S = 0.5  # of those, to write the cause: the log may be a pipe that i
 _FAILED_ENGINE_GRACE_S = 1.0  # to send the errors of the calls that a failed engine leaves
 _DEFAULT_STALL_S, _MIN_STALL_S = 300.0, 5.0  # a prefill step of a large model on a small CPU may take minutes
 _WATCHDOG_INTERVAL_S = 0.5
+_MIN_PING_INTERVAL_MS = 5000  # grpc allows one in five minutes; proxies and probes send one in about ten seconds
 
 
 class LazyLoader:
@@ -105,7 +107,7 @@ class Serving:
         await self.server.stop(min(grace_s, _CLOSE_S))
         self.scheduler.stop()
         if self.listener is not None:
-            await asyncio.to_thread(self.listener.close)
+            self.listener.close()  # in no thread, because none may be left; it takes at most half a second
 
 
 async def start(
@@ -126,6 +128,8 @@ async def start(
         interceptors=[RequestLog(totals), *([BearerToken(token)] if token else []), drain, SmallRequests()],
         options=[
             ("grpc.so_reuseport", 0),  # a port in use is an error, and not shared silently
+            ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ],
@@ -162,6 +166,7 @@ def run(
     address: str, environment: Mapping[str, str], loader: Loader | None = None, admission: Admission | None = None
 ) -> int:
     """Run `serve` and return the exit code. If it failed, the last line of the log is the cause."""
+    inspection.forbid(environment)
     try:
         # Not asyncio.run, which would wait at its end for a load that still runs in a thread.
         asyncio.new_event_loop().run_until_complete(serve(address, environment, loader, admission))
@@ -174,7 +179,7 @@ def run(
 async def serve(
     address: str, environment: Mapping[str, str], loader: Loader | None = None, admission: Admission | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then shut down gracefully. Raises Fatal.
+    """Serve until SIGTERM, SIGHUP or SIGINT, then shut down gracefully. Raises Fatal.
 
     A second SIGTERM changes nothing, because the gateway may send it both to the process and to its group. A second
     SIGINT (Ctrl-C) cancels the running calls. `loader` and `admission` let the stress tests serve other models and
@@ -182,6 +187,7 @@ async def serve(
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    forced_exit, last_words = Countdown(os._exit), Countdown(_log.error)
     token = operator_token(environment)
     metrics = environment.get("QWEN_ASR_METRICS", "").strip()
     stall_s = _stall_s(environment.get("QWEN_ASR_STALL_SECONDS", ""))
@@ -193,8 +199,9 @@ async def serve(
             serving.drain.cancel_calls()
         stop.set()
 
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, interrupted)
+    for number, handler in ((signal.SIGTERM, stop.set), (signal.SIGHUP, stop.set), (signal.SIGINT, interrupted)):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup starts programs
+            loop.add_signal_handler(number, handler)
     host = address.rpartition(":")[0]
     _log.info("listening on %s:%d, pid %d", host, serving.port, os.getpid())
     reasons = ["stopped"]
@@ -209,12 +216,14 @@ async def serve(
     await asyncio.wait({failed, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if failed.done():
         cause = EngineDead(failed.result())
-        _force_exit_later(1, cause)
+        # A thread may hang in the kernel, on a mount of a dead server; the log may be a pipe that is no longer read.
+        forced_exit.start(_FORCED_EXIT_S, 1)
+        last_words.start(_FORCED_EXIT_S - _LOG_CAUSE_S, "%s", cause)
         serving.scheduler.fail(failed.result())
         await serving.stop(_FAILED_ENGINE_GRACE_S)
         decoder_pool.close()
         raise cause
-    _force_exit_later(0)
+    forced_exit.start(_FORCED_EXIT_S, 0)
     _log.info("stopping: running requests have %g s to end", _GRACE_S)
     await serving.stop(_GRACE_S)
     decoder_pool.close()
@@ -222,20 +231,16 @@ async def serve(
     _log.info(reasons[0])
 
 
-def _force_exit_later(code: int, cause: EngineDead | None = None) -> None:
-    """Exit after 12.5 s, if the process still runs: a thread may hang in the kernel, on a mount of a dead server."""
-    timers = [threading.Timer(_FORCED_EXIT_S, os._exit, (code,))]
-    if cause is not None:
-        timers.append(threading.Timer(_FORCED_EXIT_S - _LOG_CAUSE_S, _log.error, ("%s", cause)))
-    for timer in timers:
-        timer.daemon = True
-        timer.start()
-
-
 async def _engine_failure(scheduler: Scheduler, stall_s: float) -> str:
-    """The watchdog of the model thread: returns the cause once the engine cannot answer any more."""
+    """The watchdog of the model thread: returns the cause once the engine cannot answer any more.
+
+    Time in which this watchdog did not run does not count: the process was frozen, and the model thread with it.
+    """
+    observed, before_s, hung_s = ObservedTime(), 0.0, 0.0
     while not scheduler.dead:
-        if scheduler.stalled_s > stall_s:
+        now_s = observed.elapsed_s()
+        before_s, hung_s = now_s, min(scheduler.stalled_s, hung_s + now_s - before_s)
+        if hung_s > stall_s:
             return f"it has been at one step for {stall_s:g} s (QWEN_ASR_STALL_SECONDS)"
         await asyncio.sleep(_WATCHDOG_INTERVAL_S)
     return scheduler.dead

@@ -38,6 +38,7 @@ EXAMPLES: dict[str, tuple[dict[str, object], list[str]]] = {
     "max_new_tokens": ({"1": 1, "8192": 8192}, ["0", "-5", "8193", "1e3", "nan", "９９９９９９９９９９９９９９"]),
     "max_chunk_seconds": ({"2": 2.0, "45.5": 45.5, "180": 180.0}, ["1.9", "181", "nan", "15s"]),
     "max_audio_seconds": ({"1": 1.0, "86400": 86400.0}, ["0.5", "86401", "inf"]),
+    "max_audio_memory_mb": ({"16": 16, "16000000": 16_000_000}, ["0", "15", "1.5", "1g", "-1"]),
     "aligner_retry_seconds": ({"0": 0.0, "86400": 86400.0}, ["-1", "86401", "nan"]),
     "segment_gap_threshold": ({"0.01": 0.01, "3600": 3600.0}, ["0", "-1", "3601", "nan", "inf"]),
     "max_segment_seconds": ({"0.5": 0.5, "7": 7.0}, ["0.4", "3601", "off"]),
@@ -101,7 +102,7 @@ def test_a_documented_default_is_the_default(name: str) -> None:
     default = getattr(BARE, option.field)
     if default in (None, ""):  # the backend chooses; the documentation says how
         assert option.default in (
-            "none", "off", "by length", "by device", "by checkpoint", "max(4 × median gap, 0.3)"
+            "none", "off", "by length", "by device", "by checkpoint", "max(4 × median gap, 0.3)", "half of the memory"
         )  # fmt: skip
     else:
         assert option.values.parse(name, option.default) == default
@@ -112,12 +113,13 @@ def test_every_option_sets_its_field() -> None:
         "forced_aligner:C:/models/aligner", "torch_dtype:bf16", "attn_implementation:sdpa", "batch_max_size:4",
         "batch_max_wait_ms:250", "max_new_tokens:256", "max_chunk_seconds:45.5", "max_audio_seconds:60",
         "aligner_retry_seconds:0", "segment_gap_threshold:0.7", "max_segment_seconds:7", "max_segment_chars:84",
-        "cuda_graphs:off", "device:cpu",
+        "cuda_graphs:off", "device:cpu", "max_audio_memory_mb:500",
     ]  # fmt: skip
     assert with_options(BARE, pairs, "") == LoadOptions(
         model="m", forced_aligner="C:/models/aligner", dtype="bfloat16", attention="sdpa", batch_max_size=4,
         batch_wait_s=0.25, max_new_tokens=256, max_chunk_s=45.5, max_audio_s=60, aligner_retry_s=0, segment_gap_s=0.7,
         max_segment_s=7, max_segment_chars=84, cuda_graphs=False, device="cpu",
+        max_audio_memory_mb=500,
     )  # fmt: skip
 
 

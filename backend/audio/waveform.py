@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000  # what Qwen3-ASR's mel front end was trained on
+SAMPLE_BYTES = np.dtype(np.float32).itemsize
 
 Samples: TypeAlias = NDArray[np.float32]  # shape (n,), within [-1, 1]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from backend.errors import CheckpointRefused, named
-from backend.process.system_cause import system_cause
+from backend.process.machine.system_cause import system_cause
 
 INDEX, SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
 _TOKENIZER, _TOKENIZER_PARTS = "tokenizer.json", ("vocab.json", "merges.txt")

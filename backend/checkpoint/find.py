@@ -21,7 +21,7 @@ from backend.checkpoint.files import check
 from backend.checkpoint.layout import EXAMPLES, Kind, layout_of
 from backend.checkpoint.validation import read_json_object, validate, validate_object
 from backend.errors import CheckpointRefused, named
-from backend.process.system_cause import system_cause
+from backend.process.machine.system_cause import system_cause
 
 _log = logging.getLogger(__name__)
 

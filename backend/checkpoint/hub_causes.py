@@ -10,7 +10,7 @@ import errno
 import re
 import socket
 
-from backend.process.system_cause import described, errno_of, error_chain, own_cause
+from backend.process.machine.system_cause import described, errno_of, error_chain, own_cause
 
 OUT_OF_REACH = "could not be fetched; check the name and the network, or put the checkpoint under the models folder"
 NO_REVISION = "has no such revision; name a branch, a tag or a commit of it in the option revision"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from backend.doctor.child_process import Report
 from backend.doctor.findings import REINSTALL, Finding, fail, ok, warn
-from backend.process.available_cores import available_cores
-from backend.process.available_memory import PROC, available_memory, read_lines
+from backend.process.machine.available_cores import available_cores
+from backend.process.machine.available_memory import PROC, available_memory, read_lines
 
 _ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 

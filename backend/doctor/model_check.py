@@ -17,7 +17,7 @@ from backend.doctor.child_process import Report
 from backend.doctor.findings import Finding, fail, ok, warn
 from backend.doctor.trial import Trial, judge_trial, try_out
 from backend.errors import AsrError
-from backend.process.available_memory import available_memory
+from backend.process.machine.available_memory import available_memory
 
 _PASSAGE_S = 30.0  # of the published checkpoints
 _ITEMSIZES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from backend.doctor.child_process import run
 from backend.doctor.findings import Finding, fail, ok, warn
 from backend.doctor.places import DEMO_AUDIO
-from backend.process.available_memory import PROC, read_lines
+from backend.process.machine.available_memory import PROC, read_lines
 
 if TYPE_CHECKING:
     from backend.doctor.server_process import ServerProcess

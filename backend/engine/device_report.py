@@ -20,7 +20,7 @@ from backend.engine.ops import device, native, torch_private
 from backend.engine.ops.int8 import can_quantize
 from backend.errors import AsrError
 from backend.options.load_options import LoadOptions
-from backend.process.available_memory import available_memory
+from backend.process.machine.available_memory import available_memory
 
 _CPU = torch.device("cpu")
 _READ_BYTES, _READS = 512 << 20, 5  # more than any cache holds; the best of so many

@@ -26,7 +26,7 @@ from tokenizers.models import BPE
 from backend.checkpoint.validation import read_optional
 from backend.engine.mel_features import MelFeatures
 from backend.errors import CheckpointRefused
-from backend.process.system_cause import system_cause
+from backend.process.machine.system_cause import system_cause
 
 _SPLIT = (  # of Qwen's pre-tokenizer, as in transformers' Qwen2Converter
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -11,8 +11,8 @@ MIN_CHUNK_S, MAX_CHUNK_S = 2.0, 180.0  # the range of max_chunk_seconds, and of 
 # Read by requests, or when the aligner is loaded: with any of their values the recogniser in memory is the same.
 _NOT_THE_RECOGNIZERS = {
     "forced_aligner", "forced_aligner_revision", "aligner_retry_s", "batch_wait_s", "max_new_tokens", "max_audio_s",
-    "segment_gap_s", "max_segment_s", "max_segment_chars", "vad", "vad_threshold", "vad_min_speech_s",
-    "vad_min_silence_s", "vad_margin_s", "aligner_idle_s", "idle_unload_s", "idle_exit_s",
+    "max_audio_memory_mb", "segment_gap_s", "max_segment_s", "max_segment_chars", "vad", "vad_threshold",
+    "vad_min_speech_s", "vad_min_silence_s", "vad_margin_s", "aligner_idle_s", "idle_unload_s", "idle_exit_s",
     "subtitles", "subtitle_line_chars", "subtitle_wide_line_chars", "subtitle_lines", "subtitle_min_s",
     "subtitle_max_s", "subtitle_max_chars_per_s", "subtitle_gap_s",
 }  # fmt: skip
@@ -41,6 +41,7 @@ class LoadOptions:
     max_new_tokens: int | None = None
     max_chunk_s: float | None = None  # None: the checkpoint's own, see serving/protocols.Recognizer
     max_audio_s: float = 6 * 3600.0
+    max_audio_memory_mb: int | None = None
     aligner_retry_s: float = 60.0
     aligner_idle_s: float = 0.0  # 0: never, in all three
     idle_unload_s: float = 0.0
@@ -61,6 +62,10 @@ class LoadOptions:
     vad_min_speech_s: float = 0.1
     vad_min_silence_s: float = 0.1
     vad_margin_s: float = 1.0
+
+    @property
+    def max_audio_memory_bytes(self) -> float | None:
+        return None if self.max_audio_memory_mb is None else self.max_audio_memory_mb * 1e6
 
     @property
     def aligner(self) -> tuple[str, str]:

@@ -114,6 +114,13 @@ OPTIONS: dict[str, Option] = {
         "21600",
         "Longest recording that is accepted, in seconds.",
     ),
+    "max_audio_memory_mb": Option(
+        "max_audio_memory_mb",
+        integer(16, 16_000_000),
+        "half of the memory",
+        "Megabytes that the decoded audio of all requests may take, the search for speech included: 484 for an hour. "
+        "By default half of the machine's memory, or of its container's. What is not free is not taken in any case.",
+    ),
     "aligner_retry_seconds": Option(
         "aligner_retry_s",
         number(0, 24 * 3600),

@@ -17,6 +17,7 @@ from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Flaw, Samples
 from backend.errors import UndecodableAudio
+from backend.pipeline.admission import AudioMemory
 from backend.process.request_stats import RequestStats
 from backend.process.request_warning import RequestWarning
 from backend.thresholds import LOUD_DBFS
@@ -63,26 +64,24 @@ async def spoken_track(
     stats: RequestStats,
     *,
     max_audio_s: float,
-    reserve: Callable[[float], None],
+    memory: AudioMemory,
 ) -> SpokenTrack:
-    """The track of the file at `path` that is transcribed. Raises what DecoderPool.decode and `reserve` raise.
-
-    `reserve` is called with the seconds of audio that each track has in memory.
-    """
+    """The track of the file at `path` that is transcribed. Raises what DecoderPool.decode and `memory` raise."""
     first: SpokenTrack | None = None
     is_loud, left_s, attempt = False, max_audio_s, 0
     while True:
         try:
             with stats.measure("decode"):
-                recording = await decoder_pool.decode(path, max_seconds=left_s, attempt=attempt)
+                recording = await decoder_pool.decode(path, max_seconds=left_s, attempt=attempt, reserve=memory.reserve)
         except UndecodableAudio:
             if first is None:
                 raise
             break  # there is no further track, or none that can be read or is short enough
-        reserve(recording.samples.size / SAMPLE_RATE)
+        memory.reserve(recording.samples.size / SAMPLE_RATE)
         stats.audio_s = recording.duration_s
         with stats.measure("vad"):
             speech = await find_speech(recording.samples)
+        memory.settle()
         if speech.spans:
             return SpokenTrack(recording, speech)
         is_loud = is_loud or await asyncio.to_thread(level_dbfs, recording.samples) > LOUD_DBFS

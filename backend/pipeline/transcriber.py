@@ -24,7 +24,7 @@ from backend.audio.vad import Speech, SpeechRules, all_speech, detect
 from backend.audio.waveform import Chunk, Samples
 from backend.errors import DeadlineTooShort
 from backend.options.load_options import LoadOptions, TranscribeOptions
-from backend.pipeline.admission import Admission
+from backend.pipeline.admission import Admission, AudioMemory
 from backend.pipeline.alignment import Alignment
 from backend.pipeline.prompt import check_token_limit
 from backend.pipeline.recognition import RecognitionPolicy
@@ -151,7 +151,7 @@ class Transcriber:
             lambda samples: self._speech(samples, load),
             stats,
             max_audio_s=load.max_audio_s,
-            reserve=lambda audio_s: self._admission.reserve(stats, audio_s),
+            memory=AudioMemory(self._admission, stats, load.max_audio_memory_bytes),
         )
         recording, speech = track.recording, track.speech
         max_chunk_s = min(instance.max_chunk_s, MAX_ALIGNED_CHUNK_S) if options.times else instance.max_chunk_s

@@ -15,6 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from backend.errors import NoThreads
+from backend.process.countdown import Countdown
+
 _log = logging.getLogger(__name__)
 
 _DEFAULT_INTERVAL_S = 2.0
@@ -70,7 +73,7 @@ def _parent(environment: Mapping[str, str]) -> int:
 def watch(environment: Mapping[str, str], orphaned: Callable[[], None] | None = None) -> None:
     """Start the watch in a thread of its own. When the parent has died, `orphaned` is called once.
 
-    Without `orphaned`, the process exits with code 0.
+    Without `orphaned`, the process exits with code 0. Raises NoThreads.
     """
     seconds = interval_s(environment)
     if seconds is None:
@@ -78,8 +81,11 @@ def watch(environment: Mapping[str, str], orphaned: Callable[[], None] | None = 
     parent = _parent(environment)
     if _is_adopter(parent):
         parent = -1  # no process has this id, so the first poll finds an orphan
-    thread = threading.Thread(target=_poll, args=(parent, seconds, orphaned or _exit), name="parent", daemon=True)
-    thread.start()
+    end = orphaned or _exit_with(Countdown(os._exit))
+    try:
+        threading.Thread(target=_poll, args=(parent, seconds, end), name="parent", daemon=True).start()
+    except RuntimeError:
+        raise NoThreads from None
 
 
 def _is_adopter(parent: int) -> bool:
@@ -99,11 +105,12 @@ def _poll(parent: int, seconds: float, orphaned: Callable[[], None]) -> None:
     orphaned()
 
 
-def _exit() -> None:
-    """Exit without draining: no client is left that waits for a response."""
-    # The log may be a pipe that is no longer read: then writing to it blocks for ever.
-    timer = threading.Timer(_MAX_LOG_WRITE_S, os._exit, (0,))
-    timer.daemon = True
-    timer.start()
-    _log.error("the parent process has gone; leaving (LOCALAI_BACKEND_PARENT_WATCH=false would go on)")
-    os._exit(0)
+def _exit_with(countdown: Countdown) -> Callable[[], None]:
+    """Exits without draining: no client is left that waits for a response."""
+
+    def leave() -> None:
+        countdown.start(_MAX_LOG_WRITE_S, 0)  # the log may be a pipe that is no longer read: writing blocks for ever
+        _log.error("the parent process has gone; leaving (LOCALAI_BACKEND_PARENT_WATCH=false would go on)")
+        os._exit(0)
+
+    return leave

@@ -10,7 +10,7 @@ from __future__ import annotations
 import traceback
 
 from backend.errors import AsrError, Fatal
-from backend.process.system_cause import error_chain, own_cause
+from backend.process.machine.system_cause import error_chain, own_cause
 
 # torch raises these classes themselves. Subclasses are a library's own, and their messages are left out.
 _KEPT_CLASSES = (RuntimeError, MemoryError, NotImplementedError, ImportError, ModuleNotFoundError)

@@ -7,7 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
-from backend.process.system_cause import NOT_INSTALLED, error_chain, system_cause
+from backend.errors import Fatal, NoThreads
+from backend.process.machine.system_cause import NOT_INSTALLED, error_chain, system_cause
 
 # gRPC ends the process without a cause where it cannot start its own: with 8 processes and threads allowed to the user
 # it aborted, with 16 the server listened.
@@ -22,18 +23,22 @@ def ended_with(error: BaseException, what: str = "cannot start") -> int:
 
 
 def check_threads(count: int = _LEAST_THREADS) -> None:
-    """Start so many threads at once and end them. Raises RuntimeError if the system allows fewer."""
+    """Start so many threads at once and end them. Raises NoThreads if the system allows fewer."""
     enough = threading.Event()
     threads = [threading.Thread(target=enough.wait, daemon=True) for _ in range(count)]
     try:
         for thread in threads:
             thread.start()
+    except RuntimeError:
+        raise NoThreads from None
     finally:
         enough.set()
 
 
 def start_cause(error: BaseException) -> str:
     """Why the start failed, with a remedy where one is known."""
+    if isinstance(error, Fatal):
+        return str(error)
     barred = next(filter(None, map(_barred, error_chain(error))), None)
     if barred:
         user = f"the user with the id {os.getuid()}"

@@ -10,7 +10,7 @@ held.
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Mapping
 from weakref import WeakKeyDictionary
@@ -44,6 +44,11 @@ class FairQueue:
     @property
     def audio_s(self) -> float:
         return sum(job.audio_s for job in self._jobs)
+
+    def audio_before_s(self, audio_s: float) -> float:
+        """Seconds of waiting audio that go before the end of so much audio of a new request."""
+        last = bisect_right(self._jobs, self._virtual_time + audio_s, key=_finish_tag)
+        return sum(job.audio_s for job in self._jobs[:last])
 
     @property
     def first(self) -> Job:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from backend.errors import AsrError, DeviceLost, LoadRefused, OutOfMemory, TooLittleMemory
-from backend.process.system_cause import engine_failure, system_cause
+from backend.process.machine.system_cause import engine_failure, system_cause
 
 E = TypeVar("E", bound=Exception)
 

@@ -66,8 +66,10 @@ class Scheduler:
         return 0.0 if since is None else time.monotonic() - since
 
     def min_duration_s(self, audio_s: float) -> float:
-        """A lower bound on the time that so much audio takes; 0 if nothing is known yet."""
-        return self._throughput.min_duration_s(audio_s)
+        """A lower bound on the time until so much audio of a new request, behind what waits, is answered; or 0."""
+        with self._changed:
+            before_s = self._waiting.audio_before_s(audio_s)
+        return self._throughput.min_duration_s(before_s + audio_s)
 
     def forget_model(self) -> None:
         """Another model is loaded: reset what was learnt about the speed and the memory of the last one."""
@@ -126,7 +128,7 @@ class Scheduler:
                 occupancy = self._step()
                 compute_s = time.monotonic() - began
                 self.engine_stats.compute_s += compute_s
-                self._throughput.add_compute(compute_s, occupancy)
+                self._throughput.add_compute(compute_s, occupancy, sum(job.audio_s for job in self._started))
         finally:
             if not self._stopping:
                 self.dead = "its thread has ended"
@@ -139,7 +141,7 @@ class Scheduler:
         with self._changed:
             if not self._running:
                 self._step_since = None
-                self._throughput.end_busy_period()
+                self._throughput.end_window()
                 self._changed.wait_for(lambda: len(self._waiting) or self._stopping)
                 self._wait_for_batch()
             self._step_since = time.monotonic()

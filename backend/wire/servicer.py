@@ -17,8 +17,8 @@ from backend.audio.decoding.pool import DecoderPool
 from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
 from backend.pipeline.admission import Admission
 from backend.pipeline.transcriber import Transcriber, Transcript, in_thread_if_long
+from backend.process.machine.system_cause import engine_failure
 from backend.process.request_stats import RequestStats, current_stats
-from backend.process.system_cause import engine_failure
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.wire import backend_pb2 as pb

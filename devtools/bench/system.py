@@ -13,6 +13,7 @@ import grpc
 
 from backend.wire import backend_pb2 as pb
 from devtools.bench.measurement import Failed
+from devtools.procfs import INSPECTABLE
 from devtools.server_process import ROOT, RUN_SH, ServerProcess
 from devtools.transcribe.client import RequestFailed, transcribe
 
@@ -52,7 +53,7 @@ class Server(ServerProcess):
     """`with Server(system) as server:` has answered Health, `up_s` seconds after its process started."""
 
     def __init__(self, system: System) -> None:
-        super().__init__(system.command, folder=system.folder, bind_timeout_s=_BIND_S)
+        super().__init__(system.command, folder=system.folder, environment=INSPECTABLE, bind_timeout_s=_BIND_S)
         self.system = system
 
     def __enter__(self) -> Server:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ import soundfile
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc
+from devtools.procfs import INSPECTABLE
 from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL, ROOT, RUN_SH, ServerProcess
 from devtools.stress.fakes import MARK, text_of
 from devtools.stress.plan import Plan, prompt_for
@@ -78,8 +79,14 @@ class Outcome:
 class Server(ServerProcess):
     """faulty_server.py by default. Leaving the block kills it."""
 
-    def __init__(self, command: Sequence[str] = FAULTY_SERVER, arguments: Sequence[str] = (), **options: Any) -> None:
-        super().__init__(command, arguments, **options)
+    def __init__(
+        self,
+        command: Sequence[str] = FAULTY_SERVER,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(command, arguments, environment={**INSPECTABLE, **(environment or {})}, **options)
 
     def __enter__(self) -> Server:
         super().__enter__()

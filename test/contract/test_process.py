@@ -22,6 +22,7 @@ import pytest
 
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
+from devtools.procfs import INSPECTABLE
 from devtools.server_process import ServerFailed
 from devtools.stress.client import Server
 from devtools.stress.plan import Fault, Plan, prompt_for
@@ -39,7 +40,7 @@ def run(*arguments: str, folder: Path, **environment: str) -> subprocess.Popen[s
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, **INSPECTABLE, **environment},
         start_new_session=True,  # as the gateway does: it signals the group
     )
 

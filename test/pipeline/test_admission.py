@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from backend.errors import EngineFailure, Overloaded
+from backend.errors import Cancelled, EngineFailure, Overloaded, TooLittleAudioMemory
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.transcriber import Transcriber
@@ -61,6 +62,74 @@ def test_a_short_recording_is_admitted_beside_any_others() -> None:
         with admission.admitted(command):
             admission.reserve(command, 60)
             assert admission.audio_s == 5060
+
+
+MB = 1_000_000
+HOUR_MB = 3600 * RATE * 4 * 2.1 / MB  # samples, and what the detector needs
+RESERVE_MB = (128 << 20) / MB
+
+
+def test_a_long_recording_must_fit_into_what_is_free_beside_the_reserve() -> None:
+    free_mb, request = HOUR_MB + RESERVE_MB, RequestStats()
+    admission = Admission(available=lambda: free_mb * MB)
+    with admission.admitted(request):
+        admission.reserve(request, 60, 3600)
+        free_mb -= 0.1
+        with pytest.raises(TooLittleAudioMemory):
+            admission.reserve(request, 3600, 3601)
+        admission.reserve(request, 3500)  # it is shorter than was promised, so nothing can refuse it any more
+
+
+def test_what_was_promised_and_not_taken_is_not_free() -> None:
+    first, second = RequestStats(), RequestStats()
+    admission = Admission(available=lambda: (2 * HOUR_MB + RESERVE_MB) * MB)
+    with admission.admitted(first), admission.admitted(second):
+        admission.reserve(first, 60, 3600)
+        with pytest.raises(TooLittleAudioMemory):
+            admission.reserve(second, 60, 3601)
+        admission.reserve(second, 60, 3600)
+        admission.reserve(first, 3600, 7200, held_bytes=HOUR_MB * MB)
+
+
+def test_what_the_detector_needed_is_free_again_behind_it() -> None:
+    first, second = RequestStats(), RequestStats()
+    admission = Admission(available=lambda: (HOUR_MB + RESERVE_MB) * MB)
+    with admission.admitted(first), admission.admitted(second):
+        admission.reserve(first, 3600)
+        with pytest.raises(TooLittleAudioMemory):
+            admission.reserve(second, 3600)
+        admission.settle(first)
+        admission.reserve(second, 3600)
+
+
+def test_a_short_recording_may_use_the_reserve_and_nothing_that_is_not_there() -> None:
+    free_mb, long, short = HOUR_MB + RESERVE_MB, RequestStats(), RequestStats()
+    admission = Admission(available=lambda: free_mb * MB)
+    with admission.admitted(long), admission.admitted(short):
+        admission.reserve(long, 60, 3600)
+        admission.reserve(short, 0, 60)
+    admission = Admission(available=lambda: 8 * MB)
+    with admission.admitted(short), pytest.raises(TooLittleAudioMemory):
+        admission.reserve(short, 0, 60)
+
+
+def test_the_audio_of_all_requests_is_bounded_by_the_option_but_for_short_ones() -> None:
+    first, second, short = RequestStats(), RequestStats(), RequestStats()
+    admission = Admission(available=lambda: math.inf)
+    with admission.admitted(first), admission.admitted(second), admission.admitted(short):
+        admission.reserve(first, 3600, max_bytes=1.5 * HOUR_MB * MB)
+        with pytest.raises(TooLittleAudioMemory):
+            admission.reserve(second, 1801, max_bytes=1.5 * HOUR_MB * MB)
+        admission.reserve(second, 1800, max_bytes=1.5 * HOUR_MB * MB)
+        admission.reserve(short, 60, max_bytes=1.5 * HOUR_MB * MB)
+
+
+def test_a_decoder_of_a_request_that_has_ended_gets_no_memory() -> None:
+    admission, request = Admission(), RequestStats()
+    with admission.admitted(request):
+        pass
+    with pytest.raises(Cancelled):
+        admission.reserve(request, 0, 60)
 
 
 @pytest.fixture
@@ -124,3 +193,12 @@ async def test_the_audio_of_a_cancelled_or_failed_request_is_released(house, loa
     with pytest.raises(EngineFailure):
         await transcribe(16)
     assert admission.audio_s == 0
+
+
+async def test_a_recording_without_memory_for_it_is_refused_while_it_is_decoded_and_the_next_is_served(house) -> None:
+    free = (128 << 20) + 60 * MB
+    transcribe = house(Admission(available=lambda: free))
+    with pytest.raises(TooLittleAudioMemory, match="max_audio_memory_mb"):
+        await transcribe(600)
+    assert (await transcribe(5)).text
+    assert (await transcribe(300)).text

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from backend.audio.decoding.causes import DAMAGED, NO_SOUND_TRACK
+from backend.audio.decoding.process import Reserve
 from backend.audio.vad import Speech
 from backend.audio.waveform import SAMPLE_RATE, Decoded, Flaw, Samples
 from backend.errors import Overloaded, UndecodableAudio
+from backend.pipeline.admission import Admission, AudioMemory
 from backend.pipeline.sound_tracks import (
     CANCELLED,
     NO_SPEECH,
@@ -36,7 +38,8 @@ class FakePool:
     flaws: Flaw = Flaw.NONE
     asked: list[tuple[int, float]] = field(default_factory=list)
 
-    async def decode(self, _path: str, *, max_seconds: float, attempt: int = 0) -> Decoded:
+    async def decode(self, _path: str, *, max_seconds: float, attempt: int = 0, reserve: Reserve) -> Decoded:
+        reserve(0.0, 60.0, 0.0)
         self.asked.append((attempt, max_seconds))
         if attempt >= len(self.tracks):
             raise UndecodableAudio(NO_SOUND_TRACK)
@@ -47,13 +50,15 @@ class FakePool:
         return Decoded(alternating, self.seconds, self.flaws, len(self.tracks), attempt + 1, attempt)
 
 
-async def chosen(pool: FakePool, max_audio_s: float = 60, reserved: list[float] | None = None) -> SpokenTrack:
+async def chosen(pool: FakePool, max_audio_s: float = 60, admission: Admission | None = None) -> SpokenTrack:
     async def find_speech(samples: Samples) -> Speech:
         is_speech = bool(samples.max(initial=0) == SPEECH)
         return Speech(((0, samples.size),) if is_speech else (), np.zeros(1, np.float32))
 
-    reserve: Any = (reserved if reserved is not None else []).append
-    return await spoken_track("path", pool, find_speech, RequestStats(), max_audio_s=max_audio_s, reserve=reserve)  # type: ignore[arg-type]
+    stats, admission = RequestStats(), admission or Admission()
+    memory = AudioMemory(admission, stats)
+    with admission.admitted(stats):
+        return await spoken_track("path", pool, find_speech, stats, max_audio_s=max_audio_s, memory=memory)  # type: ignore[arg-type]
 
 
 def tracks(count: int, number: int) -> str:
@@ -95,16 +100,26 @@ async def test_the_other_tracks_together_are_as_long_as_the_longest_recording() 
 
 
 async def test_what_each_track_holds_is_reserved() -> None:
-    reserved: list[float] = []
-    await chosen(FakePool([SILENCE, SPEECH]), reserved=reserved)
-    assert reserved == [3.0, 3.0]
+    reserved: list[tuple[float, ...]] = []
 
-    class Full(list):
-        def append(self, _seconds: float) -> None:
-            raise Overloaded
+    class Noting(Admission):
+        def reserve(self, request: RequestStats, *amounts: Any) -> None:
+            reserved.append(amounts)
+            if len(reserved) > full_at:
+                raise Overloaded
+            super().reserve(request, *amounts)
 
+        def settle(self, request: RequestStats) -> None:
+            reserved.append(())
+            super().settle(request)
+
+    full_at = 100
+    await chosen(FakePool([SILENCE, SPEECH]), admission=Noting())
+    of_a_track = [(0.0, 60.0, 0.0, None), (3.0, None, 0.0, None), ()]
+    assert reserved == 2 * of_a_track
+    reserved, full_at = [], 3
     with pytest.raises(Overloaded):
-        await chosen(FakePool([SILENCE, SPEECH]), reserved=Full())
+        await chosen(FakePool([SILENCE, SPEECH]), admission=Noting())
 
 
 async def test_flaws_of_the_file_are_warnings() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.process.machine.system_cause import EXECUTABLE, THREADS
 from backend.process.start_failure import start_cause
-from backend.process.system_cause import EXECUTABLE, THREADS
 
 ROOT = Path(__file__).parents[2]
 # Stands before the program: a module that is missing, one that fails, and a system that starts no thread.
@@ -53,7 +53,7 @@ def test_what_a_small_system_forbids_is_named() -> None:
 def test_memory_that_may_not_be_executed_is_the_cause_where_a_library_cannot_make_its_code() -> None:
     """Under PR_SET_MDWE (systemd's MemoryDenyWriteExecute), which Linux knows from 6.3 on."""
     code = (
-        "import ctypes; from backend.process.system_cause import system_cause as cause\n"
+        "import ctypes; from backend.process.machine.system_cause import system_cause as cause\n"
         "error = RuntimeError('could not create a primitive')\n"
         "print(repr(cause(error)), ctypes.CDLL(None).prctl(65, 1, 0, 0, 0), cause(error), sep='|')"
     )

@@ -269,3 +269,19 @@ async def test_the_collector_may_collect_a_dropped_model_while_a_load_is_submitt
     finally:
         gc.set_threshold(*thresholds)
     assert ref() is loader.recognizer
+
+
+async def test_what_waits_before_a_recording_counts_towards_its_duration(scheduler: Scheduler) -> None:
+    model = Model()
+    model.let_pass()
+    assert await submitted(scheduler, model, 1) == -1
+    while scheduler.busy:
+        await asyncio.sleep(0.001)
+    alone_s = scheduler.min_duration_s(5)
+    busy = Model()
+    waiting = await submitted_while_one_runs(scheduler, busy, 2, 3, 4)
+    assert scheduler.waiting[1] == 15
+    assert scheduler.min_duration_s(5) == pytest.approx(4 * alone_s)
+    assert scheduler.min_duration_s(1) == pytest.approx(0.2 * alone_s)  # a short command goes first
+    busy.let_pass()
+    await asyncio.gather(*waiting)

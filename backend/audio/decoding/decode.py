@@ -13,7 +13,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+from collections.abc import Callable
 
 import soundfile
 
@@ -24,6 +26,7 @@ from backend.audio.decoding.causes import (
     DAMAGED,
     NO_SAMPLES,
     NO_SOUND_TRACK,
+    TOO_LONG,
     TOO_MANY_CHANNELS,
     UNKNOWN_CODEC,
     UNKNOWN_FORMAT,
@@ -38,12 +41,14 @@ from backend.errors import UndecodableAudio
 _NO_SOUND = {BAD_RATE, DAMAGED, NO_SOUND_TRACK, TOO_MANY_CHANNELS, UNKNOWN_CODEC}  # of a part; others may have some
 
 
-def decode_fd(fd: int, store: int, max_seconds: float, attempt: int = 0) -> Reply:
+def decode_fd(
+    fd: int, store: int, max_seconds: float, attempt: int = 0, more: Callable[[], None] = lambda: None
+) -> Reply:
     """Decode the file `fd` into `store`. Raises UndecodableAudio if it has no sound, or more than `max_seconds`.
 
-    `attempt`: see DecoderPool.decode.
+    `attempt`: see DecoderPool.decode; `more`: see SampleWriter.
     """
-    writer = SampleWriter(store, max_seconds)
+    writer = SampleWriter(store, max_seconds, more)
     flaws, first = Flaw.NONE, None
     refusal = UndecodableAudio(UNKNOWN_FORMAT)
     for part in split(fd):
@@ -94,7 +99,18 @@ def _read_plain(fd: int, part: Part, writer: SampleWriter) -> bool:
     with contextlib.suppress(soundfile.SoundFileError), soundfile.SoundFile(source, closefd=False) as file:
         if file.subtype not in PLAIN_CODECS.split():
             return False
+        _refuse_if_too_long(file, writer)
         while (block := file.read(max(BLOCK // file.channels, 1), "float32", always_2d=True)).size:
             writer.add(block, file.samplerate)
         return bool(writer.frames - before == file.frames)
     return False
+
+
+def _refuse_if_too_long(file: soundfile.SoundFile, writer: SampleWriter) -> None:
+    """Raises UndecodableAudio, before anything is decoded, if the header says so and the file does reach so far."""
+    last = math.ceil(writer.left_s * file.samplerate)
+    if file.frames > last and file.seekable():
+        file.seek(last)
+        if file.read(1, "float32").size:
+            raise UndecodableAudio(TOO_LONG)
+        file.seek(0)

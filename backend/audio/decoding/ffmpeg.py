@@ -12,7 +12,7 @@ from backend.audio.containers.boxes import edits, media_bytes, pauses
 from backend.audio.containers.formats import CODECS
 from backend.audio.containers.parts import Part, is_much
 from backend.audio.containers.pieces import Pieces
-from backend.audio.decoding.causes import DAMAGED, NO_SOUND_TRACK, UNKNOWN_CODEC
+from backend.audio.decoding.causes import DAMAGED, NO_SOUND_TRACK, TOO_LONG, UNKNOWN_CODEC
 from backend.audio.decoding.placement import FrameWriter, GapFinder, PagePlacement, TimestampPlacement
 from backend.audio.decoding.sample_writer import SampleWriter
 from backend.errors import UndecodableAudio
@@ -55,16 +55,46 @@ def read_track(fd: int, part: Part, writer: SampleWriter, attempt: int) -> Track
 
     A track without a sample is passed over for the next one. Raises UndecodableAudio, if there is no such track, too.
     """
-    before = writer.frames
+    before, is_searched = writer.frames, False
     while True:
         with _opened(fd, part) as media:
             tracks = _tracks_in_order(media)
             if attempt >= len(tracks):
                 raise UndecodableAudio(NO_SOUND_TRACK)
+            if not is_searched and _states_more(part, tracks[attempt], writer.left_s):
+                if _reaches(media, tracks[attempt], writer.left_s):
+                    raise UndecodableAudio(TOO_LONG)
+                is_searched = True
+                continue  # opened again: a search may lose packets
             found = _write_track(fd, part, media, tracks[attempt], writer, attempt)
         if writer.frames > before or attempt + 1 == len(tracks):
             return found
         attempt += 1
+
+
+def _states_more(part: Part, track: AudioStream, longest_s: float) -> bool:
+    """Whether the headers count more than so many seconds of sound in the track. A gap between packets is no sound."""
+    if part.container.has_exact_duration:
+        return _stated_s(track) > longest_s
+    counted = track.frames * (track.codec_context.frame_size or 0)  # MOV and MP4 have a table of all frames
+    return part.container.demuxer == "mov" and counted > longest_s * track.codec_context.sample_rate
+
+
+def _stated_s(track: AudioStream) -> float:
+    return float(track.duration * track.time_base) if track.duration and track.time_base else 0.0
+
+
+def _reaches(media: InputContainer, track: AudioStream, second: float) -> bool:
+    """Whether the file has a packet of the track behind this second: headers alone are not believed."""
+    import av
+
+    try:
+        media.seek(round((second + 1) * av.time_base))
+        packet = next(packet for packet in media.demux(track) if packet.size)
+    except (av.FFmpegError, StopIteration, *_DAMAGE):
+        return False
+    at_s = float((packet.pts or 0) - (track.start_time or 0)) * float(packet.time_base or 0)
+    return at_s >= second
 
 
 @contextmanager
@@ -120,8 +150,7 @@ def _write_track(
     frames, container = FrameWriter(writer), part.container
     packets = _Packets()
     is_complete = _write_packets(media, track, _placement(fd, part, media, track, frames), part, packets)
-    stated_s = float(track.duration * track.time_base) if track.duration and track.time_base else 0.0
-    if container.has_exact_duration and frames.written_s < stated_s - _DURATION_SLACK_S:
+    if container.has_exact_duration and frames.written_s < _stated_s(track) - _DURATION_SLACK_S:
         is_complete = False
     number = [each.index for each in media.streams.audio].index(track.index) + 1
     return Track(len(media.streams.audio), number, attempt, is_complete, packets.leave_much(fd, part))

@@ -4,19 +4,20 @@ Its stdin is a socket to the server that started it. Jobs arrive there, one at a
 (protocol.py).
 
 - There is nothing in it to attack: no path, no port, no model, no secret in its environment, and two of the server's
-  descriptors for each job. The kernel bounds its memory, its processor time and what it may write.
+  descriptors for each job. The kernel bounds its memory, its processor time and what it may write, and in the sandbox
+  (sandbox.py) refuses to open, connect, start or signal anything.
 - It never outlives its server: it ends when the socket closes and, on Linux, is killed when its parent ends.
-- It ignores SIGTERM and SIGINT, which go to the whole process group while the server still finishes running requests.
+- It ignores SIGTERM, SIGINT and SIGHUP: they go to the whole process group, and the server still finishes requests.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import math
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -26,26 +27,41 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from backend.audio.decoding import sandbox
 from backend.audio.decoding.causes import CAUSES, TOO_MUCH_MEMORY
 from backend.audio.decoding.decode import decode_fd
-from backend.audio.decoding.protocol import INTERNAL_ERROR, READY, Reply, max_store_bytes, receive_job
+from backend.audio.decoding.protocol import (
+    GRANTED,
+    INTERNAL_ERROR,
+    MORE,
+    READY,
+    READY_WITHOUT_SANDBOX,
+    REFUSED,
+    Reply,
+    max_store_bytes,
+    receive_job,
+)
 from backend.errors import UndecodableAudio
-from backend.process.system_cause import system_cause
+from backend.process.machine.system_cause import system_cause
 
-Decode: TypeAlias = Callable[[int, int, float, int], Reply]
+Decode: TypeAlias = Callable[[int, int, float, int, Callable[[], None]], Reply]
 
 # Private data; the samples are shared memory and do not count. With its libraries and what decoders of ordinary files
 # take, the process has about 100 MiB. Mapped libraries (50 MiB) come on top: together under 512 MiB.
 _MAX_DATA_BYTES = 384 << 20
 _MAX_DESCRIPTORS = 32
 _CPU_SLACK_S = 10  # processor time, beside a second for each second of the longest recording; the watchdog is stricter
-_IDLE_BEFORE_IMPORT_S = 0.3  # without a job after the start, import what a WAV does not need
 _PR_SET_PDEATHSIG = 1
+# What FFmpeg's wrapper imports while it opens a file, and what ffmpeg.py and placement.py import when they need it.
+_LATER_IMPORTS = (
+    "av", "av.logging", "av.stream", "av.audio.stream", "av.audio.codeccontext", "av.video.stream",
+    "av.video.codeccontext", "av.subtitles.stream", "av.subtitles.codeccontext",
+)  # fmt: skip
 
 
 def main(decode: Decode = decode_fd) -> None:
     """Decode one job after the other until the server closes the socket."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _end_with_parent(int(sys.argv[-1]))
     server = _server_socket()
@@ -56,13 +72,24 @@ def main(decode: Decode = decode_fd) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         _set_hard_limit(kind, limit)
+    with contextlib.suppress(ImportError):  # a WAV is decoded without it
+        for name in _LATER_IMPORTS:  # in the sandbox no file can be opened
+            importlib.import_module(name)
+    os.environ.clear()
     with contextlib.suppress(ConnectionError):
-        server.sendall(READY)
-        if not select.select([server], [], [], _IDLE_BEFORE_IMPORT_S)[0]:
-            with contextlib.suppress(ImportError):  # a WAV is decoded without it
-                import av  # noqa: F401 - takes 0.2 s, which the first FLAC or MP3 then need not wait for
+        server.sendall(READY if sandbox.enter() else READY_WITHOUT_SANDBOX)
         while (job := receive_job(server)) is not None:
-            server.sendall(_reply(decode, *job).pack())
+            server.sendall(_reply(decode, *job, lambda: _ask_for_more(server)).pack())
+
+
+def _ask_for_more(server: socket.socket) -> None:
+    """Wait until the store may grow. Raises MemoryError if it may not."""
+    server.sendall(Reply(MORE).pack())
+    answer = server.recv(len(GRANTED))
+    if not answer:
+        os._exit(0)  # the server has closed the socket
+    if answer == REFUSED:
+        raise MemoryError
 
 
 def _end_with_parent(parent: int) -> None:
@@ -90,11 +117,11 @@ def _set_hard_limit(kind: int, limit: int) -> None:
     resource.setrlimit(kind, (limit, limit))
 
 
-def _reply(decode: Decode, max_seconds: float, attempt: int, audio: int, store: int) -> Reply:
+def _reply(decode: Decode, max_seconds: float, attempt: int, audio: int, store: int, more: Callable[[], None]) -> Reply:
     """Do one job. A failure is reported as a number; no error text leaves this process but the log line."""
     try:
         _set_job_limits(max_seconds)
-        return decode(audio, store, max_seconds, attempt)
+        return decode(audio, store, max_seconds, attempt, more)
     except UndecodableAudio as refusal:
         return Reply(CAUSES.index(refusal.cause))
     except MemoryError:

@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from backend.audio.decoding.causes import UNREACHABLE
-from backend.audio.decoding.process import COMMAND, POLL_INTERVAL_S, DecoderProcess, IsCancelled
+from backend.audio.decoding.process import COMMAND, POLL_INTERVAL_S, DecoderProcess, IsCancelled, Reserve
 from backend.audio.decoding.safe_open import check, open_regular_file
 from backend.audio.waveform import Decoded
 from backend.errors import AsrError, Cancelled, UndecodableAudio
+from backend.process.observed_time import MAX_GAP_S, ObservedTime
+
+_log = logging.getLogger(__name__)
 
 _MAX_PROCESSES = 4  # also on one core: a command of three seconds must not wait behind one recording of hours
 _MAX_OPEN = 16  # files that are open at once: those being decoded, and those waiting for a process
@@ -49,6 +53,7 @@ class DecoderPool:
         self._count = 0  # of all processes: idle, decoding, being started
         self._is_refilling = False
         self._is_closed = False
+        self._is_warned = False  # that the processes have no sandbox
         self._changed = threading.Condition()
 
     def warm_up(self) -> None:
@@ -57,19 +62,27 @@ class DecoderPool:
             if not self._count:
                 self._schedule_refill()
 
-    async def decode(self, path: str, *, max_seconds: float, attempt: int = 0) -> Decoded:
+    async def decode(
+        self, path: str, *, max_seconds: float, attempt: int = 0, reserve: Reserve = lambda *_: None
+    ) -> Decoded:
         """The recording in the file `path`.
 
         `attempt`: which of its sound tracks, in the order in which they are tried: 0 is the container's default, and
         the reply's own attempt and 1 the next. UndecodableAudio where there are no more.
+        `reserve` is called, in another thread, before memory is taken: with the seconds that the recording has at
+        least, those to which its samples may grow, and the bytes that they take now. What it raises ends the decoding.
 
         Raises UndecodableAudio if there is none, or one of more than `max_seconds`; OutOfMemory if the machine has no
         memory for it; EngineFailure if it is not the file's fault.
         """
         await self._check_path(path)
         cancelled = threading.Event()
+
+        def is_cancelled() -> bool:
+            return cancelled.is_set() or self._is_closed
+
         work = asyncio.get_running_loop().run_in_executor(
-            self._decoding, self._decode, path, max_seconds, attempt, lambda: cancelled.is_set() or self._is_closed
+            self._decoding, self._decode, path, max_seconds, attempt, is_cancelled, reserve
         )
         try:
             return await work
@@ -79,8 +92,11 @@ class DecoderPool:
     async def _check_path(self, path: str) -> None:
         """Raises UndecodableAudio if there is nothing to decode at the path, or if the check takes too long."""
         checking = asyncio.ensure_future(self._run_check(path))
+        done: set[asyncio.Future[Exception | None]] = set()
+        observed = ObservedTime()  # a server that was frozen and thawed gives the check the rest of its time
         try:  # not wait_for, which may swallow a cancellation
-            done, _ = await asyncio.wait({checking}, timeout=self._check_timeout_s)
+            while not done and (left_s := self._check_timeout_s - observed.elapsed_s()) > 0:
+                done, _ = await asyncio.wait({checking}, timeout=min(left_s, MAX_GAP_S))
         finally:
             checking.cancel()
         error = checking.result() if done else UndecodableAudio(UNREACHABLE)
@@ -112,11 +128,13 @@ class DecoderPool:
         self._checking.shutdown(wait=False, cancel_futures=True)
         self._decoding.shutdown(cancel_futures=True)
 
-    def _decode(self, path: str, max_seconds: float, attempt: int, is_cancelled: IsCancelled) -> Decoded:
+    def _decode(
+        self, path: str, max_seconds: float, attempt: int, is_cancelled: IsCancelled, reserve: Reserve
+    ) -> Decoded:
         with open_regular_file(path) as fd:
             process = self._acquire(is_cancelled)
             try:
-                return process.decode(fd, max_seconds, attempt, is_cancelled)
+                return process.decode(fd, max_seconds, attempt, is_cancelled, reserve)
             finally:
                 self._release(process)
 
@@ -144,10 +162,14 @@ class DecoderPool:
 
     def _start_in_slot(self) -> DecoderProcess:
         try:
-            return DecoderProcess(self._command, lambda: self._is_closed)
+            process = DecoderProcess(self._command, lambda: self._is_closed)
         except BaseException:
             self._free_slot()
             raise
+        if not (process.has_sandbox or self._is_warned):
+            self._is_warned = True
+            _log.warning("the system offers no seccomp filter: decoders run without a sandbox, see SECURITY.md")
+        return process
 
     def _release(self, process: DecoderProcess) -> None:
         if not self._return_to_idle(process):
@@ -176,7 +198,8 @@ class DecoderPool:
     def _schedule_refill(self) -> None:
         if not (self._is_closed or self._is_refilling or self._idle):
             self._is_refilling = True
-            self._decoding.submit(self._refill)
+            with contextlib.suppress(RuntimeError):  # no thread is left for it: the next that is free takes it
+                self._decoding.submit(self._refill)
 
     def _refill(self) -> None:
         """Start one process, unless there is an idle one meanwhile."""

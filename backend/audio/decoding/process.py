@@ -2,8 +2,8 @@
 
 - A process takes another job only after a complete and valid reply. After anything else it is killed, and the job fails
   for that one file.
-- It is a new program and not a fork, because the server has threads and a model. It gets a bare environment and no
-  descriptor but a socket.
+- It is a new program and not a fork, because the server has threads and a model. Its environment holds what finds its
+  libraries and nothing else, and it gets no descriptor but a socket and the log.
 - While the server waits for a process, it checks ten times a second whether the client has cancelled and whether the
   process makes progress.
 """
@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -25,34 +24,44 @@ from typing import TypeAlias
 from backend.audio.decoding.causes import CAUSES, CRASHED, TOO_MUCH_MEMORY, TOO_SLOW
 from backend.audio.decoding.protocol import (
     DECODED,
+    FIRST_GRANT,
+    GRANTED,
     INTERNAL_ERROR,
+    MORE,
     READY,
+    READY_WITHOUT_SANDBOX,
+    REFUSED,
     REPLY_FORMAT,
     CorruptReply,
     Reply,
+    max_store_bytes,
     new_store,
+    next_grant,
     send_job,
     stored_s,
     validated_samples,
 )
 from backend.audio.decoding.watchdog import ProgressSample, Watchdog, process_counters, sample_progress
-from backend.audio.waveform import Decoded
+from backend.audio.waveform import SAMPLE_BYTES, SAMPLE_RATE, Decoded
 from backend.errors import AsrError, Cancelled, EngineFailure, OutOfMemory, UndecodableAudio
-from backend.process.system_cause import engine_failure, system_cause
+from backend.process.machine.system_cause import engine_failure, system_cause
+from backend.process.observed_time import ObservedTime
 
 _log = logging.getLogger(__name__)
 
 IsCancelled: TypeAlias = Callable[[], bool]
+Reserve: TypeAlias = Callable[[float, float, float], None]
 
 COMMAND = (sys.executable, "-m", "backend.audio.decoding.main")
 POLL_INTERVAL_S = 0.1
 
 _ROOT = Path(__file__).parents[3]  # where `-m` finds the program, whatever the working directory is
-_ENVIRONMENT_PREFIXES = ("PATH", "LD_", "DYLD_", "PYTHON", "LANG", "LC_", "TMP")  # no token is among them
+_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE")
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # mixing channels down needs no thread pool
-_BLOCKED_SIGNALS = {signal.SIGTERM, signal.SIGINT}  # until the process ignores them itself
+_BLOCKED_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # until the process ignores them itself
 _MAX_START_S = 60.0  # a cold disk on a busy machine
 _MAX_END_S = 2.0
+_BLOCK_BYTES = 512  # the unit of st_blocks
 _MAX_REUSED_BYTES = 256 << 20  # resident: a process that has grown beyond it is not used again
 
 
@@ -72,17 +81,18 @@ class DecoderProcess:
             self._channel.close()
             _log.error("no decoder can be started: %s", system_cause(error))
             raise engine_failure(error) from None
-        deadline_s = time.monotonic() + _MAX_START_S
+        starting = ObservedTime()
         try:
-            message = self._receive(len(READY), lambda: is_cancelled() or time.monotonic() > deadline_s)
+            message = self._receive(len(READY), lambda: is_cancelled() or starting.elapsed_s() > _MAX_START_S)
         except Cancelled:
             self.end()
             raise
-        if message != READY:
+        if message not in (READY, READY_WITHOUT_SANDBOX):
             _log.error("a decoder did not start: %s", self._exit_description())
             self.end()
             raise EngineFailure
         self._is_reusable = True
+        self.has_sandbox = message == READY
 
     @property
     def pid(self) -> int:
@@ -93,16 +103,17 @@ class DecoderProcess:
         """Whether it can take a job. A process that has ended, or has sent something without a job, cannot."""
         return self._is_reusable and not self._readable.poll(0)
 
-    def decode(self, fd: int, max_seconds: float, attempt: int, is_cancelled: IsCancelled) -> Decoded:
-        """The recording in the open file `fd`. `attempt`: see DecoderPool.decode.
+    def decode(self, fd: int, max_seconds: float, attempt: int, is_cancelled: IsCancelled, reserve: Reserve) -> Decoded:
+        """The recording in the open file `fd`. `attempt`, `reserve`: see DecoderPool.decode.
 
-        Raises UndecodableAudio, Cancelled, OutOfMemory, EngineFailure.
+        Raises UndecodableAudio, Cancelled, OutOfMemory, EngineFailure, and what `reserve` raises.
         """
+        reserve(0.0, min(FIRST_GRANT / SAMPLE_RATE, max_seconds), 0.0)
         self._is_reusable = False
         with new_store() as store:
             try:
                 send_job(self._channel, max_seconds, attempt, fd, store)
-                reply = Reply.unpack(self._receive(REPLY_FORMAT.size, self._must_stop(fd, store, is_cancelled)))
+                reply = self._reply(store, max_seconds, self._must_stop(fd, store, is_cancelled), reserve)
                 if reply.outcome == DECODED:
                     decoded = reply.decoded(validated_samples(store, reply, max_seconds))
                     self._is_reusable = process_counters(self.pid).resident_bytes < _MAX_REUSED_BYTES
@@ -118,6 +129,24 @@ class DecoderProcess:
         cause = CAUSES[reply.outcome]
         self._is_reusable = cause != TOO_MUCH_MEMORY
         raise UndecodableAudio(cause)
+
+    def _reply(self, store: int, max_seconds: float, must_stop: IsCancelled, reserve: Reserve) -> Reply:
+        """The reply to a job, whose store grows by grants until then."""
+        granted, longest = FIRST_GRANT, max_store_bytes(max_seconds) // SAMPLE_BYTES
+        while True:
+            reply = Reply.unpack(self._receive(REPLY_FORMAT.size, must_stop))
+            if reply.outcome != MORE:
+                return reply
+            if granted >= longest:
+                raise CorruptReply
+            known_s, granted = granted / SAMPLE_RATE, min(next_grant(granted), longest)
+            try:
+                reserve(known_s, granted / SAMPLE_RATE, os.fstat(store).st_blocks * _BLOCK_BYTES)
+            except AsrError:
+                self._channel.sendall(REFUSED)
+                self._is_reusable = Reply.unpack(self._receive(REPLY_FORMAT.size, must_stop)).outcome < len(CAUSES)
+                raise
+            self._channel.sendall(GRANTED)
 
     def end(self) -> None:
         """Kill the process: it has nothing to clean up."""
@@ -181,7 +210,7 @@ _ERROR_OF_EXIT: dict[int, Callable[[], AsrError]] = {
 
 def _start(command: Sequence[str], stdin: socket.socket) -> subprocess.Popen[bytes]:
     """Start a new program. It inherits this thread's signal mask, so it never receives the group's SIGTERM."""
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT_PREFIXES)}
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
     try:
         return subprocess.Popen(  # noqa: S603 - our own program; nothing of a client's is in the command

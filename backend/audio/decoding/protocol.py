@@ -5,6 +5,8 @@
 - A reply has a fixed length and holds numbers only. Nothing is unpickled, nothing is parsed.
 - Samples are copied out of the shared memory first and validated in the copy, because the decoder process keeps its
   descriptor and could still write.
+- The store grows by grants: a decoder process asks before it writes more samples than were granted, and the server
+  counts the memory first. Both sides know how large each grant is.
 - Silence takes no memory on either side, because hours of it fit into a file of kilobytes: it is a hole in the store.
 """
 
@@ -22,21 +24,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.audio.waveform import SAMPLE_RATE, Decoded, Flaw, Samples
-from backend.process.temporary_folder import temporary_folder
+from backend.audio.waveform import SAMPLE_BYTES, SAMPLE_RATE, Decoded, Flaw, Samples
+from backend.process.machine.temporary_folder import temporary_folder
 
-READY = b"R"  # sent once by a decoder process that has imported everything
+READY = b"R"  # sent once by a decoder process that has imported everything and is in its sandbox
+READY_WITHOUT_SANDBOX = b"U"  # sent instead where the system has none
 JOB_FORMAT = struct.Struct("<dB")
 REPLY_FORMAT = struct.Struct("<BBQdHHB")
 
 # A reply's outcome. Any other value is an index in CAUSES.
 DECODED = 0xFF
 INTERNAL_ERROR = 0xFE  # our own code failed; the decoder process has logged it
+MORE = 0xFD  # no reply yet: the store is as large as was granted, and waits for GRANTED
+
+FIRST_GRANT, _GRANT_STEP = 60 * SAMPLE_RATE, 1 << 22  # samples: those of a short recording, and 16 MiB
+GRANTED, REFUSED = b"G", b"N"  # the answers to MORE; after the second the job ends, with any reply
 
 _ALL_FLAWS = Flaw.TRUNCATED | Flaw.CANCELLED | Flaw.UNREAD
 _MAX_NUMBER = 0xFFFF  # of tracks
 _COPY_BLOCK = 1 << 20  # bytes of samples that are copied at a time
-_SAMPLE_BYTES = np.dtype(np.float32).itemsize
 _ROUNDING_S = 1.0  # where joined files change their rate, each part's length is rounded to a sample
 
 
@@ -101,14 +107,19 @@ def new_store() -> Iterator[int]:
         os.close(fd)
 
 
+def next_grant(granted: int) -> int:
+    """Samples that the store may have after the next grant."""
+    return granted + min(granted, _GRANT_STEP)
+
+
 def max_store_bytes(max_seconds: float) -> int:
     """Bytes that the samples of the longest accepted recording take."""
-    return int((max_seconds + _ROUNDING_S) * SAMPLE_RATE) * _SAMPLE_BYTES
+    return int((max_seconds + _ROUNDING_S) * SAMPLE_RATE) * SAMPLE_BYTES
 
 
 def stored_s(store: int) -> float:
     """Seconds of sound in the store so far."""
-    return os.fstat(store).st_size / (_SAMPLE_BYTES * SAMPLE_RATE)
+    return os.fstat(store).st_size / (SAMPLE_BYTES * SAMPLE_RATE)
 
 
 def write_samples(store: int, samples: Samples, at: int) -> None:
@@ -128,7 +139,7 @@ def validated_samples(store: int, reply: Reply, max_seconds: float) -> Samples:
     They are copied from the end and the store is truncated block by block, so that memory holds a long recording once,
     plus one block.
     """
-    size = reply.count * _SAMPLE_BYTES
+    size = reply.count * SAMPLE_BYTES
     if not 1 <= size <= max_store_bytes(max_seconds) or os.fstat(store).st_size != size:
         raise CorruptReply
     if not 0 < reply.duration_s <= max_seconds + _ROUNDING_S:  # false for NaN, too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 
 import numpy as np
 import soxr
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from backend.audio.decoding.causes import BAD_RATE, NOT_FINITE, TOO_LONG, TOO_MANY_CHANNELS
 from backend.audio.decoding.downmix import Downmix
-from backend.audio.decoding.protocol import write_samples
+from backend.audio.decoding.protocol import FIRST_GRANT, next_grant, write_samples
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.errors import UndecodableAudio
 
@@ -26,7 +27,10 @@ class SampleWriter:
     Raises UndecodableAudio for what no recording has (rate, channels, length, samples), at the first such block.
     """
 
-    def __init__(self, store: int, max_seconds: float) -> None:
+    def __init__(self, store: int, max_seconds: float, more: Callable[[], None] = lambda: None) -> None:
+        """`more` is called before the store becomes larger than was granted (protocol.py)."""
+        self._more = more
+        self._granted = FIRST_GRANT
         self.frames = 0  # of the source, added so far
         self._max_seconds = max_seconds
         self._store = store
@@ -48,6 +52,11 @@ class SampleWriter:
     @property
     def duration_s(self) -> float:
         return self._earlier_s + ((self.frames - self._rate_since) / self._rate if self._rate else 0.0)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of sound that the longest recording has room for."""
+        return self._max_seconds - self.duration_s
 
     def add(self, block: NDArray[np.float32], rate: int) -> None:
         """Add sound at `rate` Hz, shape (frames, channels), frames >= 1."""
@@ -118,5 +127,8 @@ class SampleWriter:
         if not math.isfinite(highest - lowest):  # finite samples near float32's limit can overflow in the mix
             raise UndecodableAudio(NOT_FINITE)
         self._peak = max(self._peak, highest, -lowest)
+        while self._written + mono.size > self._granted:
+            self._more()
+            self._granted = next_grant(self._granted)
         write_samples(self._store, mono, self._written * mono.itemsize)
         self._written += mono.size

@@ -2,7 +2,7 @@
 
 - Progress is more sound in the store, or the file read further than ever before. Both are bounded by the file.
 - A busy machine is not the file's fault. Without progress the process may compute or sleep for five seconds; time in
-  which it waits for a core or a disk counts towards half a minute instead.
+  which it waits for a core or a disk counts towards half a minute instead. Time in which nobody watched does not count.
 - A file in which each step is slow and none hangs must not be cheap to send: sound may not take longer to decode than
   it lasts.
 """
@@ -13,6 +13,8 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from backend.process.observed_time import MAX_GAP_S
 
 _MAX_HANG_S = 5.0
 _MAX_WAIT_S = 30.0  # a block of sound takes 10 ms: a process without a core for that long will not get one
@@ -37,22 +39,23 @@ class Watchdog:
     def __init__(self, first: ProgressSample) -> None:
         self._first = first
         self._last = first
-        self._progress_at_s = first.at_s
+        self._waited_s = 0.0  # since the last progress
         self._hung_s = 0.0
         self._furthest_bytes = first.read_bytes
 
     def is_stalled(self, sample: ProgressSample) -> bool:
         """Whether the process must be killed. Call it a few times a second, with samples in order."""
         if sample.decoded_s > self._last.decoded_s or sample.read_bytes > self._furthest_bytes:
-            self._progress_at_s, self._hung_s = sample.at_s, 0.0
+            self._waited_s = self._hung_s = 0.0
             self._furthest_bytes = max(self._furthest_bytes, sample.read_bytes)
         else:
-            computed_s, passed_s = sample.cpu_s - self._last.cpu_s, sample.at_s - self._last.at_s
+            computed_s, passed_s = sample.cpu_s - self._last.cpu_s, min(sample.at_s - self._last.at_s, MAX_GAP_S)
             self._hung_s += computed_s if sample.is_waiting else passed_s
+            self._waited_s += passed_s
         self._last = sample
         return (
             self._hung_s > _MAX_HANG_S
-            or sample.at_s - self._progress_at_s > _MAX_WAIT_S
+            or self._waited_s > _MAX_WAIT_S
             or sample.cpu_s - self._first.cpu_s > _START_CPU_S + sample.decoded_s
         )
 

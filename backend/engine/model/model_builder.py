@@ -28,7 +28,7 @@ from backend.engine.ops.linear import Layer, MakeLayer, PackedLinear, dense_line
 from backend.engine.processor import Processor, make_processor
 from backend.engine.weights import Weights
 from backend.errors import CheckpointRefused, named
-from backend.process.system_cause import system_cause
+from backend.process.machine.system_cause import system_cause
 
 _log = logging.getLogger(__name__)
 

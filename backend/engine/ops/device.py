@@ -19,7 +19,7 @@ from backend.checkpoint.fit import Room
 from backend.engine.ops import gpu_build, malloc, torch_private
 from backend.errors import DeviceUnavailable, InvalidOption
 from backend.options.load_options import LoadOptions
-from backend.process.available_memory import available_memory
+from backend.process.machine.available_memory import available_memory
 from backend.serving.protocols import Batching
 
 _log = logging.getLogger(__name__)

@@ -112,9 +112,18 @@ ACTIONS: dict[bytes, Callable[[int, int], Any]] = {  # most of them return no Re
 }  # fmt: skip
 
 
-def decode(audio: int, store: int, max_seconds: float, attempt: int) -> Reply:
-    action = ACTIONS.get(os.pread(audio, 100, 0))
-    return action(audio, store) if action else decode_fd(audio, store, max_seconds, attempt)
+def beg(_audio: int, _store: int, more: Callable[[], None]) -> Reply:
+    """Asks for memory that no recording has."""
+    while True:
+        more()
+
+
+def decode(audio: int, store: int, max_seconds: float, attempt: int, more: Callable[[], None]) -> Reply:
+    name = os.pread(audio, 100, 0)
+    if name == b"beg":
+        return beg(audio, store, more)
+    action = ACTIONS.get(name)
+    return action(audio, store) if action else decode_fd(audio, store, max_seconds, attempt, more)
 
 
 if __name__ == "__main__":

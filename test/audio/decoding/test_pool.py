@@ -246,3 +246,37 @@ async def test_an_idle_process_that_died_costs_nothing(make, golden) -> None:
     os.kill(pid, signal.SIGKILL)
     await until(lambda: has_ended(pid))
     assert await only_child(decoder_pool, golden, before) != pid
+
+
+async def test_memory_is_asked_for_before_it_is_taken(make, tmp_path) -> None:
+    asked: list[tuple[float, float, float]] = []
+    sound = np.random.default_rng(5).uniform(-1, 1, 16_000 * 300).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", sound, 16_000, subtype="FLOAT")
+    decoder_pool = make(max_processes=1)
+
+    def reserve(known_s: float, room_s: float, held_bytes: float) -> None:
+        asked.append((known_s, room_s, held_bytes))
+        if room_s > most_s:
+            raise OutOfMemory
+
+    most_s = 600.0
+    decoded = await decoder_pool.decode(str(tmp_path / "long.wav"), max_seconds=450, reserve=reserve)
+    np.testing.assert_array_equal(decoded.samples, sound)
+    steps = [(known_s, room_s) for known_s, room_s, _ in asked]
+    assert steps == [(0, 60), (60, 120), (120, 240), (240, 451)]  # a second more, for rounding
+    for known_s, _, held_bytes in asked:
+        assert (known_s - 20) * 64_000 <= held_bytes <= (known_s + 1) * 64_000
+    processes = children()
+    for limit_s in (120.0, 120.0, 0.0):
+        most_s = limit_s
+        with pytest.raises(OutOfMemory):
+            await decoder_pool.decode(str(tmp_path / "long.wav"), max_seconds=450, reserve=reserve)
+    await decoder_pool.decode(str(tmp_path / "long.wav"), max_seconds=450)
+    assert children() == processes  # a refusal is not the process's fault
+
+
+async def test_a_decoder_that_asks_for_ever_is_killed(make, hostile_file, golden) -> None:
+    decoder_pool = make(HOSTILE, max_processes=1)
+    with pytest.raises(UndecodableAudio, match=causes.CRASHED):
+        await decoder_pool.decode(hostile_file("beg"), max_seconds=3600)
+    await assert_serves(decoder_pool, golden)

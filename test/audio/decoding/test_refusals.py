@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 from tones import tone, write_av, write_picture
+from written_files import encoded, plain
 
 from backend.audio.decoding import causes
 from backend.audio.decoding.causes import CAUSES
-from backend.audio.decoding.decode import decode
+from backend.audio.decoding.decode import decode, decode_fd
+from backend.audio.decoding.protocol import new_store
+from backend.audio.decoding.safe_open import open_regular_file
 from backend.errors import UndecodableAudio
 
 
@@ -45,6 +48,37 @@ def test_longer_than_the_limit_is_refused(tmp_path, container):
     soundfile.write(path, tone(seconds=3), 16_000, format=container)
     assert refused(path, max_seconds=2.9) == causes.TOO_LONG
     decode(str(path), max_seconds=3.2)
+
+
+def decoded_before_refusal(path: Path, max_seconds: float) -> int:
+    """Samples that were decoded before the file was refused for its length."""
+    with open_regular_file(str(path)) as fd, new_store() as store:
+        with pytest.raises(UndecodableAudio, match=causes.TOO_LONG):
+            decode_fd(fd, store, max_seconds)
+        return os.fstat(store).st_size // 4
+
+
+@pytest.mark.parametrize("container", ["WAV", "AIFF", "CAF", "W64", "FLAC", "mp4", "mov"])
+def test_a_file_whose_headers_say_rightly_that_it_is_too_long_is_refused_before_it_is_decoded(tmp_path, container):
+    path, sound = tmp_path / "upload-name", np.zeros(16_000 * 120, np.float32)
+    is_sound_file = container.isupper()
+    path.write_bytes(plain(sound, container=container) if is_sound_file else encoded(container, [sound[:, None]]))
+    assert decoded_before_refusal(path, 60) == 0
+    assert decode(str(path), max_seconds=121).duration_s == pytest.approx(120, abs=0.2)
+
+
+def test_a_flac_whose_header_says_wrongly_that_it_is_too_long_is_decoded(tmp_path):
+    content = bytearray(plain(np.zeros(16_000 * 50, np.float32), container="FLAC"))
+    content[21] |= 0x0F  # of the number of samples, which has 36 bits
+    (tmp_path / "long.flac").write_bytes(content)
+    assert decode(str(tmp_path / "long.flac"), max_seconds=60).duration_s == 50
+
+
+def test_the_parts_of_joined_files_are_too_long_together(tmp_path):
+    path, minute = tmp_path / "joined.flac", plain(np.zeros(16_000 * 60, np.float32), container="FLAC")
+    path.write_bytes(minute + minute)
+    assert decoded_before_refusal(path, 90) <= 60 * 16_000
+    assert decode(str(path), max_seconds=120).duration_s == 120
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
+
 from backend.audio.decoding.watchdog import ProgressSample, Watchdog, process_counters
 
 
@@ -63,3 +65,10 @@ def test_the_counters_of_a_process_are_read() -> None:
         assert mine.cpu_s > 0
         assert mine.resident_bytes > 1 << 20
     assert process_counters(0) == process_counters(-1)  # no such process: no counters
+
+
+@pytest.mark.parametrize("is_waiting", [True, False])
+def test_a_process_that_was_frozen_together_with_its_watchdog_is_not_stalled(is_waiting: bool) -> None:
+    watchdog = Watchdog(ProgressSample(0, 0, is_waiting, 0, 0))
+    thawed = [ProgressSample(at, 0, is_waiting, 0, 0) for at in (0.1, 600.1, 600.2, 1200.2)]
+    assert not any(watchdog.is_stalled(sample) for sample in thawed)

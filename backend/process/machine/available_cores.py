@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from backend.process.available_memory import CGROUPS, PROC, control_groups, read_lines
+from backend.process.machine.available_memory import CGROUPS, PROC, control_groups, read_lines
 
 
 def available_cores(bound: int | None = None, proc: Path = PROC, cgroups: Path = CGROUPS) -> float:

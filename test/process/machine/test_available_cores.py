@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.process.available_cores import available_cores, bound_cores
+from backend.process.machine.available_cores import available_cores, bound_cores
 
 
 @pytest.fixture

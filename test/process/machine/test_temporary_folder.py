@@ -9,7 +9,7 @@ import pytest
 
 from backend.audio.decoding.protocol import new_store, write_samples
 from backend.errors import EngineFailure
-from backend.process import temporary_folder
+from backend.process.machine import temporary_folder
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.process.available_memory import AvailableMemory, available_memory
+from backend.process.machine.available_memory import AvailableMemory, available_memory, total_memory
 
 GIB = 1 << 30
 
@@ -72,6 +72,38 @@ def test_a_container_of_cgroup_v1_has_its_limit_also_where_its_path_is_the_hosts
     write(f"{group}/memory.limit_in_bytes", 9223372036854771712)  # none
     write(f"{group}/memory.memsw.limit_in_bytes", 9223372036854771712)
     assert found() == AvailableMemory(8 * GIB, 10 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("x", ("memory.max", "memory.current", "inactive_file", "active_file", "file_mapped")),
+        ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file",
+                    "total_mapped_file")),
+    ],
+    ids=["v2", "v1"],
+)  # fmt: skip
+def test_pages_of_files_that_programs_have_mapped_are_not_free(write, found, group: str, names: list[str]) -> None:
+    limit, used, inactive, active, mapped = names
+    write("proc/self/cgroup", "4:memory:/\n0::/x")
+    write(f"sys/fs/cgroup/{group}/{limit}", 4 * GIB)
+    write(f"sys/fs/cgroup/{group}/{used}", 3 * GIB)
+    write(f"sys/fs/cgroup/{group}/memory.stat", f"{inactive} {GIB}\n{active} {GIB}\n{mapped} {GIB // 2}")
+    assert found().memory == 2.5 * GIB
+    write(f"sys/fs/cgroup/{group}/memory.stat", f"{inactive} {GIB}\n{active} 0\n{mapped} {2 * GIB}")
+    assert found().memory == GIB  # mapped memory that is shared and no file
+
+
+@pytest.mark.parametrize(
+    ("group", "file"), [("0::/a/b", "a/memory.max"), ("4:memory:/a/b", "memory/a/memory.limit_in_bytes")]
+)
+def test_the_memory_of_all_is_the_machines_or_the_narrowest_groups(write, tmp_path, group: str, file: str) -> None:
+    assert total_memory(tmp_path / "nowhere", tmp_path) == math.inf
+    write("proc/self/cgroup", group)
+    write(f"sys/fs/cgroup/{file}", "max" if "max" in file else 9223372036854771712)
+    assert total_memory(tmp_path / "proc", tmp_path / "sys/fs/cgroup") == 16 * GIB
+    write(f"sys/fs/cgroup/{file}", 3 * GIB)
+    assert total_memory(tmp_path / "proc", tmp_path / "sys/fs/cgroup") == 3 * GIB
 
 
 def test_a_group_that_is_over_its_limit_has_nothing_left(write, found) -> None:

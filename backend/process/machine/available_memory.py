@@ -1,7 +1,8 @@
 """How much memory this process can still use: what the machine has left, and what its control groups leave of it.
 
 Rules: a container's limit counts as well as the machine's memory, at every level of the hierarchy, for cgroup v1 and
-v2. Pages of files are given back when memory is needed, so they count as free. What cannot be read sets no limit.
+v2. Pages of files are given back when memory is needed, so they count as free, unless they are mapped: those are the
+libraries of running programs. What cannot be read sets no limit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+_MAPPED_V1, _MAPPED_V2 = "total_mapped_file", "file_mapped"
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
@@ -29,7 +31,7 @@ def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> AvailableMem
     memory = meminfo.get("MemAvailable:", math.inf)
     rooms = [(memory, memory + swap)]
     for group in control_groups(proc, cgroups / "memory", "memory"):  # v1: swap is counted together with memory
-        cache = _table(group / "memory.stat", "total_inactive_file", "total_active_file")
+        cache = _table(group / "memory.stat", "total_inactive_file", "total_active_file", _MAPPED_V1)
         left = _left(group / "memory.limit_in_bytes", group / "memory.usage_in_bytes", cache)
         both = _left(group / "memory.memsw.limit_in_bytes", group / "memory.memsw.usage_in_bytes", cache)
         rooms.append((left, min(left + swap, both)))
@@ -37,10 +39,18 @@ def available_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> AvailableMem
         left = _left(
             group / "memory.max",
             group / "memory.current",
-            _table(group / "memory.stat", "inactive_file", "active_file"),
+            _table(group / "memory.stat", "inactive_file", "active_file", _MAPPED_V2),
         )
         rooms.append((left, left + min(swap, _left(group / "memory.swap.max", group / "memory.swap.current", {}))))
     return AvailableMemory(*(min(room) for room in zip(*rooms, strict=True)))
+
+
+def total_memory(proc: Path = PROC, cgroups: Path = CGROUPS) -> float:
+    """Bytes of the machine, or of the narrowest of this process's control groups; infinite where nothing says it."""
+    machine = _table(proc / "meminfo", "MemTotal:", unit=1024).get("MemTotal:", math.inf)
+    files = [group / "memory.limit_in_bytes" for group in control_groups(proc, cgroups / "memory", "memory")]
+    files += [group / "memory.max" for group in control_groups(proc, cgroups, "")]
+    return min([machine, *(_number(" ".join(read_lines(file))) for file in files)])
 
 
 def control_groups(proc: Path, root: Path, controller: str) -> Iterator[Path]:
@@ -58,8 +68,10 @@ def control_groups(proc: Path, root: Path, controller: str) -> Iterator[Path]:
 
 def _left(limit: Path, used: Path, cache: dict[str, int]) -> float:
     """Bytes below the limit, with the page cache counted as free; infinite where there is no limit."""
+    mapped = sum(cache.pop(key, 0) for key in (_MAPPED_V1, _MAPPED_V2))  # shared memory, too, which is no page cache
+    free_pages = max(0, sum(cache.values()) - mapped)
     most, in_use = (_number(" ".join(read_lines(file))) for file in (limit, used))
-    return max(0.0, most - max(0, in_use - sum(cache.values()))) if math.isfinite(in_use) else math.inf
+    return max(0.0, most - max(0, in_use - free_pages)) if math.isfinite(in_use) else math.inf
 
 
 def _table(file: Path, *keys: str, unit: int = 1) -> dict[str, int]:
