@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 # For every option: valid texts with their parsed values, and invalid texts.
 EXAMPLES: dict[str, tuple[dict[str, object], list[str]]] = {
     "forced_aligner": ({"C:/models/aligner": "C:/models/aligner", "Qwen/Q": "Qwen/Q"}, []),  # any text is a name
+    "task": ({"align": "align", "Transcribe": "transcribe"}, ["", "translate", "aligned"]),
     "device": (
         {"auto": "auto", "cpu": "cpu", "CUDA": "cuda", "mps": "mps", "xpu": "xpu"},
         ["", "cuda:1", "rocm", "gpu"],

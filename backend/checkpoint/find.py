@@ -63,14 +63,15 @@ def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
     )
 
 
-def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
-    """Raise CheckpointRefused if the checkpoint is not of `kind`, by its config.json, or if a local one is incomplete.
+def inspect(checkpoint: Checkpoint, kind: Kind | None) -> Kind:
+    """The checkpoint's kind, by its config.json. `kind` None: either will do.
 
-    All small JSON files of a local checkpoint are validated, of one on the hub config.json alone.
+    Raises CheckpointRefused if it is not `kind`, or if a local one is incomplete. All small JSON files of a local
+    checkpoint are validated, of one on the hub config.json alone.
     """
     config = _config(checkpoint)
-    actual = layout_of(checkpoint.name, config, kind).kind
-    if actual != kind:
+    actual = layout_of(checkpoint.name, config, kind or "recognizer").kind
+    if kind is not None and actual != kind:
         raise CheckpointRefused(
             f"the checkpoint '{named(checkpoint.name)}' is {_KIND_NAMES[actual]}; {_REMEDIES[kind]}"
         )
@@ -80,8 +81,10 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
         validate_object("config.json", config)
     if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
         raise CheckpointRefused(
-            f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights; fetch those of {EXAMPLES[kind]}"
+            f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights; "
+            f"fetch those of {EXAMPLES[actual]}"
         )
+    return actual
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from backend.checkpoint import fit
 from backend.checkpoint.find import Checkpoint, find, inspect
 from backend.checkpoint.hub import downloaded
+from backend.checkpoint.layout import EXAMPLES
 from backend.checkpoint.validation import read_json_object
 from backend.engine.model.aligner import QwenAligner
 from backend.engine.model.model_builder import BuiltModel, build_model
@@ -24,9 +25,10 @@ from backend.engine.model.recognizer import QwenRecognizer, chunk_s
 from backend.engine.ops import device, malloc
 from backend.engine.ops.device import Placement
 from backend.engine.ops.int8 import can_quantize
-from backend.errors import CheckpointRefused, LoadRefused, NonFiniteCheckpoint
+from backend.errors import CheckpointRefused, InvalidOption, LoadRefused, NonFiniteCheckpoint
 from backend.options.load_options import LoadOptions
 from backend.serving.faults import untraced
+from backend.serving.protocols import Kind
 
 T = TypeVar("T")
 
@@ -39,11 +41,18 @@ class CheckpointLoader:
     def prepare(self) -> None:
         """Nothing to do: importing this module has imported what every load needs."""
 
-    def inspect(self, options: LoadOptions) -> None:
+    def inspect(self, options: LoadOptions) -> Kind:
         placement = device.choose(options)
         if options.quantization and not can_quantize(placement.device):
             raise LoadRefused(f"Quantization int8 cannot be had on this device ({placement.device}); leave it empty")
-        inspect(_find_recognizer(options), "recognizer")
+        kind = inspect(_find_model(options), "recognizer" if options.task == "transcribe" else None)
+        if kind == "recognizer" and options.task == "align" and not options.forced_aligner:
+            raise InvalidOption("task", f"align needs the option forced_aligner, such as {EXAMPLES['aligner']}")
+        if kind == "aligner" and options.forced_aligner:
+            raise InvalidOption("forced_aligner", "is one too many: the model is an aligner itself")
+        if kind == "aligner" and options.quantization:
+            raise LoadRefused("Quantization int8 is for recognisers, and this model is an aligner; leave it empty")
+        return kind
 
     def load_recognizer(self, options: LoadOptions) -> QwenRecognizer:
         device.use_threads(options.threads)
@@ -52,7 +61,7 @@ class CheckpointLoader:
             quantized = options.quantization == "int8"
             _log.info("loading the recogniser on %s%s", placement, ", decoder in int8" if quantized else "")
             with malloc.large_blocks_mmapped():
-                built = build_model(_find_recognizer(options), placement)
+                built = build_model(_find_model(options), placement)
                 fit.check(_need(built, placement, options), device.room(placement.device))
                 recognizer = QwenRecognizer(built, quantized, options.threads)
             recognizer.warm_up()
@@ -64,7 +73,7 @@ class CheckpointLoader:
         return _float32_if_it_overflows(load, options)
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:
-        checkpoint = _find_aligner(options)
+        checkpoint = _find_aligner(options) if options.forced_aligner else _find_model(options)
         inspect(checkpoint, "aligner")
 
         def load(placement: Placement) -> QwenAligner:
@@ -73,7 +82,10 @@ class CheckpointLoader:
                 built = build_model(checkpoint, placement)
                 weights = fit.weight_bytes(built.folder, placement.dtype.itemsize)
                 fit.check(fit.Need(weights), device.room(placement.device))
-                return QwenAligner(built)
+                aligner = QwenAligner(built)
+            if not options.forced_aligner:
+                aligner.warm_up()
+            return aligner
 
         return _float32_if_it_overflows(load, options)
 
@@ -115,7 +127,7 @@ def _need(built: BuiltModel, placement: Placement, options: LoadOptions) -> fit.
     )
 
 
-def _find_recognizer(options: LoadOptions) -> Checkpoint:
+def _find_model(options: LoadOptions) -> Checkpoint:
     return find(options.model, file=options.model_file, folder=options.model_path)
 
 

@@ -14,6 +14,7 @@ from backend.options.option_values import (
     DEVICES,
     DTYPES,
     SWITCH,
+    TASKS,
     Values,
     integer,
     milliseconds,
@@ -39,6 +40,13 @@ OPTIONS: dict[str, Option] = {
         Values("a hub id or a folder", lambda _, value: value),
         "none",
         "The Qwen3-ForcedAligner checkpoint; without it there are no word times.",
+    ),
+    "task": Option(
+        "task",
+        one_of(TASKS),
+        "by checkpoint",
+        "transcribe: speech to text. align: the request's `prompt` is a text, lyrics or a script, and gets its times; "
+        "it needs `forced_aligner`. By checkpoint: align for a Qwen3-ForcedAligner as the model, transcribe otherwise.",
     ),
     "device": Option(
         "device",

@@ -1,4 +1,4 @@
-"""The one model of this process: nothing, the lean instance, or the instance that is equipped with an aligner.
+"""The one model of this process: nothing, the lean instance, the same equipped with an aligner, or an aligner alone.
 
 Rules: there is one copy of the recogniser's weights, ever (law 1). The first request for times loads the aligner and
 swaps in an equipped instance around the same recogniser; the lean instance is dropped. One load runs at a time, however
@@ -13,14 +13,14 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from backend.errors import AlignerUnavailable, AsrError, DeviceLost, LoadRefused, ModelNotLoaded, TooLittleMemory
 from backend.options.load_options import LoadOptions
 from backend.serving.faults import refusal_of, untraced
 from backend.serving.loaded_models import LoadedModels
-from backend.serving.model_instance import Equipped, Lean
-from backend.serving.protocols import Loader, Recognizer
+from backend.serving.model_instance import AlignerAlone, Equipped, Instance, Lean, WithAligner
+from backend.serving.protocols import Kind, Loader, Recognizer
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Resident:
         # options, which loads nothing, does not wait for an aligner that is being loaded.
         self._replace_lock = asyncio.Lock()
         self._load_lock = asyncio.Lock()
-        self._instance: Lean | None = None
+        self._instance: Instance | None = None
         self._loaded_models = LoadedModels(on_collected=lambda: self._thread.submit(loader.reclaim))
         self._free_count = 0  # how often Free was called: a load that it overtook must not bring its model back
         self._equip_task: tuple[Recognizer, asyncio.Task[Equipped]] | None = None
@@ -84,13 +84,13 @@ class Resident:
     @property
     def aligner_state(self) -> AlignerState:
         instance = self._instance
-        if isinstance(instance, Equipped):
+        if isinstance(instance, WithAligner):
             return "loaded"
         if instance is None or not instance.options.forced_aligner:
             return "none"
         return "failed" if self._clock() < self._retry_at else "waiting"
 
-    def current(self) -> Lean:
+    def current(self) -> Instance:
         """The instance for a request that starts now. Raises ModelNotLoaded."""
         if self._instance is None:
             raise ModelNotLoaded
@@ -118,9 +118,16 @@ class Resident:
         self._set_instance(None)
         self._thread.submit(self._loader.reclaim)
 
-    async def equipped(self, instance: Lean) -> Equipped:
+    @overload
+    async def equipped(self, instance: Lean) -> Equipped: ...
+    @overload
+    async def equipped(self, instance: AlignerAlone) -> AlignerAlone: ...
+    @overload
+    async def equipped(self, instance: Instance) -> WithAligner: ...
+
+    async def equipped(self, instance: Instance) -> WithAligner:
         """`instance` with an aligner, which is swapped in as the resident one. Raises AlignerUnavailable."""
-        if isinstance(instance, Equipped):
+        if isinstance(instance, WithAligner):
             return instance
         if not instance.options.forced_aligner:
             raise AlignerUnavailable("no aligner is configured")
@@ -147,39 +154,45 @@ class Resident:
             raise refusal from error
 
     async def _replace(self, options: LoadOptions, free_count: int) -> None:
-        old = self._instance.options if self._instance else None
-        await self._in_loader_thread(self._loader.inspect, options)
+        old = (self._instance.options, _kind(self._instance)) if self._instance else None
+        kind = await self._in_loader_thread(self._loader.inspect, options)
         self._refuse_if_freed_since(free_count)
         self._set_instance(None)
         await self._in_loader_thread(self._loader.reclaim)
-        refusal = await self._refusal_in(self._install(options, free_count))
+        refusal = await self._refusal_in(self._install(options, kind, free_count))
         if refusal is None:
             return
         if isinstance(refusal, DeviceLost):  # nothing can be loaded there again
             raise refusal
         await self._in_loader_thread(self._loader.reclaim)
         if old is not None and free_count == self._free_count:
-            await self._restore(old, free_count)
+            await self._restore(*old, free_count)
         raise refusal
 
-    def _set_instance(self, instance: Lean | None) -> None:
+    def _set_instance(self, instance: Instance | None) -> None:
         self._instance = instance
         self._on_state_change(instance is not None)
 
-    async def _install(self, options: LoadOptions, free_count: int) -> None:
+    async def _install(self, options: LoadOptions, kind: Kind, free_count: int) -> None:
+        self._retry_at = 0.0
+        if kind == "aligner":
+            aligner = await self._in_loader_thread(self._loader.load_aligner, options)
+            self._refuse_if_freed_since(free_count)
+            self._loaded_models.add("aligner", aligner)
+            self._set_instance(AlignerAlone(options, aligner))
+            return
         recognizer = await self._in_loader_thread(self._loader.load_recognizer, options)
         self._refuse_if_freed_since(free_count)
         self._loaded_models.add("recognizer", recognizer)
         self._set_instance(Lean(options, recognizer))
-        self._retry_at = 0.0
 
     def _refuse_if_freed_since(self, free_count: int) -> None:
         if free_count != self._free_count:
             raise LoadRefused("the model was freed while it was being loaded")
 
-    async def _restore(self, old: LoadOptions, free_count: int) -> None:
+    async def _restore(self, old: LoadOptions, kind: Kind, free_count: int) -> None:
         _log.warning("the load failed; loading the model that was there before")
-        refusal = await self._refusal_in(self._install(old, free_count))
+        refusal = await self._refusal_in(self._install(old, kind, free_count))
         if refusal is not None:
             _log.error("the model that was there before cannot be loaded either: %s", refusal)
             await self._in_loader_thread(self._loader.reclaim)
@@ -222,6 +235,10 @@ class Resident:
             self._equip_task = None
         if not task.cancelled():
             task.exception()  # marks it as retrieved: asyncio complains if every request was cancelled meanwhile
+
+
+def _kind(instance: Instance) -> Kind:
+    return "aligner" if isinstance(instance, AlignerAlone) else "recognizer"
 
 
 def _in_short_lived_thread(work: Callable[[], T]) -> T:
