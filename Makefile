@@ -36,8 +36,12 @@ protogen-clean:
 	@rm -f backend/wire/backend_pb2*
 
 .PHONY: demo
-demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE STREAM=1 FORMAT=json|verbose_json|srt|vtt|lrc|txt
+demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE STREAM=1 FORMAT=json|verbose_json|srt|vtt|lrc|elrc|txt
 	@$(PYTHON_BIN) -m devtools.transcribe
+
+.PHONY: align
+align: install ## The times of a known text: AUDIO TEXT=lyrics.lrc MODEL ALIGNER LANGUAGE FORMAT=lrc|elrc|srt|vtt|verbose_json
+	@$(PYTHON_BIN) -m devtools.transcribe.align
 
 .PHONY: run
 run: install ## The backend, in the foreground, at ADDR
@@ -87,8 +91,8 @@ eval: install-dev ## Accuracy of words and times: MANIFEST MODEL ALIGNER OPTIONS
 	@$(PYTHON_BIN) -m devtools.eval
 
 .PHONY: eval-aligner
-eval-aligner: install-dev ## Accuracy and speed of the aligner alone, beside the package's: MANIFEST ALIGNER
-	@$(PYTHON_BIN) -m devtools.eval.alignment
+eval-aligner: install-dev ## Accuracy and speed of the aligner alone, beside the package's: MANIFEST ALIGNER; known texts: TEXTS=1 MODEL
+	@$(PYTHON_BIN) -m devtools.eval.$(if $(TEXTS),known_text,alignment)
 
 .PHONY: bench
 bench: install-dev ## Speed and memory, beside the package's own way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST=REV RIVALS QUICK=1 LONG=1 ROWS=1,8,32 GRAPHS=on|off

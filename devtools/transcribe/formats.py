@@ -1,7 +1,8 @@
 """What a user of the gateway sees for each response_format. Pure functions: a TranscriptResult in, text out.
 
 The timed formats show segments alone, as the gateway does; `words` in verbose_json are those of all segments, in order.
-Times come as nanoseconds and are rounded to the format's own unit, never cut off.
+elrc, with the times of words, is none of the gateway's. Times come as nanoseconds and are rounded to the format's own
+unit, never cut off.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from backend.wire.backend_pb2 import TranscriptResult
+from backend.wire.backend_pb2 import TranscriptResult, TranscriptSegment
 
 _NS_PER_S, _NS_PER_MS, _NS_PER_CS = 1_000_000_000, 1_000_000, 10_000_000
 
@@ -46,7 +47,26 @@ def as_vtt(result: TranscriptResult) -> str:
 
 
 def as_lrc(result: TranscriptResult) -> str:
-    return "".join(f"[{_minutes(segment.start)}] {segment.text.strip()}\n" for segment in result.segments)
+    return "".join(f"[{minutes(segment.start)}] {segment.text.strip()}\n" for segment in result.segments)
+
+
+def as_elrc(result: TranscriptResult) -> str:
+    """Enhanced LRC (A2): the time of each word before it, and that of the line's end after the last."""
+    return "".join(f"[{minutes(segment.start)}] {word_tagged(segment)}\n" for segment in result.segments)
+
+
+def word_tagged(segment: TranscriptSegment) -> str:
+    """The segment's text with <MM:SS.xx> before each word; as it is where it has no words."""
+    text = segment.text.strip()
+    if not segment.words:
+        return text
+    parts = []
+    at = 0
+    for word in segment.words:
+        begin = text.index(word.text, at)
+        parts.append(f"{text[at:begin]}<{minutes(word.start)}>{word.text}")
+        at = begin + len(word.text)
+    return f"{''.join(parts)}{text[at:]} <{minutes(segment.words[-1].end)}>"
 
 
 def as_txt(result: TranscriptResult) -> str:
@@ -59,6 +79,7 @@ FORMATS: dict[str, Callable[[TranscriptResult], str]] = {
     "srt": as_srt,
     "vtt": as_vtt,
     "lrc": as_lrc,
+    "elrc": as_elrc,
     "txt": as_txt,
 }
 
@@ -73,7 +94,7 @@ def _clock(ns: int, mark: str) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{mark}{ms:03d}"
 
 
-def _minutes(ns: int) -> str:
+def minutes(ns: int) -> str:
     """MM:SS.xx as in lyrics: minutes go on past 59, there are no hours."""
     seconds, cs = divmod(_rounded(ns, _NS_PER_CS), 100)
     return f"{seconds // 60:02d}:{seconds % 60:02d}.{cs:02d}"

@@ -76,7 +76,7 @@ class HeardTextAlignment:
         return TextTimes(
             confined(self._known.text, words, self._known.lines),
             found.unheard,
-            (*heard_parts, *slice_parts, *gap_parts),
+            (*heard_parts, *slice_parts),
         )
 
     async def _aligned(self, parts: list[RecognizedChunk]) -> list[RecognizedChunk]:

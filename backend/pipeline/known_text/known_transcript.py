@@ -47,7 +47,7 @@ def build_known_transcript(
         segments,
         tuple(ids),
         tuple(segment.words for segment in segments),
-        (*passage_warnings(track, [*found.parts], segments), *unheard_warnings(known, found.unheard)),
+        (*unheard_warnings(known, found.unheard), *passage_warnings(track, [*found.parts], segments)),
     )
 
 

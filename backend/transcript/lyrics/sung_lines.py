@@ -19,6 +19,7 @@ from backend.transcript.sentences import ends_sentence
 
 LINE_BREAK = re.compile("\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]")
 _BYTE_ORDER_MARK = "\ufeff"
+_LETTERS_PER_CHARACTER = 3  # of speech, as in transcript/speech_rate.py: English words in a Chinese text are no more
 _SCRIPTS = (
     is_kana,
     is_hangul_syllable,
@@ -99,11 +100,12 @@ def _piece_tokens(text: str, begin: int, end: int) -> Iterator[TextToken]:
 def language_by_script(text: str) -> str:
     """The code of the aligner's language that the letters of a text are written in, "" where there are several."""
     kana, hangul, han, cyrillic, latin = (sum(map(is_one, text)) for is_one in _SCRIPTS)
-    if latin > kana + hangul + han + cyrillic:
+    others = _LETTERS_PER_CHARACTER * (kana + hangul + han) + cyrillic
+    if latin > others or not others:
         return ""
     if kana:
         return "ja"
-    return max((hangul, "ko"), (han, "zh"), (cyrillic, "ru"), (0, ""))[1]
+    return max((hangul, "ko"), (han, "zh"), (cyrillic, "ru"))[1]
 
 
 def _sentences(text: str) -> Iterator[TextLine]:
