@@ -27,6 +27,8 @@ def matched_pairs(first: Sequence[Hashable], second: Sequence[Hashable]) -> list
     """Pairs (i, j) of equal elements first[i] and second[j]; both rise. O(len(first) × len(second)) at most."""
     ids: dict[Hashable, int] = {}
     a, b = (np.array([ids.setdefault(key, len(ids)) for key in keys], np.int64) for keys in (first, second))
+    if a.size > b.size:  # a row of the table is one operation, so few rows are fast
+        return [(i, j) for j, i in _pairs(b, a, _RUN_LENGTHS)]
     return list(_pairs(a, b, _RUN_LENGTHS))
 
 

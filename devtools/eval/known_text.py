@@ -1,7 +1,7 @@
 """Known texts through the running backend, beside the package's `align`: `make eval-aligner TEXTS=1`.
 
-For each medley (medley.py): how far lines begin from where they are said, and how many are lost. A line is lost if it is
-said and begins more than half a second away; a line that is not said, or in another order, counts for nothing. The
+For each medley (medley.py): how far lines begin from where they are said, and how many are lost. A line is lost if it
+is said and begins more than half a second away; a line that is not said, or in another order, counts for nothing. The
 package aligns a whole recording with its whole text, of five minutes at most.
 """
 

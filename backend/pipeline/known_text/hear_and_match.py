@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 
 from backend.audio.waveform import SAMPLE_RATE, Chunk
@@ -17,7 +18,7 @@ from backend.pipeline.known_text.heard_words import heard_tokens, match
 from backend.pipeline.known_text.known_transcript import TextTimes, spread_over
 from backend.pipeline.recognized_chunk import RecognizedChunk
 from backend.pipeline.sound_tracks import SpokenTrack
-from backend.pipeline.transcript_builder import in_thread_if_long, words_of
+from backend.pipeline.transcript_builder import words_of
 from backend.serving.model_instance import WithAligner
 from backend.serving.protocols import Recognition
 from backend.thresholds import MAX_ALIGNED_CHUNK_S, MAX_SPEECH_LETTERS_PER_S, MIN_TEXT_LETTERS_PER_S
@@ -50,9 +51,7 @@ class HeardTextAlignment:
     async def align(self, recognized: list[RecognizedChunk]) -> TextTimes:
         """The times of all words of the text. Raises NothingHeard."""
         heard_parts = await self._aligned(recognized)
-        tokens, heard, found = await in_thread_if_long(
-            self._duration_s, lambda: match(self._known, heard_parts, self._speech)
-        )
+        tokens, heard, found = await asyncio.to_thread(match, self._known, heard_parts, self._speech)
         if not found.slices:
             raise NothingHeard
         windows = self._windows(heard_parts, heard, found)
@@ -63,21 +62,25 @@ class HeardTextAlignment:
         }
         slice_parts = await self._aligned([*inexact.values()])
         by_number = dict(zip(inexact, slice_parts, strict=True))
-        words = [
-            word
-            for number, (piece, window) in enumerate(zip(found.slices, windows, strict=True))
-            for word in self._slice_words(piece, tokens, heard, by_number.get(number), window)
-        ]
-        words, missing = gaps(self._known.text, words, self._duration_s)
+
+        def heard_words() -> tuple[list[Word], list[Gap]]:
+            words = [
+                word
+                for number, (piece, window) in enumerate(zip(found.slices, windows, strict=True))
+                for word in self._slice_words(piece, tokens, heard, by_number.get(number), window)
+            ]
+            return gaps(self._known.text, words, self._duration_s)
+
+        words, missing = await asyncio.to_thread(heard_words)
         spoken = {gap: part for gap in missing if (part := self._gap_part(gap)) is not None}
         gap_parts = await self._aligned([*spoken.values()])
         fillings = dict.fromkeys(missing, None) | dict(zip(spoken, gap_parts, strict=True))
-        words = filled(words, [(gap, self._gap_words(gap, part)) for gap, part in fillings.items()])
-        return TextTimes(
-            confined(self._known.text, words, self._known.lines),
-            found.unheard,
-            (*heard_parts, *slice_parts),
-        )
+
+        def all_words() -> list[Word]:
+            inside = [(gap, self._gap_words(gap, part)) for gap, part in fillings.items()]
+            return confined(self._known.text, filled(words, inside), self._known.lines)
+
+        return TextTimes(await asyncio.to_thread(all_words), found.unheard, (*heard_parts, *slice_parts))
 
     async def _aligned(self, parts: list[RecognizedChunk]) -> list[RecognizedChunk]:
         return await self._alignment.align(self._equipped, parts, self._language)

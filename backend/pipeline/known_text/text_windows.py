@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +22,6 @@ from backend.pipeline.known_text.known_transcript import TextTimes, spread_over
 from backend.pipeline.known_text.settling import Progress, certain_count
 from backend.pipeline.known_text.speech_window import SpeechWindow, sound_s, speech_window
 from backend.pipeline.sound_tracks import SpokenTrack
-from backend.pipeline.transcript_builder import in_thread_if_long
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import AlignerAlone
 from backend.serving.protocols import AlignedUnit, Passage
@@ -62,9 +62,9 @@ class WindowedAlignment:
 
     async def align(self, known: KnownText, chunks: Sequence[Chunk]) -> TextTimes:
         """The times of all words of the text. `chunks`: the speech of the recording. Raises NothingHeard."""
-        units = await in_thread_if_long(len(known.text), lambda: self._units(known))
+        units = await asyncio.to_thread(self._units, known)
         settled = await self._settled(units, chunks)
-        return await in_thread_if_long(self._duration_s, lambda: self._placed(known, units, settled))
+        return await asyncio.to_thread(self._placed, known, units, settled)
 
     def _units(self, known: KnownText) -> list[_Unit]:
         return [

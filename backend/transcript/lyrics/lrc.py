@@ -24,6 +24,8 @@ _MARK = re.compile(
     rf"|[\[［【]\s*(?:{_SECTIONS})\b[^\[\]［］【】]*[\]］】]",
     re.IGNORECASE,
 )
+_MARK_AND_SPACES = re.compile(rf"\s*(?:{_MARK.pattern})", re.IGNORECASE)
+_MAX_MARK_CHARS = 100
 # A line that is nothing but brackets is a heading or metadata, whatever they hold.
 _HEADING = re.compile(r"(?:\s*(?:\[[^\[\]]*\]|［[^［］]*］|【[^【】]*】))+\s*")
 
@@ -50,7 +52,7 @@ def parse_line(line: str) -> LyricLine:
     if _HEADING.fullmatch(words):
         return LyricLine(tuple(times_s), words.strip(), "", "")
     begin, end = 0, len(words)
-    while mark := _MARK.match(words, _skip_spaces(words, begin)):
+    while mark := _MARK_AND_SPACES.match(words, begin):
         begin = mark.end()
     while mark := _mark_at_end(words, begin, end):
         end = mark.start()
@@ -73,16 +75,12 @@ def _without_word_tags(text: str) -> str:
 
 def _mark_at_end(words: str, begin: int, end: int) -> re.Match[str] | None:
     """The mark that ends words[begin:end], spaces aside."""
-    stripped = words[begin:end].rstrip()
-    start = max(stripped.rfind(bracket) for bracket in "(（[［【")
-    if start < 0:
-        return None
-    mark = _MARK.match(words, begin + start)
-    return mark if mark and mark.end() == begin + len(stripped) else None
-
-
-def _skip_spaces(text: str, at: int) -> int:
-    return at + len(text[at:]) - len(text[at:].lstrip())
+    while end > begin and words[end - 1].isspace():
+        end -= 1
+    earliest = max(begin, end - _MAX_MARK_CHARS)
+    start = max(words.rfind(bracket, earliest, end) for bracket in "(（[［【")
+    mark = _MARK.match(words, start) if start >= 0 else None
+    return mark if mark and mark.end() == end else None
 
 
 def _seconds(tag: re.Match[str]) -> float:

@@ -34,9 +34,9 @@ class Gap:
 
 def slice_of(lines: Sequence[TextLine], tokens: Sequence[TextToken], first: int, after: int) -> tuple[int, int]:
     """[begin, end) of tokens [first, after) with the punctuation that belongs to them; all that of whole lines."""
-    begins = [line.begin for line in lines]
-    first_line = lines[bisect_right(begins, tokens[first].begin) - 1]
-    last_line = lines[bisect_right(begins, tokens[after - 1].begin) - 1]
+    first_line, last_line = (
+        lines[bisect_right(lines, tokens[at].begin, key=lambda line: line.begin) - 1] for at in (first, after - 1)
+    )
     is_begin = first == 0 or tokens[first - 1].begin < first_line.begin
     is_end = after == len(tokens) or tokens[after].begin >= last_line.end
     return first_line.begin if is_begin else tokens[first].begin, last_line.end if is_end else tokens[after - 1].end
