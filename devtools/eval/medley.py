@@ -77,7 +77,8 @@ def cases(english: Entry, chinese: Sequence[Entry]) -> list[Case]:
     strange = Line("Open the seven doors red hello fox.", np.nan, np.nan)
     middle = len(lines) // 2
     unsaid = [strange, Line(wrong.text, np.nan, np.nan)]
-    swapped = [*lines[:12], Line(lines[13].text, np.nan, np.nan), lines[12], *lines[14:]]
+    exchanged = [Line(lines[at].text, np.nan, np.nan) for at in (13, 12)]  # either may be found
+    swapped = [*lines[:12], *exchanged, *lines[14:]]
     chorus = _verses(samples, lines, [(0, 8), (8, 12), (12, 20), (8, 12), (20, 28), (8, 12)], lambda _: 0.5)
     four_times = _verses(samples, lines, [(0, len(lines))] * 4, lambda _: 0.5)
     plan: list[tuple[str, NDArray[np.float32], Sequence[Line]]] = [

@@ -36,11 +36,14 @@ def certain_count(units: Sequence[AlignedUnit], is_end: bool, min_share: float =
         if sums[first + width] - sums[first] < MIN_CERTAINTY * width:
             break
         count = first + width
-    while count and sure[count - 1] < MIN_CERTAINTY:  # the mean of the last ones still has good ones before them
+    must_be_sure = bool(min_share) or count < MIN_WINDOW_SHARE * len(sure)
+    least = SURE_CERTAINTY if must_be_sure else 0.0
+    # The mean of the last ones still has good ones before them.
+    while count and (sure[count - 1] < MIN_CERTAINTY or sums[count] < least * count):
         count -= 1
     is_all = is_end and count == len(sure)
-    is_sure = bool(count) and sums[count] >= SURE_CERTAINTY * count
-    if (not is_sure and (min_share or count < MIN_WINDOW_SHARE * len(sure))) or count < min_share * len(sure):
+    too_few = min_share and count < max(min_share * len(sure), CERTAINTY_UNITS)
+    if not count or too_few:
         return 0
     return count if is_all else max(count - UNSETTLED_UNITS, 1)
 
