@@ -33,7 +33,7 @@ from devtools.transcribe.client import RequestFailed, transcribe
 LOST_S = 0.5
 MOST_PACKAGE_S = 300.0
 MIN_ENGLISH_S = 100.0
-HEARD, ALONE, PACKAGE = "backend, recogniser and aligner", "backend, aligner alone", "package"
+HEARD, ALONE, PACKAGE = "recogniser and aligner", "aligner alone", "the package's align"
 
 Starts = Callable[[Case], list[float] | None]  # where each line begins, in seconds; None: it cannot take the case
 
