@@ -40,8 +40,12 @@ demo: install ## A recording through the backend, as `make transcribe`
 	@$(PYTHON_BIN) -m devtools.transcribe
 
 .PHONY: transcribe
-transcribe: install ## Recordings or folders: AUDIO OUT FORCE=1 MODEL ALIGNER LANGUAGE OPTIONS STREAM=1 SENTENCES=1 FORMAT=json|verbose_json|srt|vtt|lrc|txt|timed|srt_words|vtt_karaoke
+transcribe: install ## Recordings or folders: AUDIO OUT FORCE=1 MODEL ALIGNER LANGUAGE OPTIONS STREAM=1 SENTENCES=1 FORMAT=json|verbose_json|srt|vtt|lrc|elrc|txt|timed|srt_words|vtt_karaoke
 	@$(PYTHON_BIN) -m devtools.transcribe
+
+.PHONY: align
+align: install ## The times of a known text: AUDIO TEXT=lyrics.lrc MODEL ALIGNER LANGUAGE FORMAT=lrc|elrc|srt|vtt|verbose_json
+	@$(PYTHON_BIN) -m devtools.transcribe.align
 
 .PHONY: run
 run: install ## The backend, in the foreground, at ADDR
@@ -91,8 +95,8 @@ eval: install-dev ## Accuracy of words and times: MANIFEST MODEL ALIGNER OPTIONS
 	@$(PYTHON_BIN) -m devtools.eval
 
 .PHONY: eval-aligner
-eval-aligner: install-dev ## Accuracy and speed of the aligner alone, beside the package's: MANIFEST ALIGNER
-	@$(PYTHON_BIN) -m devtools.eval.alignment
+eval-aligner: install-dev ## Accuracy and speed of the aligner alone, beside the package's: MANIFEST ALIGNER; known texts: TEXTS=1 MODEL
+	@$(PYTHON_BIN) -m devtools.eval.$(if $(TEXTS),known_text,alignment)
 
 .PHONY: bench
 bench: install-dev ## Speed and memory, beside the package's own way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST=REV RIVALS QUICK=1 LONG=1 ROWS=1,8,32 GRAPHS=on|off

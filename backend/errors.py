@@ -72,10 +72,47 @@ class TranslationUnsupported(InvalidRequest):
 
 
 class PromptTooLong(InvalidRequest):
-    """The prompt has `length` characters or tokens (`unit`), more than `max_length`."""
+    """The prompt has `length` characters, tokens or bytes (`unit`), more than `max_length`."""
 
-    def __init__(self, length: int, max_length: int, unit: Literal["characters", "tokens"]) -> None:
+    def __init__(self, length: int, max_length: int, unit: Literal["characters", "tokens", "bytes"]) -> None:
         super().__init__(f"qwen-asr: the prompt is longer than {max_length} {unit}: it has {length}; shorten it")
+
+
+class NoKnownText(InvalidRequest):
+    """The model aligns known texts, and the request has none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "qwen-asr: this model finds the times of a known text; send the text as `prompt`, or use a model without "
+            "the option task:align to transcribe"
+        )
+
+
+class NothingHeard(InvalidRequest):
+    """No line of the known text was heard in the recording."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "qwen-asr: nothing of the text was heard in the recording; send the text of this recording, and its "
+            "language"
+        )
+
+
+class AlignmentLanguageUnknown(InvalidRequest):
+    """A known text is in a language that the aligner does not know. `codes`: the codes that it knows."""
+
+    def __init__(self, codes: Iterable[str]) -> None:
+        super().__init__(
+            "qwen-asr: the times of a text need one of the aligner's languages; set the language to one of: "
+            f"{', '.join(codes)}"
+        )
+
+
+class AlignerMissing(AsrError):
+    """A known text cannot be aligned, because the aligner does not load. `cause`: a text of serving/resident.py."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"qwen-asr: a known text cannot be aligned: {cause}; the backend's log has the details")
 
 
 class LoadRefused(AsrError):

@@ -28,7 +28,7 @@ from backend.process.observed_time import ObservedTime
 from backend.process.operator_token import operator_token
 from backend.process.request_stats import Totals
 from backend.serving.idle.release import IdleRelease
-from backend.serving.protocols import Aligner, Loader, Recognizer
+from backend.serving.protocols import Aligner, Kind, Loader, Recognizer
 from backend.serving.resident import Resident
 from backend.serving.scheduler import DEVICE_LOST, Scheduler
 from backend.wire.auth import BearerToken, SmallRequests
@@ -74,8 +74,8 @@ class LazyLoader:
         self._real()
         self._decoder_pool.warm_up()
 
-    def inspect(self, options: LoadOptions) -> None:
-        self._real().inspect(options)
+    def inspect(self, options: LoadOptions) -> Kind:
+        return self._real().inspect(options)
 
     def load_recognizer(self, options: LoadOptions) -> Recognizer:
         return self._real().load_recognizer(options)

@@ -232,3 +232,42 @@ MIN_GAP_S = 0.3
 # Most letters of a capitalised abbreviation that is in no table, before a word in lower case ("Dept. of"). Chosen, not
 # measured; "Good. then" is rarer.
 MAX_ABBREVIATION_LETTERS = 4
+
+# Known texts (transcript/lyrics/slices.py, pipeline/known_text). Chosen, not measured, unless a line says otherwise;
+# `make eval-aligner` has medleys with missing, wrong, repeated and exchanged lines (docs/benchmarks.md).
+
+# Share of a line's letters that are recognised if it is heard. Sung words are recognised badly; of a line that is not
+# sung, words agree by chance.
+MIN_HEARD_SHARE = 0.5
+# Recognised words among which those of one line lie: so many times its own words, and so many more.
+MAX_LINE_STRETCH = 1.5
+MAX_LINE_STRETCH_WORDS = 2
+# Text that was misheard or missed and is still aligned: so many times the letters that were heard in its place, and so
+# many more, which are two or three short words.
+MAX_HOLE_SHARE = 2.0
+MAX_HOLE_LETTERS = 12
+# Letters of speech that the text does not have, within one slice: more of it, a verse, divides the slice.
+MAX_UNKNOWN_LETTERS = 24
+# How far beyond the words that were heard in its place the aligner may put a word of the text, in seconds.
+HOLE_TOLERANCE_S = 0.3
+# Sound that an aligner alone is given at once, in seconds. The demo aligner loses its place beyond 30 s, where its
+# training ends; the published one is at its best up to a minute.
+MAX_WINDOW_S = 30.0
+# Text that a window is given, by its share. Demo aligner: of 45 words of 30 s, with 1.3 times the text one is
+# misplaced, with 1.6 times two, with twice the text five, always the last ones.
+WINDOW_TEXT_SHARE = 1.3
+# Units before those that are too much that are aligned again in the next window.
+UNSETTLED_UNITS = 3
+# Pace of the text, in spoken letters (transcript/speech_rate.py) for a second of sound, by which its share is taken.
+MIN_PACE_LETTERS_PER_S = 4.0
+MAX_PACE_LETTERS_PER_S = 30.0
+# The aligner's certainty (protocols.AlignedUnit), as the mean of so many units in a row, from which they are where they
+# belong. Demo aligner, 30 s, 45 words: words of the sound have 0.93 to 0.99 in the median and 0.90 in the mean, words
+# that are too much 0.01 to 0.1, another text of the same fifty words 0.5.
+CERTAINTY_UNITS = 10
+MIN_CERTAINTY = 0.6
+# Share of a window's units from which this is enough; fewer must have this mean.
+MIN_WINDOW_SHARE = 0.4
+SURE_CERTAINTY = 0.8
+# Lines that may be missing from the recording in a row: each costs a run of the aligner.
+MAX_JUMP_LINES = 16

@@ -25,6 +25,7 @@ EXAMPLES: dict[str, tuple[dict[str, object], list[str]]] = {
         ["", "../up", "a b", "/main", "main/", "é", "x" * 201],
     ),
     "forced_aligner_revision": ({"main": "main"}, ["", "a..b"]),
+    "task": ({"align": "align", "Transcribe": "transcribe"}, ["", "translate", "aligned"]),
     "device": (
         {"auto": "auto", "cpu": "cpu", "CUDA": "cuda", "mps": "mps", "xpu": "xpu"},
         ["", "cuda:1", "rocm", "gpu"],

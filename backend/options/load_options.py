@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from backend.options.option_values import Attention, Device, DType, Quantization
+from backend.options.option_values import Attention, Device, DType, Quantization, Task
 
 MIN_CHUNK_S, MAX_CHUNK_S = 2.0, 180.0  # the range of max_chunk_seconds, and of a checkpoint's own chunk length
 
@@ -28,6 +28,7 @@ class LoadOptions:
     forced_aligner: str = ""
     revision: str = "main"  # of the hub id: a branch, a tag or a commit
     forced_aligner_revision: str = "main"
+    task: Task = ""
     device: Device = "auto"
     cuda: bool = False
     main_gpu: int | None = None
@@ -83,9 +84,11 @@ class TranscribeOptions:
     """The options of one transcription. `language`: a code, or None to detect it.
 
     `times`: `word` or `segment` was requested, so the aligner runs if there is one. `words`: `word` was requested.
+    `known_text`: the text whose times are wanted, as the client gave it; None: the recording is transcribed.
     """
 
     language: str | None = None
     prompt: str = ""
     times: bool = False
     words: bool = False
+    known_text: str | None = None

@@ -15,6 +15,7 @@ from backend.options.option_values import (
     DTYPES,
     REVISION,
     SWITCH,
+    TASKS,
     Values,
     integer,
     milliseconds,
@@ -51,6 +52,13 @@ OPTIONS: dict[str, Option] = {
         "Of the model's hub id: a branch, a tag or a commit. A folder has none. What was inspected is what is loaded.",
     ),
     "forced_aligner_revision": Option("forced_aligner_revision", REVISION, "main", "The same of the aligner's hub id."),
+    "task": Option(
+        "task",
+        one_of(TASKS),
+        "by checkpoint",
+        "transcribe: speech to text. align: the request's `prompt` is a text, lyrics or a script, and gets its times; "
+        "it needs `forced_aligner`. By checkpoint: align for a Qwen3-ForcedAligner as the model, transcribe otherwise.",
+    ),
     "device": Option(
         "device",
         one_of(DEVICES),

@@ -15,8 +15,8 @@ from backend.languages import code_of
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.options.option_parser import with_options
 from backend.options.option_values import attention_of, dtype_of, quantization_of
-from backend.pipeline.prompt import sanitized_prompt
-from backend.pipeline.transcriber import Transcript
+from backend.pipeline.prompt import sanitized_prompt, sanitized_text
+from backend.pipeline.transcript_builder import Transcript
 from backend.transcript.segments import Segment
 from backend.wire import backend_pb2 as pb
 
@@ -72,15 +72,19 @@ def _gpu_index(main_gpu: str) -> int | None:
     return int(digits)
 
 
-def transcribe_options(request: pb.TranscriptRequest) -> TranscribeOptions:
+def transcribe_options(request: pb.TranscriptRequest, aligns: bool = False) -> TranscribeOptions:
     """The options of a transcription. `diarize`, `temperature` and `threads` have no effect with this model.
 
-    Raises TranslationUnsupported, TooManyGranularities, UnsupportedLanguage or PromptTooLong.
+    `aligns`: the model finds the times of a known text, the prompt. Raises TranslationUnsupported,
+    TooManyGranularities, UnsupportedLanguage, PromptTooLong or NoKnownText.
     """
     if request.translate:
         raise TranslationUnsupported
     if len(request.timestamp_granularities) > _MAX_GRANULARITIES:
         raise TooManyGranularities(_MAX_GRANULARITIES)
+    if aligns:
+        text = sanitized_text(request.prompt)
+        return TranscribeOptions(language=code_of(request.language), times=True, words=True, known_text=text)
     granularities = {name.strip().lower() for name in request.timestamp_granularities}
     return TranscribeOptions(
         language=code_of(request.language),

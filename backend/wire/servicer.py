@@ -15,8 +15,10 @@ from typing import Any, TypeAlias, TypeVar
 
 from backend.audio.decoding.pool import DecoderPool
 from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
+from backend.options.load_options import TranscribeOptions
 from backend.pipeline.admission import Admission
-from backend.pipeline.transcriber import Transcriber, Transcript, in_thread_if_long
+from backend.pipeline.transcriber import Transcriber
+from backend.pipeline.transcript_builder import Transcript, in_thread_if_long
 from backend.process.machine.system_cause import engine_failure
 from backend.process.request_stats import RequestStats, current_stats
 from backend.serving.resident import Resident
@@ -95,7 +97,7 @@ class BackendServicer(rpc.BackendServicer):
     async def AudioTranscription(self, request: pb.TranscriptRequest, context: Context) -> pb.TranscriptResult:  # noqa: N802
         stats = _call_stats()
         self._check_model(request.ModelIdentity)
-        options, deadline_s = messages.transcribe_options(request), _deadline_s(context)
+        options, deadline_s = self._options(request), _deadline_s(context)
         transcript = await self._transcriber.transcribe(request.dst, options, stats, deadline_s)
         return await _result(transcript, stats)
 
@@ -105,7 +107,7 @@ class BackendServicer(rpc.BackendServicer):
         stats = _call_stats()
         async with _statuses("AudioTranscriptionStream", context):
             self._check_model(request.ModelIdentity)
-            options, deadline_s = messages.transcribe_options(request), _deadline_s(context)
+            options, deadline_s = self._options(request), _deadline_s(context)
             async with aclosing(self._transcriber.stream(request.dst, options, stats, deadline_s)) as stream:
                 async for item in stream:
                     if isinstance(item, Transcript):
@@ -135,6 +137,9 @@ class BackendServicer(rpc.BackendServicer):
     async def Free(self, request: pb.HealthMessage, context: Context) -> pb.Result:  # noqa: N802
         await self._to_completion(self._resident.free())
         return pb.Result(success=True)
+
+    def _options(self, request: pb.TranscriptRequest) -> TranscribeOptions:
+        return messages.transcribe_options(request, aligns=self._resident.current().aligns)
 
     def _check_model(self, requested: str = "") -> None:
         """Raises ModelNotLoaded or IdentityMismatch.

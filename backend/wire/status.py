@@ -29,6 +29,7 @@ STATUS: dict[type[errors.AsrError], StatusCode] = {
     errors.Cancelled: StatusCode.CANCELLED,
     errors.DeadlineTooShort: StatusCode.DEADLINE_EXCEEDED,
     errors.EngineFailure: StatusCode.INTERNAL,
+    errors.AlignerMissing: StatusCode.INTERNAL,
     errors.AlignerUnavailable: StatusCode.INTERNAL,  # never sent: a coarse transcript and a warning instead
 }
 

@@ -64,13 +64,14 @@ def test_a_block_on_a_page_is_a_models_configuration(block: str) -> None:
     check_model(config)
 
 
-def test_the_gallery_has_the_backend_and_both_models_inline() -> None:
+def test_the_gallery_has_the_backend_and_all_models_inline() -> None:
     backend, *models = GALLERY
     assert set(backend) <= BACKEND_ENTRY_KEYS
     assert backend["name"] == "qwen-asr"
     assert backend["uri"].startswith("ocifile:///")
     assert backend["version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert [entry["name"] for entry in models] == ["qwen3-asr-0.6b", "qwen3-asr-1.7b"]
+    assert [entry["name"] for entry in models] == ["qwen3-asr-0.6b", "qwen3-asr-1.7b", "qwen3-asr-0.6b-known-text"]
+    assert [entry["config_file"].get("options") for entry in models] == [None, None, ["task:align"]]
     for entry in models:
         assert set(entry) <= MODEL_ENTRY_KEYS  # no `url`: LocalAI refuses one on an internal address
         check_model(entry["config_file"])

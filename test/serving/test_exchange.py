@@ -190,7 +190,7 @@ async def test_without_the_option_the_aligner_is_dropped(loader) -> None:
 
 
 CHANGED: dict[str, Any] = {
-    "model": "b", "model_file": "/f", "model_path": "/p", "revision": "v1",
+    "model": "b", "model_file": "/f", "model_path": "/p", "revision": "v1", "task": "align",
     "device": "cpu", "cuda": True, "main_gpu": 1, "threads": 3,
     "dtype": "float16", "attention": "sdpa", "quantization": "int8", "batch_max_size": 3, "cuda_graphs": False,
     "max_chunk_s": 20.0,
