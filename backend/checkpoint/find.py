@@ -63,10 +63,11 @@ def find(name: str, *, file: str = "", folder: str = "") -> Checkpoint:
     )
 
 
-def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
+def inspect(checkpoint: Checkpoint, kind: Kind, weights: bool = True) -> None:
     """Raise CheckpointRefused if the checkpoint is not of `kind`, by its config.json, or if a local one is incomplete.
 
-    All small JSON files of a local checkpoint are validated, of one on the hub config.json alone.
+    `weights`: whether it needs them. All small JSON files of a local checkpoint are validated, of one on the hub
+    config.json alone.
     """
     config = _config(checkpoint)
     actual = layout_of(checkpoint.name, config, kind).kind
@@ -78,7 +79,7 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> None:
         validate(Path(checkpoint.name))
     else:
         validate_object("config.json", config)
-    if checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
+    if weights and checkpoint.local and not any(Path(checkpoint.name).glob("*.safetensors")):
         raise CheckpointRefused(
             f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights; fetch those of {EXAMPLES[kind]}"
         )

@@ -19,7 +19,8 @@ _log = logging.getLogger(__name__)
 
 _ANSWER_TIMEOUT_S = 10.0  # of one answer; the library retries five times, with exponential back-off
 _CONFIG_TIMEOUT_S = 30.0  # for config.json with all retries: a few kilobytes, with which every load starts
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+_SMALL_FILES = ["*.json", "*.txt", "*.jinja"]
+_FILES = [*_SMALL_FILES, "*.safetensors"]
 
 
 _OUT_OF_REACH = "could not be fetched; check the name and the network, or put the checkpoint under the models folder"
@@ -48,15 +49,22 @@ def fetch_config(repository: str, timeout_s: float = _CONFIG_TIMEOUT_S) -> Path:
         raise _failure(repository, error) from error
 
 
-def fetch(repository: str) -> Path:
-    """The folder with the repository's files. No timeout as a whole, because gigabytes take long. Raises HubFailure."""
+def fetch(repository: str, weights: bool = True) -> Path:
+    """The folder with the repository's files, without its weights if `weights` is False.
+
+    No timeout as a whole, because gigabytes take long. Raises HubFailure.
+    """
     from huggingface_hub import configure_http_backend, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()  # stderr is the log
     configure_http_backend(_session_with_timeout)
     try:
-        return Path(snapshot_download(repository, allow_patterns=_FILES, etag_timeout=_ANSWER_TIMEOUT_S))
+        return Path(
+            snapshot_download(
+                repository, allow_patterns=_FILES if weights else _SMALL_FILES, etag_timeout=_ANSWER_TIMEOUT_S
+            )
+        )
     except Exception as error:  # the hub's library raises anything
         raise _failure(repository, error) from error
 

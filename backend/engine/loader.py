@@ -15,12 +15,13 @@ from typing import TypeVar
 import torch
 
 from backend.checkpoint import fit
+from backend.checkpoint.feature_extractor import chunk_s
 from backend.checkpoint.find import Checkpoint, find, inspect
 from backend.checkpoint.hub import downloaded
 from backend.checkpoint.validation import read_json_object
 from backend.engine.model.aligner import QwenAligner
 from backend.engine.model.model_builder import BuiltModel, build_model
-from backend.engine.model.recognizer import QwenRecognizer, chunk_s
+from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.ops import device, malloc
 from backend.engine.ops.device import Placement
 from backend.engine.ops.int8 import can_quantize

@@ -34,6 +34,12 @@ class LoadOptions:
     segment_gap_s: float | None = None
     max_segment_s: float | None = None
     max_segment_chars: int | None = None
+    engine_urls: tuple[str, ...] = ()  # of vLLM servers that recognise in place of a model here, see remote/
+    engine_model: str = ""
+    engine_api_key_env: str = ""
+    engine_api_key_file: str = ""
+    engine_concurrency: int = 16
+    engine_timeout_s: float = 60.0
     vad: bool = True
     vad_threshold: float = 0.5
     vad_min_speech_s: float = 0.1

@@ -10,10 +10,13 @@ from typing import Any
 
 from backend.options.load_options import MAX_CHUNK_S, MIN_CHUNK_S
 from backend.options.option_values import (
+    ABSOLUTE_PATH,
     ATTENTIONS,
     DEVICES,
     DTYPES,
+    ENVIRONMENT_VARIABLE,
     SWITCH,
+    URLS,
     Values,
     integer,
     milliseconds,
@@ -24,12 +27,16 @@ from backend.options.option_values import (
 
 @dataclass(frozen=True)
 class Option:
-    """A row of docs/options.md: the field of LoadOptions that it sets, its values, its default and its meaning."""
+    """A row of docs/options.md: the field of LoadOptions that it sets, its values, its default and its meaning.
+
+    `repeatable`: its value is a tuple, to which each `name:value` pair of the model's `options` adds.
+    """
 
     field: str
     values: Values[Any]
     default: str
     meaning: str
+    repeatable: bool = False
 
 
 BATCH = integer(1, 256)
@@ -126,6 +133,45 @@ OPTIONS: dict[str, Option] = {
         integer(1, 10_000),
         "off",
         "Longer segments, in characters, are cut at clause marks, then at their widest gap.",
+    ),
+    "engine_url": Option(
+        "engine_urls",
+        URLS,
+        "none",
+        "vLLM servers that recognise in place of a model here, which then needs no weights; several with commas, or as "
+        "several options. The passages of all requests are shared out among them. See "
+        "[scale-out](scale-out.md#recognition-on-vllm-servers).",
+        repeatable=True,
+    ),
+    "engine_model": Option(
+        "engine_model",
+        Values("a name", lambda _, value: value),
+        "the one it serves",
+        "The model's name on those servers (`--served-model-name`), where one serves several.",
+    ),
+    "engine_api_key_env": Option(
+        "engine_api_key_env",
+        ENVIRONMENT_VARIABLE,
+        "none",
+        "Name of the backend's environment variable that holds the servers' API key.",
+    ),
+    "engine_api_key_file": Option(
+        "engine_api_key_file",
+        ABSOLUTE_PATH,
+        "none",
+        "File whose first line is the servers' API key, such as a mounted secret.",
+    ),
+    "engine_concurrency": Option(
+        "engine_concurrency",
+        integer(1, 256),
+        "16",
+        "Most passages that are at one of those servers at a time.",
+    ),
+    "engine_timeout_seconds": Option(
+        "engine_timeout_s",
+        number(1, 600),
+        "60",
+        "Seconds that one of those servers has for a passage; then it is tried on another one.",
     ),
     "vad": Option(
         "vad",

@@ -20,7 +20,12 @@ class Lean:
 
     @property
     def max_batch(self) -> int:
-        """Most passages that are recognised or aligned together: the operator's number, or the device's."""
+        """Most passages that are recognised together: the operator's number, or the device's.
+
+        On servers it is what all of them take: `batch_max_size` is about the device here.
+        """
+        if self.options.engine_urls:
+            return self.recognizer.batching.rows
         return self.options.batch_max_size or self.recognizer.batching.rows
 
     @property
@@ -58,7 +63,7 @@ class Equipped(Lean):
             "alignment",
             self.aligner,
             partial(OneShotSession, self.aligner.align),
-            max_batch=self.max_batch,
+            max_batch=self.options.batch_max_size or batching.rows,
             max_prefill_s=batching.prefill_s,
             prepare=self.aligner.prepare if batching.in_groups else None,
         )
