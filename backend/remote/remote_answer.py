@@ -19,8 +19,8 @@ from backend.serving.protocols import Recognition, Utterance
 
 _SECOND_TAG = re.compile(r"\s*language\s+[^<]{1,60}" + re.escape(TEXT_TAG))
 _STOP = "stop"  # the finish reason of an answer that the model ended
-# Of a budget. The server counts its own tokens, of which a piece may be fewer than here: beyond this it does not count.
-_MOST_OVERRUN = 2
+# The server counts its own tokens, of which a piece may be fewer than here. Beyond so many of ours it does not count.
+_MOST_OVERRUN, _LEAST_BOUND = 2, 128
 
 
 class RemoteAnswer:
@@ -33,6 +33,7 @@ class RemoteAnswer:
         self.ids: list[int] = list(self.fixed)
         self._before = spelling.text_of(self.fixed)  # the text of the fixed tokens, language tag included
         self._text = ""
+        self._most_tokens = max(_MOST_OVERRUN * utterance.max_new_tokens, _LEAST_BOUND)
         self._finish = ""
         self._looped = False
 
@@ -59,7 +60,7 @@ class RemoteAnswer:
             if loops(self.ids[-WINDOW_TOKENS:]):
                 self._looped = True
                 return True
-        return bool(piece.finish) or len(self.ids) > _MOST_OVERRUN * self._utterance.max_new_tokens
+        return bool(piece.finish) or len(self.ids) > self._most_tokens
 
     def recognition(self) -> Recognition:
         """Raises ServerFailure where the server began the answer anew instead of going on."""

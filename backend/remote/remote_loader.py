@@ -37,7 +37,7 @@ def inspect_remote(options: LoadOptions) -> None:
 
 def load_remote(options: LoadOptions) -> RemoteRecognizer:
     """Raises InvalidOption, CheckpointRefused or ServersRefused."""
-    folder, tokenizer = _small_files(_find(options))
+    folder, tokenizer = small_files(options)
     spelling = Spelling(tokenizer)
     client = ServerClient(options.engine_model, read_api_key(options), options.engine_timeout_s, spelling)
     servers = Servers(options.engine_urls, options.engine_concurrency)
@@ -51,8 +51,9 @@ def _find(options: LoadOptions) -> Checkpoint:
     return find(options.model, file=options.model_file, folder=options.model_path)
 
 
-def _small_files(checkpoint: Checkpoint) -> tuple[Path, Tokenizer]:
-    """The checkpoint's folder and its tokenizer."""
+def small_files(options: LoadOptions) -> tuple[Path, Tokenizer]:
+    """The checkpoint's folder and its tokenizer. Raises CheckpointRefused."""
+    checkpoint = _find(options)
     try:
         folder = Path(checkpoint.name) if checkpoint.local else fetch(checkpoint.name, weights=False)
         validate(folder)
