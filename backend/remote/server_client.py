@@ -13,7 +13,15 @@ from backend.remote.api_key import ApiKey
 from backend.remote.chat_request import chat_request
 from backend.remote.connection import Connection
 from backend.remote.event_stream import pieces_of
-from backend.remote.faults_of_servers import FOREIGN, NO_MODEL, SEVERAL_MODELS, TIMED_OUT, ServerFailure
+from backend.remote.faults_of_servers import (
+    FOREIGN,
+    NO_MODEL,
+    NOT_CONTINUED,
+    REFUSED,
+    SEVERAL_MODELS,
+    TIMED_OUT,
+    ServerFailure,
+)
 from backend.remote.remote_answer import RemoteAnswer
 from backend.remote.servers import Server
 from backend.serving.protocols import SAMPLE_RATE, Utterance
@@ -69,11 +77,17 @@ class ServerClient:
         """
         asked = Server(server.number, server.url, self._served(server))
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, SAMPLE_RATE).astype(np.float32)
-        tags = []
+        tags: list[bool] = []
         for language in (None, "en"):
             utterance = Utterance(noise, language, "", _PROOF_TOKENS)
             answer = self.new_answer(utterance)
-            self.receive(asked, utterance, answer, self.connection(server), _until(time.monotonic() + self.timeout_s))
+            until = _until(time.monotonic() + self.timeout_s)
+            try:
+                self.receive(asked, utterance, answer, self.connection(server), until)
+            except ServerFailure as failure:
+                if failure.fault is REFUSED and tags:  # it took the same sound without a language
+                    raise ServerFailure(NOT_CONTINUED) from None
+                raise
             answer.recognition()
             tags.append(answer.has_tag)
         server.model = asked.model

@@ -196,7 +196,7 @@ async def test_a_request_that_is_cancelled_closes_its_connections(vllm, backend,
     call = service.stub.AudioTranscription(pb.TranscriptRequest(dst=str(wav())))
     await until(lambda: server.in_flight == 1)
     call.cancel()
-    await until(lambda: server.in_flight == 0 and server.hung_up == 1)
+    await until(lambda: server.in_flight == 0 and server.hung_up > 0)
 
 
 async def test_free_and_a_new_load_work_while_a_server_hangs(vllm, backend, wav, asr_folder: Path) -> None:
