@@ -74,7 +74,7 @@ class CheckpointLoader:
                 built = build_model(checkpoint, placement)
                 weights = fit.weight_bytes(built.folder, placement.dtype.itemsize)
                 fit.check(fit.Need(weights), device.room(placement.device))
-                return QwenAligner(built)
+                return QwenAligner(built, options.threads)
 
         return _float32_if_it_overflows(load, options)
 

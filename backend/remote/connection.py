@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from ssl import SSLCertVerificationError
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from backend.remote.faults_of_servers import (
     FOREIGN,
     TIMED_OUT,
     UNREACHABLE,
+    UNTRUSTED,
     Fault,
     ServerFailure,
     fault_of_status,
@@ -121,6 +123,8 @@ class Connection:
         """What the network raises inside becomes a ServerFailure, without its text. `lost`: of a lost connection."""
         try:
             yield
+        except SSLCertVerificationError:
+            raise ServerFailure(UNTRUSTED) from None
         except (OSError, HTTPException, ValueError) as error:  # ValueError: a socket that another thread has shut down
             self._raise_if_aborted()
             raise ServerFailure(TIMED_OUT if isinstance(error, TimeoutError) else lost) from None

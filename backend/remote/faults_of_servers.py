@@ -30,6 +30,11 @@ class ServerFailure(Exception):
 
 
 UNREACHABLE = Fault("cannot be reached", "check engine_url, and that the server runs")
+UNTRUSTED = Fault(
+    "shows a certificate that is not trusted",
+    "set SSL_CERT_FILE to that of its authority",
+    is_setup=True,
+)
 TIMED_OUT = Fault("did not answer in time", "look at its log, or raise engine_timeout_seconds")
 CUT_OFF = Fault("ended its answer in the middle", "look at its log")
 BUSY = Fault("has too much to do", "lower engine_concurrency, or add servers to engine_url")
@@ -42,7 +47,7 @@ NO_MODEL = Fault("serves no model of that name", "set engine_model to what it se
 SEVERAL_MODELS = Fault("serves several models", "name one by engine_model", is_setup=True)
 NOT_CONTINUED = Fault(
     "does not go on from a given language",
-    "start it with --chat-template and deploy/qwen3-asr.jinja of this backend",
+    "start it with --chat-template and deploy/qwen3-asr.jinja of this backend's sources",
     leaves_out=False,
     is_setup=True,
 )

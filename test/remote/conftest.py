@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from grpc_service import Service, serving
-from vllm_server import VllmServer
 
 from backend.server import LazyLoader
+from devtools.vllm_server import VllmServer
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 from decoder_processes import until
-from vllm_server import Asked, Said, VllmServer, tagged
 
 from backend.wire import backend_pb2 as pb
+from devtools.vllm_server import Asked, Said, VllmServer, tagged
 
 HARMFUL = ("connection refused", "connection reset", "no such host", "unavailable", "model not loaded")
 KEY = "sk-hunter2"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from vllm_server import Asked, Said, VllmServer, tagged
 
 from backend.chat_format.prompt_format import PROMPT
 from backend.errors import InvalidOption
 from backend.options.load_options import LoadOptions
 from backend.remote import servers as servers_module
 from backend.remote.api_key import ApiKey, read_api_key
+from devtools.vllm_server import Asked, Said, VllmServer, tagged
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/qwen3-asr.jinja"
 KEY = "sk-hunter2"

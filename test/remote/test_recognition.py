@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from vllm_server import Asked, tagged
+
+from devtools.vllm_server import Asked, tagged
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 
 from decoder_processes import until
-from vllm_server import tagged
 
 from backend.wire import backend_pb2 as pb
+from devtools.vllm_server import tagged
 
 TEXT = "The quick brown fox jumps over the lazy dog. Good morning. Please open the door and turn on the light."
 
