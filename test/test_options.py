@@ -146,6 +146,7 @@ def test_several_servers_are_one_option_each_or_one_with_commas() -> None:
         (["engine_url:http://a", "engine_url:http://a/v1"], "each server once"),
         ([f"engine_url:{','.join(f'http://a:{port}' for port in range(1, 66))}"], "64"),
         ([f"engine_url:http://a:{port}" for port in range(1, 66)], "64"),
+        (["engine_url:http://a,http://b,http://c,http://d,http://e", "engine_concurrency:256"], "at most 1024"),
         (["engine_api_key_env:A", "engine_api_key_file:/a"], "two keys"),
     ],
 )

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 # Some gateways (early 2026) add these options of llama.cpp to every model on a machine with a GPU.
 _IGNORED = {"parallel", "cache_reuse"}
+_MOST_IN_FLIGHT = 1024  # passages at all servers of engine_url together
 _ENGINE_FIELDS = ("engine_model", "engine_api_key_env", "engine_api_key_file", "engine_concurrency", "engine_timeout_s")
 
 
@@ -54,6 +55,9 @@ def _check_engine(options: LoadOptions) -> None:
     urls = options.engine_urls
     if len(set(urls)) < len(urls) or len(urls) > MAX_URLS:
         raise InvalidOption("engine_url", f"must name each server once, and at most {MAX_URLS} servers")
+    if len(urls) * options.engine_concurrency > _MOST_IN_FLIGHT:
+        problem = f"times the servers of engine_url must be at most {_MOST_IN_FLIGHT}; each passage has a thread here"
+        raise InvalidOption("engine_concurrency", problem)
     if options.engine_api_key_env and options.engine_api_key_file:
         raise InvalidOption("engine_api_key_env", "and engine_api_key_file name two keys; leave one out")
     if not urls and any(getattr(options, field) != getattr(LoadOptions, field) for field in _ENGINE_FIELDS):

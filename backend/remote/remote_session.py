@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 
 from backend.errors import AsrError
-from backend.remote.faults_of_servers import ServerFailure
+from backend.remote.faults_of_servers import FAILED, Fault, ServerFailure
 from backend.remote.passage_call import PassageCall
 from backend.remote.server_client import ServerClient
 from backend.remote.servers import Server, Servers
@@ -96,9 +96,10 @@ class RemoteSession:
             listener(ids)
 
     def _probe(self, server: Server) -> None:
-        fault = None
+        fault: Fault | None = FAILED
         try:
             self._client.probe(server)
+            fault = None
         except ServerFailure as failure:
             fault = failure.fault
         finally:
