@@ -148,6 +148,14 @@ class AlignerRefused(CheckpointRefused):
         super().__init__(f"option 'forced_aligner': {cause}")
 
 
+class ServersRefused(LoadRefused):
+    """The servers that `engine_url` names cannot be used. `causes`: for each, its URL, what it does and what helps."""
+
+    def __init__(self, causes: Iterable[tuple[str, str, str]]) -> None:
+        shown = "; ".join(f"{named(url)} {cause} ({remedy})" for url, cause, remedy in causes)
+        super().__init__(f"engine_url: {shown}")
+
+
 class DeviceUnavailable(LoadRefused):
     """The device that the options name is not there. `requested`: its name; `present`: the devices that are there."""
 
@@ -281,6 +289,13 @@ class EngineFailure(AsrError):
 
     def __init__(self, message: str = "qwen-asr: internal error; the backend's log has the details") -> None:
         super().__init__(message)
+
+
+class RecognitionServersFailed(EngineFailure):
+    """No server that `engine_url` names recognised a passage. `cause`: one of the fixed texts of remote/."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"qwen-asr: a passage was not recognised: the server of engine_url {cause}; see the log")
 
 
 class NonFiniteLogits(EngineFailure):

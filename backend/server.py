@@ -55,9 +55,9 @@ _MIN_PING_INTERVAL_MS = 5000  # grpc allows one in five minutes; proxies and pro
 
 
 class LazyLoader:
-    """The engine's loader, imported at its first use, in the thread that uses it.
+    """The loaders, each imported at its first use, in the thread that uses it: with `engine_url` there is no torch.
 
-    `prepare` starts a decoder process after the import and not beside it: both at once delayed Health.
+    `inspect` starts a decoder process after the import and not beside it: both at once delayed Health.
     """
 
     def __init__(self, decoder_pool: DecoderPool) -> None:
@@ -71,13 +71,23 @@ class LazyLoader:
         return self._loader
 
     def prepare(self) -> None:
-        self._real()
-        self._decoder_pool.warm_up()
+        """Nothing: the options say which libraries a load needs, and LoadModel comes right after the first Health."""
 
     def inspect(self, options: LoadOptions) -> Kind:
-        return self._real().inspect(options)
+        if options.engine_urls:
+            from backend.remote.remote_loader import inspect_remote
+
+            kind = inspect_remote(options)
+        else:
+            kind = self._real().inspect(options)
+        self._decoder_pool.warm_up()
+        return kind
 
     def load_recognizer(self, options: LoadOptions) -> Recognizer:
+        if options.engine_urls:
+            from backend.remote.remote_loader import load_remote
+
+            return load_remote(options)
         return self._real().load_recognizer(options)
 
     def load_aligner(self, options: LoadOptions) -> Aligner:

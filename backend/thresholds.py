@@ -271,3 +271,16 @@ MIN_WINDOW_SHARE = 0.4
 SURE_CERTAINTY = 0.8
 # Lines that may be missing from the recording in a row: each costs a run of the aligner.
 MAX_JUMP_LINES = 16
+# Recognition servers (remote/). Chosen, not measured.
+
+# Until a server accepts a connection, the TLS handshake included: one in the same network does in milliseconds.
+CONNECT_TIMEOUT_S = 3.0
+# How long a server that failed gets no passages, before it is probed.
+LEFT_OUT_S = 10.0
+# Silence after which a server with passages in flight is probed: a prefill behind those of 15 other passages.
+PROBED_AFTER_S = 5.0
+# For the answer to a probe: vLLM answers /health beside the model, and slowly under load.
+PROBE_TIMEOUT_S = 5.0
+# The longest a session waits for an answer before it looks at what else there is: cancelled passages, new ones, tokens
+# for listeners, the aligner's batches.
+REMOTE_STEP_S = 0.01

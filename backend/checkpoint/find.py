@@ -97,12 +97,12 @@ def _obstacle(path: Path) -> str:
     return ""
 
 
-def inspect(checkpoint: Checkpoint, kind: Kind | None) -> Checkpoint:
+def inspect(checkpoint: Checkpoint, kind: Kind | None, *, weights: bool = True) -> Checkpoint:
     """The checkpoint that is to be loaded, with its kind by its config.json. `kind` None: either will do.
 
-    Raises CheckpointRefused if it is not of `kind`, or if a local one is incomplete. All small JSON files of a local
-    checkpoint are validated, of one on the hub config.json alone. To be loaded is the commit whose config.json was
-    read, or its folder if the hub is out of reach and all of it is here.
+    `weights`: whether it needs them. Raises CheckpointRefused if it is not of `kind`, or if a local one is incomplete.
+    All small JSON files of a local checkpoint are validated, of one on the hub config.json alone. To be loaded is the
+    commit whose config.json was read, or its folder if the hub is out of reach and all of it is here.
     """
     if not checkpoint.local:
         snapshot = hub.fetch_config(checkpoint.name, checkpoint.revision)
@@ -122,12 +122,12 @@ def inspect(checkpoint: Checkpoint, kind: Kind | None) -> Checkpoint:
         validate_object("config.json", config)
         return checkpoint
     validate(Path(checkpoint.name))
-    if not any(Path(checkpoint.name).glob("*.safetensors")):
+    if weights and not any(Path(checkpoint.name).glob("*.safetensors")):
         raise CheckpointRefused(
             f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights such as model.safetensors; "
             f"fetch those of {EXAMPLES[actual]}"
         )
-    check(Path(checkpoint.name))
+    check(Path(checkpoint.name), weights=weights)
     return checkpoint
 
 

@@ -16,13 +16,14 @@ import torch
 
 from backend.checkpoint import fit
 from backend.checkpoint.aligner_lookup import find_aligner, inspect_aligner
+from backend.checkpoint.feature_extractor import chunk_s
 from backend.checkpoint.find import Checkpoint, find, inspect
 from backend.checkpoint.hub import downloaded
 from backend.checkpoint.layout import EXAMPLES
 from backend.checkpoint.validation import read_json_object
 from backend.engine.model.aligner import QwenAligner
 from backend.engine.model.model_builder import BuiltModel, build_model
-from backend.engine.model.recognizer import QwenRecognizer, chunk_s
+from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.ops import device, malloc
 from backend.engine.ops.device import Placement
 from backend.engine.ops.int8 import can_quantize
@@ -105,7 +106,7 @@ class CheckpointLoader:
                 built = build_model(checkpoint, placement)
                 weights = fit.weight_bytes(built.folder, placement.dtype.itemsize)
                 fit.check(fit.Need(weights), device.room(placement.device))
-                aligner = QwenAligner(built)
+                aligner = QwenAligner(built, options.threads)
             if is_model:
                 aligner.warm_up()
             return aligner

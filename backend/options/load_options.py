@@ -58,6 +58,12 @@ class LoadOptions:
     subtitle_max_s: float = 7.0
     subtitle_max_chars_per_s: float = 20.0
     subtitle_gap_s: float = 0.08
+    engine_urls: tuple[str, ...] = ()  # of vLLM servers that recognise in place of a model here, see remote/
+    engine_model: str = ""
+    engine_api_key_env: str = ""
+    engine_api_key_file: str = ""
+    engine_concurrency: int = 16
+    engine_timeout_s: float = 60.0
     vad: bool = True
     vad_threshold: float = 0.5
     vad_min_speech_s: float = 0.1

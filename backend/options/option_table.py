@@ -10,12 +10,15 @@ from typing import Any
 
 from backend.options.load_options import MAX_CHUNK_S, MIN_CHUNK_S
 from backend.options.option_values import (
+    ABSOLUTE_PATH,
     ATTENTIONS,
     DEVICES,
     DTYPES,
+    ENVIRONMENT_VARIABLE,
     REVISION,
     SWITCH,
     TASKS,
+    URLS,
     Values,
     integer,
     milliseconds,
@@ -27,12 +30,16 @@ from backend.options.option_values import (
 
 @dataclass(frozen=True)
 class Option:
-    """A row of docs/options.md: the field of LoadOptions that it sets, its values, its default and its meaning."""
+    """A row of docs/options.md: the field of LoadOptions that it sets, its values, its default and its meaning.
+
+    `repeatable`: its value is a tuple, to which each `name:value` pair of the model's `options` adds.
+    """
 
     field: str
     values: Values[Any]
     default: str
     meaning: str
+    repeatable: bool = False
 
 
 BATCH = integer(1, 256)
@@ -209,6 +216,45 @@ OPTIONS: dict[str, Option] = {
     ),
     "subtitle_gap_seconds": Option(
         "subtitle_gap_s", number(0, 1), "0.08", "Least time between two captions, in seconds: two frames."
+    ),
+    "engine_url": Option(
+        "engine_urls",
+        URLS,
+        "none",
+        "vLLM servers that recognise in place of a model here, which then needs no weights; several with commas, or as "
+        "several options. The passages of all requests are shared out among them. See "
+        "[scale-out](scale-out.md#recognition-on-vllm-servers).",
+        repeatable=True,
+    ),
+    "engine_model": Option(
+        "engine_model",
+        Values("a name", lambda _, value: value),
+        "the one it serves",
+        "The model's name on those servers (`--served-model-name`), where one serves several.",
+    ),
+    "engine_api_key_env": Option(
+        "engine_api_key_env",
+        ENVIRONMENT_VARIABLE,
+        "none",
+        "Name of the backend's environment variable that holds the servers' API key.",
+    ),
+    "engine_api_key_file": Option(
+        "engine_api_key_file",
+        ABSOLUTE_PATH,
+        "none",
+        "File whose first line is the servers' API key, such as a mounted secret.",
+    ),
+    "engine_concurrency": Option(
+        "engine_concurrency",
+        integer(1, 256),
+        "16",
+        "Most passages that are at one of those servers at a time.",
+    ),
+    "engine_timeout_seconds": Option(
+        "engine_timeout_s",
+        number(1, 600),
+        "60",
+        "Seconds that one of those servers has for a passage; then it is tried on another one.",
     ),
     "vad": Option(
         "vad",

@@ -37,7 +37,12 @@ class Lean:
 
     @property
     def max_batch(self) -> int:
-        """Most passages that are recognised or aligned together: the operator's number, or the device's."""
+        """Most passages that are recognised together: the operator's number, or the device's.
+
+        On servers it is what all of them take: `batch_max_size` is about the device here.
+        """
+        if self.options.engine_urls:
+            return self.recognizer.batching.rows
         return self.options.batch_max_size or self.recognizer.batching.rows
 
     @property
@@ -76,7 +81,7 @@ class Equipped(Lean):
     @property
     def alignment(self) -> SessionKind[Passage, list[AlignedUnit]]:
         """The aligner's batches."""
-        return _alignment(self.aligner, self.max_batch)
+        return _alignment(self.aligner, self.options.batch_max_size)
 
 
 @dataclass(frozen=True)
@@ -105,20 +110,20 @@ class AlignerAlone:
     @property
     def alignment(self) -> SessionKind[Passage, list[AlignedUnit]]:
         """The aligner's batches."""
-        return _alignment(self.aligner, self.max_batch)
+        return _alignment(self.aligner, self.options.batch_max_size)
 
 
 Instance: TypeAlias = Lean | AlignerAlone
 WithAligner: TypeAlias = Equipped | AlignerAlone
 
 
-def _alignment(aligner: Aligner, max_batch: int) -> SessionKind[Passage, list[AlignedUnit]]:
+def _alignment(aligner: Aligner, max_batch: int | None) -> SessionKind[Passage, list[AlignedUnit]]:
     batching = aligner.batching
     return SessionKind(
         "alignment",
         aligner,
         partial(OneShotSession, aligner.align),
-        max_batch=max_batch,
+        max_batch=max_batch or batching.rows,
         max_prefill_s=batching.prefill_s,
         prepare=aligner.prepare if batching.in_groups else None,
     )

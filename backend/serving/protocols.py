@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.errors import AsrError
 from backend.options.load_options import LoadOptions
 
 SAMPLE_RATE = 16_000  # Hz, of all samples here; as in audio/waveform.py, which stands on the same floor
@@ -131,8 +132,12 @@ class Session(Protocol):
         """Prefill: run their prompts, so that the next step decodes them too. Changes nothing if it raises."""
         ...
 
-    def step(self) -> list[tuple[Utterance, Recognition]]:
-        """Decode one token of every utterance. Returns the utterances that ended, the very objects that were added."""
+    def step(self) -> Sequence[tuple[Utterance, Recognition | AsrError]]:
+        """Decode one token of every utterance. Returns the utterances that ended, the very objects that were added.
+
+        An utterance that failed by itself ends with its error, and is not tried again. What is raised is a failure of
+        all.
+        """
         ...
 
     def drop(self, utterance: Utterance) -> None:
@@ -179,12 +184,18 @@ class Recognizer(Protocol):
 
 
 def recognize(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[Recognition]:
-    """Decode the utterances in one session, to the end. Returns one Recognition for each, in order."""
+    """Decode the utterances in one session, to the end. Returns one Recognition for each, in order.
+
+    Raises what the session raises, and the error of an utterance that failed by itself.
+    """
     session = recognizer.session()
     session.add(utterances)
     recognitions: dict[int, Recognition] = {}
     while len(session):
-        recognitions |= {id(utterance): recognition for utterance, recognition in session.step()}
+        for utterance, result in session.step():
+            if isinstance(result, AsrError):
+                raise result
+            recognitions[id(utterance)] = result
     return [recognitions[id(utterance)] for utterance in utterances]
 
 

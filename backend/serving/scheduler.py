@@ -201,15 +201,21 @@ class Scheduler:
             results = {id(item): result for item, result in (running.session.step() if running.jobs else ())}
             for job in [job for job in running.jobs if id(job.item) in results]:
                 self._remove(running, job)
-                job.answer(results[id(job.item)])
-                self._throughput.add_audio(job.audio_s)
-                self._oom_backoff.succeeded(job.audio_s)
+                self._answer(job, results[id(job.item)])
 
         failure = self._call_model(running.jobs, step)
         if failure is not None or not running.jobs:
             del self._running[running.kind.key]
         if failure is not None:
             self._retry_or_fail(running.jobs, failure)
+
+    def _answer(self, job: Job, result: object) -> None:
+        if isinstance(result, AsrError):  # of this job alone, and not to be tried again
+            job.fail(result)
+            return
+        job.answer(result)
+        self._throughput.add_audio(job.audio_s)
+        self._oom_backoff.succeeded(job.audio_s)
 
     def _remove(self, running: RunningSession, job: Job) -> None:
         running.jobs.remove(job)

@@ -11,17 +11,22 @@ from dataclasses import dataclass
 from math import inf
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from backend.errors import AsrError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
 class ScheduledSession(Protocol[Item, Result_co]):
-    """A session as the scheduler sees it, see protocols.Session: items are added, and each ends with a result."""
+    """A session as the scheduler sees it, see protocols.Session: items are added, and each ends with a result.
+
+    An AsrError in place of a result is the failure of one item.
+    """
 
     def __len__(self) -> int: ...
     def add(self, items: Sequence[Item], /) -> None: ...
-    def step(self) -> Sequence[tuple[Item, Result_co]]: ...
+    def step(self) -> Sequence[tuple[Item, Result_co | AsrError]]: ...
     def drop(self, item: Item, /) -> None: ...
 
 

@@ -106,6 +106,7 @@ def test_a_recording_is_transcribed_with_its_words(child: Child) -> None:
     assert not child.children
     assert child.stub.Health(pb.HealthMessage(), wait_for_ready=True, timeout=30).message == b"OK"
     assert child.pid == child.process.pid  # run.sh has become Python
+    assert not child.imported_torch()  # the options say whether it is needed
     assert load_demo(child) == pb.Result(success=True, message="Model loaded successfully")
     assert child.imported_torch()
     while not child.children:  # what decodes is started beside the load

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
+from backend.chat_format.spelling import Spelling
 from backend.engine.model.aligner_units import UnitSplitter
 from backend.engine.model.model_builder import BuiltModel, load_weights, weight_bytes
 from backend.engine.model.prompts import PreparedPrompt, PromptPreparer, embed
-from backend.engine.model.spelling import Spelling
 from backend.engine.ops.device import batching, use_threads
 from backend.engine.ops.linear import packed_linear
 from backend.errors import CheckpointRefused, NonFiniteCheckpoint, NonFiniteLogits
@@ -51,8 +51,9 @@ class PreparedPassage(Passage):
 class QwenAligner:
     """A loaded Qwen3-ForcedAligner. See serving/protocols.Aligner."""
 
-    def __init__(self, built: BuiltModel) -> None:
-        """Reads the weights. Raises CheckpointRefused."""
+    def __init__(self, built: BuiltModel, threads: int | None = None) -> None:
+        """Reads the weights. Raises CheckpointRefused. `threads`: of the model thread; None: as they are."""
+        self._threads = threads
         self.model = model = built.model
         self.processor = built.processor
         self.decoder = load_weights(built, packed_linear)  # prefill only: packed weights are the fastest for that
@@ -105,6 +106,8 @@ class QwenAligner:
 
     @torch.inference_mode()
     def align(self, passages: Sequence[Passage]) -> list[list[AlignedUnit]]:
+        if self._threads is not None:  # where no recogniser of ours has set them
+            use_threads(self._threads)
         ready = [self._prepared(passage) for passage in passages]
         prompts = [passage.prepared for passage in ready if passage.prepared]
         if not prompts:
