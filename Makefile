@@ -39,6 +39,10 @@ protogen-clean:
 demo: install ## A recording through the backend: AUDIO MODEL ALIGNER LANGUAGE STREAM=1 FORMAT=json|verbose_json|srt|vtt|lrc|txt
 	@$(PYTHON_BIN) -m devtools.transcribe
 
+.PHONY: live
+live: install ## Captions while somebody speaks: AUDIO=recording, or - for `arecord -f S16_LE -r 16000 -c 1 |`; MODEL LANGUAGE OPTIONS FORMAT
+	@$(PYTHON_BIN) -m devtools.live
+
 .PHONY: run
 run: install ## The backend, in the foreground, at ADDR
 	@bash run.sh --addr $(ADDR)
