@@ -16,9 +16,10 @@ from pathlib import Path
 import soundfile
 
 from backend.errors import UndecodableAudio
-from devtools.arguments import parse_arguments
+from devtools.arguments import count, parse_arguments, some_of
 from devtools.eval import backend_client, baseline, manifest, nonspeech, page, table
 from devtools.eval.hypotheses import Job
+from devtools.eval.live import lane
 from devtools.eval.manifest import DEMO_SET, Entry, ManifestError
 from devtools.eval.report import BACKEND, PACKAGE, Envelope, Probe, Report, as_json, envelope, recording, system
 from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed
@@ -52,6 +53,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--option", "--options", action="append", default=[], help="name:value of LoadModel; several with spaces")
     add("--quantization", default="", help="int8: what it costs in words; default: none")
     add("--baseline", action="store_true", help="the package on the same files, beside it")
+    add("--lanes", type=some_of(("live",)), default=(), help="live: also spoken at its own pace, clean and in noise")
+    add("--at-once", type=count, default=4, help="recordings that are spoken at once in the lane live; default: 4")
     add("--nonspeech", type=int, choices=(0, 1), help="also sounds without speech; default: with the demo set")
     add("--out", type=Path, default=ROOT / "build/eval", help="the folder for results.json and index.html")
     return parse_arguments(parser, argv)
@@ -67,13 +70,17 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     is_demo = arguments.manifest.resolve() == DEMO_SET
     envelopes = {entry.id: envelope_of(entry) for entry in entries}
     with tempfile.TemporaryDirectory() as folder:
-        with_probes = is_demo if arguments.nonspeech is None else arguments.nonspeech
+        with_probes = is_demo if arguments.nonspeech is None else bool(arguments.nonspeech)
         probes = non_speech(Path(folder)) if with_probes else {}
         jobs = [*warm_up(entries, envelopes), *(Job(entry.id, str(entry.audio)) for entry in entries), *probes]
         runs = {BACKEND: backend_client.run(jobs, load)}
         if arguments.baseline:
             runs[PACKAGE] = baseline.run(jobs, load_options(arguments.model, aligner))
     recordings = [recording(entry, envelopes[entry.id], runs) for entry in entries]
+    live = None
+    if "live" in arguments.lanes:
+        live = lane.run(entries, load_options(arguments.model, "", options, arguments.quantization), arguments.at_once,
+                        LEVELS if with_probes else (), FORCED)  # fmt: skip
     systems = {}
     for name, run in runs.items():
         probed = [Probe(*probe, job.language, run.hypotheses[job.key]) for job, probe in probes.items()]
@@ -86,6 +93,7 @@ def evaluate(arguments: argparse.Namespace) -> Report:
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         recordings=tuple(recordings),
         systems=systems,
+        live=live,
     )
 
 

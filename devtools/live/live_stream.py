@@ -37,8 +37,8 @@ class Event:
 class LiveRun:
     """What one stream gave. `failure`: the status that it ended with, "" for OK.
 
-    `ready_s`: from the config to `ready`. `sent_s`, `closed_s`, `final_at_s`: when each message, the half-close and the
-    final result left or came; nan where they did not.
+    `request`: the id that stands in the server's log line. `ready_s`: from the config to `ready`. `sent_s`, `closed_s`,
+    `final_at_s`: when each message, the half-close and the final result left or came; nan where they did not.
     """
 
     ready_s: float = nan
@@ -48,6 +48,7 @@ class LiveRun:
     final: pb.TranscriptResult | None = None
     final_at_s: float = nan
     failure: str = ""
+    request: str = ""
 
     @property
     def text(self) -> str:
@@ -99,6 +100,10 @@ class LiveCall:
             yield reply
         await self._raise()
 
+    async def trailing(self) -> dict[str, str]:
+        """Of the call that has ended."""
+        return {key: str(value) for key, value in await self._call.trailing_metadata() or ()}
+
     def cancel(self) -> None:
         self._call.cancel()
 
@@ -145,6 +150,7 @@ async def speak(
         finally:
             sending.cancel()
             await asyncio.wait({sending})
+        run.request = (await call.trailing()).get("x-request-id", "")
     except grpc.aio.AioRpcError as error:
         run.failure = f"{error.code().name}: {error.details()}"
     finally:

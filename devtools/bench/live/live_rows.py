@@ -29,12 +29,12 @@ from devtools.bench.live.paced_runs import (
     timed_health,
     utterance_delays,
 )
-from devtools.bench.live.request_log import log_of
 from devtools.bench.live.sounds import Speech, speech
 from devtools.bench.measurement import Failed, Goal, Row, percentile, say
 from devtools.bench.system import Server
 from devtools.eval.live.word_lag import of_texts, rewrites
 from devtools.live.live_stream import LiveRun, speak
+from devtools.live.request_log import log_of
 from devtools.procfs import cpu_s
 
 _METHOD = "AudioTranscriptionLive"

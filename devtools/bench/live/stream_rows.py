@@ -14,9 +14,9 @@ from backend.wire import backend_pb2 as pb
 from devtools.bench import clips
 from devtools.bench.benchmark import Benchmark, loaded
 from devtools.bench.live.limits import held_to, the_subject
-from devtools.bench.live.request_log import log_of
 from devtools.bench.measurement import Failed, Goal, Row, alternate, figures
 from devtools.bench.system import Server
+from devtools.live.request_log import log_of
 from devtools.procfs import cpu_s
 from devtools.transcribe.client import RequestFailed, stream
 
