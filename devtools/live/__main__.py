@@ -22,9 +22,9 @@ from backend.errors import UndecodableAudio
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 from devtools.arguments import parse_arguments
-from devtools.live.captioning import Session, StreamFailed, say, show, summary
+from devtools.live.caption_session import Session, StreamFailed, say, show, summary
 from devtools.live.captions import Captions
-from devtools.live.live_stream import UNLIMITED, LiveCall, Metadata
+from devtools.live.paced_client import UNLIMITED, LiveCall, Metadata
 from devtools.live.sound_source import played, read_recording, recorded
 from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed, ServerProcess
 from devtools.transcribe.__main__ import LOG_LINES_SHOWN, BadArgument, existing

@@ -33,7 +33,7 @@ from devtools.bench.live.sounds import Speech, speech
 from devtools.bench.measurement import Failed, Goal, Row, percentile, say
 from devtools.bench.system import Server
 from devtools.eval.live.word_lag import of_texts, rewrites
-from devtools.live.live_stream import LiveRun, speak
+from devtools.live.paced_client import LiveRun, speak
 from devtools.live.request_log import log_of
 from devtools.procfs import cpu_s
 

@@ -20,7 +20,7 @@ from devtools.bench.live.sounds import Speech
 from devtools.bench.measurement import Failed
 from devtools.bench.system import Server
 from devtools.eval.live.word_lag import Arrival, of_deltas
-from devtools.live.live_stream import UNLIMITED, LiveCall, LiveRun, speak
+from devtools.live.paced_client import UNLIMITED, LiveCall, LiveRun, speak
 from devtools.procfs import MIB, cpu_s, memory
 
 _SAMPLE_S, _HEALTH_S = 1.0, 0.02

@@ -28,7 +28,7 @@ from devtools.eval.live.word_lag import of_deltas
 from devtools.eval.manifest import Entry
 from devtools.eval.passages import SAMPLE_RATE, in_noise
 from devtools.eval.scoring import Count, score
-from devtools.live.live_stream import UNLIMITED, LiveRun, speak
+from devtools.live.paced_client import UNLIMITED, LiveRun, speak
 from devtools.live.request_log import log_of
 from devtools.server_process import ServerFailed, ServerProcess
 

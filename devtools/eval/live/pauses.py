@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from devtools.eval.manifest import Entry
 from devtools.eval.passages import SAMPLE_RATE, SENTENCE_ENDS, word_offsets
-from devtools.live.live_stream import Event
+from devtools.live.paced_client import Event
 
 PAUSE_S = 0.7
 _LAST_S = 1.5  # of silence behind the last word

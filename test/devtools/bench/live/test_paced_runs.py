@@ -15,7 +15,7 @@ from devtools.bench.live.paced_runs import Sample, cpu_between, message_rates, r
 from devtools.bench.live.sounds import Speech, speech
 from devtools.bench.measurement import Failed
 from devtools.eval.hypotheses import Word
-from devtools.live.live_stream import Event, LiveRun
+from devtools.live.paced_client import Event, LiveRun
 
 WORDS = (Word("Turn", 0.0, 0.4), Word("on", 0.5, 0.7), Word("the", 2.0, 2.3), Word("light", 2.4, 2.8))
 TWO = Speech(np.zeros(48_000, np.float32), WORDS)

@@ -10,7 +10,7 @@ import pytest
 from devtools.eval.hypotheses import Word
 from devtools.eval.live.pauses import PAUSE_S, Pause, ended, with_pauses
 from devtools.eval.manifest import DEMO_SET, Entry, read
-from devtools.live.live_stream import Event
+from devtools.live.paced_client import Event
 
 TEXT = "Turn on the light. Stop."
 WORDS = (Word("Turn", 0.1, 0.3), Word("on", 0.4, 0.6), Word("the", 0.7, 0.9), Word("light", 1.0, 1.4),

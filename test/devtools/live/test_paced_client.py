@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scripted_live import ScriptedLive, serving_live
 
-from devtools.live.captioning import Session, StreamFailed, show
+from devtools.live.caption_session import Session, StreamFailed, show
 from devtools.live.captions import Captions
-from devtools.live.live_stream import LiveCall, speak
+from devtools.live.paced_client import LiveCall, speak
 from devtools.live.pacing import Message
 from devtools.live.sound_source import recorded
 

@@ -15,7 +15,7 @@ import grpc
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.wire import backend_pb2 as pb
 from devtools.live.captions import Captions
-from devtools.live.live_stream import LiveCall
+from devtools.live.paced_client import LiveCall
 from devtools.live.speech_clock import SpeechClock
 
 _REFRESH_S = 0.2
