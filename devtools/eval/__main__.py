@@ -26,6 +26,7 @@ from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed
 from devtools.tables import write_json
 from devtools.transcribe.checkpoints import NotLoadable, chosen_aligner, load_options
 
+QUICK_S = 60.0
 LEVELS = (1.0, 0.1, 0.01)
 FORCED = ("", "en")  # a forced language makes hallucinations in it more likely
 
@@ -55,6 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--baseline", action="store_true", help="the package on the same files, beside it")
     add("--lanes", type=some_of(("live",)), default=(), help="live: also spoken at its own pace, clean and in noise")
     add("--at-once", type=count, default=4, help="recordings that are spoken at once in the lane live; default: 4")
+    add("--quick", action="store_true", help="the lane live without recordings of more than a minute")
     add("--nonspeech", type=int, choices=(0, 1), help="also sounds without speech; default: with the demo set")
     add("--out", type=Path, default=ROOT / "build/eval", help="the folder for results.json and index.html")
     return parse_arguments(parser, argv)
@@ -79,8 +81,9 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     recordings = [recording(entry, envelopes[entry.id], runs) for entry in entries]
     live = None
     if "live" in arguments.lanes:
-        live = lane.run(entries, load_options(arguments.model, "", options, arguments.quantization), arguments.at_once,
-                        LEVELS if with_probes else (), FORCED)  # fmt: skip
+        spoken = [entry for entry in entries if not arguments.quick or envelopes[entry.id].duration_s <= QUICK_S]
+        lean = load_options(arguments.model, "", options, arguments.quantization)
+        live = lane.run(spoken, lean, arguments.at_once, LEVELS if with_probes else (), FORCED)
     systems = {}
     for name, run in runs.items():
         probed = [Probe(*probe, job.language, run.hypotheses[job.key]) for job, probe in probes.items()]

@@ -51,22 +51,25 @@ class Session:
 
     def show(self, reply: pb.TranscriptLiveResponse) -> None:
         """A reply's text, in a new line if the words before it were another utterance's."""
+        now_s = self.now_s
         if reply.delta:
-            is_new = self.shown_at_s < self.clock.resumed_s and self.captions.is_sentence
+            is_new = self.clock.resumed_after(self.shown_at_s) and self.captions.is_sentence
             if self.is_over or is_new:
+                if not self.is_over:
+                    self.clock.utterance_ended(self.shown_at_s)
                 self.captions.end()
                 self.is_over = False
-            self.captions.add(reply.delta, self.clock.resumed_s)
-            self.shown, self.shown_at_s = self.shown + reply.delta, self.now_s
+            self.captions.add(reply.delta, self.clock.began_s(self.shown_at_s))
+            self.shown, self.shown_at_s = self.shown + reply.delta, now_s
             self.clock.shown(reply.delta)
-            self.behind_s.append(self.clock.behind_s(self.now_s))
+            if behind_s := self.clock.behind_s(now_s):
+                self.behind_s.append(behind_s)
         if reply.eou:
             self.is_over = True
-            self.clock.caught_up()
+            self.clock.utterance_ended(now_s)
 
     def refresh(self) -> None:
-        behind_s = self.clock.behind_s(self.now_s) if self.heard else 0.0
-        self.captions.behind(behind_s or None)
+        self.captions.behind(self.clock.behind_s(self.now_s) or None)
 
 
 async def show(call: LiveCall, source: AsyncIterator[Samples], session: Session) -> tuple[pb.TranscriptResult, float]:
