@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.options.option_values import Attention, Device, DType, Quantization
+from backend.options.option_values import Attention, Device, DType, EndOfUtterance, Quantization
 
 MIN_CHUNK_S, MAX_CHUNK_S = 2.0, 180.0  # the range of max_chunk_seconds, and of a checkpoint's own chunk length
 
@@ -39,6 +39,13 @@ class LoadOptions:
     vad_min_speech_s: float = 0.1
     vad_min_silence_s: float = 0.1
     vad_margin_s: float = 1.0
+    live_step_s: float = 1.0
+    live_endpoint_s: float = 0.6
+    live_hold_words: int = 2
+    live_quiet_s: float = 30.0
+    live_max_streams: int = 32
+    live_eou: EndOfUtterance = "sentence"
+    live_words: bool = False
 
 
 @dataclass(frozen=True)

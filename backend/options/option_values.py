@@ -18,6 +18,7 @@ DType = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["", "int8"]
+EndOfUtterance = Literal["sentence", "pause", "off"]
 
 DTYPES: dict[str, DType] = {
     "": "auto",
@@ -33,6 +34,7 @@ DTYPES: dict[str, DType] = {
 }
 DEVICES: dict[str, Device] = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps", "xpu": "xpu"}
 QUANTIZATIONS: dict[str, Quantization] = {"": "", "none": "", "int8": "int8"}
+ENDS_OF_UTTERANCE: dict[str, EndOfUtterance] = {"sentence": "sentence", "pause": "pause", "off": "off"}
 SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 # "on" and "off" are how the gateway's FlashAttention field is written for other engines.
 ATTENTIONS: dict[str, Attention] = {

@@ -24,12 +24,20 @@ from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options.load_options import TranscribeOptions
 from backend.pipeline.certain_text import CertainText
+from backend.pipeline.decode_settings import FirstRun
 from backend.pipeline.language_consistency import is_weak
 from backend.pipeline.recognition import RecognitionPolicy
-from backend.pipeline.recognized_chunk import ALREADY_SENT, RecognizedChunk, main_language, speech_by_language
+from backend.pipeline.recognized_chunk import (
+    ALREADY_SENT,
+    RecognizedChunk,
+    main_language,
+    speech_by_language,
+    spliced,
+    with_fallbacks,
+)
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import Lean
-from backend.serving.protocols import Listener, Recognition
+from backend.serving.protocols import Listener
 from backend.transcript.joining import join, separator_between
 from backend.transcript.splicing import continuation
 
@@ -125,7 +133,7 @@ class StreamedRecognition:
     def _submit(self, until: int) -> None:
         """Begin to recognise the chunks up to number `until`."""
         for number in range(len(self._first_answers), min(until, len(self._chunks))):
-            answer = self._policy.first_answer(self._chunks[number], self._listener(number))
+            answer = self._policy.first_answer(self._chunks[number], FirstRun(self._listener(number)))
             self._first_answers.append(task := asyncio.ensure_future(answer))
             task.add_done_callback(self._count_languages)
 
@@ -165,7 +173,10 @@ class StreamedRecognition:
         text, _ = join([part.recognition.text for part in parts])
         if not text.startswith(head.sent):
             text = head.sent + await asyncio.to_thread(continuation, head.sent, text)
-            parts = [self._spliced(self._chunks[head.number], parts, text)]
+            language = main_language(parts, self._speech) or self._options.language
+            tokens = self._recognizer.tokens_of(text)
+            as_one = spliced(self._chunks[head.number], parts, text, language, tokens)
+            parts = with_fallbacks([as_one], ALREADY_SENT)
             self._stats.rewrites += 1
         after, _ = join([self._before, *(part.recognition.text for part in parts)])
         self._unsent += text[len(head.sent) :] if head.sent else after[len(self._before) :]
@@ -173,14 +184,6 @@ class StreamedRecognition:
         self._tokens.pop(head.number, None)
         self.recognized += parts
         self._changed.set()
-
-    def _spliced(self, chunk: Chunk, parts: list[RecognizedChunk], text: str) -> RecognizedChunk:
-        """The parts of a chunk as one with another text."""
-        language = main_language(parts, self._speech) or self._options.language
-        is_finished = all(part.recognition.finished for part in parts)
-        recognition = Recognition(text, language, is_finished, self._recognizer.tokens_of(text))
-        fallbacks = tuple(fallback for part in parts for fallback in part.fallbacks)
-        return RecognizedChunk(chunk, recognition, fallbacks=(*fallbacks, ALREADY_SENT))
 
     async def _next_delta(self) -> str:
         """The certain text that has not left, or ""."""

@@ -26,6 +26,7 @@ from backend.errors import DeadlineTooShort
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.alignment import Alignment
+from backend.pipeline.end_of_utterance import ends_utterance
 from backend.pipeline.prompt import check_token_limit
 from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.recognized_chunk import RecognizedChunk, main_language
@@ -56,7 +57,8 @@ class Transcript:
     """The result of a request. `language`: a code, or "" without speech.
 
     `segments` are slices of `text`. `tokens` and `words` have one entry for each segment: the ids of its tokens, and
-    its words, if they were requested, that the aligner timed. `warnings`: the parts of x-asr-warning.
+    its words, if they were requested, that the aligner timed. `warnings`: the parts of x-asr-warning. `eou`: the text
+    ends an utterance, by the option live_eou.
     """
 
     text: str
@@ -66,6 +68,7 @@ class Transcript:
     tokens: tuple[tuple[int, ...], ...]
     words: tuple[tuple[Word, ...], ...]
     warnings: tuple[str, ...]
+    eou: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def build_transcript(
     """The chunks' texts, words and warnings as one transcript. `load` and `options` have the rules of its segments."""
     recording, speech = track.recording, track.speech
     text, offsets = join([part.recognition.text for part in parts])
-    words = [word.shifted(by) for part, by in zip(parts, offsets, strict=True) for word in _words(part, speech)]
+    words = [word.shifted(by) for part, by in zip(parts, offsets, strict=True) for word in words_of(part, speech)]
     rules = SegmentRules(load.segment_gap_s, load.max_segment_s, load.max_segment_chars)
     languages = [(by, part.recognition.language or language) for part, by in zip(parts, offsets, strict=True)]
     segments = tuple(merge(text, words, rules, languages))
@@ -221,10 +224,11 @@ def build_transcript(
         tuple(_token_ids(segment, tokens) for segment in segments),
         tuple(_words_inside(segment, timed) if options.words else () for segment in segments),
         tuple(_warnings(track, parts, segments)),
+        ends_utterance(text, load.live_eou),
     )
 
 
-def _words(part: RecognizedChunk, speech: Speech) -> list[Word]:
+def words_of(part: RecognizedChunk, speech: Speech) -> list[Word]:
     """The words of a chunk, with the aligner's times or with estimates, in seconds of the recording."""
     chunk, text = part.chunk, part.recognition.text
     spoken = speech.within_s(chunk.start, chunk.end)

@@ -14,7 +14,8 @@ from math import inf
 from typing import Any, TypeAlias, TypeVar
 
 from backend.audio.decoding.pool import DecoderPool
-from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
+from backend.errors import AsrError, EngineFailure, LoadRefused
+from backend.live.live_transcriber import LiveTranscriber
 from backend.pipeline.admission import Admission
 from backend.pipeline.transcriber import Transcriber, Transcript, in_thread_if_long
 from backend.process.request_stats import RequestStats, current_stats
@@ -24,6 +25,7 @@ from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 from backend.wire import messages
 from backend.wire.auth import check_identity
+from backend.wire.live import live_responses
 from backend.wire.status import refuse
 from backend.wire.wrapping import Context
 
@@ -65,8 +67,14 @@ class BackendServicer(rpc.BackendServicer):
     """LocalAI's backend contract over one resident model."""
 
     def __init__(
-        self, resident: Resident, scheduler: Scheduler, decoder_pool: DecoderPool, admission: Admission
+        self,
+        resident: Resident,
+        scheduler: Scheduler,
+        decoder_pool: DecoderPool,
+        admission: Admission,
+        live: LiveTranscriber,
     ) -> None:
+        self._live = live
         self._resident = resident
         self._scheduler = scheduler
         self._transcriber = Transcriber(resident, scheduler, decoder_pool, admission=admission)
@@ -117,8 +125,11 @@ class BackendServicer(rpc.BackendServicer):
     ) -> AsyncIterator[pb.TranscriptLiveResponse]:
         async with _statuses("AudioTranscriptionLive", context):
             self._check_model()
-            raise CapabilityMissing("AudioTranscriptionLive")
-        yield pb.TranscriptLiveResponse()  # type: ignore[unreachable] # makes this an async generator
+            quiet_s = self._resident.current().options.live_quiet_s
+            responses = live_responses(aiter(request_iterator), self._live, _call_stats(), quiet_s)
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response
 
     @errors_as_statuses
     async def Status(self, request: pb.HealthMessage, context: Context) -> pb.StatusResponse:  # noqa: N802
