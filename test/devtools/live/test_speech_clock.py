@@ -21,29 +21,47 @@ def hearing(*parts: tuple[float, float]) -> SpeechClock:
     return clock
 
 
-def test_nobody_is_behind_in_silence() -> None:
-    assert SpeechClock().behind_s(3.0) == 0
-    assert hearing((3.0, 1e-6)).behind_s(3.0) == 0
+def test_nothing_is_known_before_the_first_utterance_has_ended() -> None:
+    clock = SpeechClock()
+    clock.utterance_ended(1.0)
+    assert clock.behind_s(3.0) is None
+    assert hearing((3.0, 1e-6)).behind_s(3.0) is None
+    assert clock.began_s(3.0) == 0
 
 
-def test_letters_that_are_not_shown_count_from_when_they_were_spoken() -> None:
-    clock = hearing((1.0, 0.0), (2.0, 0.1))
-    assert clock.behind_s(3.0) == pytest.approx(2.0, abs=0.05)  # since speech began
-    clock.shown("fourteen letters"[:15])  # 14 of them are spoken in a second
-    assert clock.behind_s(3.0) == pytest.approx(1.0, abs=0.05)
+def spoken_once() -> SpeechClock:
+    """Two seconds of speech with ten letters, all of them shown."""
+    clock = hearing((2.0, 0.1), (1.0, 0.0))
+    clock.shown("a " * 10)
+    clock.utterance_ended(3.0)
+    return clock
 
 
-def test_the_speakers_own_rate_is_learnt_when_the_captions_have_caught_up() -> None:
-    clock = hearing((2.0, 0.1), (1.0, 0.0), (2.0, 0.1))
-    clock = hearing((2.0, 0.1))
-    clock.shown("a" * 10)
-    clock.caught_up()
-    assert clock.behind_s(5.0) == 0
-    clock.hear(sound((1.0, 0.0), (2.0, 0.1)))
+def test_letters_are_spoken_as_evenly_as_in_the_utterances_before() -> None:
+    clock = spoken_once()
+    assert clock.behind_s(3.0) == 0
+    clock.hear(sound((2.0, 0.1)))  # up to second 5
+    assert clock.behind_s(5.0) == pytest.approx(3.0, abs=0.05)  # the last letter was spoken at second 2
     clock.shown("a" * 5)  # of five letters a second
     assert clock.behind_s(5.0) == pytest.approx(1.0, abs=0.05)
+    clock.shown("a" * 5)
+    assert clock.behind_s(5.0) == 0
 
 
-def test_speech_resumes_after_a_pause_of_half_a_second() -> None:
-    assert hearing((1.0, 0.1), (0.3, 0.0), (1.0, 0.1)).resumed_s == pytest.approx(0, abs=0.03)
-    assert hearing((1.0, 0.1), (0.8, 0.0), (1.0, 0.1)).resumed_s == pytest.approx(1.8, abs=0.03)
+def test_an_end_that_comes_when_speech_has_gone_on_is_that_of_the_pause_before() -> None:
+    clock = hearing((2.0, 0.1), (1.0, 0.0), (0.3, 0.1))
+    clock.shown("a" * 10)
+    clock.utterance_ended(3.3)
+    clock.hear(sound((0.7, 0.1)))  # up to second 4
+    clock.shown("a" * 5)
+    assert clock.behind_s(4.0) == 0
+
+
+def test_speech_begins_after_a_pause_of_half_a_second() -> None:
+    assert hearing((1.0, 0.1), (0.3, 0.0), (1.0, 0.1)).began_s(2.0) == pytest.approx(0, abs=0.03)
+    clock = hearing((1.0, 0.1), (0.8, 0.0), (1.0, 0.1), (0.8, 0.0), (0.5, 0.1))
+    assert clock.began_s(0.0) == 0
+    assert clock.began_s(2.0) == pytest.approx(1.8, abs=0.03)  # shown when the second one had begun
+    assert clock.began_s(3.4) == pytest.approx(3.6, abs=0.03)
+    assert clock.resumed_after(3.4)
+    assert not clock.resumed_after(3.7)
