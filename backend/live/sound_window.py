@@ -12,7 +12,7 @@ import numpy as np
 
 from backend.audio.silero import FRAME
 from backend.audio.vad import Speech, SpeechRules, all_speech, speech_of
-from backend.audio.waveform import Chunk, Samples
+from backend.audio.waveform import SAMPLE_RATE, Chunk, Samples
 
 
 class Piece(NamedTuple):
@@ -28,7 +28,10 @@ class SoundWindow:
 
     def __init__(self, rules: SpeechRules | None) -> None:
         self._rules = rules
-        self._samples: Samples = np.zeros(0, np.float32)
+        # Sound is appended behind `_used`, and what is kept moves to a new array when one is full: pieces are views, so
+        # no sample is ever written over, and a message costs as much as it is long.
+        self._array: Samples = np.zeros(SAMPLE_RATE, np.float32)
+        self._kept_from = self._used = 0
         self._likelihood: list[float] = []
         self._first_frame = 0  # of what is kept
         self.begin = 0  # what comes before it is recognised, or forgotten
@@ -41,7 +44,11 @@ class SoundWindow:
     @property
     def received(self) -> int:
         """Samples since the stream's beginning."""
-        return self._first_frame * FRAME + self._samples.size
+        return self._first_frame * FRAME + self._used - self._kept_from
+
+    @property
+    def _samples(self) -> Samples:
+        return self._array[self._kept_from : self._used]
 
     @property
     def _judged_frames(self) -> int:
@@ -49,7 +56,13 @@ class SoundWindow:
 
     def add(self, samples: Samples) -> None:
         """Append sound, (n,), whose likelihood is not known yet."""
-        self._samples = np.concatenate([self._samples, samples])
+        if self._used + samples.size > self._array.size:
+            kept = self._samples
+            self._array = np.empty(2 * (kept.size + samples.size), np.float32)
+            self._array[: kept.size] = kept
+            self._kept_from, self._used = 0, kept.size
+        self._array[self._used : self._used + samples.size] = samples
+        self._used += samples.size
 
     def judge(self, likelihood: float) -> None:
         """The likelihood of the next frame is known."""
@@ -63,7 +76,7 @@ class SoundWindow:
         """Nothing before `sample` will be asked for."""
         self.begin = max(self.begin, min(sample, self.end))
         frame = self.begin // FRAME
-        self._samples = self._samples[(frame - self._first_frame) * FRAME :]
+        self._kept_from += (frame - self._first_frame) * FRAME
         del self._likelihood[: frame - self._first_frame]
         self._first_frame = frame
 
