@@ -44,9 +44,10 @@ from backend.transcript.splicing import continuation
 _MIN_INTERVAL_S = 0.05  # between two deltas: each is a message, and an event of the gateway's HTTP stream
 _LOOK_INTERVAL_S = 0.01  # between two looks at the head's answer, while none of it is certain
 # Chunks that are recognised at once, by those of a full batch: enough to fill the next batch. A fallback waits behind
-# the chunks that were submitted before, and the text after it waits with it. The first chunk runs alone until text of
-# it leaves: the prefill of all others would come before its first words.
+# the chunks that were submitted before, and the text after it waits with it. The first two chunks run without
+# the others until text of the first leaves: all other prefills would come before its first words. Two share a prefill.
 _BATCHES_AHEAD = 2
+_FIRST_CHUNKS = 2
 
 
 @dataclass
@@ -117,7 +118,7 @@ class StreamedRecognition:
             with self._stats.measure("infer"):
                 for number, chunk in enumerate(self._chunks):
                     is_alone = number == 0 and not is_weak(chunk, self._speech)
-                    self._submit(1 if is_alone else number + self._ahead)
+                    self._submit(_FIRST_CHUNKS if is_alone else number + self._ahead)
                     certain = CertainText(chunk, self._speech, self._options, self._recognizer)
                     self._head = head = _Head(number, certain)
                     self._changed.set()
