@@ -76,7 +76,7 @@ def lag_over_time(lane: LiveLane) -> Markup:
         axes = charts.new_axes(300)
         axes.set_title("seconds behind the speaker", loc="left", fontsize=12)
         longest = max(end_s for each in lane.spoken for end_s, _ in each.lags)
-        axes.set(xlim=(0, longest), ylim=(0, max(3.0, highest)), xlabel="when the word was spoken (s)")
+        axes.set(xlim=(0, longest), ylim=(0, max(3.0, 1.05 * highest)), xlabel="when the word was spoken (s)")
         for name in reversed(CONDITIONS):
             for each in lane.of(name):
                 if each.lags:
