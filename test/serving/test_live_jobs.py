@@ -73,7 +73,7 @@ def test_where_both_wait_they_take_turns() -> None:
     for _ in range(4):
         served.append([job.kind.is_live for job in queue.next()])
         queue.session.jobs.clear()
-    assert served == [[True] * 4, [False], [True] * 2, [False]]
+    assert served == [[True] * 4, [False], [True] * 2, [False] * 2]  # no live job waits behind the last
 
 
 def test_a_stream_that_decodes_all_the_time_gets_half_of_the_turns_and_so_do_twenty() -> None:
