@@ -151,8 +151,10 @@ def _many_speakers(bench: Benchmark, server: Server) -> Iterator[Row]:
         async with timed_health(stub) as health_s:
             return await say_all(stub, speeches), health_s
 
+    before_s = cpu_s(server.pid)
     runs, health_s = connected(server, crowd)
-    note = f"{count} streams; {sum(run.is_whole for run in runs)} whole"
+    share = (cpu_s(server.pid) - before_s) / max(run.final_at_s for run in runs)
+    note = f"{count} streams, {sum(run.is_whole for run in runs)} whole; {share:.0%} of a core"
     lag_s = _lag_p95_s(bench, server, runs, speeches)
     yield from held_to(bench, "streams at once, lag of words, p95", [lag_s], note)
     yield from held_to(bench, "Health meanwhile, p99", [percentile(health_s, 99)], note)

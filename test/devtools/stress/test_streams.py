@@ -63,6 +63,7 @@ async def test_a_cancelled_stream_frees_its_slot(profile: Profile, folder: Path,
         server.load_plan(Plan(step_s=0.01), "batch_max_size:2")
         endless = noise_requests(folder, range(_BOUND), 1.0, _ENDLESS)
         (probe,) = noise_requests(folder, [999], 0.2, steps=1)
+        await server.transcribe_all([probe] * _BOUND)  # the first requests start decoders
         took_s = []
         for _ in range(profile.cancels):
             async with server.connect() as stub:
@@ -128,8 +129,8 @@ async def test_a_slow_reader_keeps_nobody_waiting(demo_server: Server, results: 
     read = await slow
     results.check("a slow reader's text", read.status, f"{OK}, as alone", read.status == OK, read.details)
     assert read.result.text == alone.result.text
-    note = f"{len(took_s)} requests; alone {fast.took_s:.2f} s"
-    results.at_most("others meanwhile, p95", quantile(took_s, 0.95), 10 * fast.took_s + 1, "s", note)
+    shown = f"{quantile(took_s, 0.5):.2f} s, median of {len(took_s)}; alone {fast.took_s:.2f} s"
+    results.check("a short recording meanwhile", shown, took_s=took_s)
 
 
 def test_the_prompt_of_an_endless_stream_is_one() -> None:
