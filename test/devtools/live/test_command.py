@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from devtools.live.__main__ import main
+from devtools.server_process import ROOT
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,15 @@ def test_a_terminal_is_no_recorder(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     assert main(["--audio", "-"]) == 1
     assert "arecord -f S16_LE -r 16000 -c 1 | make live AUDIO=-" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_recording_is_captioned_at_its_own_pace_and_its_final_result_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--audio", str(ROOT / "test/audio/chinese.wav"), "--format", "json"]) == 0
+    printed = capsys.readouterr()
+    first, second, *final = printed.out.splitlines()
+    assert (first[7:], second[7:]) == ("一二三四五。", "六七八九零。")
+    assert json.loads("".join(final)) == {"text": "一二三四五。六七八九零。"}
+    assert "the rest " in printed.err.splitlines()[-1]
