@@ -126,21 +126,29 @@ def audio_message(samples: Samples) -> pb.TranscriptLiveRequest:
     return pb.TranscriptLiveRequest(audio=pb.TranscriptLiveAudio(pcm=samples.tolist()))
 
 
+TimedMessage = tuple[float, pb.TranscriptLiveRequest]
+
+
+def timed_messages(samples: Samples, plan: Iterable[Message] | None = None) -> list[TimedMessage]:
+    """The messages of a sound and when each is due; `plan`: others than the gateway's.
+
+    Made before anybody speaks: what a client computes meanwhile would count as the server's lag, also other clients'.
+    """
+    plan = gateway_messages(samples.size) if plan is None else plan
+    return [(each.due_s, audio_message(samples[each.first : each.last])) for each in plan]
+
+
 async def speak(
     stub: Any,
-    samples: Samples,
+    messages: Sequence[TimedMessage],
     *,
     language: str = "",
     params: Mapping[str, str] | None = None,
     metadata: Metadata = (),
-    plan: Iterable[Message] | None = None,
 ) -> LiveRun:
-    """Sends the sound as it is spoken, half-closes, and returns all that came. A failed stream has a `failure`."""
+    """Sends sound as it is spoken, half-closes, and returns all that came. A failed stream has a `failure`."""
     run = LiveRun()
     call = LiveCall(stub, language, params, metadata)
-    # written beforehand: what the client computes while it speaks would count as the server's lag
-    messages = [(each.due_s, audio_message(samples[each.first : each.last]))
-                for each in (gateway_messages(samples.size) if plan is None else plan)]  # fmt: skip
     try:
         run.ready_s = await call.open()
         epoch = time.perf_counter() - (messages[0][0] if messages else 0.0)
@@ -158,9 +166,7 @@ async def speak(
     return run
 
 
-async def _send(
-    call: LiveCall, messages: Sequence[tuple[float, pb.TranscriptLiveRequest]], epoch: float, run: LiveRun
-) -> None:
+async def _send(call: LiveCall, messages: Sequence[TimedMessage], epoch: float, run: LiveRun) -> None:
     for due_s, message in messages:
         await asyncio.sleep(max(epoch + due_s - time.perf_counter(), 0.0))
         await call.send_message(message)

@@ -18,7 +18,7 @@ import grpc
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.wire import backend_pb2 as pb
-from devtools.live.paced_client import LiveCall, LiveRun, speak
+from devtools.live.paced_client import LiveCall, LiveRun, speak, timed_messages
 from devtools.live.pacing import Message
 from devtools.stress.client import LOST, OK, Outcome, Request, Server, Stub, noise
 from devtools.stress.fakes import text_of
@@ -66,7 +66,8 @@ async def say(server: Server, speaker: Speaker, stub: Stub | None = None, plan: 
     """Over a connection of its own without `stub`. Never raises for what the server or the connection does."""
     async with nullcontext(stub) if stub else server.connect() as used:
         began = time.monotonic()
-        speaking = speak(used, speaker.samples, language=speaker.language, params=speaker.params, plan=plan)
+        sound = timed_messages(speaker.samples, plan)
+        speaking = speak(used, sound, language=speaker.language, params=speaker.params)
         try:
             run = await asyncio.wait_for(speaking, timeout_s)
         except TimeoutError:

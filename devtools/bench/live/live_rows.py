@@ -33,7 +33,7 @@ from devtools.bench.live.sounds import Speech, speech
 from devtools.bench.measurement import Failed, Goal, Row, percentile, say
 from devtools.bench.system import Server
 from devtools.eval.live.word_lag import of_texts, rewrites
-from devtools.live.paced_client import LiveRun, speak
+from devtools.live.paced_client import LiveRun, speak, timed_messages
 from devtools.live.request_log import log_of
 from devtools.procfs import cpu_s
 
@@ -128,7 +128,7 @@ def _lags(bench: Benchmark, server: Server, run: LiveRun, said: Speech) -> Itera
 def _silence(bench: Benchmark, server: Server) -> Iterator[Row]:
     async def silent(stub: Any) -> float:
         async with sampled(server) as samples:
-            run = await speak(stub, sounds.silence(_SILENT_S))
+            run = await speak(stub, timed_messages(sounds.silence(_SILENT_S)))
         return 100 * (samples[-1].cpu_s - samples[0].cpu_s) / run.closed_s
 
     yield from held_to(bench, "CPU in silence", [connected(server, silent)])

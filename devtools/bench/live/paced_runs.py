@@ -20,7 +20,7 @@ from devtools.bench.live.sounds import Speech
 from devtools.bench.measurement import Failed
 from devtools.bench.system import Server
 from devtools.eval.live.word_lag import Arrival, of_deltas
-from devtools.live.paced_client import UNLIMITED, LiveCall, LiveRun, speak
+from devtools.live.paced_client import UNLIMITED, LiveCall, LiveRun, speak, timed_messages
 from devtools.procfs import MIB, cpu_s, memory
 
 _SAMPLE_S, _HEALTH_S = 1.0, 0.02
@@ -47,7 +47,8 @@ def connected(server: Server, question: Callable[[Any], Coroutine[Any, Any, T]])
 
 async def say_all(stub: Any, speeches: Sequence[Speech]) -> list[LiveRun]:
     """All at once. Raises Failed where one did not end with OK and the text of its deltas."""
-    runs = await asyncio.gather(*(speak(stub, each.samples, metadata=()) for each in speeches))
+    sounds = [timed_messages(each.samples) for each in speeches]
+    runs = await asyncio.gather(*(speak(stub, sound) for sound in sounds))
     for run in runs:
         if run.failure:
             raise Failed(f"a stream ended with {run.failure}")
@@ -80,7 +81,7 @@ def message_rates(run: LiveRun) -> tuple[float, float]:
 
 def flush_s(server: Server, samples: NDArray[np.float32]) -> float:
     """From the half-close right behind the sound to the final result; inf where none came."""
-    return connected(server, lambda stub: speak(stub, samples)).flush_s
+    return connected(server, lambda stub: speak(stub, timed_messages(samples))).flush_s
 
 
 async def ready_ms(stub: Any, times: int) -> list[float]:

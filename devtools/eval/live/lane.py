@@ -28,7 +28,7 @@ from devtools.eval.live.word_lag import of_deltas
 from devtools.eval.manifest import Entry
 from devtools.eval.passages import SAMPLE_RATE, in_noise
 from devtools.eval.scoring import Count, score
-from devtools.live.paced_client import UNLIMITED, LiveRun, speak
+from devtools.live.paced_client import UNLIMITED, LiveRun, speak, timed_messages
 from devtools.live.request_log import log_of
 from devtools.server_process import ServerFailed, ServerProcess
 
@@ -170,7 +170,8 @@ def _spoken(server: ServerProcess, sounds: Sequence[tuple[Sound, str]], at_once:
 
             async def say(sound: Sound, language: str) -> LiveRun:
                 async with places:
-                    return await speak(stub, sound, language=language, metadata=server.metadata)
+                    messages = await asyncio.to_thread(timed_messages, sound)
+                    return await speak(stub, messages, language=language, metadata=server.metadata)
 
             return list(await asyncio.gather(*(say(*each) for each in sounds)))
 

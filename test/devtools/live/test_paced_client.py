@@ -13,7 +13,7 @@ from scripted_live import ScriptedLive, serving_live
 
 from devtools.live.caption_session import Session, StreamFailed, show
 from devtools.live.captions import Captions
-from devtools.live.paced_client import LiveCall, speak
+from devtools.live.paced_client import LiveCall, speak, timed_messages
 from devtools.live.pacing import Message
 from devtools.live.sound_source import recorded
 
@@ -24,7 +24,7 @@ SCRIPT = [(0.4, "Hello", False), (0.5, " world.", True), (0.9, " Good", False)]
 async def test_the_sound_arrives_whole_and_the_run_has_all_that_came() -> None:
     servicer = ScriptedLive([*SCRIPT, (9.0, " morning.", False)])
     async with serving_live(servicer) as stub:
-        run = await speak(stub, SOUND, language="en", params={"prompt": "x"})
+        run = await speak(stub, timed_messages(SOUND), language="en", params={"prompt": "x"})
     assert (np.concatenate(servicer.sound) == SOUND).all()
     (config,) = servicer.configs
     assert (config.language, config.sample_rate, dict(config.params)) == ("en", 16_000, {"prompt": "x"})
@@ -39,19 +39,19 @@ async def test_the_sound_arrives_whole_and_the_run_has_all_that_came() -> None:
 
 async def test_no_message_is_sent_before_it_is_due() -> None:
     async with serving_live(ScriptedLive([])) as stub:
-        run = await speak(stub, SOUND[:4_000], plan=[Message(5.0, 0, 2_000), Message(5.1, 2_000, 4_000)])
+        run = await speak(stub, timed_messages(SOUND[:4_000], [Message(5.0, 0, 2_000), Message(5.1, 2_000, 4_000)]))
     assert all(sent >= due for sent, due in zip(run.sent_s, (5.0, 5.1), strict=True))
 
 
 async def test_deltas_that_are_not_the_final_text_are_seen() -> None:
     async with serving_live(ScriptedLive(SCRIPT, final="Hello word. Good")) as stub:
-        assert not (await speak(stub, SOUND)).is_whole
+        assert not (await speak(stub, timed_messages(SOUND))).is_whole
 
 
 async def test_a_stream_that_fails_has_its_status_and_what_came_before() -> None:
     fault = (8_000, grpc.StatusCode.RESOURCE_EXHAUSTED, "falling behind")
     async with serving_live(ScriptedLive(SCRIPT, fault=fault)) as stub:
-        run = await speak(stub, SOUND)
+        run = await speak(stub, timed_messages(SOUND))
     assert run.failure == "RESOURCE_EXHAUSTED: falling behind"
     assert run.final is None
     assert not run.is_whole
@@ -59,7 +59,7 @@ async def test_a_stream_that_fails_has_its_status_and_what_came_before() -> None
 
 
 async def test_a_stream_that_cannot_open_has_its_status(service) -> None:
-    run = await speak(service.stub, SOUND)  # no model is loaded
+    run = await speak(service.stub, timed_messages(SOUND))  # no model is loaded
     assert run.failure.startswith("FAILED_PRECONDITION: ")
 
 
