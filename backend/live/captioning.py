@@ -13,32 +13,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-
-import numpy as np
 
 from backend.audio.causal_vad import CausalDetector, NoDetector
 from backend.audio.chunks import deepest_pause
 from backend.audio.silero import FRAME
-from backend.audio.vad import Speech, SpeechRules
-from backend.audio.waveform import SAMPLE_RATE, Decoded, Samples
+from backend.audio.vad import SpeechRules
+from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.live.endpointing import Endpointing
 from backend.live.growing_answer import GrowingAnswer
 from backend.live.lag import Arrivals
 from backend.live.live_event import LiveEvent
+from backend.live.live_setup import LiveSetup
 from backend.live.sound_window import Piece, SoundWindow
+from backend.live.utterance_pieces import UtterancePieces
 from backend.live.utterance_recognition import Recognized, UtteranceRecognition
-from backend.live.utterance_words import UtteranceWords
-from backend.options.load_options import TranscribeOptions
 from backend.pipeline.end_of_utterance import ends_utterance
-from backend.pipeline.recognized_chunk import main_language
-from backend.pipeline.sound_tracks import SpokenTrack
-from backend.pipeline.transcriber import Transcript, build_transcript, in_thread_if_long
-from backend.process.request_stats import RequestStats
-from backend.serving.model_instance import Lean
-from backend.serving.resident import Resident
-from backend.serving.scheduler import Scheduler
+from backend.pipeline.transcriber import Transcript
 from backend.thresholds import (
     LIVE_CUT_PAUSE_S,
     LIVE_FIRST_SPEECH_S,
@@ -48,23 +40,14 @@ from backend.thresholds import (
     LIVE_SOFT_WINDOW_SHARE,
     LIVE_TAIL_S,
 )
-from backend.transcript.joining import join, separator_between
+from backend.transcript.joining import separator_between
+
+_log = logging.getLogger(__name__)
 
 _LEAD, _TAIL = round(LIVE_LEAD_S * SAMPLE_RATE), round(LIVE_TAIL_S * SAMPLE_RATE)
 _FRAME_S = FRAME / SAMPLE_RATE
 _FLUSH_S = 8.0  # for the last commit; the gateway waits for ten
 SETTLED_EARLY = "was not recognised for good in time; its last provisional text stands"
-
-
-@dataclass(frozen=True)
-class LiveSetup:
-    """What a stream runs with: the model that it began with, and its options."""
-
-    resident: Resident
-    scheduler: Scheduler
-    instance: Lean
-    options: TranscribeOptions
-    stats: RequestStats
 
 
 class Captioning:
@@ -83,11 +66,10 @@ class Captioning:
         self._window = SoundWindow(self._rules if load.vad else None)
         self._arrivals = Arrivals()
         self._endpointing = Endpointing(self._rules)
-        self._recognition = UtteranceRecognition(setup.scheduler, setup.instance, setup.options, setup.stats)
+        self._recognition = UtteranceRecognition(setup)
         self._growing = GrowingAnswer(setup.instance.recognizer, setup.options.language, load.live_hold_words)
-        self._words = UtteranceWords(setup.resident, setup.scheduler, setup.instance, setup.options, setup.stats, say)
+        self._pieces = UtterancePieces(setup, say)
         self._max_window = round(min(setup.instance.max_chunk_s, LIVE_MAX_WINDOW_S) * SAMPLE_RATE)
-        self._spans: list[tuple[int, int]] = []  # the speech of the pieces, in samples of the stream
         self._before = ""  # the text of the last piece that has any
         self._utterance = ""  # the text of the last piece of this utterance
         self._is_speaking = False
@@ -95,6 +77,7 @@ class Captioning:
         self._decoded_to = 0  # where the last decoded piece ended
         self._decoding: asyncio.Task[None] | None = None
         self._is_ending = False
+        self._is_slow = False
 
     @property
     def is_speaking(self) -> bool:
@@ -123,21 +106,13 @@ class Captioning:
             await self._hear_frame(float(likelihood))
         if self._is_speaking:
             await self._end_utterance(is_pause=False)
-        parts = await self._words.finish()
-        load, options, received = self._load, self._setup.options, self._window.received
-        speech = Speech(tuple(self._spans), np.zeros(0, np.float32), measured=load.vad)
-        track = SpokenTrack(Decoded(np.zeros(0, np.float32), received / SAMPLE_RATE), speech)
-        language = options.language or main_language(parts, speech)
-        return await in_thread_if_long(
-            received / SAMPLE_RATE, lambda: build_transcript(track, parts, language, load, options)
-        )
+        return await self._pieces.transcript(self._window.received / SAMPLE_RATE)
 
     async def close(self) -> None:
         """Cancel what runs. After that nothing is said."""
-        self._say = lambda event: None
         self._set_speaking(False)
         await self._stop_decoding()
-        await self._words.close()
+        await self._pieces.close()
 
     async def _hear_frame(self, likelihood: float) -> None:
         self._window.judge(likelihood)
@@ -209,12 +184,19 @@ class Captioning:
                 with stats.measure("infer"):
                     text = await self._recognition.settle(piece, self._growing)
                 stats.record_step(took_s := loop.time() - began)
+                self._note_if_slow(took_s)
                 if text:
                     self._send(piece, text)
                 await asyncio.sleep(LIVE_REST_SHARE * took_s)
         except Exception as error:  # noqa: BLE001 - whatever ends a decode ends the stream
             self._fail(error)
         self._decoding = None
+
+    def _note_if_slow(self, took_s: float) -> None:
+        """Say once, in the log, that the machine does not keep up with live_step_seconds."""
+        if took_s > self._load.live_step_s and not self._is_slow:
+            self._is_slow = True
+            _log.info("a live decode took %.1f s, longer than live_step_seconds; captions come more seldom", took_s)
 
     async def _stop_decoding(self) -> None:
         decoding, self._decoding = self._decoding, None
@@ -224,10 +206,14 @@ class Captioning:
 
     def _send(self, piece: Piece, text: str) -> None:
         """Send what of the window's settled text has not been sent."""
-        sent = self._growing.sent
-        self._say(LiveEvent(text[len(sent) :] if sent else separator_between(self._before, text) + text))
+        self._say(LiveEvent(self._unsent(text)))
         self._record_lags(piece, text)
         self._growing.record_sent(text)
+
+    def _unsent(self, text: str) -> str:
+        """What of the window's text has not been sent, with the separator before it."""
+        sent = self._growing.sent
+        return text[len(sent) :] if sent else separator_between(self._before, text) + text
 
     def _record_lags(self, piece: Piece, text: str) -> None:
         now = asyncio.get_running_loop().time()
@@ -246,16 +232,14 @@ class Captioning:
         end = max(end, self._window.begin)
         piece = self._window.piece(end)
         recognized = await self._recognized(piece, is_cut=is_cut)
-        texts = [part.recognition.text for part in recognized.parts]
-        text = join([self._before, *texts])[0][len(self._before) :] if not self._growing.sent else recognized.text
         self._utterance = recognized.text or self._utterance
         eou = is_pause and ends_utterance(self._utterance, self._load.live_eou)
-        delta = text[len(self._growing.sent) :]
+        delta = self._unsent(recognized.text)
         if delta or eou:
             self._say(LiveEvent(delta, eou=eou))
         self._record_lags(piece, recognized.text)
-        self._before = next((each for each in reversed(texts) if each), self._before)
-        self._keep(piece, recognized)
+        self._before = recognized.text or self._before
+        self._pieces.add(piece, recognized.parts)
         self._growing = self._growing.carried_to(recognized.carried)
         self._window.forget_before(end)
         self._arrivals.forget_before(end)
@@ -278,9 +262,3 @@ class Captioning:
                 return await task
             finally:
                 task.cancel()
-
-    def _keep(self, piece: Piece, recognized: Recognized) -> None:
-        """Add the piece to the transcript."""
-        chunk, speech, origin = piece
-        self._spans += [(begin + origin, end + origin) for begin, end in speech.within(chunk.start, chunk.end)]
-        self._words.add(piece, recognized.parts)

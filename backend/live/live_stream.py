@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.errors import FallingBehind
-from backend.live.captioning import Captioning, LiveSetup
+from backend.live.captioning import Captioning
 from backend.live.live_event import LiveEvent
+from backend.live.live_setup import LiveSetup
 from backend.options.load_options import TranscribeOptions
 from backend.pipeline.transcriber import Transcript
 from backend.process.request_stats import QUIET

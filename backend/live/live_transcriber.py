@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from backend.errors import TooManyStreams
-from backend.live.captioning import LiveSetup
+from backend.live.live_setup import LiveSetup
 from backend.live.live_stream import MAX_BACKLOG_S, LiveStream
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission

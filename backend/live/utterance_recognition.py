@@ -10,16 +10,13 @@ from typing import NamedTuple
 
 from backend.audio.vad import Speech
 from backend.live.growing_answer import GrowingAnswer
+from backend.live.live_setup import LiveSetup
 from backend.live.sound_window import Piece
-from backend.options.load_options import TranscribeOptions
 from backend.pipeline.decode_settings import FirstRun
 from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.recognized_chunk import ALREADY_SENT, RecognizedChunk, main_language, spliced, with_fallbacks
 from backend.pipeline.text_gates import TextGates
-from backend.process.request_stats import RequestStats
-from backend.serving.model_instance import Lean
 from backend.serving.protocols import Recognition
-from backend.serving.scheduler import Scheduler
 from backend.transcript.joining import join, separator_between
 from backend.transcript.scripts import pieces
 from backend.transcript.splicing import covered
@@ -36,11 +33,11 @@ class Recognized(NamedTuple):
 class UtteranceRecognition:
     """Recognises the pieces of one stream, one at a time."""
 
-    def __init__(self, scheduler: Scheduler, instance: Lean, options: TranscribeOptions, stats: RequestStats) -> None:
-        self._scheduler = scheduler
-        self._instance = instance
-        self._options = options
-        self._stats = stats
+    def __init__(self, setup: LiveSetup) -> None:
+        self._scheduler = setup.scheduler
+        self._instance = setup.instance
+        self._options = setup.options
+        self._stats = setup.stats
 
     async def settle(self, piece: Piece, growing: GrowingAnswer) -> str:
         """Decode a piece that will be decoded again. Returns the beginning of its text that may be sent now, or "".

@@ -23,7 +23,8 @@ RULES = SpeechRules(threshold=0.5, min_speech_s=0.1, min_silence_s=0.1)
 
 
 def likelihoods(samples: Samples, sizes: list[int]) -> Samples:
-    detector, found, at = CausalDetector(), [], 0
+    detector, at = CausalDetector(), 0
+    found: list[Samples] = []
     while at < samples.size:
         size = sizes[len(found) % len(sizes)]
         found.append(detector.likelihoods(samples[at : at + size]))

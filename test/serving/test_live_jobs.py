@@ -113,7 +113,7 @@ async def test_a_live_decode_is_no_audio_that_was_answered(scheduler: Scheduler,
     lean = Lean(LoadOptions("m"), loader.recognizer)
     item = Utterance(np.zeros(16_000, np.float32), None, "", 9)
     answered: list[float] = []
-    scheduler._throughput.add_audio = answered.append  # type: ignore[method-assign]
+    scheduler._throughput.add_audio = answered.append  # type: ignore[method-assign,assignment]
     await scheduler.submit(lean.live_recognition, item, audio_s=9.0, is_final=False)
     await scheduler.submit(lean.live_recognition, replace(item, prompt="x"), audio_s=9.0)
     assert answered == [0.0, 9.0]
