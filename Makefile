@@ -47,6 +47,10 @@ transcribe: install ## Recordings or folders: AUDIO OUT FORCE=1 MODEL ALIGNER LA
 align: install ## The times of a known text: AUDIO TEXT=lyrics.lrc MODEL ALIGNER LANGUAGE FORMAT=lrc|elrc|srt|vtt|verbose_json
 	@$(PYTHON_BIN) -m devtools.transcribe.align
 
+.PHONY: live
+live: install ## Captions while somebody speaks: AUDIO=recording, or - for `arecord -f S16_LE -r 16000 -c 1 |`; MODEL LANGUAGE OPTIONS FORMAT
+	@$(PYTHON_BIN) -m devtools.live
+
 .PHONY: run
 run: install ## The backend, in the foreground, at ADDR
 	@bash run.sh --addr $(ADDR)

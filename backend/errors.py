@@ -78,6 +78,41 @@ class PromptTooLong(InvalidRequest):
         super().__init__(f"qwen-asr: the prompt is longer than {max_length} {unit}: it has {length}; shorten it")
 
 
+class UnsupportedSampleRate(InvalidRequest):
+    """A live stream of another sample rate than the model's, in Hz."""
+
+    def __init__(self, rate: int) -> None:
+        super().__init__(f"qwen-asr: live sound is taken at {rate} Hz only; resample it and send sample_rate {rate}")
+
+
+class UnknownParameter(InvalidRequest):
+    """A live stream's params hold a name that is not `known`."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        super().__init__(f"qwen-asr: params of a live stream may hold {' and '.join(known)}, and nothing else")
+
+
+class ConfigMissing(InvalidRequest):
+    """A live stream's first message is no config."""
+
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: the first message of a live stream must be its config")
+
+
+class NonFiniteSound(InvalidRequest):
+    """Live samples are NaN or inf."""
+
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: live sound must be finite numbers within [-1, 1]")
+
+
+class LiveMessageTooLarge(InvalidRequest):
+    """A message of a live stream holds more than `max_s` seconds of sound."""
+
+    def __init__(self, max_s: float) -> None:
+        super().__init__(f"qwen-asr: a live message holds more than {max_s:g} s of sound; send smaller ones")
+
+
 class NoKnownText(InvalidRequest):
     """The model aligns known texts, and the request has none."""
 
@@ -253,6 +288,23 @@ class TooLittleAudioMemory(AsrError):
         super().__init__(
             "qwen-asr: there is too little memory for this recording now; send it in parts, or again later; the "
             "operator can give the server more memory, or raise max_audio_memory_mb"
+        )
+
+
+class TooManyStreams(Overloaded):
+    """`live_max_streams` live streams are open."""
+
+    def __init__(self, count: int) -> None:
+        AsrError.__init__(self, f"qwen-asr: {count} live streams are open (live_max_streams); try again later")
+
+
+class FallingBehind(AsrError):
+    """A live stream sends sound faster than the model can follow; `max_s` seconds of it wait."""
+
+    def __init__(self, max_s: float) -> None:
+        super().__init__(
+            f"qwen-asr: falling behind: {max_s:g} s of sound wait for the model; send it no faster than it is spoken, "
+            "use a smaller model, or fewer streams"
         )
 
 

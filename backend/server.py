@@ -19,6 +19,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from backend.audio.decoding.pool import DecoderPool
 from backend.errors import EngineDead, Fatal, StallSecondsRefused
+from backend.live.live_transcriber import LiveTranscriber
 from backend.options.load_options import LoadOptions
 from backend.pipeline.admission import Admission
 from backend.process import inspection, parent_watch
@@ -108,11 +109,13 @@ class Serving:
     resident: Resident
     readiness: Readiness
     drain: Drain
+    live: LiveTranscriber
     listener: Listener | None
 
     async def stop(self, grace_s: float) -> None:
         """Graceful shutdown: refuse new calls, wait `grace_s` seconds for running calls, cancel the rest."""
         self.readiness.enter_graceful_shutdown()
+        self.live.finish_all()
         await self.drain.drain(grace_s)
         await self.server.stop(min(grace_s, _CLOSE_S))
         self.scheduler.stop()
@@ -144,30 +147,33 @@ async def start(
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ],
     )
-    scheduler, readiness = Scheduler(), Readiness()
+    scheduler, readiness, admission = Scheduler(), Readiness(), admission or Admission()
 
     def on_state_change(loaded: bool) -> None:
         readiness.set(loaded)
         scheduler.forget_model()
+        if not loaded:
+            live.finish_all()  # a stream of hours must not keep the weights
 
     resident = Resident(loader, on_state_change=on_state_change, on_device_lost=lambda: scheduler.fail(DEVICE_LOST))
+    live = LiveTranscriber(resident, scheduler, admission)
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
-        BackendServicer(resident, scheduler, decoder_pool, admission or Admission()), server
+        BackendServicer(resident, scheduler, decoder_pool, admission, live), server
     )
     add_HealthServicer_to_server(readiness, server)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise listen_failure(address) from error
-    listener = _listen(metrics, totals, scheduler, resident) if metrics else None
+    listener = _listen(metrics, totals, scheduler, resident, live) if metrics else None
     await server.start()
-    return Serving(server, port, scheduler, resident, readiness, drain, listener)
+    return Serving(server, port, scheduler, resident, readiness, drain, live, listener)
 
 
-def _listen(metrics: str, totals: Totals, scheduler: Scheduler, resident: Resident) -> Listener:
+def _listen(metrics: str, totals: Totals, scheduler: Scheduler, resident: Resident, live: LiveTranscriber) -> Listener:
     from backend.wire.metrics import Listener  # imports prometheus_client
 
-    listener = Listener(metrics, totals, scheduler, resident)
+    listener = Listener(metrics, totals, scheduler, resident, live)
     _log.info("metrics on the loopback, port %d", listener.port)
     return listener
 

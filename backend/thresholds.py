@@ -29,6 +29,10 @@ LEVEL_CONTEXT_S = 5.0
 # 1 % that begin 0.1 s after a beep 189 are found instead of 118.
 LEVEL_SIDE_S = 1.0
 VOICE_RANGE_DB = 12.0
+# The same range where only the sound before a frame is known (audio/causal_vad.py): with 12 dB a gust of wind is 0.13 s
+# of speech, with 15 and 18 none of 20 kinds of sound at three levels is. Of 190 words 40 dB below a voice just before
+# and after them 7 are missed (offline 1).
+CAUSAL_VOICE_RANGE_DB = 18.0
 # Audio around a frame that shares its gain in any case, in seconds. With 0.16 the noise behind a voice is amplified
 # while the detector still expects speech, which makes up to 1 s of it speech; with 0.3 and more none.
 LEVEL_EDGE_S = 0.3
@@ -143,6 +147,24 @@ MIN_LANGUAGE_RETRY_GAIN = 1.25
 REPETITION_PENALTIES = (1.05, 1.1, 1.15)
 # Share of the letters of a collapsed loop that a retry must have to be kept.
 MIN_LOOP_RETRY_SHARE = 0.5
+
+# Live transcription (live/). The figures of the demo models are in decision 22; what a user may change is an option.
+
+# Sound that a window keeps before the first frame of speech, and behind the last one, in seconds: the detector is late
+# at a soft beginning, and the model writes no full stop where a word is cut off. Chosen, not measured.
+LIVE_LEAD_S = 0.5
+LIVE_TAIL_S = 0.3
+# Speech before the first decode of a window, in seconds. Of 15 recordings the first piece was wrong after 0.3, 0.5,
+# 0.75 and 1.0 s of speech in 12, 7, 0, 0, with noise at 5 dB in 14, 9, 3, 4.
+LIVE_FIRST_SPEECH_S = 1.0
+# Longest window, in seconds: what each decode costs. Chosen: a sentence fits; encoder and prefill are 2.6 s of a core
+# for the 0.6B. From this share of it on it is cut in the first pause of so many seconds.
+LIVE_MAX_WINDOW_S = 15.0
+LIVE_SOFT_WINDOW_SHARE = 2 / 3
+LIVE_CUT_PAUSE_S = 0.2
+# Pause between two decodes of a stream, as a share of the time that the first took: a slow machine, or one with many
+# streams, decodes more seldom instead of queueing. Chosen, not measured.
+LIVE_REST_SHARE = 0.5
 
 # Alignment (pipeline/alignment.py, transcriber.py). Chosen, not measured, unless a line says otherwise.
 

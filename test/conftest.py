@@ -68,7 +68,8 @@ class FakeRecognizer:
         return len(text.encode())
 
     def spell(self, ids: Sequence[int], language: str | None) -> Spelled:
-        raise AssertionError("its sessions call no listener")
+        """Its answers have no ids, so no two of them agree."""
+        return Spelled(language, "")
 
     def tokens_of(self, text: str) -> tuple[Token, ...]:
         return (Token(7, 0, len(text)),)

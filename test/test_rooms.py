@@ -19,6 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"server", "doctor"}),  # the doctor starts the server and asks the engine in child processes
     frozenset({"engine", "remote"}),  # implement serving's protocols; server alone imports them, see ONLY_IMPORTER
     frozenset({"wire"}),
+    frozenset({"live"}),
     frozenset({"pipeline", "chat_format"}),
     frozenset({"audio", "serving", "transcript", "checkpoint", "sequences"}),
     frozenset({"options", "languages", "thresholds"}),

@@ -31,6 +31,7 @@ from backend.errors import CheckpointRefused, InvalidOption, LoadRefused, NonFin
 from backend.options.load_options import LoadOptions
 from backend.serving.faults import untraced
 from backend.serving.protocols import Kind
+from backend.serving.session_kind import live_places
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class CheckpointLoader:
             recognizer.warm_up()
             if options.cuda_graphs:
                 rows = options.batch_max_size or recognizer.batching.rows
-                recognizer.capture_steps(rows, options.max_chunk_s or recognizer.chunk_s)
+                recognizer.capture_steps(rows + live_places(rows), options.max_chunk_s or recognizer.chunk_s)
             return recognizer
 
         return _float32_if_it_overflows(load, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from backend.options.option_values import Attention, Device, DType, Quantization, Task
+from backend.options.option_values import Attention, Device, DType, EndOfUtterance, Quantization, Task
 
 MIN_CHUNK_S, MAX_CHUNK_S = 2.0, 180.0  # the range of max_chunk_seconds, and of a checkpoint's own chunk length
 
@@ -14,7 +14,8 @@ _NOT_THE_RECOGNIZERS = {
     "max_audio_memory_mb", "segment_gap_s", "max_segment_s", "max_segment_chars", "vad", "vad_threshold",
     "vad_min_speech_s", "vad_min_silence_s", "vad_margin_s", "aligner_idle_s", "idle_unload_s", "idle_exit_s",
     "subtitles", "subtitle_line_chars", "subtitle_wide_line_chars", "subtitle_lines", "subtitle_min_s",
-    "subtitle_max_s", "subtitle_max_chars_per_s", "subtitle_gap_s",
+    "subtitle_max_s", "subtitle_max_chars_per_s", "subtitle_gap_s", "live_step_s", "live_endpoint_s",
+    "live_hold_words", "live_quiet_s", "live_max_streams", "live_eou", "live_words",
 }  # fmt: skip
 
 
@@ -69,6 +70,13 @@ class LoadOptions:
     vad_min_speech_s: float = 0.1
     vad_min_silence_s: float = 0.1
     vad_margin_s: float = 1.0
+    live_step_s: float = 1.0
+    live_endpoint_s: float = 0.6
+    live_hold_words: int = 2
+    live_quiet_s: float = 30.0
+    live_max_streams: int = 32
+    live_eou: EndOfUtterance = "sentence"
+    live_words: bool = False
 
     @property
     def max_audio_memory_bytes(self) -> float | None:

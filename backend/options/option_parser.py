@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from difflib import get_close_matches
 
 from backend.errors import InvalidOption
 from backend.options.load_options import LoadOptions
@@ -74,7 +75,9 @@ def _applied(options: LoadOptions, name: str, value: str, *, added: bool = False
         raise InvalidOption(name, f"is not known; here it is {_OTHER_NAMES[name]}")
     option = OPTIONS.get(name)
     if option is None:
-        raise InvalidOption(name, f"is not known; known options: {', '.join(sorted(OPTIONS))}")
+        near = get_close_matches(name[:64].lower(), OPTIONS, 1)
+        meant = f"; did you mean {near[0]}?" if near else "."
+        raise InvalidOption(name, f"is not known{meant} Known options: {', '.join(sorted(OPTIONS))}")
     if option.values is BATCH and value == "-1":
         _log.info("'%s:-1', no bound, is more than a machine has; the default stays", name)
         return options

@@ -14,6 +14,7 @@ from backend.options.option_values import (
     ATTENTIONS,
     DEVICES,
     DTYPES,
+    ENDS_OF_UTTERANCE,
     ENVIRONMENT_VARIABLE,
     REVISION,
     SWITCH,
@@ -276,5 +277,51 @@ OPTIONS: dict[str, Option] = {
     ),
     "vad_margin_seconds": Option(
         "vad_margin_s", number(0, 5), "1", "Seconds of audio that are kept on both sides of speech."
+    ),
+    "live_step_seconds": Option(
+        "live_step_s",
+        number(0.25, 5),
+        "1",
+        "Live: seconds of new sound after which an utterance is decoded again; a machine that is too slow waits "
+        "longer.",
+    ),
+    "live_endpoint_seconds": Option(
+        "live_endpoint_s",
+        number(0.3, 3),
+        "0.6",
+        "Live: silence, in seconds, that ends an utterance; its text is complete then.",
+    ),
+    "live_hold_words": Option(
+        "live_hold_words",
+        integer(0, 10),
+        "2",
+        "Live: words at the end of an answer that are held back while its utterance goes on, because the sound that "
+        "follows may change them.",
+    ),
+    "live_quiet_seconds": Option(
+        "live_quiet_s",
+        number(1, 3600),
+        "30",
+        "Live: a stream on which no sound arrives for so many seconds is ended, with its final result.",
+    ),
+    "live_max_streams": Option(
+        "live_max_streams",
+        integer(1, 1000),
+        "32",
+        "Live: streams at once; more are refused, and the gateway then has no live captions for the whole session.",
+    ),
+    "live_eou": Option(
+        "live_eou",
+        one_of(ENDS_OF_UTTERANCE),
+        "sentence",
+        "When a reply says that an utterance has ended (`eou`): sentence: at a pause behind a text that ends a "
+        "sentence; pause: at every pause; off: never. Replies about files follow their text.",
+    ),
+    "live_words": Option(
+        "live_words",
+        one_of(SWITCH),
+        "off",
+        "Live: send each utterance's words with their times, where a stream does not ask for them itself; needs the "
+        "aligner.",
     ),
 }

@@ -21,6 +21,7 @@ Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["", "int8"]
 Task = Literal["", "transcribe", "align"]
+EndOfUtterance = Literal["sentence", "pause", "off"]
 
 DTYPES: dict[str, DType] = {
     "": "auto",
@@ -37,6 +38,7 @@ DTYPES: dict[str, DType] = {
 DEVICES: dict[str, Device] = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps", "xpu": "xpu"}
 QUANTIZATIONS: dict[str, Quantization] = {"": "", "none": "", "int8": "int8"}
 TASKS: dict[str, Task] = {"transcribe": "transcribe", "align": "align"}
+ENDS_OF_UTTERANCE: dict[str, EndOfUtterance] = {"sentence": "sentence", "pause": "pause", "off": "off"}
 SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 # "on" and "off" are how the gateway's FlashAttention field is written for other engines.
 ATTENTIONS: dict[str, Attention] = {

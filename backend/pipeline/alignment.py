@@ -18,8 +18,8 @@ from backend.audio.vad import Speech
 from backend.audio.waveform import SAMPLE_RATE, Chunk
 from backend.errors import AlignerUnavailable, EngineFailure, OutOfMemory
 from backend.languages import ALIGNABLE
-from backend.pipeline.gathering import gather_or_cancel
 from backend.pipeline.recognized_chunk import RecognizedChunk
+from backend.process.gathering import gather_or_cancel
 from backend.process.request_stats import RequestStats
 from backend.process.request_warning import RequestWarning
 from backend.serving.model_instance import Instance, WithAligner

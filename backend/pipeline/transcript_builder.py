@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from backend.audio.vad import Speech
 from backend.options.load_options import LoadOptions, TranscribeOptions
+from backend.pipeline.end_of_utterance import ends_utterance
 from backend.pipeline.recognized_chunk import RecognizedChunk
 from backend.pipeline.sound_tracks import SpokenTrack
 from backend.process.request_warning import RequestWarning, kinds_of
@@ -34,7 +35,8 @@ class Transcript:
     """The result of a request. `language`: a code, or "" without speech.
 
     `segments` are slices of `text`. `tokens` and `words` have one entry for each segment: the ids of its tokens, and
-    its words, if they were requested, that the aligner timed. `warnings`: the parts of x-asr-warning.
+    its words, if they were requested, that the aligner timed. `warnings`: the parts of x-asr-warning. `eou`: the text
+    ends an utterance, by the option live_eou.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Transcript:
     tokens: tuple[tuple[int, ...], ...]
     words: tuple[tuple[Word, ...], ...]
     warnings: tuple[str, ...]
+    eou: bool = False
 
 
 async def in_thread_if_long(duration_s: float, work: Callable[[], T]) -> T:
@@ -85,6 +88,7 @@ def build_transcript(
         tuple(_token_ids(segment, tokens) for segment in segments),
         tuple(_words_inside(segment, timed) if options.words else () for segment in segments),
         tuple(passage_warnings(track, parts, segments)),
+        ends_utterance(text, load.live_eou),
     )
 
 

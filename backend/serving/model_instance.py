@@ -9,7 +9,7 @@ from typing import ClassVar, TypeAlias
 from backend.options.load_options import LoadOptions
 from backend.serving.one_shot import OneShotSession
 from backend.serving.protocols import AlignedUnit, Aligner, Kind, Passage, Recognition, Recognizer, Utterance
-from backend.serving.session_kind import SessionKind
+from backend.serving.session_kind import SessionKind, live_places
 from backend.thresholds import MAX_ALIGNED_CHUNK_S
 
 
@@ -63,7 +63,13 @@ class Lean:
             batch_wait_s=self.options.batch_wait_s,
             joins_in_groups=batching.in_groups,
             prepare=self.recognizer.prepare if batching.in_groups else None,
+            live_places=live_places(self.max_batch),
         )
+
+    @property
+    def live_recognition(self) -> SessionKind[Utterance, Recognition]:
+        """The same sessions, for utterances of live streams."""
+        return replace(self.recognition, is_live=True, batch_wait_s=0.0)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from math import inf
 from typing import Any, TypeAlias, TypeVar
 
 from backend.audio.decoding.pool import DecoderPool
-from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
+from backend.errors import AsrError, EngineFailure, LoadRefused
+from backend.live.live_transcriber import LiveTranscriber
 from backend.options.load_options import TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.transcriber import Transcriber
@@ -27,6 +28,7 @@ from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 from backend.wire import messages
 from backend.wire.auth import check_identity
+from backend.wire.live import live_responses
 from backend.wire.status import refuse, status_of
 from backend.wire.wrapping import Context
 
@@ -68,8 +70,14 @@ class BackendServicer(rpc.BackendServicer):
     """LocalAI's backend contract over one resident model."""
 
     def __init__(
-        self, resident: Resident, scheduler: Scheduler, decoder_pool: DecoderPool, admission: Admission
+        self,
+        resident: Resident,
+        scheduler: Scheduler,
+        decoder_pool: DecoderPool,
+        admission: Admission,
+        live: LiveTranscriber,
     ) -> None:
+        self._live = live
         self._resident = resident
         self._scheduler = scheduler
         self._transcriber = Transcriber(resident, scheduler, decoder_pool, admission=admission)
@@ -121,8 +129,10 @@ class BackendServicer(rpc.BackendServicer):
     ) -> AsyncIterator[pb.TranscriptLiveResponse]:
         async with _statuses("AudioTranscriptionLive", context):
             self._check_model()
-            raise CapabilityMissing("AudioTranscriptionLive")
-        yield pb.TranscriptLiveResponse()  # type: ignore[unreachable] # makes this an async generator
+            responses = live_responses(aiter(request_iterator), self._live, _call_stats())
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response
 
     @errors_as_statuses
     async def Status(self, request: pb.HealthMessage, context: Context) -> pb.StatusResponse:  # noqa: N802

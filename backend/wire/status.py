@@ -24,6 +24,7 @@ STATUS: dict[type[errors.AsrError], StatusCode] = {
     errors.CapabilityMissing: StatusCode.UNIMPLEMENTED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
     errors.TooLittleAudioMemory: StatusCode.RESOURCE_EXHAUSTED,
+    errors.FallingBehind: StatusCode.RESOURCE_EXHAUSTED,
     errors.Stopping: StatusCode.RESOURCE_EXHAUSTED,  # CANCELLED would say that the client had cancelled the call
     errors.OutOfMemory: StatusCode.RESOURCE_EXHAUSTED,
     errors.Cancelled: StatusCode.CANCELLED,

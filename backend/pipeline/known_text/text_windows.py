@@ -17,11 +17,11 @@ from itertools import islice
 
 from backend.audio.waveform import SAMPLE_RATE, Chunk
 from backend.errors import NothingHeard
-from backend.pipeline.gathering import gather_or_cancel
 from backend.pipeline.known_text.known_transcript import TextTimes, spread_over
 from backend.pipeline.known_text.settling import Progress, certain_count
 from backend.pipeline.known_text.speech_window import SpeechWindow, sound_s, speech_window
 from backend.pipeline.sound_tracks import SpokenTrack
+from backend.process.gathering import gather_or_cancel
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import AlignerAlone
 from backend.serving.protocols import AlignedUnit, Passage
