@@ -1,33 +1,34 @@
-"""About how far captions are behind the speaker, from what a client knows: how loud the sound is, and what was shown.
+"""About how far captions are behind the speaker, from what a client knows: when somebody spoke, and what was shown.
 
-No reply says which sound a delta belongs to. So the time of speech is counted (blocks of sound that are no more than
-30 dB below the loudest of the last ten seconds), and letters are taken to be spoken evenly in it. How many there are in
-a second is learnt at the end of each utterance; before the first one nothing is known.
+No reply says which sound a delta belongs to. So the time of speech is counted, by the backend's own detector, and
+letters are taken to be spoken evenly in it. How many there are in a second is learnt at the end of each utterance;
+before the first one nothing is known.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
+from backend.audio.causal_vad import CausalDetector
+from backend.audio.silero import FRAME
 from backend.audio.waveform import SAMPLE_RATE, Samples
 
-_BLOCK = SAMPLE_RATE // 50
-_BLOCK_S = _BLOCK / SAMPLE_RATE
-_RANGE = 10 ** (-30 / 20)  # of levels that count as speech, below the loudest
-_LOUDEST_BLOCKS = 500
-_SILENT = 1e-4  # a level below which nothing is speech
+_BLOCK_S = FRAME / SAMPLE_RATE
+_SPEECH = 0.5  # likelihood
 _PAUSE_S = 0.5  # in which an utterance may have ended
+
+Judge = Callable[[Samples], NDArray[np.float32]]  # the likelihoods of frames that have become complete
 
 
 class SpeechClock:
     """`hear` the sound in order, `shown` the letters; times are seconds since the first sample."""
 
-    def __init__(self) -> None:
-        self._rest = np.zeros(0, np.float32)
-        self._levels: deque[float] = deque(maxlen=_LOUDEST_BLOCKS)
+    def __init__(self, judge: Judge | None = None) -> None:
+        self._judge = judge or CausalDetector().likelihoods
         self._blocks = 0
         self._ends_s: list[float] = []  # of each block of speech
         self._pauses_s: list[float] = []  # when each began that is over
@@ -37,14 +38,9 @@ class SpeechClock:
         self._known = 0, 0  # letters and blocks of speech at the end of the last utterance
 
     def hear(self, samples: Samples) -> None:
-        sound = np.concatenate([self._rest, samples])
-        whole = sound.size // _BLOCK
-        self._rest = sound[whole * _BLOCK :]
-        for block in sound[: whole * _BLOCK].reshape(whole, _BLOCK):
-            level = float(np.sqrt(np.mean(np.square(block))))
-            self._levels.append(level)
+        for likelihood in self._judge(samples):
             self._blocks += 1
-            if level >= max(max(self._levels) * _RANGE, _SILENT):
+            if likelihood >= _SPEECH:
                 self._speak_until(self._blocks * _BLOCK_S)
 
     def _speak_until(self, end_s: float) -> None:
