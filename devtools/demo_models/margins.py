@@ -23,6 +23,7 @@ from devtools.eval.scoring import word_alignment
 MARGINS_S = (0.3, 1.0, 2.0, 20.0)
 SIDES = {"before": (True, False), "behind": (False, True), "both sides": (True, True)}
 TAKES, TAKES_SEED = 60, 400
+WITHOUT_VAD = ", vad:off"  # at the end of a cell's name
 
 
 def recordings(share: float) -> list[Recording]:
@@ -62,7 +63,7 @@ def figures(spoken: Sequence[Recording], plain: Sequence[Hypothesis], padded: Se
 def evaluate(options: ModelOptions, share: float) -> dict[str, dict[str, float]]:
     """Figures of every cell by its name, with the detector and without it. Raises ServerFailed."""
     spoken, results = recordings(share), dict[str, dict[str, float]]()
-    for suffix, more in (("", []), (", vad:off", ["vad:off"])):
+    for suffix, more in (("", []), (WITHOUT_VAD, ["vad:off"])):
         switched = ModelOptions()
         switched.CopyFrom(options)
         switched.Options.extend(more)

@@ -66,7 +66,7 @@ TRAININGS = {
         silences=Silences(share=0.7, long=0.5), head_steps=100,
     ),
     "asr-silence-polish": Training(
-        "asr", "asr", steps=600, schedule=600, rate=6e-4, longest_s=16.5, seed=12, initial_share=0.7,
+        "asr", "asr", steps=600, schedule=600, rate=6e-4, longest_s=16.5, seed=12, initial_share=0.9,
         silences=Silences(share=0.8, long=0.6), head_steps=100,
     ),
     "aligner": Training("aligner", "tower", steps=2200, schedule=2200, rate=1.5e-3, longest_s=30.5),
