@@ -45,7 +45,7 @@ NOISY_LENGTHS_S = ((2.0, 5.0, 8), (5.0, 15.0, 8), (15.0, 40.0, 4))
 MIN_COVERED = 0.7  # of a word, to count as covered
 AROUND = SAMPLE_RATE * 3 // 10  # samples around a word, where the detector may call anything speech
 # Words that answers have with digital silence around the recordings and not without (margins.py). Without the detector
-# the model is given 5 s of zeros and more before words; that goal is chosen above what was measured (docs/benchmarks.md).
+# the model is given 5 s of zeros and more before words: chosen above what was measured there (docs/benchmarks.md).
 MORE_GOAL, MORE_GOAL_WITHOUT_VAD = 0, 5
 COVERED_GOAL = 90  # %, over every background; chosen below what was measured (docs/benchmarks.md)
 

@@ -33,8 +33,10 @@ EFFECTS = range(120, 128)
 TICKS = 480  # of a quarter, half a second long
 PIECES = ("melody", "chords")
 # Pitches of the melody in semitones above the instrument's base, with lengths in quarters: 8 s, with two pauses
-_MELODY = ((0, 1), (2, 0.5), (4, 0.5), (7, 1.5), (-1, 0.5), (5, 1), (4, 0.5), (2, 0.5), (0, 2), (-1, 0.5))
-_MELODY += ((9, 1), (7, 0.5), (4, 0.5), (5, 1), (2, 1), (0, 3.5))
+_MELODY = (
+    (0, 1.0), (2, 0.5), (4, 0.5), (7, 1.5), (-1, 0.5), (5, 1.0), (4, 0.5), (2, 0.5), (0, 2.0), (-1, 0.5),
+    (9, 1.0), (7, 0.5), (4, 0.5), (5, 1.0), (2, 1.0), (0, 3.5),
+)  # fmt: skip
 _REST = -1
 _CHORDS = ((0, 4, 7), (-3, 0, 4), (-7, -3, 0), (-5, -1, 2))
 _BASES = {range(32, 40): 36, range(40, 44): 55, range(56, 64): 53, range(64, 68): 53, range(68, 80): 65}
