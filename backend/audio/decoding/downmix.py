@@ -166,8 +166,7 @@ def _products(block: Block, step: int, piece: int, every: int = 1) -> NDArray[np
 @functools.cache  # a block takes longer to make it than to multiply with it
 def _means_of(step: int, channels: int) -> NDArray[np.float32]:
     """Multiplied with `step` samples of all channels, shape (step * channels,), gives each channel's mean."""
-    means: NDArray[np.float32] = np.kron(np.full((step, 1), 1 / step, np.float32), np.eye(channels, dtype=np.float32))
-    return means
+    return np.tile(np.eye(channels, dtype=np.float32) / np.float32(step), (step, 1))
 
 
 def _runs_of_equal(weights: NDArray[np.float32]) -> list[tuple[int, int]]:
