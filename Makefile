@@ -103,7 +103,7 @@ eval-aligner: install-dev ## Accuracy and speed of the aligner alone, beside the
 	@$(PYTHON_BIN) -m devtools.eval.$(if $(TEXTS),known_text,alignment)
 
 .PHONY: eval-instruments
-eval-instruments: install-dev ## Which of 120 recorded instruments the detector takes for speech (fluidsynth, fluid-soundfont-gm)
+eval-instruments: install-dev ## Which recorded instruments the detector takes for speech (fluidsynth, fluid-soundfont-gm)
 	@$(PYTHON_BIN) -m devtools.eval.instruments
 
 .PHONY: bench

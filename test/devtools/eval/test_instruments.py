@@ -1,4 +1,4 @@
-"""The scores that fluidsynth plays, and which of its instruments must not be called speech."""
+"""The scores that fluidsynth plays, and what counts as an instrument."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_a_score_names_its_instrument_and_ends_every_note_that_it_begins(piece: 
     assert last[0] == 16 * instruments.TICKS  # 8 s
 
 
-def test_sung_vowels_and_effects_have_no_goal_and_a_saxophone_has_one() -> None:
-    assert [program for program in range(128) if not instruments.has_goal(program)] == [
+def test_sung_vowels_and_effects_are_no_instruments_and_a_saxophone_is_one() -> None:
+    assert [program for program in range(128) if not instruments.is_instrument(program)] == [
         52,
         53,
         54,
@@ -58,7 +58,7 @@ def test_sung_vowels_and_effects_have_no_goal_and_a_saxophone_has_one() -> None:
         91,
         *range(120, 128),
     ]
-    assert instruments.has_goal(66)
+    assert instruments.is_instrument(66)
 
 
 def test_the_detector_judges_each_piece_at_each_level(monkeypatch: pytest.MonkeyPatch) -> None:
