@@ -202,6 +202,7 @@ def test_a_bad_stall_limit_ends_the_process_with_the_cause(tmp_path: Path, setti
 def test_the_log_is_sentences_and_json_and_the_metrics_end_with_the_process(tmp_path: Path) -> None:
     process = run("--addr", "127.0.0.1:0", folder=tmp_path, QWEN_ASR_METRICS="0")
     assert process.stderr is not None
+    assert "watching process" in process.stderr.readline()
     metrics = int(re.findall(r"metrics on the loopback, port (\d+)", process.stderr.readline())[0])
     port = int(re.findall(r"listening on \S+:(\d+), pid", process.stderr.readline())[0])
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:

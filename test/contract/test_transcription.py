@@ -20,7 +20,7 @@ async def test_the_response_has_all_that_the_gateway_renders(service, loader, wa
     await service.load(Options=["forced_aligner:x"])
     reply = await service.transcribe(wav(4.0), timestamp_granularities=["Word", "segment", "phoneme"], diarize=True)
     assert reply.text == "Good morning. Turn on the light, please."
-    assert (reply.language, reply.duration, reply.eou) == ("en", 4.0, False)
+    assert (reply.language, reply.duration, reply.eou) == ("en", 4.0, True)
     assert [(s.id, s.text, s.speaker) for s in reply.segments] == [
         (0, "Good morning.", ""),
         (1, "Turn on the light, please.", ""),
