@@ -87,7 +87,7 @@ format: install-dev ## Format the sources, and fix what lint can fix
 	@venv/bin/ruff format .
 
 .PHONY: eval
-eval: install-dev ## Accuracy of words and times: MANIFEST MODEL ALIGNER OPTIONS="name:value ..." QUANTIZATION=int8 BASELINE=1 NONSPEECH=0|1
+eval: install-dev ## Accuracy of words and times: MANIFEST LIMIT MODEL ALIGNER OPTIONS="name:value ..." QUANTIZATION=int8 SYSTEMS="name: what=differs; ..." BASELINE=1 NONSPEECH=0|1 OUT MAX_WER
 	@$(PYTHON_BIN) -m devtools.eval
 
 .PHONY: eval-aligner
