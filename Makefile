@@ -95,7 +95,7 @@ eval-aligner: install-dev ## Accuracy and speed of the aligner alone, beside the
 	@$(PYTHON_BIN) -m devtools.eval.alignment
 
 .PHONY: bench
-bench: install-dev ## Speed and memory, beside the package's own way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST=REV RIVALS QUICK=1 LONG=1 ROWS=1,8,32 GRAPHS=on|off
+bench: install-dev ## Speed and memory, beside the package's own way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST=REV RIVALS QUICK=1 LONG=1 ROWS=1,8,32 GRAPHS=on|off PEERS="name=URL#model" PEER_COMMAND="name=cmd {audio}"
 	@$(PYTHON_BIN) -m devtools.bench
 
 .PHONY: soak

@@ -28,11 +28,6 @@ class Load(NamedTuple):
     def is_busy(self) -> bool:
         return self.others > BUSY_SHARE * self.processors
 
-    @property
-    def words(self) -> str:
-        """For people."""
-        return str(self)
-
     def __str__(self) -> str:
         state = "busy machine" if self.is_busy else "quiet machine"
         return f"{state}: others used {self.others:.1f} of {self.processors} processors"

@@ -117,6 +117,14 @@ def terminal(report: Report) -> str:
     )
 
 
+def loads(report: Report) -> list[tuple[str, bool]]:
+    """What else the machine did while each system ran, and whether it was busy; once where it is the same for all."""
+    found = [(name, str(system.load), system.load.is_busy) for name, system in report.systems.items() if system.load]
+    if len({words for _, words, _ in found}) == 1:
+        return [(words, is_busy) for _, words, is_busy in found[:1]]
+    return [(f"{name}: {words}", is_busy) for name, words, is_busy in found]
+
+
 def of(count: int, noun: str) -> str:
     """A number and its noun."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
