@@ -26,6 +26,9 @@ def _sentences(rows: Sequence[Row], load: Load) -> Iterator[str]:
     for row in met:
         if not _in_every_round(row):
             yield f"Met by the median, not in every round: {_named(row)}: {_ratio(row)}."
+    once = sum(len(row.pairs) == 1 for row in judged)
+    if once:
+        yield f"{once} of them by one round, which may be chance: RUNS=5 says more."
     for row in rows:
         if row.mismatches:
             yield f"WRONG TEXTS: {_named(row)}: {row.mismatches}."

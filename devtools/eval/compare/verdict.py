@@ -16,7 +16,8 @@ from devtools.eval.scoring import Figures
 from devtools.machine_load import Load
 
 Outcome = Literal["better", "worse", "the same", "not decided", "not judged"]
-FEW = 20  # recordings below which an interval is too narrow (Efron and Tibshirani); said, not corrected
+FEW = 20  # recordings below which an interval is too narrow, which is said. Chosen, not measured
+TOO_FEW = 5  # below which nothing is decided. Chosen, not measured
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def outcome(found: Difference, thresholds: Thresholds, *, busy: bool = False) ->
     """Of one difference."""
     if found.measure == SPEED and busy:
         return "not judged"
-    if found.low is None or found.high is None:
+    if found.low is None or found.high is None or found.recordings < TOO_FEW:
         return "not decided"
     if found.unit == "times":
         factor = 1 + thresholds.margin_speed / 100

@@ -30,6 +30,12 @@ def test_all_goals_met_and_none_to_judge_are_told_apart() -> None:
     assert "No row has a goal that could be judged." in conclusion([OPEN], QUIET)
 
 
+def test_one_round_may_be_chance() -> None:
+    once = Row("clip", "ours", "today", pairs=((1.0, 3.0),), goal=Goal("≥", 2))
+    assert "1 of them by one round, which may be chance" in conclusion([once, MET], QUIET)
+    assert "by one round" not in conclusion([MET], QUIET)
+
+
 def test_wrong_texts_are_never_good() -> None:
     wrong = Row("8 clips", "ours", "today", pairs=((1.0, 2.0),), mismatches=2)
     assert "WRONG TEXTS: 8 clips, ours against today: 2." in conclusion([wrong], QUIET)

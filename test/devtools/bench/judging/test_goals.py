@@ -20,6 +20,13 @@ def test_nothing_may_be_worse_than_the_package(theirs: str) -> None:
     assert with_goal(BENCH, Row("8 clips at once, p50", "ours bf16", theirs)).goal == NO_WORSE
 
 
+def test_loadmodel_does_different_things_in_the_two() -> None:
+    row = with_goal(BENCH, Row("LoadModel", "ours bf16", "today"))
+    assert row.goal is None
+    assert "see process start to loaded" in row.note
+    assert with_goal(BENCH, Row("LoadModel", "ours bf16", "abc1234 bf16")).goal == NEARLY
+
+
 def test_an_earlier_commit_may_be_better_by_a_tenth() -> None:
     assert with_goal(BENCH, Row("clip", "ours bf16", "abc1234 bf16")).goal == NEARLY
     assert with_goal(replace(BENCH, earlier=None), Row("clip", "ours bf16", "abc1234 bf16")).goal is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from devtools.eval.compare.paired import Difference, Unit
@@ -88,6 +90,8 @@ def test_the_conclusion_follows_from_the_worst() -> None:
     )
 
 
-def test_few_recordings_are_said() -> None:
-    few = Difference("int8", "word errors", "points", False, 3, 0.0, 0.0, 0.0)
-    assert "With 3 recordings the intervals are too narrow" in conclusion(few)
+def test_few_recordings_are_said_and_very_few_decide_nothing() -> None:
+    few = Difference("int8", "word errors", "points", False, 12, 0.0, 0.0, 0.0)
+    assert "With 12 recordings the intervals are too narrow" in conclusion(few)
+    assert outcome(few, Thresholds()) == "the same"
+    assert outcome(replace(few, recordings=4), Thresholds()) == "not decided"
