@@ -41,12 +41,16 @@ FORCED = ("", "en")  # a forced language makes hallucinations in it more likely
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
+    is_named, report = arguments.out is not None, None
     try:
         arguments.out = fresh_folder(arguments.out, ROOT / "build/eval", RESULTS, PAGE)
         report = evaluate(arguments)
     except (FolderTaken, ManifestError, NotLoadable, ServerFailed, SpecError, KeyboardInterrupt) as failure:
         print(f"eval: {str(failure) or 'stopped'}", file=sys.stderr)
         return 1
+    finally:
+        if report is None and not is_named and arguments.out:
+            arguments.out.rmdir()  # empty, and made for nothing
     results, shown = arguments.out / RESULTS, arguments.out / PAGE
     write_json(results, as_json(report))
     shown.write_text(page.html(report), encoding="utf-8")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from devtools.eval import __main__ as command
 from devtools.eval.__main__ import main
 from devtools.eval.fresh_folder import FolderTaken, fresh_folder
 
@@ -25,6 +26,13 @@ def test_a_folder_that_was_asked_for_is_used_unless_it_holds_results(tmp_path: P
         fresh_folder(tmp_path, tmp_path, "results.json")
     with pytest.raises(FolderTaken, match="cannot be made"):
         fresh_folder(tmp_path / "notes.txt", tmp_path, "results.json")
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    assert main(["--manifest", str(tmp_path / "none.jsonl")]) == 1
+    assert "there is no such file" in capsys.readouterr().err
+    assert list((tmp_path / "build/eval").iterdir()) == []
 
 
 def test_the_command_says_so_before_it_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
