@@ -95,7 +95,7 @@ format: install-dev ## Format the sources, and fix what lint can fix
 	@venv/bin/ruff format .
 
 .PHONY: eval
-eval: install-dev ## Accuracy of words and times: MANIFEST MODEL ALIGNER OPTIONS="name:value ..." QUANTIZATION=int8 BASELINE=1 NONSPEECH=0|1
+eval: install-dev ## Accuracy of words and times: MANIFEST LIMIT MODEL ALIGNER OPTIONS="name:value ..." QUANTIZATION=int8 SYSTEMS="name: what=differs; ..." BASELINE=1 NONSPEECH=0|1 OUT MAX_WER
 	@$(PYTHON_BIN) -m devtools.eval
 
 .PHONY: eval-aligner
@@ -107,7 +107,7 @@ eval-instruments: install-dev ## Which recorded instruments the detector takes f
 	@$(PYTHON_BIN) -m devtools.eval.instruments
 
 .PHONY: bench
-bench: install-dev ## Speed and memory, beside the package's own way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST=REV RIVALS QUICK=1 LONG=1 ROWS=1,8,32 GRAPHS=on|off
+bench: install-dev ## Speed and memory, beside the package's own way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST=REV RIVALS QUICK=1 LONG=1 ROWS=1,8,32 GRAPHS=on|off PEERS="name=URL#model" PEER_COMMAND="name=cmd {audio}"
 	@$(PYTHON_BIN) -m devtools.bench
 
 .PHONY: soak

@@ -10,12 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from devtools.bench import clips, shapes
+from devtools.bench.peers import Peer
 from devtools.bench.system import BASELINE, OURS, Server, System
 from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL
 
 CLIP_WORDS = 40  # about as many as 11 s of speech have
 DEMO = "demo"
-RIVALS = ("both", "today", "earlier")
+RIVALS = ("both", "today", "earlier", "peers")
 FORMATS = {
     "fp32": replace(OURS, name="ours fp32", dtype="float32"),
     "bf16": replace(OURS, name="ours bf16", dtype="bfloat16"),
@@ -27,6 +28,8 @@ _WARM_TIMES, _WARM_S = 3, 3.0  # the first answers import, compile and allocate
 @dataclass(frozen=True)
 class Benchmark:
     """`earlier`: our own backend at another git revision. `rivals`: which of BASELINE and `earlier` to measure.
+
+    "peers" as `rivals`: neither. `peers`: other programs, which transcribe clips and nothing else.
 
     `long`: also what takes a large model many minutes. `formats`: empty means all that the device computes. `rows`: the
     sizes of the batch in the measure of a GPU; empty means the backend's default. `graphs`: ours decodes with CUDA
@@ -41,6 +44,7 @@ class Benchmark:
     rivals: str = "both"
     rows: tuple[int, ...] = ()
     graphs: bool = True
+    peers: tuple[Peer, ...] = ()
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -63,22 +67,31 @@ class Benchmark:
 
     @property
     def with_baseline(self) -> bool:
-        return self.rivals != "earlier"
+        return self.rivals in ("both", "today")
 
     @property
     def contests(self) -> Iterator[tuple[System, System]]:
         """Each of ours with BASELINE, then each of ours with itself at the earlier revision."""
         for subject in self.subjects if self.with_baseline else ():
             yield subject, BASELINE
-        if self.earlier and self.rivals != "today":
+        if self.earlier and self.rivals in ("both", "earlier"):
             for subject in self.subjects:
                 name = f"{self.earlier.name} {subject.name.removeprefix('ours ')}"
                 yield subject, replace(self.earlier, name=name, dtype=subject.dtype, quantization=subject.quantization)
 
     @property
+    def request_contests(self) -> Iterator[tuple[System, System]]:
+        """The contests of whole requests, which peers can take part in."""
+        yield from self.contests
+        for subject in self.subjects:
+            for peer in self.peers:
+                yield subject, peer.system
+
+    @property
     def systems(self) -> tuple[System, ...]:
         """All sides of all contests, each once."""
-        return tuple(dict.fromkeys(system for contest in self.contests for system in contest))
+        contests = [*self.contests, *((subject,) for subject in self.subjects if self.peers)]
+        return tuple(dict.fromkeys(system for contest in contests for system in contest))
 
     def model(self, words: int = CLIP_WORDS) -> Path:
         """The recogniser's checkpoint; one of a published size says `words` words, or as many as it can."""
@@ -101,7 +114,7 @@ class Benchmark:
     def servers(
         self, without: Collection[System] = (), words: int = CLIP_WORDS, more: Sequence[str] = ()
     ) -> Iterator[dict[System, Server]]:
-        """All systems with the model that says `words` words loaded, at the same time, with `more` options.
+        """All systems but peers with the model that says `words` words loaded, at the same time, with `more` options.
 
         So one round is one state of the machine.
         """

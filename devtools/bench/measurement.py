@@ -14,6 +14,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
+from devtools.machine_load import Load
+
 A = TypeVar("A")
 K = TypeVar("K", bound=Hashable)
 Pairs = tuple[tuple[float, float], ...]  # ours and theirs
@@ -48,7 +50,10 @@ class Goal(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, its `pairs` in `unit`. `failure`: why there are none. `mismatches`: wrong texts."""
+    """One line of the table, its `pairs` in `unit`. `failure`: why there are none. `mismatches`: wrong texts.
+
+    `load`: what else the machine did from the start of the measure until this row.
+    """
 
     measure: str
     ours: str
@@ -60,6 +65,7 @@ class Row:
     note: str = ""
     failure: str = ""
     mismatches: int = 0
+    load: Load | None = None
 
     @property
     def spread(self) -> Spread | None:
@@ -77,6 +83,12 @@ class Row:
         return statistics.median(ours), statistics.median(theirs)
 
     @property
+    def ranges(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The least and the most of each side; there must be pairs."""
+        ours, theirs = zip(*self.pairs, strict=True)
+        return (min(ours), max(ours)), (min(theirs), max(theirs))
+
+    @property
     def is_good(self) -> bool | None:
         """Whether the goal is met; None without a goal or a ratio."""
         return None if self.goal is None or self.spread is None else self.goal.is_met(self.spread.median)
@@ -91,7 +103,7 @@ def say(what: str) -> None:
 def rounds(runs: int, sides: Mapping[K, Callable[[], A]], *, what: str = "") -> list[dict[K, A]]:
     """Each side once a round, in reversed order in every other round. `what` is announced."""
     if what:
-        say(f"{what}: {runs} rounds of {len(sides)} sides")
+        say(f"{what}: {runs} round{'s'[: runs > 1]} of {len(sides)} sides")
     found = []
     for run in range(runs):
         order = list(sides.items())

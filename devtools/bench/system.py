@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import grpc
 
@@ -47,6 +47,17 @@ class Reply(NamedTuple):
     text: str
     took_s: float
     warning: str
+
+
+class Side(Protocol):
+    """Whatever transcribes a recording: a server of ours, the baseline's, or a peer."""
+
+    @property
+    def system(self) -> System: ...
+
+    def transcribe(self, audio: Path) -> Reply:
+        """Raises Failed or ServerFailed."""
+        ...
 
 
 class Server(ServerProcess):

@@ -32,6 +32,7 @@ def _as_json(row: Row) -> dict[str, Any]:
     found |= {"unit": row.unit, "ratio": row.sense, "pairs": row.pairs}
     found |= row.spread._asdict() if row.spread else dict.fromkeys(Spread._fields)
     found |= {"wanted": f"{row.goal.bound} {row.goal.ratio:g}" if row.goal else None, "is_met": row.is_good}
+    found["load"] = row.load and row.load._asdict()
     return found | {"note": row.note, "failure": row.failure, "wrong_texts": row.mismatches}
 
 
@@ -39,9 +40,16 @@ def _figures(row: Row) -> list[str]:
     """Both sides, the ratio and its spread, the goal."""
     if row.spread is None or row.medians is None:
         return [NOT_MEASURED] * 5 + [""]
-    wanted = f"{row.goal.bound} {row.goal.ratio:g} {'met' if row.is_good else 'MISSED'}" if row.goal else ""
+    wanted = f"{row.goal.bound} {row.goal.ratio:g} {'met' if row.is_good else 'MISSED'}" if row.goal else "no goal"
     ratio = f"{figure(row.spread.median)} {_SIGNS[row.sense]}"
-    return [*map(figure, row.medians), ratio, figure(row.spread.least), figure(row.spread.most), wanted]
+    sides = map(_side, row.medians, row.ranges)
+    return [*sides, ratio, figure(row.spread.least), figure(row.spread.most), wanted]
+
+
+def _side(median: float, ends: tuple[float, float]) -> str:
+    """The median, with its range where there is one."""
+    least, most = map(figure, ends)
+    return figure(median) if least == most else f"{figure(median)} ({least}–{most})"
 
 
 def _wrong(row: Row) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from devtools.bench import clips, shapes
 from devtools.bench.benchmark import CLIP_WORDS, Benchmark, loaded
 from devtools.bench.measurement import Goal, Row, figures, pairs_of, percentile, rounds, say
-from devtools.bench.system import BASELINE, Reply, Server, System
+from devtools.bench.system import BASELINE, Reply, Server, Side, System
 
 _AT_ONCE, _AT_ONCE_QUICKLY = (1, 8, 32), 8  # of a published size; for more the baseline takes minutes
 _DEMO_PIECE_S = 15.0
@@ -54,7 +54,7 @@ def long(bench: Benchmark) -> Iterator[Row]:
 def _latencies(bench: Benchmark, measure: str, seconds: float) -> Iterator[Row]:
     replies = defaultdict[System, list[Reply]](list)
 
-    def latency_s(server: Server) -> float:
+    def latency_s(server: Side) -> float:
         in_pieces = server.system is BASELINE and bench.is_demo
         files = clips.pieces(seconds, _DEMO_PIECE_S) if in_pieces else [clips.recording(seconds)]
         found = [server.transcribe(file) for file in files]
@@ -67,13 +67,15 @@ def _latencies(bench: Benchmark, measure: str, seconds: float) -> Iterator[Row]:
         if bench.with_baseline:
             baseline = _loaded_to_say_as_much(bench, servers[bench.subjects[0]], seconds)
             servers[BASELINE] = stack.enter_context(baseline)
-        sides = {system: functools.partial(latency_s, server) for system, server in servers.items()}
+        every: list[Side] = [*servers.values(), *bench.peers]
+        sides = {side.system: functools.partial(latency_s, side) for side in every}
         found = rounds(bench.runs, sides, what=measure)
-    for subject, rival in bench.contests:
+    peers = {peer.system for peer in bench.peers}
+    for subject, rival in bench.request_contests:
         notes, wrong = {rival.note, *(reply.warning for side in (subject, rival) for reply in replies[side])}, 0
         if seconds == clips.CLIP_S:
             wrong = sum(bench.text is not None and reply.text != bench.text for reply in replies[subject])
-        else:
+        if seconds != clips.CLIP_S or rival in peers:
             said = {side: sum(len(reply.text.split()) for reply in replies[side]) for side in (subject, rival)}
             notes.add("words: " + ", ".join(f"{side.name} {count / bench.runs:.0f}" for side, count in said.items()))
         pairs, goal = pairs_of(found, subject, rival), _goal(bench, measure, subject, rival)
@@ -100,31 +102,44 @@ class Burst(NamedTuple):
 
 
 def crowd(bench: Benchmark) -> Iterator[Row]:
-    """1, 8 and 32 different clips of 11 s at once; each text must be what it is when requested alone."""
+    """1, 8 and 32 different clips of 11 s at once; each text must be what it is when requested alone.
+
+    The first crowd that a server meets stands by itself: ours starts decoder processes for it.
+    """
     sizes = [size for size in _AT_ONCE if size <= _AT_ONCE_QUICKLY or bench.is_demo or bench.long]
     audio = [clips.clip(number) for number in range(max(sizes))]
     with bench.servers() as servers:
+        every: list[Side] = [*servers.values(), *bench.peers]
+        first = {side.system: burst(side, audio[:_AT_ONCE_QUICKLY], ()) for side in every}
+        for subject, rival in bench.request_contests:
+            waits = ((first[subject].p50_s, first[rival].p50_s),)
+            measure = f"{_AT_ONCE_QUICKLY} clips at once, the first, p50"
+            note = "; ".join(filter(None, (rival.note, "ours starts decoder processes meanwhile")))
+            yield Row(measure, subject.name, rival.name, "s", pairs=waits, note=note)
         ours = {system: server for system, server in servers.items() if system is not BASELINE}
         alone = {s: [bench.text or server.transcribe(path).text for path in audio] for s, server in ours.items()}
-
-        def concurrent(size: int, server: Server) -> Burst:
-            return burst(server, audio[:size], alone.get(server.system, ()))
-
         for size in sizes:
-            measure = f"{size} clip{'s'[: size > 1]} at once"
-            sides = {system: functools.partial(concurrent, size, server) for system, server in servers.items()}
-            found = rounds(bench.runs, sides, what=measure)
-            for subject, rival in bench.contests:
-                pairs, names = pairs_of(found, subject, rival), (subject.name, rival.name)
-                goal = _goal(bench, measure, subject, rival)
-                speeds, wrong = figures(pairs, lambda each: each.speed), sum(burst.wrong for burst, _ in pairs)
-                yield Row(measure, *names, "× real time", "more", speeds, goal, rival.note, mismatches=wrong)
-                if size > 1:
-                    yield Row(f"{measure}, p50", *names, "s", pairs=figures(pairs, lambda each: each.p50_s))
-                    yield Row(f"{measure}, p95", *names, "s", pairs=figures(pairs, lambda each: each.p95_s))
+            sides = {
+                each.system: functools.partial(burst, each, audio[:size], alone.get(each.system, ())) for each in every
+            }
+            yield from _crowd_rows(bench, size, sides)
 
 
-def burst(server: Server, audio: Sequence[Path], expected: Sequence[str], clip_s: float = clips.CLIP_S) -> Burst:
+def _crowd_rows(bench: Benchmark, size: int, sides: Mapping[System, Callable[[], Burst]]) -> Iterator[Row]:
+    """Throughput, and how long half and nearly all of the callers wait; one caller has no spread of waits."""
+    measure = f"{size} clip{'s'[: size > 1]} at once"
+    found = rounds(bench.runs, sides, what=measure)
+    for subject, rival in bench.request_contests:
+        pairs, names = pairs_of(found, subject, rival), (subject.name, rival.name)
+        goal = _goal(bench, measure, subject, rival)
+        speeds, wrong = figures(pairs, lambda each: each.speed), sum(burst.wrong for burst, _ in pairs)
+        yield Row(measure, *names, "× real time", "more", speeds, goal, rival.note, mismatches=wrong)
+        if size > 1:
+            yield Row(f"{measure}, p50", *names, "s", pairs=figures(pairs, lambda each: each.p50_s))
+            yield Row(f"{measure}, p95", *names, "s", pairs=figures(pairs, lambda each: each.p95_s))
+
+
+def burst(server: Side, audio: Sequence[Path], expected: Sequence[str], clip_s: float = clips.CLIP_S) -> Burst:
     """All at once, each from its own thread. `expected`: the texts; empty means any."""
     began = time.monotonic()
     with ThreadPoolExecutor(len(audio)) as threads:

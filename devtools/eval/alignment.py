@@ -24,10 +24,11 @@ from backend.errors import AsrError
 from backend.languages import ALIGNABLE, NAMES
 from devtools.arguments import parse_arguments
 from devtools.eval import manifest, passages, table
+from devtools.eval.compare.specs import BACKEND, PACKAGE
+from devtools.eval.fresh_folder import FolderTaken, fresh_folder
 from devtools.eval.hypotheses import Hypothesis, Word
 from devtools.eval.manifest import DEMO_SET, Entry, ManifestError
 from devtools.eval.passages import SAMPLE_RATE, Piece, TextMismatch
-from devtools.eval.report import BACKEND, PACKAGE
 from devtools.eval.scoring import Spread, score, spread
 from devtools.server_process import DEMO_ALIGNER, ROOT
 from devtools.tables import aligned, sections, write_json
@@ -35,6 +36,7 @@ from devtools.transcribe.checkpoints import NotLoadable, loadable
 
 SHORT_S = 60.0
 SNR_DB = 10.0
+RESULTS = "alignment.json"
 TIMED_S, TIMED_WORDS, REPEATS = 180, 500, 5
 
 Case = tuple[Entry, NDArray[np.float32]]  # a recording and its samples
@@ -68,10 +70,10 @@ class Timing:
 
 COLUMNS = (
     table.Column("words", lambda p: p.words, decimals=0),
-    table.Column("matched", lambda p: p.matched, decimals=0),
+    table.Column("matched", lambda p: p.matched, decimals=0, better="more"),
     *table.BOUNDARY_COLUMNS,
-    table.Column("zero", lambda p: p.zero_length, decimals=0),
-    table.Column("order", lambda p: p.order_violations, decimals=0),
+    table.Column("zero", lambda p: p.zero_length, decimals=0, better="fewer"),
+    table.Column("order", lambda p: p.order_violations, decimals=0, better="fewer"),
 )
 
 
@@ -79,22 +81,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="devtools.eval.alignment", description=__doc__)
     parser.add_argument("--manifest", type=Path, default=DEMO_SET, help="JSON lines with words; default: the demo's")
     parser.add_argument("--aligner", default=str(DEMO_ALIGNER), help="a folder or hub id; default: the demo's")
-    parser.add_argument("--out", type=Path, default=ROOT / "build/eval", help="the folder for alignment.json")
+    parser.add_argument("--out", type=Path, help="the folder for alignment.json; default: a new one in build/eval")
     arguments = parse_arguments(parser, argv)
     try:
+        out = fresh_folder(arguments.out, ROOT / "build/eval", RESULTS) / RESULTS
         cases = read(arguments.manifest)
         folder = loadable("ALIGNER", arguments.aligner)
         aligners = {BACKEND: load_backend(folder), PACKAGE: load_package(folder)}
         placements = compare(cases, {name: aligner[0] for name, aligner in aligners.items()})
         timings = {name: timed(*aligner, cases) for name, aligner in aligners.items()}
-    except (ManifestError, TextMismatch, NotLoadable, AsrError) as failure:
+    except (FolderTaken, ManifestError, TextMismatch, NotLoadable, AsrError) as failure:
         print(f"eval.alignment: {failure}", file=sys.stderr)
         return 1
-    out = arguments.out / "alignment.json"
     groups = {group: {name: asdict(p) for name, p in systems.items()} for group, systems in placements.items()}
     write_json(out, {"groups": groups, "timing": {name: asdict(timing) for name, timing in timings.items()}})
     lines = [f"{TIMED_S // 60} min, {TIMED_WORDS} words, {name}: {timing}" for name, timing in timings.items()]
-    print(sections(aligned(table.rows(COLUMNS, placements), left=2), "\n".join(lines), out))
+    print(sections(aligned(table.rows(COLUMNS, placements), left=2), table.ARROWS, "\n".join(lines), out))
     return 0
 
 

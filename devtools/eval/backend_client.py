@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
 from tqdm import tqdm
@@ -12,18 +13,29 @@ from tqdm import tqdm
 from backend.wire.backend_pb2 import ModelOptions
 from devtools.eval.hypotheses import Hypothesis, Job, Run, Word
 from devtools.procfs import peak_resident_bytes
-from devtools.server_process import ServerFailed, ServerProcess
+from devtools.server_process import ROOT, RUN_SH, ServerFailed, ServerProcess
 from devtools.transcribe.client import transcript_request
 
 TRANSCRIPTION_TIMEOUT_S = 2 * 3600.0  # for one file
 LOG_LINES_SHOWN = 20
 
 
-def run(jobs: Sequence[Job], options: ModelOptions, *, with_words: bool = True) -> Run:
-    """The backend's hypothesis for every job. Raises ServerFailed where it does not start or load the model."""
-    with ServerProcess(with_token=True) as server:
+def run(
+    jobs: Sequence[Job],
+    options: ModelOptions,
+    name: str = "backend",
+    *,
+    command: Sequence[str] = (*RUN_SH, str(ROOT / "run.sh")),
+    folder: Path = ROOT,
+    with_words: bool = True,
+) -> Run:
+    """The backend's hypothesis for every job; `command`, `folder`: of another commit's.
+
+    Raises ServerFailed where it does not start or load the model.
+    """
+    with ServerProcess(command, folder=folder, with_token=True) as server:
         try:
-            found = transcribe_all("backend", server, jobs, options, with_words=with_words)
+            found = transcribe_all(name, server, jobs, options, with_words=with_words)
         except ServerFailed:
             _print_log(server)
             raise

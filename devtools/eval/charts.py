@@ -18,14 +18,15 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from devtools.eval.report import COLOURS as SYSTEM_COLOURS
 from devtools.eval.report import Report
 from devtools.eval.scoring import CLOSE_S, Scored
 
 MOST_ROWS = 40
 STEPS = 200  # of a curve
 QUARTERS = np.linspace(0, 1, 5)
-VARIABLES = ("backend", "package", "ink", "quiet", "rule", "card")
-COLOURS = {name: f"#fed0c{number}" for number, name in enumerate(VARIABLES)}  # `svg` puts the variables in place
+VARIABLES = (*(f"s{number + 1}" for number in range(SYSTEM_COLOURS)), "ink", "quiet", "rule", "card")
+COLOURS = {name: f"#fed0{number:02x}" for number, name in enumerate(VARIABLES)}  # `svg` puts the variables in place
 QUIET = COLOURS["quiet"]
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "charts", "font.size": 12, "text.parse_math": False, "text.color": QUIET,
@@ -57,18 +58,19 @@ def boundary_errors(report: Report) -> Markup:
         axes.minorticks_off()
         axes.axvline(1000 * CLOSE_S, color=COLOURS["ink"], linewidth=1, linestyle="--", alpha=0.55)
         axes.annotate("80 ms, one time class of the aligner", (1000 * CLOSE_S, 0), (6, 8), textcoords="offset points")
-        for name, errors in reversed(errors_ms.items()):  # the backend on top
+        for name, errors in reversed(errors_ms.items()):  # the first on top
             shares = np.linspace(0, 1, min(STEPS, errors.size) + 1)
-            axes.plot(np.quantile(errors, shares), shares, color=COLOURS[name], gid=f"curve {name}|")
+            colour = report.colour(name)
+            axes.plot(np.quantile(errors, shares), shares, color=COLOURS[colour], gid=f"curve {colour}|")
             for share in (0.5, 0.95):
                 limit = float(np.quantile(errors, share))
                 off = f"{100 * share:.0f} % of {errors.size} boundaries are off by at most {_time(limit)}"
-                _dot(axes, limit, share, name, f"{name}: {off}")
+                _dot(axes, limit, share, colour, f"{name}: {off}")
         return svg(axes)
 
 
 def word_errors(report: Report) -> Markup:
-    """WER of each recording with speech, worst first: a dot for each system, a line between two that differ."""
+    """WER of each recording with speech, worst first: a dot for each system, a line between those that differ."""
     recordings = [r for r in report.worst_first if r.entry.is_speech][:MOST_ROWS]
     if not recordings:
         return Markup("")
@@ -88,7 +90,7 @@ def word_errors(report: Report) -> Markup:
             for i, (name, scored) in reversed([*enumerate(recording.scored.items())]):
                 words, rate = scored.score.words, rates[i]
                 wrong = f"{words.errors} of {words.units} words wrong, {100 * rate:.1f} %"
-                _dot(axes, rate + beside * i, y, name, f"{recording.entry.id}\n{name}: {wrong}")
+                _dot(axes, rate + beside * i, y, report.colour(name), f"{recording.entry.id}\n{name}: {wrong}")
         return svg(axes)
 
 
@@ -97,8 +99,8 @@ def new_axes(height: float) -> Axes:
     return Figure(figsize=(580 / 72, height / 72), layout="constrained").subplots()
 
 
-def _dot(axes: Axes, x: float, y: float, name: str, tip: str) -> None:
-    axes.plot([x], [y], "o", color=COLOURS[name], gid=f"dot {name}|{tip}")
+def _dot(axes: Axes, x: float, y: float, colour: str, tip: str) -> None:
+    axes.plot([x], [y], "o", color=COLOURS[colour], gid=f"dot {colour}|{tip}")
 
 
 def svg(axes: Axes) -> Markup:
@@ -113,7 +115,7 @@ def svg(axes: Axes) -> Markup:
         figure.savefig(written, format="svg", transparent=True, metadata=nameless)
     svg = written.getvalue().partition("<svg")[2]
     svg = re.sub(r'<defs>\s*<style.*?</defs>| xmlns(:xlink)?="[^"]*"| id="\w+_\d+"', "", svg, flags=re.DOTALL)
-    svg = re.sub(r"""id=(["'])([a-z ]+)\|(.*?)\1""", r"class=\1\2\1 data-tip=\1\3\1", svg, flags=re.DOTALL)
+    svg = re.sub(r"""id=(["'])([a-z0-9 ]+)\|(.*?)\1""", r"class=\1\2\1 data-tip=\1\3\1", svg, flags=re.DOTALL)
     for name, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     return Markup("<svg" + svg.replace(' data-tip=""', ""))

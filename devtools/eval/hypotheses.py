@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from devtools.machine_load import Load
+
 
 class Word(NamedTuple):
     """A word as it is written, and its start and end in seconds from the start of the recording."""
@@ -39,7 +41,11 @@ class Hypothesis:
 
 
 class Run(NamedTuple):
-    """One system's hypotheses by the keys of their jobs, and its peak of resident memory, None where unknown."""
+    """One system's hypotheses by the keys of their jobs, and its peak of resident memory, None where unknown.
+
+    `load`: what else the machine did meanwhile.
+    """
 
     hypotheses: Mapping[str, Hypothesis]
     peak_bytes: int | None
+    load: Load | None = None

@@ -61,14 +61,25 @@ class Entry:
         return decode(str(self.audio), max_seconds=LONGEST_S).samples
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a list, without a byte order mark. Raises ManifestError."""
+    try:
+        # not splitlines: a sentence may hold other characters that it takes for an end of line
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError as error:
+        raise ManifestError(path, None, "cannot be read: there is no such file") from error
+    except IsADirectoryError as error:
+        raise ManifestError(path, None, "cannot be read: it is a folder; give the list in it") from error
+    except OSError as error:
+        raise ManifestError(path, None, f"cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(path, None, f"cannot be read as UTF-8 text ({error}); give a file of JSON lines") from error
+
+
 def read(path: Path) -> list[Entry]:
     """The entries in their order, at least one, with unique ids. Raises ManifestError."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(path, None, f"cannot be read as UTF-8 text ({error}); give a file of JSON lines") from error
     entries: dict[str, Entry] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(path), 1):
         try:
             if line.strip():
                 entry = _entry(line, path.parent)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.languages import NAMES
+from devtools.eval.compare.paired import Difference, differences
+from devtools.eval.compare.verdict import Judged, Thresholds, judge
 from devtools.eval.hypotheses import Hypothesis, Run
 from devtools.eval.live.lane import LiveLane
 from devtools.eval.manifest import Entry
 from devtools.eval.scoring import Figures, Scored, figures, score
+from devtools.machine_load import Load
 from devtools.tables import NOT_MEASURED
 
-BACKEND, PACKAGE = "backend", "package"  # the keys of `systems`
 ALL = "all"
 NO_SPEECH = "no speech"
 PEAKS_PER_S = 50
+COLOURS = 8  # of systems on the page
 
 
 class Envelope(NamedTuple):
@@ -65,11 +69,20 @@ class Probe:
 
 @dataclass(frozen=True)
 class System:
-    """`figures` by group: the languages' names, NO_SPEECH, ALL."""
+    """`figures` by group: the languages' names, NO_SPEECH, ALL. `described`: what it is, for people.
+
+    `load`: what else the machine did while it ran. `differences`: from the first system, none for that one.
+    """
 
     figures: Mapping[str, Figures]
     peak_bytes: int | None
     probes: tuple[Probe, ...]
+    described: str = ""
+    load: Load | None = None
+    differences: tuple[Difference, ...] = ()
+
+    def difference(self, measure: str) -> Difference | None:
+        return next((each for each in self.differences if each.measure == measure), None)
 
     @property
     def memory(self) -> str:
@@ -83,7 +96,10 @@ class System:
 
 @dataclass(frozen=True)
 class Report:
-    """`model`, `aligner`, `manifest` are names for people; the recordings are in the manifest's order."""
+    """`model`, `aligner`, `manifest` are names for people; the recordings are in the manifest's order.
+
+    The first of `systems` is what the others are compared with. `folder`: that of the page, from which it names sounds.
+    """
 
     manifest: str
     model: str
@@ -93,6 +109,26 @@ class Report:
     recordings: tuple[Recording, ...]
     systems: Mapping[str, System]
     live: LiveLane | None = None
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    folder: Path = Path()
+
+    @property
+    def first(self) -> str:
+        """The name of the system that the others are compared with."""
+        return next(iter(self.systems))
+
+    @property
+    def verdict(self) -> list[Judged]:
+        """Of each system, in their order."""
+        first = self.systems[self.first]
+        return [
+            judge(name, each.figures[ALL], each.load, each.differences, self.thresholds, self.first, first.load)
+            for name, each in self.systems.items()
+        ]
+
+    def colour(self, name: str) -> str:
+        """The class of a system on the page, which gives it its colour; after COLOURS of them they come again."""
+        return f"s{list(self.systems).index(name) % COLOURS + 1}"
 
     @property
     def duration_s(self) -> float:
@@ -100,10 +136,10 @@ class Report:
 
     @property
     def worst_first(self) -> list[Recording]:
-        """By the backend's failures, then by its WER (hallucinations count as 1), then by its boundary errors."""
+        """By the first system's failures, then by its WER (hallucinations count as 1), then by its boundary errors."""
 
         def badness(recording: Recording) -> tuple[bool, float, float]:
-            failure, score = recording.scored[BACKEND].hypothesis.failure, recording.scored[BACKEND].score
+            failure, score = recording.scored[self.first].hypothesis.failure, recording.scored[self.first].score
             return bool(failure), score.words.rate or float(score.invented), score.edge_mean_s or 0.0
 
         return sorted(self.recordings, key=badness, reverse=True)
@@ -122,9 +158,15 @@ def recording(entry: Entry, envelope: Envelope, runs: Mapping[str, Run]) -> Reco
     return Recording(entry, envelope, scored)
 
 
-def system(name: str, run: Run, recordings: Sequence[Recording], probes: Sequence[Probe]) -> System:
+def system(
+    name: str, run: Run, recordings: Sequence[Recording], probes: Sequence[Probe], first: str = "", described: str = ""
+) -> System:
+    """`first`: the system that it is compared with, by default itself."""
     found = {group: figures([r.scored[name] for r in members]) for group, members in groups(recordings).items()}
-    return System(found, run.peak_bytes, tuple(probes))
+    pairs = [(r.scored[first], r.scored[name]) for r in recordings] if first and first != name else []
+    return System(
+        found, run.peak_bytes, tuple(probes), described, run.load, tuple(differences(name, pairs)) if pairs else ()
+    )
 
 
 def groups(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
@@ -143,11 +185,16 @@ def as_json(report: Report) -> dict[str, Any]:
         "systems": {
             name: {
                 "figures": {group: asdict(found) for group, found in system.figures.items()},
+                "described": system.described,
                 "peak_bytes": system.peak_bytes,
+                "load": system.load and system.load._asdict(),
+                "differences": [asdict(difference) for difference in system.differences],
                 "nonspeech": [probe.as_json() for probe in system.probes],
             }
             for name, system in report.systems.items()
         },
         "recordings": [recording.as_json() for recording in report.recordings],
+        "thresholds": asdict(report.thresholds),
+        "verdict": [asdict(judged) for judged in report.verdict],
         **({"live": asdict(report.live)} if report.live else {}),
     }

@@ -85,11 +85,20 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """Seconds from a request to its reply, of the recordings that were transcribed."""
+
+    p50_s: float
+    p95_s: float
+
+
+@dataclass(frozen=True)
 class Figures:
     """A group of recordings. Shares are within 0..1, times in seconds; None: not measured."""
 
     recordings: int
     failures: int
+    success: float
     wer: float | None
     cer: float | None
     boundaries: Spread | None
@@ -97,6 +106,7 @@ class Figures:
     order_violations: int | None
     language: float | None
     speed: float | None  # × real time
+    latency: Latency | None
     silent: int  # recordings without speech
     invented: int  # those of them with a text
 
@@ -154,6 +164,7 @@ def figures(scored: Sequence[Scored]) -> Figures:
     return Figures(
         recordings=len(scored),
         failures=len(scored) - len(done),
+        success=len(done) / len(scored) if scored else 1.0,
         wer=sum((s.score.words for s in spoken), Count()).rate,
         cer=sum((s.score.characters for s in spoken), Count()).rate,
         boundaries=spread([e for s in spoken for e in s.score.edge_errors_s]),
@@ -161,6 +172,7 @@ def figures(scored: Sequence[Scored]) -> Figures:
         order_violations=sum(s.score.order_violations for s in scored) if timed else None,
         language=sum(s.score.right_language is True for s in spoken) / len(spoken) if spoken else None,
         speed=sum(s.duration_s for s in done) / took_s if took_s else None,
+        latency=latency([s.hypothesis.took_s for s in done]),
         silent=len(scored) - len(spoken),
         invented=sum(s.score.invented for s in scored),
     )
@@ -173,6 +185,11 @@ def spread(errors_s: Sequence[float]) -> Spread | None:
     errors = np.array(errors_s)
     p50, p95 = np.percentile(errors, (50, 95))
     return Spread(float(errors.mean()), float(p50), float(p95), float((errors <= CLOSE_S).mean()))
+
+
+def latency(took_s: Sequence[float]) -> Latency | None:
+    """None where nothing was measured."""
+    return Latency(*map(float, np.percentile(took_s, (50, 95)))) if took_s else None
 
 
 def _count(found: jiwer.WordOutput | jiwer.CharacterOutput) -> Count:

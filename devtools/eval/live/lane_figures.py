@@ -15,7 +15,7 @@ from devtools.tables import aligned, figure, sections
 
 HEAD = ("", "files", "whole", "WER %", "as files %", "more", "lag p50 s", "p95 s", "words", "rewrites", "utterances",
         "per 100")  # fmt: skip
-_COLOURS = {"clean": "backend", "10 dB": "quiet", "5 dB": "package"}
+_COLOURS = {"clean": "s1", "10 dB": "quiet", "5 dB": "s2"}
 
 
 def rows(lane: LiveLane) -> list[list[str]]:

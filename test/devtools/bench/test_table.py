@@ -19,7 +19,7 @@ def test_the_table_has_figures_goals_and_what_went_wrong() -> None:
     preface, table, remarks = terminal(ROWS, "a machine").split("\n\n")
     lines = table.splitlines()
     assert preface == "a machine"
-    assert lines[1].split() == "clip ours bf16 today s 4.00 11.0 2.75 × 2.50 3.00 ≥ 2.5 met".split()
+    assert lines[1].split() == "clip ours bf16 today s 4.00 11.0 (10.0–12.0) 2.75 × 2.50 3.00 ≥ 2.5 met".split()
     assert lines[2].split() == "ours int8 today - - - - - [1]".split()  # the measure's name stands once
     assert lines[3].split() == "decode ours int8 limit ms 63.0 21.0 3.00 of it 3.00 3.00 ≤ 2 MISSED [2]".split()
     assert remarks.splitlines() == [

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from devtools.eval.compare.specs import BACKEND, PACKAGE
 from devtools.eval.hypotheses import Hypothesis, Run, Word
 from devtools.eval.manifest import Entry
-from devtools.eval.report import BACKEND, PACKAGE, Probe, Report, envelope, recording, system
+from devtools.eval.report import Probe, Report, envelope, recording, system
 
 TRUTH = (Word("Hello", 0.2, 0.6), Word("wide", 0.7, 0.9), Word("world", 1.0, 1.5))
 ENTRIES = (
@@ -54,6 +55,6 @@ def report() -> Report:
         recordings=tuple(recordings),
         systems={
             BACKEND: system(BACKEND, runs[BACKEND], recordings, probed("")),
-            PACKAGE: system(PACKAGE, runs[PACKAGE], recordings, probed("Thank you.")),
+            PACKAGE: system(PACKAGE, runs[PACKAGE], recordings, probed("Thank you."), BACKEND, "the package"),
         },
     )

@@ -6,12 +6,15 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from devtools.eval import page, table, timeline
-from devtools.eval.report import BACKEND, PACKAGE, Report, as_json
+from devtools.eval.compare.specs import BACKEND, PACKAGE
+from devtools.eval.report import Envelope, Report, as_json
 from devtools.eval.word_diff import Piece, diff, shortened
+from devtools.machine_load import Load
 
 VOID = {"meta"}
 
@@ -44,7 +47,69 @@ def test_the_page_is_well_formed_and_loads_nothing(report: Report) -> None:
     outline = Outline(written)
     assert outline.open == []
     assert not re.search(r"https?:|url\(|@import|\bimport\b", written)
-    assert {name for _, name, _ in outline.attributes}.isdisjoint({"src", "href", "srcset", "onload", "onclick"})
+    assert {name for _, name, _ in outline.attributes}.isdisjoint({"href", "srcset", "onload", "onclick", "autoplay"})
+    sounds = [value for _, name, value in outline.attributes if name == "src"]
+    assert len(sounds) == len(report.recordings)
+    assert written.count('<audio controls preload="none" src=') == len(sounds)
+
+
+def test_a_recording_is_named_from_the_page_and_a_word_says_when_it_is_played(report: Report, tmp_path: Path) -> None:
+    first = report.recordings[0]
+    entry = replace(first.entry, audio=tmp_path / "sounds/a #1?.wav")
+    moved = replace(report, folder=tmp_path / "pages/one", recordings=(replace(first, entry=entry),))
+    attributes = Outline(page.html(moved)).attributes
+    assert [value for _, name, value in attributes if name == "src"] == ["../../sounds/a%20%231%3F.wav"]
+    words = [value for _, name, value in attributes if name == "data-s"]
+    assert words == ["0.200", "0.700", "1.000", "0.210", "0.700", "1.000", "0.400", "0.960"]
+
+
+def test_a_recording_that_could_not_be_decoded_has_no_player(report: Report) -> None:
+    silent = tuple(replace(recording, envelope=Envelope()) for recording in report.recordings)
+    assert "<audio" not in page.html(replace(report, recordings=silent))
+
+
+def test_every_column_says_what_it_means_and_which_direction_is_good(report: Report) -> None:
+    outline = Outline(page.html(report))
+    for column in table.COLUMNS:
+        assert column.meaning
+        assert any(column.meaning in text for text in outline.texts)
+    tips = [value for _, name, value in outline.attributes if name == "data-tip"]
+    assert any(tip.startswith("word error rate") and tip.endswith("fewer is better") for tip in tips)
+    assert "WER % ↓" in outline.texts
+    assert "× real time ↑" in table.terminal(report)
+    assert "↓ fewer is better, ↑ more is better" in table.terminal(report)
+
+
+def test_the_verdict_and_the_load_of_the_machine_are_in_every_view(report: Report) -> None:
+    package = replace(report.systems[PACKAGE], load=Load(1.5, 2))
+    busy = replace(report, systems={**report.systems, PACKAGE: package})
+    texts = "".join(Outline(page.html(busy)).texts)
+    for view in (texts, table.terminal(busy)):
+        assert "busy machine: others used 1.5 of 2 processors" in view
+        assert "Within what is asked for: success 100 % (≥ 100 % asked for)." in view
+        assert "NOT within what is asked for: success 66.67 % (≥ 100 % asked for)." in view
+        assert "speed is not judged" in view
+    assert "Speed: not judged: the machine was busy" in table.terminal(busy)
+    found = json.loads(json.dumps(as_json(busy)))
+    assert [each["passes"] for each in found["verdict"]] == [True, False]
+    assert found["systems"][PACKAGE]["load"] == {"others": 1.5, "processors": 2}
+    assert {each["measure"] for each in found["systems"][PACKAGE]["differences"]} >= {"word errors", "success"}
+
+
+def test_nine_systems_have_colours_and_lanes(report: Report) -> None:
+    backend = report.systems[BACKEND]
+    names = [BACKEND, *(f"system-number-{number}" for number in range(2, 10))]
+    good = report.recordings[0]
+    scored = dict.fromkeys(names, good.scored[BACKEND])
+    many = replace(
+        report,
+        recordings=(replace(good, scored=scored),),
+        systems={name: replace(backend, probes=()) for name in names},
+    )
+    assert [many.colour(name) for name in names] == ["s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s1"]
+    outline = Outline(page.html(many))
+    assert outline.open == []
+    assert set(names) <= set(outline.texts)
 
 
 def test_every_word_is_on_the_page_with_its_times_and_its_error(report: Report) -> None:
@@ -145,11 +210,11 @@ def test_the_table_is_aligned_and_has_a_dash_for_what_was_not_measured(report: R
     lines = printed.splitlines()
     start = next(i for i, line in enumerate(lines) if "WER %" in line)
     head, english = lines[start], lines[start + 1 : start + 4]
-    end = head.index("WER %") + len("WER %")
+    end = head.index("WER % ↓") + len("WER % ↓")
     assert [line[:end].split()[-1] for line in english] == ["0.00", "33.33", "0.00"]
     assert english[2].split()[0] == "ratio"
     nobody = next(line for line in lines if line.startswith("no speech"))
-    assert nobody.split()[4:6] == ["0", "-"]
+    assert nobody.split()[4:6] == ["100.0", "-"]
     assert "backend: peak memory 512 MiB; 0 of 8 transcriptions of non-speech invented a text" in printed
     assert "package: peak memory -; 4 of 8 transcriptions of non-speech invented a text; from siren (4)" in printed
     assert 'failed: package: RuntimeError: "tensor" <broke> (bad <script>)' in printed

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from devtools.eval import normalization
+from devtools.eval.compare.specs import BACKEND, PACKAGE
 from devtools.eval.hypotheses import Hypothesis, Word
 from devtools.eval.manifest import Entry
-from devtools.eval.report import ALL, BACKEND, NO_SPEECH, PACKAGE, Report
+from devtools.eval.report import ALL, NO_SPEECH, Report
 from devtools.eval.scoring import Count, Scored, figures, matches, order_violations, score, zero_length
 
 

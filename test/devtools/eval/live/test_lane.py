@@ -53,8 +53,8 @@ def test_the_page_draws_a_dot_for_each_word(report: Report) -> None:
     assert "While somebody speaks" in written
     assert "While somebody speaks" not in page.html(report)
     drawn = str(lag_over_time(LANE))
-    assert drawn.count('class="dots backend"') == drawn.count('class="dots package"') == 1
-    assert "var(--backend)" in drawn
+    assert drawn.count('class="dots s1"') == drawn.count('class="dots s2"') == 1
+    assert "var(--s1)" in drawn
     assert "url(" not in drawn
     assert "live, spoken at its own pace" in table.terminal(spoken)
     assert json.loads(json.dumps(as_json(spoken)))["live"]["inside"] == [3, 8]

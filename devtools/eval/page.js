@@ -25,7 +25,36 @@ const condense = (card) => {
     text.setAttribute("lengthAdjust", "spacingAndGlyphs");
   }
 };
-for (const card of document.querySelectorAll("details")) {
+// A click on a word plays it: from its start to its end in the recording of its card, and at least so many seconds.
+const SHORTEST_S = 0.12;
+let heard = null; // { audio, until, word } while a word is played
+const silence = () => {
+  heard?.audio.pause();
+  heard?.word.classList.remove("playing");
+  heard = null;
+};
+const watch = () => {
+  if (!heard) return;
+  if (heard.audio.ended || heard.audio.currentTime >= heard.until) silence();
+  else requestAnimationFrame(watch);
+};
+document.addEventListener("click", (event) => {
+  const word = event.target.closest?.(".word"), audio = word?.closest("details").querySelector("audio");
+  if (!audio) return;
+  silence();
+  for (const other of document.querySelectorAll("audio")) if (other !== audio) other.pause();
+  const start = Number(word.dataset.s);
+  heard = { audio, word, until: Math.max(Number(word.dataset.e), start + SHORTEST_S) };
+  word.classList.add("playing");
+  audio.currentTime = start;
+  audio.play().then(watch, silence);
+});
+// by its own button the whole recording plays, and a word that was playing ends nothing
+document.addEventListener("pause", () => { if (heard?.audio.paused) silence(); }, true);
+document.addEventListener("error", (event) => {
+  if (event.target.tagName === "AUDIO") event.target.nextElementSibling.hidden = false;
+}, true);
+for (const card of document.querySelectorAll("details.recording")) {
   if (card.open) condense(card);
   else card.addEventListener("toggle", () => condense(card), { once: true });
 }
