@@ -1,6 +1,6 @@
 """Composition root: builds the objects, serves, shuts down gracefully. The only module that imports every room.
 
-The port is open before torch and the models' libraries are imported, which the first Health or LoadModel starts.
+The port is open before torch and the models' libraries are imported, which the first LoadModel does.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _MIN_PING_INTERVAL_MS = 5000  # grpc allows one in five minutes; proxies and pro
 class LazyLoader:
     """The engine's loader, imported at its first use, in the thread that uses it.
 
-    `prepare` starts a decoder process after the import and not beside it: both at once delayed Health.
+    `inspect` starts a decoder process after the import and not beside it: both at once delayed Health.
     """
 
     def __init__(self, decoder_pool: DecoderPool) -> None:
@@ -72,11 +72,15 @@ class LazyLoader:
         return self._loader
 
     def prepare(self) -> None:
-        self._real()
-        self._decoder_pool.warm_up()
+        """Nothing: LoadModel comes right after the first Health, and one refused at a glance needs no torch."""
 
     def inspect(self, options: LoadOptions) -> None:
+        if self._loader is None:
+            from backend.checkpoint.glance import refuse_at_a_glance
+
+            refuse_at_a_glance(options)
         self._real().inspect(options)
+        self._decoder_pool.warm_up()
 
     def load_recognizer(self, options: LoadOptions) -> Recognizer:
         return self._real().load_recognizer(options)
