@@ -81,7 +81,12 @@ def lazy(monkeypatch, decoder_pool: DecoderPool) -> server.LazyLoader:
 def test_what_the_disk_refuses_is_refused_before_torch_is_imported(
     lazy, asr_folder, aligner_folder, changes: dict[str, Any], cause: str
 ) -> None:
-    fields: dict[str, Any] = {"model": "demo", "model_file": str(asr_folder), "model_path": str(asr_folder.parent), **changes}
+    fields: dict[str, Any] = {
+        "model": "demo",
+        "model_file": str(asr_folder),
+        "model_path": str(asr_folder.parent),
+        **changes,
+    }
     if fields["model_file"] == "aligner":
         fields["model_file"] = str(aligner_folder)
     with pytest.raises(LoadRefused, match=cause):

@@ -72,6 +72,7 @@ class RequestStats:
     deltas: int = 0
     first_delta_s: float = 0.0
     rewrites: int = 0
+    retry_after_s: int = 0
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     started: float = field(init=False, repr=False)
     _running_passages: int = field(default=0, repr=False)

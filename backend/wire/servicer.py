@@ -41,14 +41,14 @@ def errors_as_statuses(method: Method[Response]) -> Method[Response]:
 
     @functools.wraps(method)
     async def wrapper(self: Any, request: Any, context: Context) -> Response:
-        async with _statuses(method.__name__, context):
+        async with _statuses(method.__name__, context, self._scheduler):
             return await method(self, request, context)
 
     return wrapper
 
 
 @asynccontextmanager
-async def _statuses(method: str, context: Context) -> AsyncIterator[None]:
+async def _statuses(method: str, context: Context, scheduler: Scheduler) -> AsyncIterator[None]:
     """End the call with the status of the error raised inside. Any other exception is logged and becomes INTERNAL."""
     error: AsrError
     try:
@@ -59,7 +59,7 @@ async def _statuses(method: str, context: Context) -> AsyncIterator[None]:
     except Exception as foreign:  # noqa: BLE001 - the last line of defence: a status, whatever was raised
         _log.exception("%s failed", method)
         error = engine_failure(foreign)
-    await refuse(context, error)
+    await refuse(context, error, scheduler.backlog_s)
 
 
 class BackendServicer(rpc.BackendServicer):
@@ -103,7 +103,7 @@ class BackendServicer(rpc.BackendServicer):
         self, request: pb.TranscriptRequest, context: Context
     ) -> AsyncIterator[pb.TranscriptStreamResponse]:
         stats = _call_stats()
-        async with _statuses("AudioTranscriptionStream", context):
+        async with _statuses("AudioTranscriptionStream", context, self._scheduler):
             self._check_model(request.ModelIdentity)
             options, deadline_s = messages.transcribe_options(request), _deadline_s(context)
             async with aclosing(self._transcriber.stream(request.dst, options, stats, deadline_s)) as stream:
@@ -117,7 +117,7 @@ class BackendServicer(rpc.BackendServicer):
     async def AudioTranscriptionLive(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.TranscriptLiveRequest], context: Context
     ) -> AsyncIterator[pb.TranscriptLiveResponse]:
-        async with _statuses("AudioTranscriptionLive", context):
+        async with _statuses("AudioTranscriptionLive", context, self._scheduler):
             self._check_model()
             raise CapabilityMissing("AudioTranscriptionLive")
         yield pb.TranscriptLiveResponse()  # type: ignore[unreachable] # makes this an async generator
