@@ -40,8 +40,16 @@ demo: install ## A recording through the backend, as `make transcribe`
 	@$(PYTHON_BIN) -m devtools.transcribe
 
 .PHONY: transcribe
-transcribe: install ## Recordings or folders: AUDIO OUT FORCE=1 MODEL ALIGNER LANGUAGE OPTIONS STREAM=1 SENTENCES=1 FORMAT=json|verbose_json|srt|vtt|lrc|txt|timed|srt_words|vtt_karaoke
+transcribe: install ## Recordings or folders: AUDIO OUT FORCE=1 MODEL ALIGNER LANGUAGE OPTIONS STREAM=1 SENTENCES=1 FORMAT=json|verbose_json|srt|vtt|lrc|elrc|txt|timed|srt_words|vtt_karaoke
 	@$(PYTHON_BIN) -m devtools.transcribe
+
+.PHONY: align
+align: install ## The times of a known text: AUDIO TEXT=lyrics.lrc MODEL ALIGNER LANGUAGE FORMAT=lrc|elrc|srt|vtt|verbose_json
+	@$(PYTHON_BIN) -m devtools.transcribe.align
+
+.PHONY: live
+live: install ## Captions while somebody speaks: AUDIO=recording, or - for `arecord -f S16_LE -r 16000 -c 1 |`; MODEL LANGUAGE OPTIONS FORMAT
+	@$(PYTHON_BIN) -m devtools.live
 
 .PHONY: run
 run: install ## The backend, in the foreground, at ADDR
@@ -91,8 +99,12 @@ eval: install-dev ## Accuracy of words and times: MANIFEST MODEL ALIGNER OPTIONS
 	@$(PYTHON_BIN) -m devtools.eval
 
 .PHONY: eval-aligner
-eval-aligner: install-dev ## Accuracy and speed of the aligner alone, beside the package's: MANIFEST ALIGNER
-	@$(PYTHON_BIN) -m devtools.eval.alignment
+eval-aligner: install-dev ## Accuracy and speed of the aligner alone, beside the package's: MANIFEST ALIGNER; known texts: TEXTS=1 MODEL
+	@$(PYTHON_BIN) -m devtools.eval.$(if $(TEXTS),known_text,alignment)
+
+.PHONY: eval-instruments
+eval-instruments: install-dev ## Which recorded instruments the detector takes for speech (fluidsynth, fluid-soundfont-gm)
+	@$(PYTHON_BIN) -m devtools.eval.instruments
 
 .PHONY: bench
 bench: install-dev ## Speed and memory, beside the package's own way: SHAPE=demo|0.6b|1.7b FORMATS RUNS ONLY AGAINST=REV RIVALS QUICK=1 LONG=1 ROWS=1,8,32 GRAPHS=on|off
@@ -107,10 +119,13 @@ fuzz: install-dev ## Thousands of bad inputs through the running server: CASES S
 	@$(PYTHON_BIN) -m devtools.stress.fuzz
 
 .PHONY: demo-models
-demo-models: install-dev ## Train the demo checkpoints again (espeak-ng; up to 90 minutes on two cores)
-	$(PYTHON_BIN) -m devtools.demo_models.train tower --threads 2
-	for stage in asr asr-again asr-polish; do $(PYTHON_BIN) -m devtools.demo_models.train $$stage || exit; done & asr=$$!; \
-	$(PYTHON_BIN) -m devtools.demo_models.train aligner & aligner=$$!; \
+demo-models: install-dev ## Train the demo checkpoints again (espeak-ng; about two hours on two cores); FROM=FOLDER with asr, aligner: the stages with digital silence alone
+	mkdir -p build/demo_models
+	$(if $(FROM),cp -R $(FROM)/asr $(FROM)/aligner build/demo_models/,$(PYTHON_BIN) -m devtools.demo_models.train tower --threads 2)
+	for stage in $(if $(FROM),,asr asr-again asr-polish) asr-silence asr-silence-long asr-silence-polish; do \
+	  $(PYTHON_BIN) -m devtools.demo_models.train $$stage || exit; done & asr=$$!; \
+	for stage in $(if $(FROM),,aligner) aligner-silence; do \
+	  $(PYTHON_BIN) -m devtools.demo_models.train $$stage || exit; done & aligner=$$!; \
 	trap 'kill $$asr $$aligner 2>/dev/null' INT TERM; \
 	wait $$asr; asr=$$?; wait $$aligner && exit $$asr
 	rm -rf test/models/asr test/models/aligner
@@ -118,8 +133,8 @@ demo-models: install-dev ## Train the demo checkpoints again (espeak-ng; up to 9
 	cp -R build/demo_models/asr build/demo_models/aligner test/models/
 
 .PHONY: demo-models-eval
-demo-models-eval: install-dev ## Accuracy of the demo checkpoints, on recordings that no training used (espeak-ng)
-	$(PYTHON_BIN) -m devtools.demo_models.evaluate
+demo-models-eval: install-dev ## Accuracy of the demo checkpoints, on recordings that no training used (espeak-ng): ONLY=voices|nobody|backgrounds|silence
+	$(PYTHON_BIN) -m devtools.demo_models.evaluate $(if $(ONLY),--only $(ONLY))
 
 .PHONY: recordings
 recordings: install-dev ## Make the recordings in test/audio and their manifest again (espeak-ng)

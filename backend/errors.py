@@ -72,10 +72,82 @@ class TranslationUnsupported(InvalidRequest):
 
 
 class PromptTooLong(InvalidRequest):
-    """The prompt has `length` characters or tokens (`unit`), more than `max_length`."""
+    """The prompt has `length` characters, tokens or bytes (`unit`), more than `max_length`."""
 
-    def __init__(self, length: int, max_length: int, unit: Literal["characters", "tokens"]) -> None:
+    def __init__(self, length: int, max_length: int, unit: Literal["characters", "tokens", "bytes"]) -> None:
         super().__init__(f"qwen-asr: the prompt is longer than {max_length} {unit}: it has {length}; shorten it")
+
+
+class UnsupportedSampleRate(InvalidRequest):
+    """A live stream of another sample rate than the model's, in Hz."""
+
+    def __init__(self, rate: int) -> None:
+        super().__init__(f"qwen-asr: live sound is taken at {rate} Hz only; resample it and send sample_rate {rate}")
+
+
+class UnknownParameter(InvalidRequest):
+    """A live stream's params hold a name that is not `known`."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        super().__init__(f"qwen-asr: params of a live stream may hold {' and '.join(known)}, and nothing else")
+
+
+class ConfigMissing(InvalidRequest):
+    """A live stream's first message is no config."""
+
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: the first message of a live stream must be its config")
+
+
+class NonFiniteSound(InvalidRequest):
+    """Live samples are NaN or inf."""
+
+    def __init__(self) -> None:
+        super().__init__("qwen-asr: live sound must be finite numbers within [-1, 1]")
+
+
+class LiveMessageTooLarge(InvalidRequest):
+    """A message of a live stream holds more than `max_s` seconds of sound."""
+
+    def __init__(self, max_s: float) -> None:
+        super().__init__(f"qwen-asr: a live message holds more than {max_s:g} s of sound; send smaller ones")
+
+
+class NoKnownText(InvalidRequest):
+    """The model aligns known texts, and the request has none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "qwen-asr: this model finds the times of a known text; send the text as `prompt`, or use a model without "
+            "the option task:align to transcribe"
+        )
+
+
+class NothingHeard(InvalidRequest):
+    """No line of the known text was heard in the recording."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "qwen-asr: nothing of the text was heard in the recording; send the text of this recording, and its "
+            "language"
+        )
+
+
+class AlignmentLanguageUnknown(InvalidRequest):
+    """A known text is in a language that the aligner does not know. `codes`: the codes that it knows."""
+
+    def __init__(self, codes: Iterable[str]) -> None:
+        super().__init__(
+            "qwen-asr: the times of a text need one of the aligner's languages; set the language to one of: "
+            f"{', '.join(codes)}"
+        )
+
+
+class AlignerMissing(AsrError):
+    """A known text cannot be aligned, because the aligner does not load. `cause`: a text of serving/resident.py."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"qwen-asr: a known text cannot be aligned: {cause}; the backend's log has the details")
 
 
 class LoadRefused(AsrError):
@@ -109,6 +181,14 @@ class AlignerRefused(CheckpointRefused):
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"option 'forced_aligner': {cause}")
+
+
+class ServersRefused(LoadRefused):
+    """The servers that `engine_url` names cannot be used. `causes`: for each, its URL, what it does and what helps."""
+
+    def __init__(self, causes: Iterable[tuple[str, str, str]]) -> None:
+        shown = "; ".join(f"{named(url)} {cause} ({remedy})" for url, cause, remedy in causes)
+        super().__init__(f"engine_url: {shown}")
 
 
 class DeviceUnavailable(LoadRefused):
@@ -211,6 +291,23 @@ class TooLittleAudioMemory(AsrError):
         )
 
 
+class TooManyStreams(Overloaded):
+    """`live_max_streams` live streams are open."""
+
+    def __init__(self, count: int) -> None:
+        AsrError.__init__(self, f"qwen-asr: {count} live streams are open (live_max_streams); try again later")
+
+
+class FallingBehind(AsrError):
+    """A live stream sends sound faster than the model can follow; `max_s` seconds of it wait."""
+
+    def __init__(self, max_s: float) -> None:
+        super().__init__(
+            f"qwen-asr: falling behind: {max_s:g} s of sound wait for the model; send it no faster than it is spoken, "
+            "use a smaller model, or fewer streams"
+        )
+
+
 class Stopping(AsrError):
     """The call came during the graceful shutdown, or was cancelled by it."""
 
@@ -244,6 +341,13 @@ class EngineFailure(AsrError):
 
     def __init__(self, message: str = "qwen-asr: internal error; the backend's log has the details") -> None:
         super().__init__(message)
+
+
+class RecognitionServersFailed(EngineFailure):
+    """No server that `engine_url` names recognised a passage. `cause`: one of the fixed texts of remote/."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"qwen-asr: a passage was not recognised: the server of engine_url {cause}; see the log")
 
 
 class NonFiniteLogits(EngineFailure):

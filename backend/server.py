@@ -19,6 +19,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from backend.audio.decoding.pool import DecoderPool
 from backend.errors import EngineDead, Fatal, StallSecondsRefused
+from backend.live.live_transcriber import LiveTranscriber
 from backend.options.load_options import LoadOptions
 from backend.pipeline.admission import Admission
 from backend.process import inspection, parent_watch
@@ -28,7 +29,7 @@ from backend.process.observed_time import ObservedTime
 from backend.process.operator_token import operator_token
 from backend.process.request_stats import Totals
 from backend.serving.idle.release import IdleRelease
-from backend.serving.protocols import Aligner, Loader, Recognizer
+from backend.serving.protocols import Aligner, Kind, Loader, Recognizer
 from backend.serving.resident import Resident
 from backend.serving.scheduler import DEVICE_LOST, Scheduler
 from backend.wire.auth import BearerToken, SmallRequests
@@ -56,7 +57,7 @@ _MIN_PING_INTERVAL_MS = 5000  # grpc allows one in five minutes; proxies and pro
 
 
 class LazyLoader:
-    """The engine's loader, imported at its first use, in the thread that uses it.
+    """The loaders, each imported at its first use, in the thread that uses it: with `engine_url` there is no torch.
 
     `inspect` starts a decoder process after the import and not beside it: both at once delayed Health.
     """
@@ -72,17 +73,27 @@ class LazyLoader:
         return self._loader
 
     def prepare(self) -> None:
-        """Nothing: LoadModel comes right after the first Health, and one refused at a glance needs no torch."""
+        """Nothing: the options say which libraries a load needs, and LoadModel comes right after the first Health."""
 
-    def inspect(self, options: LoadOptions) -> None:
-        if self._loader is None:
-            from backend.checkpoint.glance import refuse_at_a_glance
+    def inspect(self, options: LoadOptions) -> Kind:
+        if options.engine_urls:
+            from backend.remote.remote_loader import inspect_remote
 
-            refuse_at_a_glance(options)
-        self._real().inspect(options)
+            kind = inspect_remote(options)
+        else:
+            if self._loader is None:
+                from backend.checkpoint.glance import refuse_at_a_glance
+
+                refuse_at_a_glance(options)
+            kind = self._real().inspect(options)
         self._decoder_pool.warm_up()
+        return kind
 
     def load_recognizer(self, options: LoadOptions) -> Recognizer:
+        if options.engine_urls:
+            from backend.remote.remote_loader import load_remote
+
+            return load_remote(options)
         return self._real().load_recognizer(options)
 
     def load_aligner(self, options: LoadOptions) -> Aligner:
@@ -103,11 +114,13 @@ class Serving:
     resident: Resident
     readiness: Readiness
     drain: Drain
+    live: LiveTranscriber
     listener: Listener | None
 
     async def stop(self, grace_s: float) -> None:
         """Graceful shutdown: refuse new calls, wait `grace_s` seconds for running calls, cancel the rest."""
         self.readiness.enter_graceful_shutdown()
+        self.live.finish_all()
         close_s = _CLOSE_S if await self.drain.drain(grace_s) else _CLOSE_UNUSED_S
         await self.server.stop(min(grace_s, close_s))
         self.scheduler.stop()
@@ -139,30 +152,33 @@ async def start(
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ],
     )
-    scheduler, readiness = Scheduler(), Readiness()
+    scheduler, readiness, admission = Scheduler(), Readiness(), admission or Admission()
 
     def on_state_change(loaded: bool) -> None:
         readiness.set(loaded)
         scheduler.forget_model()
+        if not loaded:
+            live.finish_all()  # a stream of hours must not keep the weights
 
     resident = Resident(loader, on_state_change=on_state_change, on_device_lost=lambda: scheduler.fail(DEVICE_LOST))
+    live = LiveTranscriber(resident, scheduler, admission)
     add_BackendServicer_to_server(  # type: ignore[no-untyped-call]
-        BackendServicer(resident, scheduler, decoder_pool, admission or Admission()), server
+        BackendServicer(resident, scheduler, decoder_pool, admission, live), server
     )
     add_HealthServicer_to_server(readiness, server)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise listen_failure(address) from error
-    listener = _listen(metrics, totals, scheduler, resident) if metrics else None
+    listener = _listen(metrics, totals, scheduler, resident, live) if metrics else None
     await server.start()
-    return Serving(server, port, scheduler, resident, readiness, drain, listener)
+    return Serving(server, port, scheduler, resident, readiness, drain, live, listener)
 
 
-def _listen(metrics: str, totals: Totals, scheduler: Scheduler, resident: Resident) -> Listener:
+def _listen(metrics: str, totals: Totals, scheduler: Scheduler, resident: Resident, live: LiveTranscriber) -> Listener:
     from backend.wire.metrics import Listener  # imports prometheus_client
 
-    listener = Listener(metrics, totals, scheduler, resident)
+    listener = Listener(metrics, totals, scheduler, resident, live)
     _log.info("metrics on the loopback, port %d", listener.port)
     return listener
 

@@ -29,6 +29,10 @@ LEVEL_CONTEXT_S = 5.0
 # 1 % that begin 0.1 s after a beep 189 are found instead of 118.
 LEVEL_SIDE_S = 1.0
 VOICE_RANGE_DB = 12.0
+# The same range where only the sound before a frame is known (audio/causal_vad.py): with 12 dB a gust of wind is 0.13 s
+# of speech, with 15 and 18 none of 20 kinds of sound at three levels is. Of 190 words 40 dB below a voice just before
+# and after them 7 are missed (offline 1).
+CAUSAL_VOICE_RANGE_DB = 18.0
 # Audio around a frame that shares its gain in any case, in seconds. With 0.16 the noise behind a voice is amplified
 # while the detector still expects speech, which makes up to 1 s of it speech; with 0.3 and more none.
 LEVEL_EDGE_S = 0.3
@@ -144,6 +148,24 @@ REPETITION_PENALTIES = (1.05, 1.1, 1.15)
 # Share of the letters of a collapsed loop that a retry must have to be kept.
 MIN_LOOP_RETRY_SHARE = 0.5
 
+# Live transcription (live/). The figures of the demo models are in decision 22; what a user may change is an option.
+
+# Sound that a window keeps before the first frame of speech, and behind the last one, in seconds: the detector is late
+# at a soft beginning, and the model writes no full stop where a word is cut off. Chosen, not measured.
+LIVE_LEAD_S = 0.5
+LIVE_TAIL_S = 0.3
+# Speech before the first decode of a window, in seconds. Of 15 recordings the first piece was wrong after 0.3, 0.5,
+# 0.75 and 1.0 s of speech in 12, 7, 0, 0, with noise at 5 dB in 14, 9, 3, 4.
+LIVE_FIRST_SPEECH_S = 1.0
+# Longest window, in seconds: what each decode costs. Chosen: a sentence fits; encoder and prefill are 2.6 s of a core
+# for the 0.6B. From this share of it on it is cut in the first pause of so many seconds.
+LIVE_MAX_WINDOW_S = 15.0
+LIVE_SOFT_WINDOW_SHARE = 2 / 3
+LIVE_CUT_PAUSE_S = 0.2
+# Pause between two decodes of a stream, as a share of the time that the first took: a slow machine, or one with many
+# streams, decodes more seldom instead of queueing. Chosen, not measured.
+LIVE_REST_SHARE = 0.5
+
 # Alignment (pipeline/alignment.py, transcriber.py). Chosen, not measured, unless a line says otherwise.
 
 # Longest chunk of a request for times, in seconds: the aligner is at its best up to a minute, and unreliable beyond
@@ -232,3 +254,55 @@ MIN_GAP_S = 0.3
 # Most letters of a capitalised abbreviation that is in no table, before a word in lower case ("Dept. of"). Chosen, not
 # measured; "Good. then" is rarer.
 MAX_ABBREVIATION_LETTERS = 4
+
+# Known texts (transcript/lyrics/slices.py, pipeline/known_text). Chosen, not measured, unless a line says otherwise;
+# `make eval-aligner` has medleys with missing, wrong, repeated and exchanged lines (docs/benchmarks.md).
+
+# Share of a line's letters that are recognised if it is heard. Sung words are recognised badly; of a line that is not
+# sung, words agree by chance.
+MIN_HEARD_SHARE = 0.5
+# Recognised words among which those of one line lie: so many times its own words, and so many more.
+MAX_LINE_STRETCH = 1.5
+MAX_LINE_STRETCH_WORDS = 2
+# Text that was misheard or missed and is still aligned: so many times the letters that were heard in its place, and so
+# many more, which are two or three short words.
+MAX_HOLE_SHARE = 2.0
+MAX_HOLE_LETTERS = 12
+# Letters of speech that the text does not have, within one slice: more of it, a verse, divides the slice.
+MAX_UNKNOWN_LETTERS = 24
+# How far beyond the words that were heard in its place the aligner may put a word of the text, in seconds.
+HOLE_TOLERANCE_S = 0.3
+# Sound that an aligner alone is given at once, in seconds. The demo aligner loses its place beyond 30 s, where its
+# training ends; the published one is at its best up to a minute.
+MAX_WINDOW_S = 30.0
+# Text that a window is given, by its share. Demo aligner: of 45 words of 30 s, with 1.3 times the text one is
+# misplaced, with 1.6 times two, with twice the text five, always the last ones.
+WINDOW_TEXT_SHARE = 1.3
+# Units before those that are too much that are aligned again in the next window.
+UNSETTLED_UNITS = 3
+# Pace of the text, in spoken letters (transcript/speech_rate.py) for a second of sound, by which its share is taken.
+MIN_PACE_LETTERS_PER_S = 4.0
+MAX_PACE_LETTERS_PER_S = 30.0
+# The aligner's certainty (protocols.AlignedUnit), as the mean of so many units in a row, from which they are where they
+# belong. Demo aligner, 30 s, 45 words: words of the sound have 0.93 to 0.99 in the median and 0.90 in the mean, words
+# that are too much 0.01 to 0.1, another text of the same fifty words 0.5.
+CERTAINTY_UNITS = 10
+MIN_CERTAINTY = 0.6
+# Share of a window's units from which this is enough; fewer must have this mean.
+MIN_WINDOW_SHARE = 0.4
+SURE_CERTAINTY = 0.8
+# Lines that may be missing from the recording in a row: each costs a run of the aligner.
+MAX_JUMP_LINES = 16
+# Recognition servers (remote/). Chosen, not measured.
+
+# Until a server accepts a connection, the TLS handshake included: one in the same network does in milliseconds.
+CONNECT_TIMEOUT_S = 3.0
+# How long a server that failed gets no passages, before it is probed.
+LEFT_OUT_S = 10.0
+# Silence after which a server with passages in flight is probed: a prefill behind those of 15 other passages.
+PROBED_AFTER_S = 5.0
+# For the answer to a probe: vLLM answers /health beside the model, and slowly under load.
+PROBE_TIMEOUT_S = 5.0
+# The longest a session waits for an answer before it looks at what else there is: cancelled passages, new ones, tokens
+# for listeners, the aligner's batches.
+REMOTE_STEP_S = 0.01

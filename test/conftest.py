@@ -20,8 +20,9 @@ import soundfile
 from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules
 from backend.options.load_options import LoadOptions, TranscribeOptions
-from backend.pipeline.transcriber import Transcriber, Transcript
-from backend.serving.protocols import AlignedUnit, Batching, Passage, Recognition, Spelled, Token, Utterance
+from backend.pipeline.transcriber import Transcriber
+from backend.pipeline.transcript_builder import Transcript
+from backend.serving.protocols import AlignedUnit, Batching, Kind, Passage, Recognition, Spelled, Token, Utterance
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 
@@ -67,7 +68,8 @@ class FakeRecognizer:
         return len(text.encode())
 
     def spell(self, ids: Sequence[int], language: str | None) -> Spelled:
-        raise AssertionError("its sessions call no listener")
+        """Its answers have no ids, so no two of them agree."""
+        return Spelled(language, "")
 
     def tokens_of(self, text: str) -> tuple[Token, ...]:
         return (Token(7, 0, len(text)),)
@@ -131,6 +133,12 @@ class FakeAligner:
             raise self.fault
         return [self._units(p) for p in passages]
 
+    def units_of(self, text: str, language: str) -> tuple[str, ...]:
+        return tuple(word for word in text.split() if any(map(str.isalnum, word)))
+
+    def tokens_of(self, text: str) -> tuple[Token, ...]:
+        return (Token(9, 0, len(text)),)
+
     def _units(self, passage: Passage) -> list[AlignedUnit]:
         if self.answer is not None:
             return self.answer(passage)
@@ -151,6 +159,7 @@ class FakeLoader:
     events: list[str] = field(default_factory=list)
     refusals: dict[str, Exception] = field(default_factory=dict)  # by what is loaded: inspect, model name, aligner
     gate: threading.Event | None = None
+    kind: Kind = "recognizer"
     before_inspect: Callable[[], None] = lambda: None
     before_each: Callable[[], None] = lambda: None
 
@@ -164,10 +173,11 @@ class FakeLoader:
 
     def prepare(self) -> None: ...
 
-    def inspect(self, options: LoadOptions) -> None:
+    def inspect(self, options: LoadOptions) -> Kind:
         self.before_inspect()
         if "inspect" in self.refusals:
             raise self.refusals["inspect"]
+        return self.kind
 
     def load_recognizer(self, options: LoadOptions) -> FakeRecognizer:
         self._happen(f"load {options.model}", options.model)

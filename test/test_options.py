@@ -25,6 +25,7 @@ EXAMPLES: dict[str, tuple[dict[str, object], list[str]]] = {
         ["", "../up", "a b", "/main", "main/", "é", "x" * 201],
     ),
     "forced_aligner_revision": ({"main": "main"}, ["", "a..b"]),
+    "task": ({"align": "align", "Transcribe": "transcribe"}, ["", "translate", "aligned"]),
     "device": (
         {"auto": "auto", "cpu": "cpu", "CUDA": "cuda", "mps": "mps", "xpu": "xpu"},
         ["", "cuda:1", "rocm", "gpu"],
@@ -54,11 +55,45 @@ EXAMPLES: dict[str, tuple[dict[str, object], list[str]]] = {
     "idle_unload_seconds": ({"0": 0, "900.5": 900.5}, ["0.5", "nan"]),
     "idle_exit_seconds": ({"0": 0, "60": 60}, ["59", "inf"]),
     "max_segment_chars": ({"1": 1, "84": 84, "10000": 10_000}, ["0", "10001", "1.0"]),
+    "engine_url": (
+        {
+            "http://gpu1:8000": ("http://gpu1:8000",),
+            "https://a.example/asr/v1/": ("https://a.example/asr",),
+            "http://[::1]:8000, http://10.0.0.2:8001/v1": ("http://[::1]:8000", "http://10.0.0.2:8001"),
+        },
+        [
+            "",
+            ",",
+            "gpu1:8000",
+            "ftp://gpu1",
+            "http://",
+            "http://gpu1:0",
+            "http://gpu1:99999",
+            "http://user:pass@gpu1",
+            "http://gpu1/?key=1",
+            "http://gpu1/#",
+            "http://[::1",
+            "http://a b",
+            "http://a\r\nX: 1",
+        ],
+    ),
+    "engine_model": ({"Qwen/Qwen3-ASR-1.7B": "Qwen/Qwen3-ASR-1.7B"}, []),
+    "engine_api_key_env": ({"VLLM_API_KEY": "VLLM_API_KEY"}, ["", "$VLLM_API_KEY", "sk-123", "A=B", "1A"]),
+    "engine_api_key_file": ({"/run/secrets/key": "/run/secrets/key"}, ["", "key", "./key", "/run/\0"]),
+    "engine_concurrency": ({"1": 1, "256": 256}, ["0", "257", "1.5", ""]),
+    "engine_timeout_seconds": ({"1": 1.0, "600": 600.0}, ["0", "601", "nan", "1m"]),
     "vad": ({"on": True, "Off": False, "TRUE": True, "0": False}, ["maybe", ""]),
     "vad_threshold": ({"0.05": 0.05, "0.95": 0.95}, ["0", "0.04", "1", "nan"]),
     "vad_min_speech_seconds": ({"0": 0.0, "5": 5.0}, ["-0.1", "5.1", "nan"]),
     "vad_min_silence_seconds": ({"0": 0.0, "5": 5.0}, ["-0.1", "5.1", "nan"]),
     "vad_margin_seconds": ({"0": 0.0, "5": 5.0}, ["-0.1", "5.1", "nan"]),
+    "live_step_seconds": ({"0.25": 0.25, "5": 5.0}, ["0.2", "5.1", "nan", ""]),
+    "live_endpoint_seconds": ({"0.3": 0.3, "3": 3.0}, ["0.29", "3.1", "inf"]),
+    "live_hold_words": ({"0": 0, "10": 10}, ["-1", "11", "1.5"]),
+    "live_quiet_seconds": ({"1": 1.0, "3600": 3600.0}, ["0.9", "3601", "nan"]),
+    "live_max_streams": ({"1": 1, "1000": 1000}, ["0", "1001", "-1"]),
+    "live_eou": ({"sentence": "sentence", "Pause": "pause", "off": "off"}, ["", "on", "always"]),
+    "live_words": ({"on": True, "off": False}, ["", "word"]),
 }
 
 
@@ -100,9 +135,10 @@ def test_every_option_is_mentioned_in_the_changelog(name: str) -> None:
 def test_a_documented_default_is_the_default(name: str) -> None:
     option = OPTIONS[name]
     default = getattr(BARE, option.field)
-    if default in (None, ""):  # the backend chooses; the documentation says how
+    if default in (None, "", ()):  # the backend chooses; the documentation says how
         assert option.default in (
-            "none", "off", "by length", "by device", "by checkpoint", "max(4 × median gap, 0.3)", "half of the memory"
+            "none", "off", "the one it serves", "by length", "by device", "by checkpoint", "max(4 × median gap, 0.3)",
+            "half of the memory",
         )  # fmt: skip
     else:
         assert option.values.parse(name, option.default) == default
@@ -121,6 +157,40 @@ def test_every_option_sets_its_field() -> None:
         max_segment_s=7, max_segment_chars=84, cuda_graphs=False, device="cpu",
         max_audio_memory_mb=500,
     )  # fmt: skip
+
+
+def test_several_servers_are_one_option_each_or_one_with_commas() -> None:
+    assert with_options(BARE, ["engine_url:http://a:1", "engine_url:http://b:2,http://c"], "").engine_urls == (
+        "http://a:1", "http://b:2", "http://c",
+    )  # fmt: skip
+    both = with_options(BARE, ["engine_url:http://a:1"], '{"engine_url": "http://b:2"}')
+    assert both.engine_urls == ("http://b:2",)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "problem"),
+    [
+        (["engine_url:http://a", "engine_url:http://a/v1"], "each server once"),
+        ([f"engine_url:{','.join(f'http://a:{port}' for port in range(1, 66))}"], "64"),
+        ([f"engine_url:http://a:{port}" for port in range(1, 66)], "64"),
+        (["engine_url:http://a,http://b,http://c,http://d,http://e", "engine_concurrency:256"], "at most 1024"),
+        (["engine_api_key_env:A", "engine_api_key_file:/a"], "two keys"),
+    ],
+)
+def test_options_of_servers_that_contradict_each_other_are_refused(pairs: list[str], problem: str) -> None:
+    with pytest.raises(InvalidOption, match=problem):
+        with_options(BARE, pairs, "")
+
+
+def test_a_password_in_a_url_is_not_repeated() -> None:
+    with pytest.raises(InvalidOption) as caught:
+        with_options(BARE, ["engine_url:http://user:hunter2@gpu1"], "")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_options_of_servers_without_servers_are_logged(caplog) -> None:
+    with_options(BARE, ["engine_concurrency:4"], "")
+    assert "need engine_url" in caplog.text
 
 
 def test_the_batch_size_has_two_names() -> None:
@@ -194,7 +264,7 @@ def test_every_bad_option_is_an_invalid_option_with_a_harmless_text(name: str, v
         quantization_of(value)
     except InvalidOption as error:
         said = str(error)
-        assert len(said) < 1000
+        assert len(said) < 2000  # a status travels in HTTP/2 headers of 16 KiB
         assert said.isprintable()
         for harmful in ("connection refused", "connection reset", "no such host", "model not loaded", "unavailable"):
             assert harmful not in said.lower()

@@ -17,9 +17,10 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
     frozenset({"server", "doctor"}),  # the doctor starts the server and asks the engine in child processes
-    frozenset({"engine"}),  # implements serving's protocols; server alone imports it, see ONLY_IMPORTER
+    frozenset({"engine", "remote"}),  # implement serving's protocols; server alone imports them, see ONLY_IMPORTER
     frozenset({"wire"}),
-    frozenset({"pipeline"}),
+    frozenset({"live"}),
+    frozenset({"pipeline", "chat_format"}),
     frozenset({"audio", "serving", "transcript", "checkpoint", "sequences"}),
     frozenset({"options", "languages", "thresholds"}),
     frozenset({"process"}),
@@ -30,10 +31,11 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # A package, or a room of ours, and the only rooms that may import it; no room imports what only tests and tools need.
 ONLY_IMPORTER = {
     "grpc": {"wire", "server", "doctor"}, "grpc_health": {"wire", "server"}, "prometheus_client": {"wire"},
-    "torch": {"engine"}, "tokenizers": {"engine"}, "nagisa": {"engine"}, "huggingface_hub": {"checkpoint"},
+    "torch": {"engine"}, "tokenizers": {"engine", "chat_format", "remote"}, "nagisa": {"engine"},
+    "huggingface_hub": {"checkpoint"},
     "transformers": set(), "qwen_asr": set(), "accelerate": set(),
     "silero_vad": set(), "av": {"audio"}, "soundfile": {"audio"}, "soxr": {"audio"},
-    "backend.engine": {"engine", "server"},
+    "backend.engine": {"engine", "server"}, "backend.remote": {"remote", "server"}, "http": {"remote"},
 }  # fmt: skip
 STANDARD_LIBRARY_ONLY = {"transcript", "options", "languages", "thresholds", "process", "errors"}
 NUMPY_AT_MOST = {"sequences"}

@@ -75,11 +75,12 @@ def lazy(monkeypatch, decoder_pool: DecoderPool) -> server.LazyLoader:
         ({"model": ""}, "no model is named"),
         ({"forced_aligner": "not-there"}, "^option 'forced_aligner'"),
         ({"forced_aligner": "asr"}, "^option 'forced_aligner': .* is a Qwen3-ASR model"),
-        ({"model_file": "aligner"}, "is a Qwen3-ForcedAligner model"),
+        ({"model_file": "foreign"}, "'whisper'"),
+        ({"model_file": "aligner", "task": "transcribe"}, "is a Qwen3-ForcedAligner model"),
     ],
 )
 def test_what_the_disk_refuses_is_refused_before_torch_is_imported(
-    lazy, asr_folder, aligner_folder, changes: dict[str, Any], cause: str
+    lazy, asr_folder, aligner_folder, tmp_path, changes: dict[str, Any], cause: str
 ) -> None:
     fields: dict[str, Any] = {
         "model": "demo",
@@ -87,8 +88,9 @@ def test_what_the_disk_refuses_is_refused_before_torch_is_imported(
         "model_path": str(asr_folder.parent),
         **changes,
     }
-    if fields["model_file"] == "aligner":
-        fields["model_file"] = str(aligner_folder)
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    folders = {"aligner": str(aligner_folder), "foreign": str(tmp_path)}
+    fields["model_file"] = folders.get(fields["model_file"], fields["model_file"])
     with pytest.raises(LoadRefused, match=cause):
         lazy.inspect(LoadOptions(**fields))
 

@@ -56,11 +56,18 @@ def halves(chunk: Chunk, speech: Speech) -> tuple[Chunk, Chunk]:
     size = chunk.samples.size
     if size < 2:
         raise ValueError("one sample has no halves")
-    energy = _cumulative_energy(chunk.samples)
     earliest, latest = max(size // 4, 1), max(size * 3 // 4, 1)
-    spoken = [(start - chunk.start, end - chunk.start) for start, end in speech.within(chunk.start, chunk.end)]
-    cut = _best_cut(energy, spoken, earliest=earliest, latest=latest, target=size // 2)
+    cut = deepest_pause(chunk, speech, earliest=earliest, latest=latest, target=size // 2)
     return Chunk(chunk.start, chunk.samples[:cut]), Chunk(chunk.start + cut, chunk.samples[cut:])
+
+
+def deepest_pause(chunk: Chunk, speech: Speech, *, earliest: int, latest: int, target: int) -> int:
+    """Where to cut the chunk, in samples from its start, from `earliest` to `latest`: in its longest, deepest pause.
+
+    Of equal ones the nearest to `target`.
+    """
+    spoken = [(start - chunk.start, end - chunk.start) for start, end in speech.within(chunk.start, chunk.end)]
+    return _best_cut(_cumulative_energy(chunk.samples), spoken, earliest=earliest, latest=latest, target=target)
 
 
 def _speech_regions(speech: Speech, size: int, margin_s: float) -> Iterator[tuple[int, int]]:

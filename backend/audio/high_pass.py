@@ -16,15 +16,14 @@ _TAPS = 1025  # of the filter: 64 ms, which is what a transition of 100 Hz takes
 _HOP = _BLOCK - _TAPS + 1
 
 
-def _response() -> NDArray[np.complex64]:
+def _impulse_response() -> NDArray[np.float64]:
     hz = np.fft.rfftfreq(_BLOCK, 1 / SAMPLE_RATE)
     rise = np.clip((hz - HIGH_PASS_FROM_HZ) / (HIGH_PASS_UP_TO_HZ - HIGH_PASS_FROM_HZ), 0, 1)
     ideal = np.fft.irfft(0.5 - 0.5 * np.cos(np.pi * rise), _BLOCK)
-    taps = np.roll(ideal, _TAPS // 2)[:_TAPS] * np.hanning(_TAPS + 2)[1:-1]
-    return np.fft.rfft(taps, _BLOCK).astype(np.complex64)
+    return np.asarray(np.roll(ideal, _TAPS // 2)[:_TAPS] * np.hanning(_TAPS + 2)[1:-1])
 
 
-_RESPONSE = _response()
+_RESPONSE = np.fft.rfft(_impulse_response(), _BLOCK).astype(np.complex64)
 
 
 def high_passed(samples: Samples) -> Samples:
@@ -38,3 +37,23 @@ def high_passed(samples: Samples) -> Samples:
         passed = np.fft.irfft(np.fft.rfft(block) * _RESPONSE, _BLOCK)[_TAPS - 1 :]
         found[begin : begin + _HOP] = passed[: samples.size - begin]
     return found
+
+
+LAG = _TAPS // 2  # samples by which StreamedHighPass is behind: one frame of the detector
+_STREAMED_BLOCK = _TAPS - 1 + LAG
+_STREAMED_RESPONSE = np.fft.rfft(_impulse_response(), _STREAMED_BLOCK).astype(np.complex64)
+
+
+class StreamedHighPass:
+    """The same filter for sound that is still arriving."""
+
+    def __init__(self) -> None:
+        self._before = np.zeros(_TAPS - 1, np.float32)
+
+    def passed(self, samples: Samples) -> Samples:
+        """As many samples, (n × LAG,), but LAG earlier: the first ones belong to silence before the stream."""
+        sound = np.concatenate([self._before, samples])
+        self._before = sound[-_TAPS + 1 :]
+        blocks = np.lib.stride_tricks.sliding_window_view(sound, _STREAMED_BLOCK)[::LAG]
+        passed = np.fft.irfft(np.fft.rfft(blocks) * _STREAMED_RESPONSE, _STREAMED_BLOCK)[:, _TAPS - 1 :]
+        return passed.astype(np.float32).reshape(-1)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from zipfile import ZipFile
@@ -64,34 +65,55 @@ _GATES_BIAS = (_weights["input.bias"] + _weights["recurrent.bias"]) * _HALF
 _OUT, _OUT_BIAS = _weights["out"].reshape(128), _weights["out.bias"]
 
 
-def likelihoods(pieces: Floats) -> Floats:
+@dataclass
+class State:
+    """What the network keeps from frame to frame: `hidden` and `cell` (pieces, 128), `context` (pieces, 64)."""
+
+    hidden: Floats
+    cell: Floats
+    context: Floats
+
+    @classmethod
+    def empty(cls, pieces: int) -> State:
+        """As if nothing had been heard before."""
+        hidden, cell = np.zeros((2, pieces, 128), np.float32)
+        return cls(hidden, cell, np.zeros((pieces, _CONTEXT), np.float32))
+
+
+def likelihoods(pieces: Floats, state: State | None = None) -> Floats:
     """The likelihood of speech, (pieces, frames), 0 to 1, in sound of shape (pieces, frames, 512) within [-1, 1].
 
-    There are at most MAX_PIECES pieces. Each begins with an empty state, as if nothing had been heard before.
+    There are at most MAX_PIECES pieces. `state`: of the sound before the pieces, and afterwards of them; None: empty.
     """
     count, frames, _ = pieces.shape
+    state = state or State.empty(count)
     hidden = np.zeros((frames + 1, count, 128), np.float32)
-    cell = np.zeros((count, 128), np.float32)
+    hidden[0], cell = state.hidden, state.cell
     for first in range(0, frames, _BLOCK):
-        for now, gates in enumerate(_input_gates(pieces, first), first):
+        before = pieces[:, first - 1, -_CONTEXT:] if first else state.context
+        for now, gates in enumerate(_input_gates(pieces, first, before), first):
             bent = np.tanh(gates + hidden[now] @ _RECURRENT)
             kept, forgotten, candidate, shown = (bent[:, gate : gate + 128] for gate in range(0, 512, 128))
             cell = 0.5 * ((1 + forgotten) * cell + (1 + kept) * candidate)
             hidden[now + 1] = 0.5 * (1 + shown) * np.tanh(cell)
+    if frames:
+        state.hidden, state.cell, state.context = hidden[-1], cell, pieces[:, -1, -_CONTEXT:].copy()
     logits = (np.maximum(hidden[1:], 0) * _OUT).sum(axis=2) + _OUT_BIAS
     found: Floats = 1 / (1 + np.exp(-logits))
     return found.T
 
 
-def _input_gates(pieces: Floats, first: int) -> Floats:
-    """What the frames from `first` on add to the gates of the recurrent cell, (at most _BLOCK, pieces, 512)."""
+def _input_gates(pieces: Floats, first: int, before: Floats) -> Floats:
+    """What the frames from `first` on add to the gates of the recurrent cell, (at most _BLOCK, pieces, 512).
+
+    `before`: the samples before them, (pieces, 64).
+    """
     sound = pieces[:, first : first + _BLOCK].swapaxes(0, 1)
     frames, count, _ = sound.shape
     seen = np.zeros((frames, count, _CONTEXT + FRAME + _CONTEXT), np.float32)
     seen[:, :, _CONTEXT:-_CONTEXT] = sound
     seen[1:, :, :_CONTEXT] = sound[:-1, :, -_CONTEXT:]
-    if first:
-        seen[0, :, :_CONTEXT] = pieces[:, first - 1, -_CONTEXT:]
+    seen[0, :, :_CONTEXT] = before
     seen[:, :, -_CONTEXT:] = seen[:, :, -_CONTEXT - 2 : -2 * _CONTEXT - 2 : -1]  # mirrored at the last sample
     windows = np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(seen, _WINDOW, axis=2)[:, :, ::_HOP])
     spectrum = np.sqrt(np.square(windows @ _REAL) + np.square(windows @ _IMAGINARY))

@@ -30,17 +30,20 @@ _TAIL_BYTES = 4096  # white space that may follow the end of a JSON file
 _MOST_NAMED = 3
 
 
-def check(folder: Path) -> None:
-    """Raise CheckpointRefused if a file that the checkpoint in `folder` needs is missing, cut short or a pointer."""
-    found = list(faults(folder))
+def check(folder: Path, *, weights: bool = True) -> None:
+    """Raise CheckpointRefused if a file that the checkpoint in `folder` needs is missing, cut short or a pointer.
+
+    `weights`: whether it needs those.
+    """
+    found = list(faults(folder, needs_weights=weights))
     if found:
         more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
         raise CheckpointRefused(f"the checkpoint is not whole: {'; '.join(found[:_MOST_NAMED])}{more}; fetch it again")
 
 
-def faults(folder: Path) -> Iterator[str]:
+def faults(folder: Path, *, needs_weights: bool = True) -> Iterator[str]:
     """What is wrong with each file, in words that name it."""
-    weights = sorted(weight_files(folder))
+    weights = sorted(weight_files(folder)) if needs_weights else []
     for name in _missing(folder, weights):
         yield f"{named(name)} is missing"
     for name in (*_SMALL_FILES, *weights):

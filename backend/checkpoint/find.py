@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backend.checkpoint import hub
@@ -42,11 +42,15 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`name`: a folder if `local`, else a hub repository, of which `revision` is a branch, a tag or a commit."""
+    """`name`: a folder if `local`, else a hub repository, of which `revision` is a branch, a tag or a commit.
+
+    `kind`: what was inspected; None before that.
+    """
 
     name: str
     local: bool
     revision: str = hub.MAIN
+    kind: Kind | None = field(default=None, compare=False)
 
 
 def find(name: str, *, file: str = "", folder: str = "", revision: str = hub.MAIN) -> Checkpoint:
@@ -93,11 +97,12 @@ def _obstacle(path: Path) -> str:
     return ""
 
 
-def inspect(checkpoint: Checkpoint, kind: Kind) -> Checkpoint:
-    """Raise CheckpointRefused if the checkpoint is not of `kind`, by its config.json, or if a local one is incomplete.
+def inspect(checkpoint: Checkpoint, kind: Kind | None, *, weights: bool = True) -> Checkpoint:
+    """The checkpoint that is to be loaded, with its kind by its config.json. `kind` None: either will do.
 
-    All small JSON files of a local checkpoint are validated, of one on the hub config.json alone. What is returned is
-    to be loaded: the commit whose config.json was read, or its folder if the hub is out of reach and all of it is here.
+    `weights`: whether it needs them. Raises CheckpointRefused if it is not of `kind`, or if a local one is incomplete.
+    All small JSON files of a local checkpoint are validated, of one on the hub config.json alone. To be loaded is the
+    commit whose config.json was read, or its folder if the hub is out of reach and all of it is here.
     """
     if not checkpoint.local:
         snapshot = hub.fetch_config(checkpoint.name, checkpoint.revision)
@@ -107,8 +112,9 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> Checkpoint:
         config = read_json_object(snapshot.folder / "config.json")
     else:
         config = read_json_object(Path(checkpoint.name) / "config.json")
-    actual = layout_of(checkpoint.name, config, kind).kind
-    if actual != kind:
+    actual = layout_of(checkpoint.name, config, kind or "recognizer").kind
+    checkpoint = replace(checkpoint, kind=actual)
+    if kind is not None and actual != kind:
         raise CheckpointRefused(
             f"the checkpoint '{named(checkpoint.name)}' is {_KIND_NAMES[actual]}; {_REMEDIES[kind]}"
         )
@@ -116,12 +122,12 @@ def inspect(checkpoint: Checkpoint, kind: Kind) -> Checkpoint:
         validate_object("config.json", config)
         return checkpoint
     validate(Path(checkpoint.name))
-    if not any(Path(checkpoint.name).glob("*.safetensors")):
+    if weights and not any(Path(checkpoint.name).glob("*.safetensors")):
         raise CheckpointRefused(
             f"the checkpoint '{named(checkpoint.name)}' holds no .safetensors weights such as model.safetensors; "
-            f"fetch those of {EXAMPLES[kind]}"
+            f"fetch those of {EXAMPLES[actual]}"
         )
-    check(Path(checkpoint.name))
+    check(Path(checkpoint.name), weights=weights)
     return checkpoint
 
 

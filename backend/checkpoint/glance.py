@@ -14,5 +14,5 @@ def refuse_at_a_glance(options: LoadOptions) -> None:
     """Raises CheckpointRefused or AlignerRefused. A hub id passes: the load itself asks the hub."""
     checkpoint = find(options.model, file=options.model_file, folder=options.model_path, revision=options.revision)
     if checkpoint.local:
-        inspect(checkpoint, "recognizer")
+        inspect(checkpoint, "recognizer" if options.task == "transcribe" else None)
     inspect_aligner(options)

@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 
 _ANSWER_TIMEOUT_S = 10.0  # of one answer; the library retries five times, with exponential back-off
 _CONFIG_TIMEOUT_S = 30.0  # for config.json with all retries: a few kilobytes, with which every load starts
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+_SMALL_FILES = ["*.json", "*.txt", "*.jinja"]
+_FILES = [*_SMALL_FILES, "*.safetensors"]
 MAIN = "main"  # the branch that every repository has
 _SERVER_ERRORS = (500, 502, 503, 504)  # which the library retries
 # What the hub says of the repository itself: an earlier download does not stand in for it.
@@ -70,10 +71,11 @@ def fetch_config(repository: str, revision: str = MAIN, timeout_s: float = _CONF
         return Snapshot(earlier, earlier.name, is_whole=True)
 
 
-def fetch(repository: str, revision: str = MAIN) -> Path:
-    """The folder with the repository's files. No timeout as a whole, because gigabytes take long. Raises HubFailure.
+def fetch(repository: str, revision: str = MAIN, *, weights: bool = True) -> Path:
+    """The folder with the repository's files, without its weights if `weights` is False.
 
-    `revision`: of fetch_config, or the commit that it found.
+    No timeout as a whole, because gigabytes take long. `revision`: of fetch_config, or the commit that it found. Raises
+    HubFailure.
     """
     from huggingface_hub import snapshot_download
 
@@ -81,7 +83,12 @@ def fetch(repository: str, revision: str = MAIN) -> Path:
     _configure(offline_at_failure=earlier is not None)
     try:
         return Path(
-            snapshot_download(repository, revision=revision, allow_patterns=_FILES, etag_timeout=_ANSWER_TIMEOUT_S)
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=_FILES if weights else _SMALL_FILES,
+                etag_timeout=_ANSWER_TIMEOUT_S,
+            )
         )
     except Exception as error:  # the hub's library raises anything
         if earlier is None or type(error).__name__ in _HUBS_ANSWERS:

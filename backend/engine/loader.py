@@ -16,18 +16,22 @@ import torch
 
 from backend.checkpoint import fit
 from backend.checkpoint.aligner_lookup import find_aligner, inspect_aligner
+from backend.checkpoint.feature_extractor import chunk_s
 from backend.checkpoint.find import Checkpoint, find, inspect
 from backend.checkpoint.hub import downloaded
+from backend.checkpoint.layout import EXAMPLES
 from backend.checkpoint.validation import read_json_object
 from backend.engine.model.aligner import QwenAligner
 from backend.engine.model.model_builder import BuiltModel, build_model
-from backend.engine.model.recognizer import QwenRecognizer, chunk_s
+from backend.engine.model.recognizer import QwenRecognizer
 from backend.engine.ops import device, malloc
 from backend.engine.ops.device import Placement
 from backend.engine.ops.int8 import can_quantize
-from backend.errors import CheckpointRefused, LoadRefused, NonFiniteCheckpoint
+from backend.errors import CheckpointRefused, InvalidOption, LoadRefused, NonFiniteCheckpoint
 from backend.options.load_options import LoadOptions
 from backend.serving.faults import untraced
+from backend.serving.protocols import Kind
+from backend.serving.session_kind import live_places
 
 T = TypeVar("T")
 
@@ -46,13 +50,20 @@ class CheckpointLoader:
     def prepare(self) -> None:
         """Nothing to do: importing this module has imported what every load needs."""
 
-    def inspect(self, options: LoadOptions) -> None:
+    def inspect(self, options: LoadOptions) -> Kind:
         placement = device.choose(options)
         if options.quantization and not can_quantize(placement.device):
             raise LoadRefused(f"Quantization int8 cannot be had on this device ({placement.device}); leave it empty")
-        checkpoint = inspect(_find_recognizer(options), "recognizer")
+        checkpoint = inspect(_find_model(options), "recognizer" if options.task == "transcribe" else None)
+        if checkpoint.kind == "recognizer" and options.task == "align" and not options.forced_aligner:
+            raise InvalidOption("task", f"align needs the option forced_aligner, such as {EXAMPLES['aligner']}")
+        if checkpoint.kind == "aligner" and options.forced_aligner:
+            raise InvalidOption("forced_aligner", "is one too many: the model is an aligner itself")
+        if checkpoint.kind == "aligner" and options.quantization:
+            raise LoadRefused("Quantization int8 is for recognisers, and this model is an aligner; leave it empty")
         inspect_aligner(options)
         self._remember(options, checkpoint)
+        return checkpoint.kind or "recognizer"
 
     def _remember(self, options: LoadOptions, checkpoint: Checkpoint) -> None:
         self._inspected.pop(options, None)
@@ -60,9 +71,14 @@ class CheckpointLoader:
         while len(self._inspected) > _MOST_INSPECTED:
             del self._inspected[next(iter(self._inspected))]
 
-    def load_recognizer(self, options: LoadOptions) -> QwenRecognizer:
-        checkpoint = self._inspected.get(options) or _find_recognizer(options)
+    def _model(self, options: LoadOptions) -> Checkpoint:
+        """What `inspect` found."""
+        checkpoint = self._inspected.get(options) or _find_model(options)
         self._remember(options, checkpoint)
+        return checkpoint
+
+    def load_recognizer(self, options: LoadOptions) -> QwenRecognizer:
+        checkpoint = self._model(options)
         device.use_threads(options.threads)
 
         def load(placement: Placement) -> QwenRecognizer:
@@ -75,13 +91,15 @@ class CheckpointLoader:
             recognizer.warm_up()
             if options.cuda_graphs:
                 rows = options.batch_max_size or recognizer.batching.rows
-                recognizer.capture_steps(rows, options.max_chunk_s or recognizer.chunk_s)
+                recognizer.capture_steps(rows + live_places(rows), options.max_chunk_s or recognizer.chunk_s)
             return recognizer
 
         return _float32_if_it_overflows(load, options)
 
     def load_aligner(self, options: LoadOptions) -> QwenAligner:
-        checkpoint = inspect(find_aligner(options), "aligner")
+        """The aligner that the options name, or the model itself, where it is one."""
+        is_model = not options.forced_aligner
+        checkpoint = inspect(self._model(options) if is_model else find_aligner(options), "aligner")
 
         def load(placement: Placement) -> QwenAligner:
             _log.info("loading the aligner on %s", placement)
@@ -89,7 +107,10 @@ class CheckpointLoader:
                 built = build_model(checkpoint, placement)
                 weights = fit.weight_bytes(built.folder, placement.dtype.itemsize)
                 fit.check(fit.Need(weights), device.room(placement.device))
-                return QwenAligner(built)
+                aligner = QwenAligner(built, options.threads)
+            if is_model:
+                aligner.warm_up()
+            return aligner
 
         return _float32_if_it_overflows(load, options)
 
@@ -132,5 +153,5 @@ def _need(built: BuiltModel, placement: Placement, options: LoadOptions) -> fit.
     )
 
 
-def _find_recognizer(options: LoadOptions) -> Checkpoint:
+def _find_model(options: LoadOptions) -> Checkpoint:
     return find(options.model, file=options.model_file, folder=options.model_path, revision=options.revision)

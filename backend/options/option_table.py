@@ -10,11 +10,16 @@ from typing import Any
 
 from backend.options.load_options import MAX_CHUNK_S, MIN_CHUNK_S
 from backend.options.option_values import (
+    ABSOLUTE_PATH,
     ATTENTIONS,
     DEVICES,
     DTYPES,
+    ENDS_OF_UTTERANCE,
+    ENVIRONMENT_VARIABLE,
     REVISION,
     SWITCH,
+    TASKS,
+    URLS,
     Values,
     integer,
     milliseconds,
@@ -26,12 +31,16 @@ from backend.options.option_values import (
 
 @dataclass(frozen=True)
 class Option:
-    """A row of docs/options.md: the field of LoadOptions that it sets, its values, its default and its meaning."""
+    """A row of docs/options.md: the field of LoadOptions that it sets, its values, its default and its meaning.
+
+    `repeatable`: its value is a tuple, to which each `name:value` pair of the model's `options` adds.
+    """
 
     field: str
     values: Values[Any]
     default: str
     meaning: str
+    repeatable: bool = False
 
 
 BATCH = integer(1, 256)
@@ -51,6 +60,13 @@ OPTIONS: dict[str, Option] = {
         "Of the model's hub id: a branch, a tag or a commit. A folder has none. What was inspected is what is loaded.",
     ),
     "forced_aligner_revision": Option("forced_aligner_revision", REVISION, "main", "The same of the aligner's hub id."),
+    "task": Option(
+        "task",
+        one_of(TASKS),
+        "by checkpoint",
+        "transcribe: speech to text. align: the request's `prompt` is a text, lyrics or a script, and gets its times; "
+        "it needs `forced_aligner`. By checkpoint: align for a Qwen3-ForcedAligner as the model, transcribe otherwise.",
+    ),
     "device": Option(
         "device",
         one_of(DEVICES),
@@ -202,6 +218,45 @@ OPTIONS: dict[str, Option] = {
     "subtitle_gap_seconds": Option(
         "subtitle_gap_s", number(0, 1), "0.08", "Least time between two captions, in seconds: two frames."
     ),
+    "engine_url": Option(
+        "engine_urls",
+        URLS,
+        "none",
+        "vLLM servers that recognise in place of a model here, which then needs no weights; several with commas, or as "
+        "several options. The passages of all requests are shared out among them. See "
+        "[scale-out](scale-out.md#recognition-on-vllm-servers).",
+        repeatable=True,
+    ),
+    "engine_model": Option(
+        "engine_model",
+        Values("a name", lambda _, value: value),
+        "the one it serves",
+        "The model's name on those servers (`--served-model-name`), where one serves several.",
+    ),
+    "engine_api_key_env": Option(
+        "engine_api_key_env",
+        ENVIRONMENT_VARIABLE,
+        "none",
+        "Name of the backend's environment variable that holds the servers' API key.",
+    ),
+    "engine_api_key_file": Option(
+        "engine_api_key_file",
+        ABSOLUTE_PATH,
+        "none",
+        "File whose first line is the servers' API key, such as a mounted secret.",
+    ),
+    "engine_concurrency": Option(
+        "engine_concurrency",
+        integer(1, 256),
+        "16",
+        "Most passages that are at one of those servers at a time.",
+    ),
+    "engine_timeout_seconds": Option(
+        "engine_timeout_s",
+        number(1, 600),
+        "60",
+        "Seconds that one of those servers has for a passage; then it is tried on another one.",
+    ),
     "vad": Option(
         "vad",
         one_of(SWITCH),
@@ -222,5 +277,51 @@ OPTIONS: dict[str, Option] = {
     ),
     "vad_margin_seconds": Option(
         "vad_margin_s", number(0, 5), "1", "Seconds of audio that are kept on both sides of speech."
+    ),
+    "live_step_seconds": Option(
+        "live_step_s",
+        number(0.25, 5),
+        "1",
+        "Live: seconds of new sound after which an utterance is decoded again; a machine that is too slow waits "
+        "longer.",
+    ),
+    "live_endpoint_seconds": Option(
+        "live_endpoint_s",
+        number(0.3, 3),
+        "0.6",
+        "Live: silence, in seconds, that ends an utterance; its text is complete then.",
+    ),
+    "live_hold_words": Option(
+        "live_hold_words",
+        integer(0, 10),
+        "2",
+        "Live: words at the end of an answer that are held back while its utterance goes on, because the sound that "
+        "follows may change them.",
+    ),
+    "live_quiet_seconds": Option(
+        "live_quiet_s",
+        number(1, 3600),
+        "30",
+        "Live: a stream on which no sound arrives for so many seconds is ended, with its final result.",
+    ),
+    "live_max_streams": Option(
+        "live_max_streams",
+        integer(1, 1000),
+        "32",
+        "Live: streams at once; more are refused, and the gateway then has no live captions for the whole session.",
+    ),
+    "live_eou": Option(
+        "live_eou",
+        one_of(ENDS_OF_UTTERANCE),
+        "sentence",
+        "When a reply says that an utterance has ended (`eou`): sentence: at a pause behind a text that ends a "
+        "sentence; pause: at every pause; off: never. Replies about files follow their text.",
+    ),
+    "live_words": Option(
+        "live_words",
+        one_of(SWITCH),
+        "off",
+        "Live: send each utterance's words with their times, where a stream does not ask for them itself; needs the "
+        "aligner.",
     ),
 }

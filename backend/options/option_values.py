@@ -9,7 +9,9 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Generic, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from backend.errors import InvalidOption, named
 
@@ -18,6 +20,8 @@ DType = Literal["auto", "bfloat16", "float16", "float32"]
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 Attention = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Quantization = Literal["", "int8"]
+Task = Literal["", "transcribe", "align"]
+EndOfUtterance = Literal["sentence", "pause", "off"]
 
 DTYPES: dict[str, DType] = {
     "": "auto",
@@ -33,6 +37,8 @@ DTYPES: dict[str, DType] = {
 }
 DEVICES: dict[str, Device] = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps", "xpu": "xpu"}
 QUANTIZATIONS: dict[str, Quantization] = {"": "", "none": "", "int8": "int8"}
+TASKS: dict[str, Task] = {"transcribe": "transcribe", "align": "align"}
+ENDS_OF_UTTERANCE: dict[str, EndOfUtterance] = {"sentence": "sentence", "pause": "pause", "off": "off"}
 SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 # "on" and "off" are how the gateway's FlashAttention field is written for other engines.
 ATTENTIONS: dict[str, Attention] = {
@@ -113,6 +119,50 @@ def _revision(name: str, value: str) -> str:
 
 
 REVISION = Values("a branch, a tag or a commit", _revision)
+MAX_URLS = 64
+_URL_PARTS = re.compile(r"[\w.~:/\[\]%-]+", re.ASCII)  # of a URL without user, query and fragment
+
+
+def _base_url(name: str, text: str) -> str:
+    """An http or https URL without what follows the server's root: `http://gpu1:8000/v1/` is `http://gpu1:8000`."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, or the brackets of an IPv6 address are not closed
+        valid = False
+    if not valid or not _URL_PARTS.fullmatch(text):
+        form = "URLs such as http://gpu1:8000, without user, password and query"
+        raise InvalidOption(name, f"must be {form}, not '{named(_shown(text))}'")
+    return text.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _shown(url: str) -> str:
+    """The URL without what may be a password."""
+    return re.sub(r"//[^/]*@", "//…@", url)
+
+
+def _urls(name: str, value: str) -> tuple[str, ...]:
+    urls = tuple(_base_url(name, part.strip()) for part in value.split(",") if part.strip())
+    if not 0 < len(urls) <= MAX_URLS:
+        raise InvalidOption(name, f"must be 1 to {MAX_URLS} URLs, separated by commas")
+    return urls
+
+
+def _variable(name: str, value: str) -> str:
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,99}", value):  # it is not quoted: it may be the key itself
+        raise InvalidOption(name, "must be the name of an environment variable, and not its value")
+    return value
+
+
+def _absolute_path(name: str, value: str) -> str:
+    if not PurePath(value).is_absolute() or "\0" in value:
+        raise InvalidOption(name, "must be the path of a file, from the root")
+    return value
+
+
+URLS: Values[tuple[str, ...]] = Values("URLs", _urls)
+ENVIRONMENT_VARIABLE: Values[str] = Values("a variable's name", _variable)
+ABSOLUTE_PATH: Values[str] = Values("a file's path from the root", _absolute_path)
 
 
 def one_of(values: Mapping[str, T]) -> Values[T]:

@@ -18,11 +18,11 @@ from backend.audio.vad import Speech
 from backend.audio.waveform import SAMPLE_RATE, Chunk
 from backend.errors import AlignerUnavailable, EngineFailure, OutOfMemory
 from backend.languages import ALIGNABLE
-from backend.pipeline.gathering import gather_or_cancel
 from backend.pipeline.recognized_chunk import RecognizedChunk
+from backend.process.gathering import gather_or_cancel
 from backend.process.request_stats import RequestStats
 from backend.process.request_warning import RequestWarning
-from backend.serving.model_instance import Equipped, Lean
+from backend.serving.model_instance import Instance, WithAligner
 from backend.serving.protocols import AlignedUnit, Passage
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
@@ -53,7 +53,7 @@ class Alignment:
         self._speech = speech
         self._stats = stats
 
-    async def align(self, instance: Lean, parts: list[RecognizedChunk], language: str) -> list[RecognizedChunk]:
+    async def align(self, instance: Instance, parts: list[RecognizedChunk], language: str) -> list[RecognizedChunk]:
         """The chunks with the aligner's units, or with the reason why there are none.
 
         `language`: the recording's, for chunks without a language of their own. The aligner is loaded if it is not yet.
@@ -68,7 +68,7 @@ class Alignment:
                 return [replace(part, coarse_because=cause) for part in parts]
             return await gather_or_cancel(self._align(equipped, part, language) for part in parts)
 
-    async def _align(self, equipped: Equipped, part: RecognizedChunk, language: str) -> RecognizedChunk:
+    async def _align(self, equipped: WithAligner, part: RecognizedChunk, language: str) -> RecognizedChunk:
         chunk_language = part.recognition.language or language
         if not part.recognition.text:
             return part
@@ -92,7 +92,7 @@ class Alignment:
 
     async def _realign(
         self,
-        equipped: Equipped,
+        equipped: WithAligner,
         chunk: Chunk,
         passage: Passage,
         units: Sequence[AlignedUnit],
@@ -118,7 +118,7 @@ class Alignment:
         inside = [(max(start - chunk.start_s, begin_s), min(end - chunk.start_s, end_s)) for start, end in spoken]
         return _spread(texts, spans_for("".join(texts), inside, (begin_s, end_s))), SPREAD
 
-    async def _submit(self, equipped: Equipped, passage: Passage) -> list[AlignedUnit]:
+    async def _submit(self, equipped: WithAligner, passage: Passage) -> list[AlignedUnit]:
         return await self._scheduler.submit(
             equipped.alignment, passage, audio_s=passage.samples.size / SAMPLE_RATE, owner=self._stats
         )

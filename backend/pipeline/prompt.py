@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from backend.errors import PromptTooLong
+from backend.errors import NoKnownText, PromptTooLong
 from backend.serving.protocols import Recognizer
 
 _CONTROL_TOKEN = re.compile(r"<\|[^<>]*?\|>|<asr_text>|<timestamp>", re.IGNORECASE)
@@ -17,6 +17,7 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # would wait.
 _MAX_NESTING = 8
 _MAX_CHARS = 8192  # a longer prompt is a document, whose prefill every chunk would pay for
+_MAX_TEXT_BYTES = 512 * 1024  # a book of hours; the aligner is given pieces that fit their sound
 _MAX_TOKENS = 2048  # a token of the KV cache takes 112 KiB in each row of a batch: 224 MiB
 _MAX_TOKENS_PER_BYTE = 3  # see Recognizer.count_tokens
 
@@ -29,13 +30,29 @@ def sanitized_prompt(prompt: str) -> str:
     """
     if len(prompt) > _MAX_CHARS:
         raise PromptTooLong(len(prompt), _MAX_CHARS, "characters")
-    prompt = _CONTROL_CHARACTER.sub(" ", prompt)
+    return _without_control_tokens(_CONTROL_CHARACTER.sub(" ", prompt)).strip()
+
+
+def sanitized_text(text: str) -> str:
+    """A text whose times are wanted, without the tokens of the chat template; everything else stays as it is.
+
+    Raises PromptTooLong beyond 512 KiB, and NoKnownText where there is none.
+    """
+    if len(data := text.encode()) > _MAX_TEXT_BYTES:
+        raise PromptTooLong(len(data), _MAX_TEXT_BYTES, "bytes")
+    text = _without_control_tokens(text)
+    if not text.strip():
+        raise NoKnownText
+    return text
+
+
+def _without_control_tokens(text: str) -> str:
     for _ in range(_MAX_NESTING):
-        cleaner = _CONTROL_TOKEN.sub("", prompt)
-        if cleaner == prompt:
-            return prompt.strip()
-        prompt = cleaner
-    return prompt.replace("<", "").strip()
+        cleaner = _CONTROL_TOKEN.sub("", text)
+        if cleaner == text:
+            return text
+        text = cleaner
+    return text.replace("<", "")
 
 
 async def check_token_limit(prompt: str, recognizer: Recognizer) -> None:

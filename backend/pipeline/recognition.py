@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from backend.audio.chunks import halves
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options.load_options import TranscribeOptions
-from backend.pipeline.gathering import gather_or_cancel
+from backend.pipeline.decode_settings import NOTHING_KNOWN, DecodeSettings, FirstRun
 from backend.pipeline.language_consistency import contradicting, likelier
 from backend.pipeline.recognized_chunk import (
     NO_SPEECH,
@@ -44,10 +44,12 @@ from backend.pipeline.recognized_chunk import (
     main_language,
     with_fallbacks,
 )
+from backend.process.gathering import gather_or_cancel
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import Lean
-from backend.serving.protocols import Listener, Recognition, Utterance
+from backend.serving.protocols import Recognition, Utterance
 from backend.serving.scheduler import Scheduler
+from backend.serving.session_kind import SessionKind
 from backend.thresholds import (
     MIN_LOOP_RETRY_SHARE,
     MIN_RECOGNIZED_SPEECH_S,
@@ -63,27 +65,22 @@ from backend.transcript.leakage import is_prompt_leakage
 from backend.transcript.matching import fold
 
 
-@dataclass(frozen=True)
-class DecodeSettings:
-    """How a chunk is decoded. `loops`: how many repetition loops occurred in it, or in the chunks it is a half of."""
-
-    language: str | None
-    prompt: str
-    loops: int = 0
-
-    @property
-    def repetition_penalty(self) -> float:
-        return REPETITION_PENALTIES[min(self.loops, len(REPETITION_PENALTIES)) - 1] if self.loops else 1.0
-
-
 class RecognitionPolicy:
     """Recognises the chunks of one request."""
 
     def __init__(
-        self, scheduler: Scheduler, instance: Lean, options: TranscribeOptions, speech: Speech, stats: RequestStats
+        self,
+        scheduler: Scheduler,
+        instance: Lean,
+        options: TranscribeOptions,
+        speech: Speech,
+        stats: RequestStats,
+        kind: SessionKind[Utterance, Recognition] | None = None,
     ) -> None:
+        """`kind`: of the instance's sessions; None: those for files."""
         self._scheduler = scheduler
         self._instance = instance
+        self._kind = kind or instance.recognition
         self._settings = DecodeSettings(options.language, options.prompt)
         self._speech = speech
         self._stats = stats
@@ -98,12 +95,13 @@ class RecognitionPolicy:
         recognized = enumerate(part for of_chunk in pieces for part in of_chunk)
         return await _gather_flat(self._in_context(part, language, number in doubted) for number, part in recognized)
 
-    async def first_answer(self, chunk: Chunk, listener: Listener | None = None) -> list[RecognizedChunk]:
-        """A chunk with every fallback but those that need the recording's language.
+    async def first_answer(self, chunk: Chunk, run: FirstRun = NOTHING_KNOWN) -> list[RecognizedChunk]:
+        """A chunk with every fallback but those that need the recording's language."""
+        return await self._recognize_chunk(chunk, self._settings, run)
 
-        `listener`: of the first run of the model on the whole chunk, see protocols.Utterance.
-        """
-        return await self._recognize_chunk(chunk, self._settings, listener)
+    async def provisional_answer(self, chunk: Chunk, run: FirstRun) -> Recognition:
+        """The model's answer for a chunk that will be recognised again when it has grown: without any fallback."""
+        return await self._recognize_once(chunk, self._settings, run, is_final=False)
 
     async def in_context(self, at: int, pieces: Sequence[list[RecognizedChunk]]) -> list[RecognizedChunk]:
         """The pieces of chunk `at`, with the fallbacks that need the recording's language.
@@ -125,11 +123,11 @@ class RecognitionPolicy:
         return await (self._retry_in_language if doubted else self._retry_without_text)(part, language)
 
     async def _recognize_chunk(
-        self, chunk: Chunk, settings: DecodeSettings, listener: Listener | None = None
+        self, chunk: Chunk, settings: DecodeSettings, run: FirstRun = NOTHING_KNOWN
     ) -> list[RecognizedChunk]:
         if self._lacks_speech(chunk, MIN_RECOGNIZED_SPEECH_S):
             return [RecognizedChunk(chunk, NO_SPEECH)]
-        first, settings = await self._without_leakage(chunk, settings, listener)
+        first, settings = await self._without_leakage(chunk, settings, run)
         failure = self._failure_of(first)
         if failure is None:
             return [first]
@@ -167,10 +165,10 @@ class RecognitionPolicy:
         return await _gather_flat(self._recognize_chunk(half, settings) for half in halves(chunk, self._speech))
 
     async def _without_leakage(
-        self, chunk: Chunk, settings: DecodeSettings, listener: Listener | None = None
+        self, chunk: Chunk, settings: DecodeSettings, run: FirstRun = NOTHING_KNOWN
     ) -> tuple[RecognizedChunk, DecodeSettings]:
         """The chunk, recognised again without the prompt if the answer is prompt leakage, and the settings used."""
-        answer = RecognizedChunk(chunk, await self._recognize_once(chunk, settings, listener))
+        answer = RecognizedChunk(chunk, await self._recognize_once(chunk, settings, run))
         if not (settings.prompt and self._may_be_hallucinated(answer)):
             return answer, settings
         if not await asyncio.to_thread(is_prompt_leakage, answer.recognition.text, settings.prompt):
@@ -228,15 +226,15 @@ class RecognitionPolicy:
         return self._speech.seconds(chunk.start, chunk.end) if self._speech.measured else 0.0
 
     async def _recognize_once(
-        self, chunk: Chunk, settings: DecodeSettings, listener: Listener | None = None
+        self, chunk: Chunk, settings: DecodeSettings, run: FirstRun = NOTHING_KNOWN, *, is_final: bool = True
     ) -> Recognition:
         budget = MIN_TOKEN_BUDGET + round(TOKEN_BUDGET_PER_S * chunk.duration_s)
         budget = min(budget, self._instance.options.max_new_tokens or budget)
         utterance = Utterance(
-            chunk.samples, settings.language, settings.prompt, budget, settings.repetition_penalty, listener=listener
+            chunk.samples, settings.language, settings.prompt, budget, settings.repetition_penalty, **vars(run)
         )
         recognition = await self._scheduler.submit(
-            self._instance.recognition, utterance, audio_s=chunk.duration_s, owner=self._stats
+            self._kind, utterance, audio_s=chunk.duration_s, owner=self._stats, is_final=is_final
         )
         if not fold(recognition.text):  # punctuation alone is no text
             return replace(recognition, text="", language=None, tokens=())

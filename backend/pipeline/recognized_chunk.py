@@ -6,13 +6,13 @@ The texts of the fallbacks stand in x-asr-warning and in the request's log line:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.process.request_warning import RequestWarning as Fallback
-from backend.serving.protocols import AlignedUnit, Recognition
+from backend.serving.protocols import AlignedUnit, Recognition, Token
 from backend.thresholds import DOUBTFUL_LIKELIHOOD, MAX_SPEECH_LETTERS_PER_S
 from backend.transcript.repetition import collapse_repetition
 from backend.transcript.speech_rate import spoken_letters
@@ -96,3 +96,12 @@ def is_doubtful_speech(chunk: Chunk, speech: Speech) -> bool:
 def with_fallbacks(parts: list[RecognizedChunk], *fallbacks: str) -> list[RecognizedChunk]:
     """The parts of one chunk, with the chunk's fallbacks noted on the first."""
     return [replace(parts[0], fallbacks=(*parts[0].fallbacks, *fallbacks)), *parts[1:]]
+
+
+def spliced(
+    chunk: Chunk, parts: Sequence[RecognizedChunk], text: str, language: str | None, tokens: tuple[Token, ...]
+) -> RecognizedChunk:
+    """The parts of a chunk as one with another text, of which these are the tokens."""
+    is_finished = all(part.recognition.finished for part in parts)
+    fallbacks = tuple(fallback for part in parts for fallback in part.fallbacks)
+    return RecognizedChunk(chunk, Recognition(text, language, is_finished, tokens), fallbacks=fallbacks)

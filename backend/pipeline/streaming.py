@@ -24,21 +24,30 @@ from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options.load_options import TranscribeOptions
 from backend.pipeline.certain_text import CertainText
+from backend.pipeline.decode_settings import FirstRun
 from backend.pipeline.language_consistency import is_weak
 from backend.pipeline.recognition import RecognitionPolicy
-from backend.pipeline.recognized_chunk import ALREADY_SENT, RecognizedChunk, main_language, speech_by_language
+from backend.pipeline.recognized_chunk import (
+    ALREADY_SENT,
+    RecognizedChunk,
+    main_language,
+    speech_by_language,
+    spliced,
+    with_fallbacks,
+)
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import Lean
-from backend.serving.protocols import Listener, Recognition
+from backend.serving.protocols import Listener
 from backend.transcript.joining import join, separator_between
 from backend.transcript.splicing import continuation
 
 _MIN_INTERVAL_S = 0.05  # between two deltas: each is a message, and an event of the gateway's HTTP stream
 _LOOK_INTERVAL_S = 0.01  # between two looks at the head's answer, while none of it is certain
 # Chunks that are recognised at once, by those of a full batch: enough to fill the next batch. A fallback waits behind
-# the chunks that were submitted before, and the text after it waits with it. The first chunk runs alone until text of
-# it leaves: the prefill of all others would come before its first words.
+# the chunks that were submitted before, and the text after it waits with it. The first two chunks run without
+# the others until text of the first leaves: all other prefills would come before its first words. Two share a prefill.
 _BATCHES_AHEAD = 2
+_FIRST_CHUNKS = 2
 
 
 @dataclass
@@ -109,7 +118,7 @@ class StreamedRecognition:
             with self._stats.measure("infer"):
                 for number, chunk in enumerate(self._chunks):
                     is_alone = number == 0 and not is_weak(chunk, self._speech)
-                    self._submit(1 if is_alone else number + self._ahead)
+                    self._submit(_FIRST_CHUNKS if is_alone else number + self._ahead)
                     certain = CertainText(chunk, self._speech, self._options, self._recognizer)
                     self._head = head = _Head(number, certain)
                     self._changed.set()
@@ -125,7 +134,7 @@ class StreamedRecognition:
     def _submit(self, until: int) -> None:
         """Begin to recognise the chunks up to number `until`."""
         for number in range(len(self._first_answers), min(until, len(self._chunks))):
-            answer = self._policy.first_answer(self._chunks[number], self._listener(number))
+            answer = self._policy.first_answer(self._chunks[number], FirstRun(self._listener(number)))
             self._first_answers.append(task := asyncio.ensure_future(answer))
             task.add_done_callback(self._count_languages)
 
@@ -165,7 +174,10 @@ class StreamedRecognition:
         text, _ = join([part.recognition.text for part in parts])
         if not text.startswith(head.sent):
             text = head.sent + await asyncio.to_thread(continuation, head.sent, text)
-            parts = [self._spliced(self._chunks[head.number], parts, text)]
+            language = main_language(parts, self._speech) or self._options.language
+            tokens = self._recognizer.tokens_of(text)
+            as_one = spliced(self._chunks[head.number], parts, text, language, tokens)
+            parts = with_fallbacks([as_one], ALREADY_SENT)
             self._stats.rewrites += 1
         after, _ = join([self._before, *(part.recognition.text for part in parts)])
         self._unsent += text[len(head.sent) :] if head.sent else after[len(self._before) :]
@@ -173,14 +185,6 @@ class StreamedRecognition:
         self._tokens.pop(head.number, None)
         self.recognized += parts
         self._changed.set()
-
-    def _spliced(self, chunk: Chunk, parts: list[RecognizedChunk], text: str) -> RecognizedChunk:
-        """The parts of a chunk as one with another text."""
-        language = main_language(parts, self._speech) or self._options.language
-        is_finished = all(part.recognition.finished for part in parts)
-        recognition = Recognition(text, language, is_finished, self._recognizer.tokens_of(text))
-        fallbacks = tuple(fallback for part in parts for fallback in part.fallbacks)
-        return RecognizedChunk(chunk, recognition, fallbacks=(*fallbacks, ALREADY_SENT))
 
     async def _next_delta(self) -> str:
         """The certain text that has not left, or ""."""

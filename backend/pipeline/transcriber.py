@@ -3,91 +3,56 @@
     decode -> detect speech -> split into chunks -> recognise -> align (if requested) -> join -> words -> segments
 
 Rules: the text is the model's whole text (recognition.py). The aligner runs only if the request asks for times
-(alignment.py). Words that it cannot time are spread over the speech, and a warning says so.
+(alignment.py). Words that it cannot time are spread over the speech, and a warning says so. Where the request brings a
+text whose times it wants, known_text/ takes the place of what follows the chunks.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from math import inf
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from backend.audio.chunks import split
 from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules, all_speech, detect
 from backend.audio.waveform import Chunk, Samples
-from backend.errors import DeadlineTooShort
+from backend.errors import DeadlineTooShort, NoKnownText
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission, AudioMemory
 from backend.pipeline.alignment import Alignment
+from backend.pipeline.known_text.known_text_aligner import KnownTextAligner
+from backend.pipeline.known_text.known_transcript import line_deltas
 from backend.pipeline.prompt import check_token_limit
 from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.recognized_chunk import RecognizedChunk, main_language
 from backend.pipeline.sound_tracks import SpokenTrack, spoken_track
 from backend.pipeline.streaming import StreamedRecognition
+from backend.pipeline.transcript_builder import Transcript, build_transcript, in_thread_if_long
 from backend.process.request_stats import RequestStats
-from backend.process.request_warning import RequestWarning, kinds_of
-from backend.serving.model_instance import Lean
-from backend.serving.protocols import Token
+from backend.serving.model_instance import AlignerAlone, Instance, Lean
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.thresholds import MAX_ALIGNED_CHUNK_S
-from backend.transcript.joining import join
-from backend.transcript.pauses import spans_for, trim_to_speech
-from backend.transcript.segments import Segment, SegmentRules, merge
-from backend.transcript.subtitles.captions import CaptionRules
-from backend.transcript.words import Word, place, spread
 
-T = TypeVar("T")
 Detect: TypeAlias = Callable[[Samples, SpeechRules], Awaitable[Speech]]
-
-_THREAD_FROM_S = 60.0  # longer recordings are processed in a thread: their words would block the event loop
-
-PASSAGES = "{count} passage(s) {fallback}"  # texts of recognized_chunk.py and alignment.py
-COARSE = "some or all word times are not available ({cause}); segment times there are estimates"
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """The result of a request. `language`: a code, or "" without speech.
-
-    `segments` are slices of `text`. `tokens` and `words` have one entry for each segment: the ids of its tokens, and
-    its words, if they were requested, that the aligner timed. `warnings`: the parts of x-asr-warning.
-    """
-
-    text: str
-    language: str
-    duration_s: float
-    segments: tuple[Segment, ...]
-    tokens: tuple[tuple[int, ...], ...]
-    words: tuple[tuple[Word, ...], ...]
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Passages:
     """A request whose recording is decoded and split."""
 
-    instance: Lean
     options: TranscribeOptions
     stats: RequestStats
     track: SpokenTrack
     chunks: list[Chunk]
-    scheduler: Scheduler
 
     @property
     def speech(self) -> Speech:
         return self.track.speech
-
-    @property
-    def policy(self) -> RecognitionPolicy:
-        return RecognitionPolicy(self.scheduler, self.instance, self.options, self.speech, self.stats)
 
 
 class Transcriber:
@@ -118,9 +83,12 @@ class Transcriber:
         with self._admission.admitted(stats), self._resident.usage.model():
             instance = await self._resident.acquired()
             passages = await self._passages(path, instance, options, stats, deadline_s)
+            if options.known_text is not None:
+                return await self._known_transcript(instance, passages, options.known_text)
+            lean = _with_recognizer(instance)
             with stats.measure("infer"):
-                parts = await passages.policy.recognize(passages.chunks)
-            return await self._transcript(passages, parts)
+                parts = await self._policy(lean, passages).recognize(passages.chunks)
+            return await self._transcript(lean, passages, parts)
 
     async def stream(
         self, path: str, options: TranscribeOptions, stats: RequestStats | None = None, deadline_s: float = inf
@@ -133,18 +101,34 @@ class Transcriber:
         with self._admission.admitted(stats), self._resident.usage.model():
             instance = await self._resident.acquired()
             passages = await self._passages(path, instance, options, stats, deadline_s)
-            streamed = StreamedRecognition(passages.policy, instance, options, passages.speech, stats, passages.chunks)
+            if options.known_text is not None:
+                transcript = await self._known_transcript(instance, passages, options.known_text)
+                for delta in line_deltas(transcript):
+                    yield delta
+                yield transcript
+                return
+            lean = _with_recognizer(instance)
+            policy = self._policy(lean, passages)
+            streamed = StreamedRecognition(policy, lean, options, passages.speech, stats, passages.chunks)
             async with aclosing(streamed.deltas()) as deltas:
                 async for delta in deltas:
                     yield delta
-            yield await self._transcript(passages, streamed.recognized)
+            yield await self._transcript(lean, passages, streamed.recognized)
+
+    def _policy(self, lean: Lean, passages: _Passages) -> RecognitionPolicy:
+        return RecognitionPolicy(self._scheduler, lean, passages.options, passages.speech, passages.stats)
+
+    async def _known_transcript(self, instance: Instance, passages: _Passages, text: str) -> Transcript:
+        aligner = KnownTextAligner(self._resident, self._scheduler, passages.options, passages.stats)
+        return await aligner.transcript(instance, passages.track, passages.chunks, text)
 
     async def _passages(
-        self, path: str, instance: Lean, options: TranscribeOptions, stats: RequestStats, deadline_s: float
+        self, path: str, instance: Instance, options: TranscribeOptions, stats: RequestStats, deadline_s: float
     ) -> _Passages:
         """The recording, decoded and split. Refuses what cannot be transcribed."""
         load = instance.options
-        await check_token_limit(options.prompt, instance.recognizer)
+        if options.known_text is None:
+            await check_token_limit(options.prompt, _with_recognizer(instance).recognizer)
         track = await spoken_track(
             path,
             self._decoder_pool,
@@ -162,18 +146,18 @@ class Transcriber:
             )
         if self._scheduler.min_duration_s(sum(chunk.duration_s for chunk in chunks)) > deadline_s - time.monotonic():
             raise DeadlineTooShort
-        return _Passages(instance, options, stats, track, chunks, self._scheduler)
+        return _Passages(options, stats, track, chunks)
 
-    async def _transcript(self, passages: _Passages, parts: list[RecognizedChunk]) -> Transcript:
+    async def _transcript(self, lean: Lean, passages: _Passages, parts: list[RecognizedChunk]) -> Transcript:
         speech, options = passages.speech, passages.options
         language = options.language or main_language(parts, speech)
         if options.times:
             alignment = Alignment(self._resident, self._scheduler, speech, passages.stats)
             with passages.stats.measure("align"):
-                parts = await alignment.align(passages.instance, parts, language)
+                parts = await alignment.align(lean, parts, language)
         return await in_thread_if_long(
             passages.track.recording.duration_s,
-            lambda: build_transcript(passages.track, parts, language, passages.instance.options, options),
+            lambda: build_transcript(passages.track, parts, language, lean.options, options),
         )
 
     async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
@@ -184,94 +168,8 @@ class Transcriber:
         )
 
 
-async def in_thread_if_long(duration_s: float, work: Callable[[], T]) -> T:
-    """The result of `work` on a recording of `duration_s` seconds; in a thread if the recording is over a minute long.
-
-    For an hour of words the work would delay Health. For a minute, the way to a thread and back takes longer than the
-    work.
-    """
-    return work() if duration_s <= _THREAD_FROM_S else await asyncio.to_thread(work)
-
-
-def build_transcript(
-    track: SpokenTrack,
-    parts: list[RecognizedChunk],
-    language: str,
-    load: LoadOptions,
-    options: TranscribeOptions,
-) -> Transcript:
-    """The chunks' texts, words and warnings as one transcript. `load` and `options` have the rules of its segments."""
-    recording, speech = track.recording, track.speech
-    text, offsets = join([part.recognition.text for part in parts])
-    words = [word.shifted(by) for part, by in zip(parts, offsets, strict=True) for word in _words(part, speech)]
-    rules = segment_rules(load)
-    languages = [(by, part.recognition.language or language) for part, by in zip(parts, offsets, strict=True)]
-    segments = tuple(merge(text, words, rules, languages, recording.duration_s))
-    tokens = [
-        Token(token.id, token.begin + by, token.end + by)
-        for part, by in zip(parts, offsets, strict=True)
-        for token in part.recognition.tokens
-    ]
-    timed = [
-        (by, by + len(part.recognition.text)) for part, by in zip(parts, offsets, strict=True) if part.units is not None
-    ]
-    return Transcript(
-        text,
-        language,
-        recording.duration_s,
-        segments,
-        tuple(_token_ids(segment, tokens) for segment in segments),
-        tuple(_words_inside(segment, timed) if options.words else () for segment in segments),
-        tuple(_warnings(track, parts, segments)),
-    )
-
-
-def segment_rules(load: LoadOptions) -> SegmentRules:
-    """The rules of the operator's options."""
-    captions = CaptionRules(
-        line_chars=load.subtitle_line_chars,
-        wide_line_chars=load.subtitle_wide_line_chars,
-        lines=load.subtitle_lines,
-        min_s=load.subtitle_min_s,
-        max_s=load.subtitle_max_s,
-        max_chars_per_s=load.subtitle_max_chars_per_s,
-        gap_s=load.subtitle_gap_s,
-    )
-    return SegmentRules(
-        load.segment_gap_s, load.max_segment_s, load.max_segment_chars, captions if load.subtitles else None
-    )
-
-
-def _words(part: RecognizedChunk, speech: Speech) -> list[Word]:
-    """The words of a chunk, with the aligner's times or with estimates, in seconds of the recording."""
-    chunk, text = part.chunk, part.recognition.text
-    spoken = speech.within_s(chunk.start, chunk.end)
-    if part.units is None:
-        return spread(text, spans_for(text, spoken, (chunk.start_s, chunk.end_s)))
-    units = [(unit.text, unit.start_s + chunk.start_s, unit.end_s + chunk.start_s) for unit in part.units]
-    return trim_to_speech(text, place(text, units, start_s=chunk.start_s, end_s=chunk.end_s), spoken)
-
-
-def _words_inside(segment: Segment, spans: list[tuple[int, int]]) -> tuple[Word, ...]:
-    """The segment's words that lie in one of the sorted `spans` of the text."""
-    begins = [begin for begin, _ in spans]
-    return tuple(
-        word for word in segment.words if (at := bisect_right(begins, word.begin)) and word.end <= spans[at - 1][1]
-    )
-
-
-def _token_ids(segment: Segment, tokens: list[Token]) -> tuple[int, ...]:
-    """The ids of the tokens that overlap the segment."""
-    first = bisect_right(tokens, segment.begin, key=lambda token: token.end)
-    last = bisect_left(tokens, segment.end, key=lambda token: token.begin)
-    return tuple(token.id for token in tokens[first:last])
-
-
-def _warnings(track: SpokenTrack, parts: list[RecognizedChunk], segments: tuple[Segment, ...]) -> Iterator[str]:
-    yield from track.warnings()
-    for fallback, count in sorted(Counter(fallback for part in parts for fallback in part.fallbacks).items()):
-        yield RequestWarning(PASSAGES.format(count=count, fallback=fallback), *kinds_of(fallback))
-    causes = sorted({part.coarse_because for part in parts if part.recognition.text} - {""})
-    if causes and segments:
-        kinds = (kind for cause in causes for kind in kinds_of(cause))
-        yield RequestWarning(COARSE.format(cause=", ".join(causes)), *kinds)
+def _with_recognizer(instance: Instance) -> Lean:
+    """Raises NoKnownText where there is only an aligner, which the text of a request would have to be known for."""
+    if isinstance(instance, AlignerAlone):
+        raise NoKnownText
+    return instance

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import time
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -26,12 +27,15 @@ STAGES: tuple[Stage, ...] = ("decode", "vad", "queue", "infer", "align")
 
 # Upper bounds of the times to the first delta by which calls are counted, in seconds.
 FIRST_DELTA_BOUNDS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, inf)
+# Of the times that decodes of live windows took, likewise.
+LIVE_STEP_BOUNDS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, inf)
 
 # Upper bounds of the times by which all calls are counted, in seconds: Health has 1 s, a recording of hours an hour.
 REQUEST_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 QUEUE_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 
 OK = "ok"
+QUIET = "Quiet"  # a live stream that was ended because its client sent nothing: as good as ok
 CANCELLED, DEADLINE_EXCEEDED = "Cancelled", "DeadlineExceeded"  # caused by the client, so not counted as rejections
 # By the code. What is missing was refused: for the request, the options, the token, or for want of room.
 _OUTCOMES = {
@@ -54,7 +58,9 @@ class RequestStats:
     "ok", or the name of the error that ended the request. `refusal`: the kind of a recording's refusal, one of
     audio/decoding/causes. `batch_rows`: the largest batch in which a passage of the request ran. Of a stream: `deltas`
     that were sent, `first_delta_s` from the call to the first of them, `rewrites`, the passages of which a part had
-    been sent when they were recognised again.
+    been sent when they were recognised again. Of a live stream: `steps`, the decodes of windows that grew, by the time
+    that they took (a bound) and `step_s` in all, `utterances`, the seconds that its sound was `behind_s` at most, and
+    `lags_s`, of each word from its sound's arrival to its departure.
     """
 
     request: str = field(default_factory=new_request_id)
@@ -73,6 +79,11 @@ class RequestStats:
     first_delta_s: float = 0.0
     rewrites: int = 0
     retry_after_s: int = 0
+    steps: Counter[float] = field(default_factory=Counter)
+    step_s: float = 0.0
+    utterances: int = 0
+    behind_s: float = 0.0
+    lags_s: array[float] = field(default_factory=lambda: array("f"))
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     started: float = field(init=False, repr=False)
     _running_passages: int = field(default=0, repr=False)
@@ -122,8 +133,13 @@ class RequestStats:
         if self.deltas == 1:
             self.first_delta_s = self.clock() - self.started
 
-    def log_line(self, *, transcription: bool, stream: bool = False) -> dict[str, Any]:
-        """Keys and values of the log line; `transcription` and `stream` add those that only these have."""
+    def record_step(self, seconds: float) -> None:
+        """A window of a live stream has been decoded, in so many seconds, those that it waited included."""
+        self.steps[next(bound for bound in LIVE_STEP_BOUNDS_S if seconds <= bound)] += 1
+        self.step_s += seconds
+
+    def log_line(self, *, transcription: bool, stream: bool = False, live: bool = False) -> dict[str, Any]:
+        """Keys and values of the log line; the arguments add those that only some methods have."""
         shared = {
             "request": self.request,
             "method": self.method,
@@ -143,10 +159,26 @@ class RequestStats:
             "warnings": list(self.warnings),
             "refusal": self.refusal,
             **(self._of_stream() if stream else {}),
+            **(self._of_live() if live else {}),
         }
 
     def _of_stream(self) -> dict[str, Any]:
         return {"deltas": self.deltas, "first_delta_ms": _ms(self.first_delta_s), "rewrites": self.rewrites}
+
+    def _of_live(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps.total(),
+            "utterances": self.utterances,
+            "lag_p50_ms": _ms(_percentile(self.lags_s, 0.5)),
+            "lag_p95_ms": _ms(_percentile(self.lags_s, 0.95)),
+            "behind_s": round(self.behind_s, 1),
+        }
+
+
+def _percentile(values: Iterable[float], share: float) -> float:
+    """The least of the values that so much of them does not exceed; 0 of none."""
+    in_order = sorted(values)
+    return in_order[min(int(share * len(in_order)), len(in_order) - 1)] if in_order else 0.0
 
 
 def _ms(seconds: float) -> float:
@@ -169,6 +201,8 @@ class Totals:
     queue_s: Histogram = field(default_factory=lambda: Histogram(QUEUE_BOUNDS_S))  # by (method,)
     warnings: Counter[str] = field(default_factory=Counter)  # by kind, one for each request that has it
     refused_recordings: Counter[str] = field(default_factory=Counter)  # by kind
+    live_steps: Counter[float] = field(default_factory=Counter)  # by LIVE_STEP_BOUNDS_S
+    live_step_s: float = 0.0
 
     def call_started(self, stats: RequestStats) -> None:
         self.in_flight[stats.method] += 1
@@ -182,13 +216,15 @@ class Totals:
         self.warnings.update({kind for warning in stats.warnings for kind in kinds_of(warning)})
         if stats.refusal:
             self.refused_recordings[stats.refusal] += 1
-        if stats.finish == OK:
+        if stats.finish in (OK, QUIET):
             self.audio_s += stats.audio_s
         elif stats.finish not in (CANCELLED, DEADLINE_EXCEEDED):
             self.rejections[stats.finish] += 1
         for stage in STAGES:
             self.stage_s[stage] += stats.stage_s[stage]
         self.rewrites += stats.rewrites
+        self.live_steps += stats.steps
+        self.live_step_s += stats.step_s
         if stats.deltas:
             bound = next(bound for bound in FIRST_DELTA_BOUNDS_S if stats.first_delta_s <= bound)
             self.first_deltas[stats.method, bound] += 1

@@ -14,7 +14,7 @@ KINDS = (
     "truncated_answer", "repetition_loop", "too_little_text", "other_language", "no_text", "prompt_leakage",
     "loop_collapsed", "still_truncated", "still_no_text", "already_sent", "realigned", "spread",
     # of times
-    "no_aligner", "aligner_unavailable", "aligner_failed", "aligner_language",
+    "not_heard", "no_aligner", "aligner_unavailable", "aligner_failed", "aligner_language",
     "other",
 )  # fmt: skip
 

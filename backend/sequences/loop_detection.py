@@ -35,8 +35,8 @@ def loops(tokens: Sequence[int]) -> int:
     return 0
 
 
-def repetition_start(tokens: Sequence[int]) -> int:
-    """Where the repetition begins in which `tokens` end: the length of `tokens` before it, or of all without one.
+def repetition_start(tokens: Sequence[int] | Sequence[str]) -> int:
+    """Where the repetition begins in which `tokens` (or words) end: the length before it, or of all without one.
 
     A repetition is at most MAX_LOOP_PHRASE_TOKENS behind what it repeats, and as long as that or
     MIN_REPETITION_TOKENS. Nearly all end by themselves; one that goes on is a loop.

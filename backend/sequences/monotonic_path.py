@@ -48,6 +48,21 @@ def refined(scores: NDArray[np.float32], path: NDArray[np.int64]) -> NDArray[np.
     return np.maximum.accumulate(path + np.clip(shift, -0.49, 0.49))
 
 
+def certainty(scores: NDArray[np.float32], path: NDArray[np.int64], reach: int = 2) -> NDArray[np.float64]:
+    """For each word the probability, 0 to 1, of the classes within `reach` of its path: the lower of start and end.
+
+    scores: log-probabilities over all classes, also those beyond the path's; (2 * words, classes).
+    """
+    slots = np.arange(path.size)
+    total = np.zeros(path.size)
+    for offset in range(-reach, reach + 1):
+        at = path + offset
+        inside = (at >= 0) & (at < scores.shape[1])
+        total += np.where(inside, np.exp(scores[slots, np.clip(at, 0, scores.shape[1] - 1)].astype(np.float64)), 0.0)
+    lower: NDArray[np.float64] = total.reshape(-1, 2).min(axis=1)
+    return lower
+
+
 def _running_maximum(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """At each position, the highest value so far, and the first position that has it."""
     highest = np.maximum.accumulate(values)

@@ -3,8 +3,13 @@
 Rules: a job's finish tag is its length plus the larger of the virtual time and the last finish tag of its request; the
 queue is in the order of finish tags, and the virtual time is the largest finish tag so far of the first job of a batch.
 So a short command goes before the next chunk of a long recording, and a stream of commands does not starve the chunk.
-Jobs that are added to a session together are of similar length. Not thread-safe: the scheduler calls with its lock
-held.
+Jobs that are added to a session together are of similar length.
+
+Live jobs (session_kind.py) are a class of their own, with its own tags. Where both classes wait they take turns, so a
+caption waits for one prefill of a file at most, and twenty streams leave the files their share. While a live job waits
+or somebody speaks, files are prefilled one passage at a time, but not where jobs join in groups.
+
+Not thread-safe: the scheduler calls with its lock held.
 """
 
 from __future__ import annotations
@@ -12,7 +17,9 @@ from __future__ import annotations
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from backend.process.request_stats import RequestStats
@@ -28,36 +35,59 @@ _GROUP_SHARE = 0.5
 _MAX_GROUP_WAIT_S = 0.1
 
 
+class _Lane(NamedTuple):
+    """The jobs that may be added to a session together: those of one session and one class."""
+
+    key: SessionKey
+    is_live: bool
+
+
+class _Tags:
+    """The virtual time of one class, and the last finish tag of each of its requests with jobs."""
+
+    def __init__(self) -> None:
+        self.virtual_time = 0.0
+        self.last: WeakKeyDictionary[RequestStats, float] = WeakKeyDictionary()
+
+
 class FairQueue:
     """Unbounded: pipeline/admission.py limits how much there can be."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._jobs: list[Job] = []  # by finish tag
-        self._count_by_key: Counter[SessionKey] = Counter()
-        self._virtual_time = 0.0
-        self._last_tags: WeakKeyDictionary[RequestStats, float] = WeakKeyDictionary()  # of each request with jobs
+        self._jobs: dict[bool, list[Job]] = {False: [], True: []}  # of each class, live or not, by finish tag
+        self._count_by_lane: Counter[_Lane] = Counter()
+        self._tags = {False: _Tags(), True: _Tags()}
+        self._last_was_live = False
+        self.speaking = 0  # live streams in which somebody speaks
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return sum(map(len, self._jobs.values()))
 
     @property
     def audio_s(self) -> float:
-        return sum(job.audio_s for job in self._jobs)
+        return sum(job.audio_s for job in self._in_turn())
+
+    @property
+    def has_live(self) -> bool:
+        """Whether a live job waits."""
+        return bool(self._jobs[True])
 
     def audio_before_s(self, audio_s: float) -> float:
-        """Seconds of waiting audio that go before the end of so much audio of a new request."""
-        last = bisect_right(self._jobs, self._virtual_time + audio_s, key=_finish_tag)
-        return sum(job.audio_s for job in self._jobs[:last])
+        """Seconds of waiting audio that go before the end of so much audio of a new file, without live streams'."""
+        jobs = self._jobs[False]
+        last = bisect_right(jobs, self._tags[False].virtual_time + audio_s, key=_finish_tag)
+        return sum(job.audio_s for job in jobs[:last])
 
     @property
     def first(self) -> Job:
-        """The job with the least finish tag. Raises IndexError if the queue is empty."""
-        return self._jobs[0]
+        """The job whose turn is next. Raises StopIteration if the queue is empty."""
+        return next(self._in_turn())
 
     def put(self, job: Job) -> None:
-        job.finish_tag = max(self._virtual_time, self._last_tags.get(job.owner, 0.0)) + job.audio_s
-        self._last_tags[job.owner] = job.finish_tag
+        tags = self._tags[job.kind.is_live]
+        job.finish_tag = max(tags.virtual_time, tags.last.get(job.owner, 0.0)) + job.audio_s
+        tags.last[job.owner] = job.finish_tag
         self._insert(job)
 
     def requeue(self, job: Job) -> None:
@@ -68,9 +98,7 @@ class FairQueue:
 
     def remove(self, job: Job) -> None:
         """Remove the job if it is in the queue."""
-        at = self._place_of(job)
-        if at is not None:
-            self._delete(at)
+        if self._delete(job):
             job.owner.record_wait(job.queued_at)
 
     def holds(self, job: Job) -> bool:
@@ -78,68 +106,99 @@ class FairQueue:
         return self._place_of(job) is not None
 
     def _place_of(self, job: Job) -> int | None:
-        """The job's place, by bisection: a request may cancel thousands."""
-        at = bisect_left(self._jobs, job.finish_tag, key=_finish_tag)
-        while at < len(self._jobs) and self._jobs[at].finish_tag == job.finish_tag:
-            if self._jobs[at] is job:
+        """The job's place in its class, by bisection: a request may cancel thousands."""
+        jobs = self._jobs[job.kind.is_live]
+        at = bisect_left(jobs, job.finish_tag, key=_finish_tag)
+        while at < len(jobs) and jobs[at].finish_tag == job.finish_tag:
+            if jobs[at] is job:
                 return at
             at += 1
         return None
 
     def clear(self) -> list[Job]:
         """Remove and return all jobs."""
-        jobs, self._jobs = self._jobs, []
-        self._count_by_key.clear()
+        jobs = [*self._in_turn()]
+        self._jobs = {False: [], True: []}
+        self._count_by_lane.clear()
         return jobs
 
     def take(self, running: Mapping[SessionKey, RunningSession], max_audio_s: float) -> list[Job]:
         """Remove and start the jobs that are added to one session now.
 
-        They are the first job whose session has room, and later jobs of the same key and of similar length. A session
-        has room for `max_batch` jobs and `max_audio_s` seconds of audio, but always for one job. A job that is too long
-        for the remaining seconds reserves them, so that later, shorter jobs cannot starve it.
+        They are the first job whose session has room, and later jobs of the same lane and of similar length. A session
+        has room for `max_batch` jobs of files, for more where they are live, and for `max_audio_s` seconds of audio,
+        but always for one job. A job that is too long for the remaining seconds reserves them, so that later, shorter
+        jobs cannot starve it.
 
         Where jobs join in groups, a session that runs has room only once half of its places are free, or one has been
-        for 100 ms: each join stops its steps for a while, however many jobs join.
+        for 100 ms: each join stops its steps for a while, however many jobs join. Live jobs do not wait for that.
         """
-        load = {key: (len(session.jobs), session.audio_s) for key, session in running.items()}
-        closed = {key for key, session in running.items() if not self._has_room(session)}
-        # The keys of waiting jobs whose sessions have room. The walk ends when there are none: thousands may wait.
-        open_keys = self._count_by_key.keys() - closed
-        taken: list[int] = []
+        # The lanes of waiting jobs whose sessions have room. The walk ends when there are none: thousands may wait.
+        open_lanes = self._open_lanes(running)
+        load: dict[_Lane, tuple[int, float]] = {}  # free places, seconds of audio
+        taken: list[Job] = []
         prefill_s = 0.0
-        for at, job in enumerate(self._jobs):
-            if not open_keys or (job.retry_alone and (running or taken)):
+        for job in self._in_turn():
+            if not open_lanes or (job.retry_alone and (running or taken)):
                 break  # a retry waits until nothing runs, and later jobs wait behind it
-            if job.key not in open_keys or (taken and not _are_similar(job.audio_s, self._jobs[taken[0]].audio_s)):
+            lane = _lane(job)
+            if lane not in open_lanes or (taken and not _are_similar(job.audio_s, taken[0].audio_s)):
                 continue
             if taken and prefill_s + job.audio_s > job.kind.max_prefill_s:
                 break  # later, shorter jobs must not overtake it
-            rows, audio_s = load.get(job.key, (0, 0.0))
-            if rows and audio_s + job.audio_s > max_audio_s:
-                open_keys.discard(job.key)  # reserves the seconds: later jobs of this key wait
+            free, audio_s = load.get(lane) or _load(job, running.get(job.key))
+            if audio_s and audio_s + job.audio_s > max_audio_s:
+                open_lanes.discard(lane)  # reserves the seconds: later jobs of this lane wait
                 continue
-            taken.append(at)
+            taken.append(job)
             prefill_s += job.audio_s
-            load[job.key] = rows + 1, audio_s + job.audio_s
-            is_full = job.retry_alone or rows + 1 >= job.key.max_batch
-            open_keys = set() if is_full else {job.key}  # from the first job on, this session only
+            load[lane] = free - 1, audio_s + job.audio_s
+            is_full = job.retry_alone or free == 1 or self._joins_alone(job)
+            open_lanes = set() if is_full else {lane}  # from the first job on, this session only
         if taken:
-            if (session := running.get(self._jobs[taken[0]].key)) is not None:
-                session.free_since = None
-            self._virtual_time = max(self._virtual_time, self._jobs[taken[0]].finish_tag)
-        jobs = [self._delete(at) for at in reversed(taken)]
-        return [job for job in reversed(jobs) if job.start()]  # False: cancelled meanwhile
+            self._record_turn(taken[0], running.get(taken[0].key))
+        for job in taken:
+            self._delete(job)
+        return [job for job in taken if job.start()]  # False: cancelled meanwhile
 
     def next_to_prepare(self, batches: int) -> Job | None:
         """The first job that was not offered yet and has something to prepare, of those that fill so many batches."""
-        near = self._jobs[: batches * self.first.kind.max_batch] if self._jobs else []
+        if not len(self):
+            return None
+        near = islice(self._in_turn(), batches * self.first.kind.max_batch)
         return next((job for job in near if job.kind.prepare is not None and not job.offered), None)
 
-    def _has_room(self, session: RunningSession) -> bool:
-        """Whether waiting jobs may join the session now."""
-        free = session.kind.max_batch - len(session.jobs)
-        if not free or session.kind.key not in self._count_by_key:
+    def _in_turn(self) -> Iterator[Job]:
+        """The jobs of both classes: first those of the class that was not served last."""
+        is_live = not self._last_was_live
+        return chain(self._jobs[is_live], self._jobs[not is_live])
+
+    def _record_turn(self, first: Job, session: RunningSession | None) -> None:
+        """A batch of jobs is taken, of which this is the first, for a session that runs or a new one (None)."""
+        if session is not None and not first.kind.is_live:
+            session.free_since = None
+        tags = self._tags[first.kind.is_live]
+        tags.virtual_time = max(tags.virtual_time, first.finish_tag)
+        self._last_was_live = first.kind.is_live
+
+    def _joins_alone(self, job: Job) -> bool:
+        """Whether no other job is prefilled with it, so that captions wait less."""
+        return not (job.kind.is_live or job.kind.joins_in_groups) and bool(self.speaking or self.has_live)
+
+    def _open_lanes(self, running: Mapping[SessionKey, RunningSession]) -> set[_Lane]:
+        for key, session in running.items():
+            if _Lane(key, False) not in self._count_by_lane:
+                session.free_since = None
+        return {lane for lane in self._count_by_lane if self._has_room(lane, running.get(lane.key))}
+
+    def _has_room(self, lane: _Lane, session: RunningSession | None) -> bool:
+        """Whether waiting jobs of the lane may join the session now, or open it if it is None."""
+        if session is None:
+            return True
+        free = session.free_places(live=lane.is_live)
+        if lane.is_live:
+            return free > 0
+        if not free:
             session.free_since = None
             return False
         if not session.kind.joins_in_groups or free >= _GROUP_SHARE * session.kind.max_batch:
@@ -149,15 +208,31 @@ class FairQueue:
         return now - session.free_since >= _MAX_GROUP_WAIT_S
 
     def _insert(self, job: Job) -> None:
-        insort(self._jobs, job, key=_finish_tag)
-        self._count_by_key[job.key] += 1
+        insort(self._jobs[job.kind.is_live], job, key=_finish_tag)
+        self._count_by_lane[_lane(job)] += 1
 
-    def _delete(self, at: int) -> Job:
-        job = self._jobs.pop(at)
-        self._count_by_key[job.key] -= 1
-        if not self._count_by_key[job.key]:
-            del self._count_by_key[job.key]  # the key's model may be dropped, and its id used again
-        return job
+    def _delete(self, job: Job) -> bool:
+        """Remove the job; False if it is not there."""
+        at = self._place_of(job)
+        if at is None:
+            return False
+        del self._jobs[job.kind.is_live][at]
+        lane = _lane(job)
+        self._count_by_lane[lane] -= 1
+        if not self._count_by_lane[lane]:
+            del self._count_by_lane[lane]  # the key's model may be dropped, and its id used again
+        return True
+
+
+def _lane(job: Job) -> _Lane:
+    return _Lane(job.key, job.kind.is_live)
+
+
+def _load(job: Job, session: RunningSession | None) -> tuple[int, float]:
+    """The free places for jobs like this in its session, and the seconds of audio in it; None: it is not open yet."""
+    if session is None:
+        return job.kind.max_batch + (job.kind.live_places if job.kind.is_live else 0), 0.0
+    return session.free_places(live=job.kind.is_live), session.audio_s
 
 
 def _finish_tag(job: Job) -> float:

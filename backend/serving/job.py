@@ -22,7 +22,7 @@ class Job:
 
     `finish_tag`: its place in the fair queue. `queued_at`: when it was queued last, by time.monotonic. `cancelled`: its
     caller no longer waits. `retry_alone`: it has failed once, so it runs when no other job does. `offered`: to
-    preparation, which looks at each job once.
+    preparation, which looks at each job once. `is_final`: its sound will not be given to the model again.
     """
 
     kind: SessionKind[Any, Any]
@@ -35,6 +35,7 @@ class Job:
     cancelled: bool = False
     retry_alone: bool = False
     offered: bool = False
+    is_final: bool = True
     key: SessionKey = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,5 +74,10 @@ class RunningSession:
 
     @property
     def occupancy(self) -> float:
-        """The share of its places that are taken, 0 to 1."""
-        return len(self.jobs) / self.kind.max_batch
+        """The share of its places that are taken, 0 to 1; those for live jobs are not counted."""
+        return min(len(self.jobs) / self.kind.max_batch, 1.0)
+
+    def free_places(self, *, live: bool) -> int:
+        """How many jobs may join: of files, or live ones, which may take every place."""
+        free = self.kind.max_batch + self.kind.live_places - len(self.jobs)
+        return free if live else min(free, self.kind.max_batch - sum(not job.kind.is_live for job in self.jobs))

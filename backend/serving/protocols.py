@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.errors import AsrError
 from backend.options.load_options import LoadOptions
 
 SAMPLE_RATE = 16_000  # Hz, of all samples here; as in audio/waveform.py, which stands on the same floor
 
 
+Kind = Literal["recognizer", "aligner"]  # of a checkpoint
 Listener: TypeAlias = Callable[[Sequence[int]], None]
 
 
@@ -96,13 +98,15 @@ class Passage:
 class AlignedUnit(NamedTuple):
     """A word or character without punctuation, with its times in seconds from the start of its passage.
 
-    `outside`: the aligner's best guess lies beyond the passage's end; the times given are the best inside.
+    `outside`: the aligner's best guess lies beyond the passage's end; the times given are the best inside. `certainty`:
+    the probability, 0 to 1, that the aligner gives to times close to these: low where a word is not spoken at all.
     """
 
     text: str
     start_s: float
     end_s: float
     outside: bool = False
+    certainty: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,12 @@ class Session(Protocol):
         """Prefill: run their prompts, so that the next step decodes them too. Changes nothing if it raises."""
         ...
 
-    def step(self) -> list[tuple[Utterance, Recognition]]:
-        """Decode one token of every utterance. Returns the utterances that ended, the very objects that were added."""
+    def step(self) -> Sequence[tuple[Utterance, Recognition | AsrError]]:
+        """Decode one token of every utterance. Returns the utterances that ended, the very objects that were added.
+
+        An utterance that failed by itself ends with its error, and is not tried again. What is raised is a failure of
+        all.
+        """
         ...
 
     def drop(self, utterance: Utterance) -> None:
@@ -176,12 +184,18 @@ class Recognizer(Protocol):
 
 
 def recognize(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[Recognition]:
-    """Decode the utterances in one session, to the end. Returns one Recognition for each, in order."""
+    """Decode the utterances in one session, to the end. Returns one Recognition for each, in order.
+
+    Raises what the session raises, and the error of an utterance that failed by itself.
+    """
     session = recognizer.session()
     session.add(utterances)
     recognitions: dict[int, Recognition] = {}
     while len(session):
-        recognitions |= {id(utterance): recognition for utterance, recognition in session.step()}
+        for utterance, result in session.step():
+            if isinstance(result, AsrError):
+                raise result
+            recognitions[id(utterance)] = result
     return [recognitions[id(utterance)] for utterance in utterances]
 
 
@@ -202,6 +216,14 @@ class Aligner(Protocol):
         """The units of each passage, in order."""
         ...
 
+    def units_of(self, text: str, language: str) -> tuple[str, ...]:
+        """The units of a text, for Passage.units; none for punctuation alone. From any thread."""
+        ...
+
+    def tokens_of(self, text: str) -> tuple[Token, ...]:
+        """As Recognizer.tokens_of, by the aligner's tokenizer."""
+        ...
+
 
 class Loader(Protocol):
     """Loads models into memory. Raises LoadRefused with the cause; foreign exceptions may pass, see faults.py."""
@@ -210,13 +232,18 @@ class Loader(Protocol):
         """Import the libraries that every load needs."""
         ...
 
-    def inspect(self, options: LoadOptions) -> None:
-        """Refuse options that cannot be loaded, by what a moment shows: the old model is still in memory then."""
+    def inspect(self, options: LoadOptions) -> Kind:
+        """What the model is; refuses options that cannot be loaded, by what a moment shows.
+
+        The old model is still in memory then.
+        """
         ...
 
     def load_recognizer(self, options: LoadOptions) -> Recognizer: ...
 
-    def load_aligner(self, options: LoadOptions) -> Aligner: ...
+    def load_aligner(self, options: LoadOptions) -> Aligner:
+        """The aligner that the options name, or, without one, the model that is an aligner itself."""
+        ...
 
     def reclaim(self) -> None:
         """Return memory of dropped models to the operating system."""

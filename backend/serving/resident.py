@@ -1,4 +1,4 @@
-"""The one model of this process: nothing, the lean instance, or the instance that is equipped with an aligner.
+"""The one model of this process: nothing, the lean instance, the same equipped with an aligner, or an aligner alone.
 
 Rules: there is one copy of the recogniser's weights, ever (law 1). The first request for times loads the aligner and
 swaps in an equipped instance around the same recogniser; the lean instance is dropped. One load runs at a time, however
@@ -15,7 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from backend.errors import (
     AlignerUnavailable,
@@ -32,8 +32,8 @@ from backend.serving.idle.unloaded import UnloadedModel
 from backend.serving.idle.usage import Usage
 from backend.serving.loaded_models import LoadedModels
 from backend.serving.loader_thread import LoaderThread
-from backend.serving.model_instance import Equipped, Lean
-from backend.serving.protocols import Loader
+from backend.serving.model_instance import AlignerAlone, Equipped, Instance, Lean, WithAligner
+from backend.serving.protocols import Kind, Loader
 
 _log = logging.getLogger(__name__)
 
@@ -68,9 +68,9 @@ class Resident:
         self.usage = Usage(clock)
         self.releases: Counter[str] = Counter(aligner=0, model=0)  # of idle models, by what was released
         self.reloads = 0  # of models that had been released
-        self._instance: Lean | None = None
+        self._instance: Instance | None = None
         self._unloaded: UnloadedModel | None = None
-        self._reload_task: asyncio.Task[Lean] | None = None
+        self._reload_task: asyncio.Task[Instance] | None = None
         self._loaded_models = LoadedModels(on_collected=self._thread.reclaim_soon)
         self._free_count = 0  # how often Free was called: a load that it overtook must not bring its model back
         self._equip_task: tuple[Lean, asyncio.Task[Equipped]] | None = None
@@ -100,6 +100,12 @@ class Resident:
         return model.options if model else None
 
     @property
+    def aligns(self) -> bool:
+        """Whether the resident model, its weights may be released, finds the times of known texts."""
+        model = self._instance or self._unloaded
+        return model is not None and model.aligns
+
+    @property
     def weight_bytes(self) -> dict[str, int]:
         """Of all models in memory, also where only a request in flight holds them. From any thread."""
         return self._loaded_models.weight_bytes
@@ -107,7 +113,7 @@ class Resident:
     @property
     def aligner_state(self) -> AlignerState:
         options = self.options
-        if isinstance(self._instance, Equipped):
+        if isinstance(self._instance, WithAligner):
             return "loaded"
         if options is None or not options.forced_aligner:
             return "none"
@@ -125,13 +131,13 @@ class Resident:
         if self.options is None:
             raise ModelNotLoaded
 
-    def current(self) -> Lean:
+    def current(self) -> Instance:
         """The instance in memory. Raises ModelNotLoaded."""
         if self._instance is None:
             raise ModelNotLoaded
         return self._instance
 
-    async def acquired(self) -> Lean:
+    async def acquired(self) -> Instance:
         """The instance for a request that starts now, loaded again if it was released.
 
         Raises ModelNotLoaded or ReloadFailed. A request that is cancelled does not end the reload for the others.
@@ -157,13 +163,13 @@ class Resident:
                 return
             async with self._load_lock:
                 self.usage.restart()
-                await self._thread.run(self._loader.inspect, options)
+                kind = await self._thread.run(self._loader.inspect, options)
                 self._refuse_if_freed_since(free_count)
                 if self._instance is not None and self._instance.options.has_recognizer_of(options):
                     self._instance = self._instance.with_options(options)  # nothing here keeps an aligner that goes
                     await self._exchanged()
                 else:
-                    await self._replace(options, free_count)
+                    await self._replace(options, kind, free_count)
 
     async def free(self) -> None:
         """Drop the model. Waits for nothing: a load that runs is refused at its end.
@@ -197,9 +203,16 @@ class Resident:
             _log.info("the aligner was idle for %g s: it is released; the next request for times loads it", idle_s)
             await self._thread.reclaim()
 
-    async def equipped(self, instance: Lean) -> Equipped:
+    @overload
+    async def equipped(self, instance: Lean) -> Equipped: ...
+    @overload
+    async def equipped(self, instance: AlignerAlone) -> AlignerAlone: ...
+    @overload
+    async def equipped(self, instance: Instance) -> WithAligner: ...
+
+    async def equipped(self, instance: Instance) -> WithAligner:
         """`instance` with an aligner, which is swapped in as the resident one. Raises AlignerUnavailable."""
-        if isinstance(instance, Equipped):
+        if isinstance(instance, WithAligner):
             return instance
         if not instance.options.forced_aligner:
             raise AlignerUnavailable("no aligner is configured", "no_aligner")
@@ -222,21 +235,23 @@ class Resident:
         aligner = f"with the forced aligner '{named(options.forced_aligner)}'" if options.forced_aligner else "alone"
         return f"the model '{named(options.model)}' {aligner}"
 
-    async def _replace(self, options: LoadOptions, free_count: int) -> None:
-        old = self.options
+    async def _replace(self, options: LoadOptions, kind: Kind, free_count: int) -> None:
+        old = self._instance or self._unloaded
+        previous = (old.options, old.kind) if old else None
+        del old
         self._set_instance(None)
         await self._thread.reclaim()
-        refusal = await self._refusal_in(self._install(options, free_count))
+        refusal = await self._refusal_in(self._install(options, kind, free_count))
         if refusal is None:
             return
         if isinstance(refusal, DeviceLost):  # nothing can be loaded there again
             raise refusal
         await self._thread.reclaim()
-        if old is not None and free_count == self._free_count:
-            await self._restore(old, free_count)
+        if previous is not None and free_count == self._free_count:
+            await self._restore(*previous, free_count)
         raise refusal
 
-    async def _reload(self) -> Lean:
+    async def _reload(self) -> Instance:
         free_count = self._free_count
         async with self._load_lock:
             unloaded = self._unloaded
@@ -248,7 +263,7 @@ class Resident:
             if (instance := unloaded.still_there()) is not None:
                 self._set_instance(instance)
                 return instance
-            refusal = await self._refusal_in(self._install(unloaded.options, free_count))
+            refusal = await self._refusal_in(self._install(unloaded.options, unloaded.kind, free_count))
             if free_count != self._free_count:
                 raise ModelNotLoaded
             if refusal is not None:
@@ -258,30 +273,36 @@ class Resident:
             self.reloads += 1
             return self.current()
 
-    def _reload_ended(self, task: asyncio.Task[Lean]) -> None:
+    def _reload_ended(self, task: asyncio.Task[Instance]) -> None:
         self._reload_task = None
         if not task.cancelled():
             task.exception()  # as in _equip_ended
 
-    def _set_instance(self, instance: Lean | None) -> None:
+    def _set_instance(self, instance: Instance | None) -> None:
         self._instance, self._unloaded = instance, None
         self._on_state_change(instance is not None)
 
-    async def _install(self, options: LoadOptions, free_count: int) -> None:
-        recognizer = await self._thread.run(self._loader.load_recognizer, options)
-        self._refuse_if_freed_since(free_count)
-        self._loaded_models.add("recognizer", recognizer)
-        self._set_instance(Lean(options, recognizer))
+    async def _install(self, options: LoadOptions, kind: Kind, free_count: int) -> None:
         self._retry_at = 0.0
+        if kind == "aligner":
+            aligner = await self._thread.run(self._loader.load_aligner, options)
+            self._refuse_if_freed_since(free_count)
+            self._loaded_models.add("aligner", aligner)
+            self._set_instance(AlignerAlone(options, aligner))
+        else:
+            recognizer = await self._thread.run(self._loader.load_recognizer, options)
+            self._refuse_if_freed_since(free_count)
+            self._loaded_models.add("recognizer", recognizer)
+            self._set_instance(Lean(options, recognizer))
         _log.info("loaded: %s", self._names())
 
     def _refuse_if_freed_since(self, free_count: int) -> None:
         if free_count != self._free_count:
             raise LoadRefused("the model was freed while it was being loaded")
 
-    async def _restore(self, old: LoadOptions, free_count: int) -> None:
+    async def _restore(self, old: LoadOptions, kind: Kind, free_count: int) -> None:
         _log.warning("the load failed; loading the model that was there before")
-        refusal = await self._refusal_in(self._install(old, free_count))
+        refusal = await self._refusal_in(self._install(old, kind, free_count))
         if refusal is not None:
             _log.error("the model that was there before cannot be loaded either: %s", refusal)
             await self._thread.reclaim()
@@ -298,7 +319,7 @@ class Resident:
     async def _equip(self, lean: Lean) -> Equipped:
         async with self._load_lock:
             instance = self._instance
-            is_resident = instance is not None and instance.has_models_of(lean)
+            is_resident = isinstance(instance, Lean) and instance.has_models_of(lean)
             if is_resident and isinstance(instance, Equipped):
                 return instance
             if is_resident and self._clock() < self._retry_at:
@@ -315,7 +336,7 @@ class Resident:
                     await self._thread.reclaim()
                 raise AlignerUnavailable(cause) from error
             self._loaded_models.add("aligner", aligner)
-            if self._instance is None or not self._instance.has_models_of(lean):
+            if not isinstance(self._instance, Lean) or not self._instance.has_models_of(lean):
                 return Equipped(lean.options, lean.recognizer, aligner)  # freed or replaced: for these requests alone
             self._instance = equipped = Equipped(self._instance.options, lean.recognizer, aligner)
             return equipped

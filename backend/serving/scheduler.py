@@ -76,6 +76,16 @@ class Scheduler:
         """How long what waits will take at the best speed seen; 0 if nothing waits, or no speed is known yet."""
         return self._throughput.duration_s(self.waiting[1])
 
+    def utterance_began(self) -> None:
+        """Somebody speaks in a live stream: files are prefilled one passage at a time, so that captions wait less."""
+        with self._changed:
+            self._waiting.speaking += 1
+
+    def utterance_ended(self) -> None:
+        """The reverse of `utterance_began`."""
+        with self._changed:
+            self._waiting.speaking -= 1
+
     def forget_model(self) -> None:
         """Another model is loaded: reset what was learnt about the speed and the memory of the last one."""
         with self._changed:
@@ -83,15 +93,22 @@ class Scheduler:
             self._oom_backoff.reset()
 
     async def submit(
-        self, kind: SessionKind[Item, Result], item: Item, *, audio_s: float, owner: RequestStats | None = None
+        self,
+        kind: SessionKind[Item, Result],
+        item: Item,
+        *,
+        audio_s: float,
+        owner: RequestStats | None = None,
+        is_final: bool = True,
     ) -> Result:
         """The result of `item`, which has `audio_s` seconds of audio, from a session of `kind`.
 
         `owner`: the stats of the item's request; jobs without one are requests of their own. If the caller is
-        cancelled, the item leaves its session at the next step. Raises OutOfMemory, EngineFailure, or the AsrError that
+        cancelled, the item leaves its session at the next step. `is_final`: False if the same audio will come again, so
+        that it counts once for the engine's speed. Raises OutOfMemory, EngineFailure, or the AsrError that
         the session raised.
         """
-        job = Job(kind, item, audio_s, owner or RequestStats())
+        job = Job(kind, item, audio_s, owner or RequestStats(), is_final=is_final)
         with self._changed:
             if self.dead:
                 raise EngineFailure
@@ -157,7 +174,7 @@ class Scheduler:
         while not self._stopping and len(self._waiting):
             first = self._waiting.first
             left_s = first.queued_at + first.kind.batch_wait_s - time.monotonic()
-            if left_s <= 0 or len(self._waiting) >= first.kind.max_batch:
+            if left_s <= 0 or len(self._waiting) >= first.kind.max_batch or self._waiting.has_live:
                 return
             self._changed.wait(left_s)
 
@@ -206,15 +223,21 @@ class Scheduler:
             results = {id(item): result for item, result in (running.session.step() if running.jobs else ())}
             for job in [job for job in running.jobs if id(job.item) in results]:
                 self._remove(running, job)
-                job.answer(results[id(job.item)])
-                self._throughput.add_audio(job.audio_s)
-                self._oom_backoff.succeeded(job.audio_s)
+                self._answer(job, results[id(job.item)])
 
         failure = self._call_model(running.jobs, step)
         if failure is not None or not running.jobs:
             del self._running[running.kind.key]
         if failure is not None:
             self._retry_or_fail(running.jobs, failure)
+
+    def _answer(self, job: Job, result: object) -> None:
+        if isinstance(result, AsrError):  # of this job alone, and not to be tried again
+            job.fail(result)
+            return
+        job.answer(result)
+        self._throughput.add_audio(job.audio_s if job.is_final else 0.0)
+        self._oom_backoff.succeeded(job.audio_s)
 
     def _remove(self, running: RunningSession, job: Job) -> None:
         running.jobs.remove(job)

@@ -11,17 +11,24 @@ from dataclasses import dataclass
 from math import inf
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from backend.errors import AsrError
+
+_MOST_LIVE_PLACES = 4
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
 class ScheduledSession(Protocol[Item, Result_co]):
-    """A session as the scheduler sees it, see protocols.Session: items are added, and each ends with a result."""
+    """A session as the scheduler sees it, see protocols.Session: items are added, and each ends with a result.
+
+    An AsrError in place of a result is the failure of one item.
+    """
 
     def __len__(self) -> int: ...
     def add(self, items: Sequence[Item], /) -> None: ...
-    def step(self) -> Sequence[tuple[Item, Result_co]]: ...
+    def step(self) -> Sequence[tuple[Item, Result_co | AsrError]]: ...
     def drop(self, item: Item, /) -> None: ...
 
 
@@ -40,6 +47,9 @@ class SessionKind(Generic[Item, Result]):
     `max_batch`: jobs in a session; `max_prefill_s`: seconds of audio that are added to it together; `batch_wait_s`: how
     long a session that starts with one job waits for more. `joins_in_groups`: see fair_queue.py. `prepare`: what can be
     done for an item while it waits, in a thread of its own; returns the item to add in its place.
+
+    `is_live`: the jobs are of sound that is still arriving. They share the session with those of files, and beside the
+    places for `max_batch` files it has `live_places` that only they may take.
     """
 
     work: str
@@ -50,7 +60,14 @@ class SessionKind(Generic[Item, Result]):
     batch_wait_s: float = 0.0
     joins_in_groups: bool = False
     prepare: Callable[[Item], Item] | None = None
+    is_live: bool = False
+    live_places: int = 0
 
     @property
     def key(self) -> SessionKey:
         return SessionKey(self.work, id(self.model), self.max_batch)
+
+
+def live_places(max_batch: int) -> int:
+    """The places of a session beyond those for files: a caption does not wait until one of eight files has ended."""
+    return min(_MOST_LIVE_PLACES, max_batch)

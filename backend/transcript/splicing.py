@@ -22,16 +22,25 @@ def continuation(sent: str, answer: str) -> str:
     """
     if answer.startswith(sent):
         return answer[len(sent) :]
-    keys = [(fold(answer[begin:end]), end) for begin, end in pieces(answer)]
-    words = [(key, end) for key, end in keys if key]
-    covered = _best_beginning([key for begin, end in pieces(sent) if (key := fold(sent[begin:end]))], words)
-    end = words[covered - 1][1] if covered else 0
-    rest = answer[end:].strip() if words else ""
+    end = covered(answer, sent)
+    rest = answer[end:].strip() if fold(answer) else ""
     if not rest:
         return ""
     return (
         answer[end : answer.index(rest, end)] + rest if answer[end].isspace() else separator_between(sent, rest) + rest
     )
+
+
+def covered(text: str, answer: str) -> int:
+    """Where the beginning of `text` ends that stands for what `answer` stands for: the number of its characters."""
+    words = _words(text)
+    count = _best_beginning([key for key, _ in _words(answer)], words)
+    return words[count - 1][1] if count else 0
+
+
+def _words(text: str) -> list[tuple[str, int]]:
+    """The words of a text, folded, each with the end of its piece."""
+    return [(key, end) for begin, end in pieces(text) if (key := fold(text[begin:end]))]
 
 
 def _best_beginning(sent: Sequence[str], words: Sequence[tuple[str, int]]) -> int:

@@ -13,9 +13,11 @@ from typing import Any
 
 import grpc
 
+from backend.audio.waveform import SAMPLE_RATE
 from backend.errors import IdentityMismatch, RequestTooLarge, Unauthenticated
 from backend.process.operator_token import TOKEN_VARIABLE
 from backend.process.request_stats import current_stats
+from backend.wire.messages import MAX_LIVE_MESSAGE_S, UNPARSED_LIVE_REQUEST
 from backend.wire.status import refuse
 from backend.wire.wrapping import Context, Continuation, Handler, wrapped
 
@@ -25,6 +27,8 @@ _TRANSCRIPTIONS = ("/AudioTranscription", "/AudioTranscriptionStream")
 # A request holds a path, a prompt and a few words. Parsing 50 MiB of small fields would block the event loop, and with
 # it Health.
 _MAX_REQUEST_BYTES = 1 << 20
+_LIVE = "/AudioTranscriptionLive"
+_MAX_LIVE_BYTES = 4 * SAMPLE_RATE * MAX_LIVE_MESSAGE_S + 1024  # float32 samples, and what is around them
 
 
 class BearerToken(grpc.aio.ServerInterceptor):
@@ -62,23 +66,35 @@ class BearerToken(grpc.aio.ServerInterceptor):
 
 
 class SmallRequests(grpc.aio.ServerInterceptor):
-    """Refuses a transcription request of more than 1 MiB before it is parsed.
+    """Refuses a transcription request of more than 1 MiB before it is parsed, and of a live stream of 3.7 MiB.
 
-    AudioTranscriptionLive is exempt, because its messages carry audio.
+    The latter reach the method as messages.UNPARSED_LIVE_REQUEST: the stream of requests has begun.
     """
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
-        if handler is None or not str(handler_call_details.method).endswith(_TRANSCRIPTIONS):
+        method = str(handler_call_details.method)
+        if handler is None or not method.endswith((*_TRANSCRIPTIONS, _LIVE)):
             return handler
         parse: Any = handler.request_deserializer
+
+        def parse_live(data: bytes) -> Any:
+            return parse(data) if len(data) <= _MAX_LIVE_BYTES else UNPARSED_LIVE_REQUEST
+
+        if method.endswith(_LIVE):
+            return wrapped(handler, _as_it_is, parse_live)
 
         def parse_if_small(data: bytes) -> Any:  # None: too large
             return parse(data) if len(data) <= _MAX_REQUEST_BYTES else None
 
         return wrapped(handler, _refuse_unparsed, parse_if_small)
+
+
+@asynccontextmanager
+async def _as_it_is(_requests: Any, _context: Context) -> AsyncIterator[None]:
+    yield
 
 
 @asynccontextmanager

@@ -10,13 +10,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from backend.errors import LoadRefused, TooManyGranularities, TranslationUnsupported
+from backend.audio.waveform import SAMPLE_RATE, Samples
+from backend.errors import (
+    LiveMessageTooLarge,
+    LoadRefused,
+    NonFiniteSound,
+    TooManyGranularities,
+    TranslationUnsupported,
+    UnknownParameter,
+    UnsupportedSampleRate,
+)
 from backend.languages import code_of
+from backend.live.live_event import LiveEvent
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.options.option_parser import with_options
 from backend.options.option_values import attention_of, dtype_of, quantization_of
-from backend.pipeline.prompt import sanitized_prompt
-from backend.pipeline.transcriber import Transcript
+from backend.pipeline.prompt import sanitized_prompt, sanitized_text
+from backend.pipeline.transcript_builder import Transcript
 from backend.transcript.segments import Segment
 from backend.wire import backend_pb2 as pb
 
@@ -24,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 _NS = 1_000_000_000
 _MAX_THREADS = 4 * (os.cpu_count() or 1)  # more are slower, and thousands crash the process
+_LIVE_PARAMETERS = ("prompt", "timestamp_granularities")
+MAX_LIVE_MESSAGE_S = 60
+UNPARSED_LIVE_REQUEST = pb.TranscriptLiveRequest()  # in place of one that is too large to be parsed
 _MAX_GRANULARITIES = 100  # two have a meaning; unknown ones are ignored
 
 
@@ -72,15 +85,19 @@ def _gpu_index(main_gpu: str) -> int | None:
     return int(digits)
 
 
-def transcribe_options(request: pb.TranscriptRequest) -> TranscribeOptions:
+def transcribe_options(request: pb.TranscriptRequest, aligns: bool = False) -> TranscribeOptions:
     """The options of a transcription. `diarize`, `temperature` and `threads` have no effect with this model.
 
-    Raises TranslationUnsupported, TooManyGranularities, UnsupportedLanguage or PromptTooLong.
+    `aligns`: the model finds the times of a known text, the prompt. Raises TranslationUnsupported,
+    TooManyGranularities, UnsupportedLanguage, PromptTooLong or NoKnownText.
     """
     if request.translate:
         raise TranslationUnsupported
     if len(request.timestamp_granularities) > _MAX_GRANULARITIES:
         raise TooManyGranularities(_MAX_GRANULARITIES)
+    if aligns:
+        text = sanitized_text(request.prompt)
+        return TranscribeOptions(language=code_of(request.language), times=True, words=True, known_text=text)
     granularities = {name.strip().lower() for name in request.timestamp_granularities}
     return TranscribeOptions(
         language=code_of(request.language),
@@ -88,6 +105,44 @@ def transcribe_options(request: pb.TranscriptRequest) -> TranscribeOptions:
         times=bool(granularities & {"word", "segment"}),
         words="word" in granularities,
     )
+
+
+def live_options(config: pb.TranscriptLiveConfig) -> TranscribeOptions:
+    """The options of a live stream.
+
+    Raises UnsupportedSampleRate, UnknownParameter, UnsupportedLanguage or PromptTooLong.
+    """
+    if config.sample_rate not in (0, SAMPLE_RATE):
+        raise UnsupportedSampleRate(SAMPLE_RATE)
+    if set(config.params) - set(_LIVE_PARAMETERS):
+        raise UnknownParameter(_LIVE_PARAMETERS)
+    granularities = re.split(r"[\s,]+", config.params["timestamp_granularities"].lower()) if config.params else []
+    words = "word" in granularities
+    return TranscribeOptions(
+        language=code_of(config.language),
+        prompt=sanitized_prompt(config.params["prompt"] if config.params else ""),
+        times=words,
+        words=words,
+    )
+
+
+def live_samples(audio: pb.TranscriptLiveAudio) -> Samples:
+    """The samples of a live message, (n,), within [-1, 1]. Raises LiveMessageTooLarge or NonFiniteSound."""
+    if len(audio.pcm) > MAX_LIVE_MESSAGE_S * SAMPLE_RATE:
+        raise LiveMessageTooLarge(MAX_LIVE_MESSAGE_S)
+    samples = np.asarray(audio.pcm, np.float32)
+    if not np.isfinite(samples).all():
+        raise NonFiniteSound
+    return np.clip(samples, -1, 1)
+
+
+def live_response(event: LiveEvent) -> pb.TranscriptLiveResponse:
+    """The response with a piece of text, words, or the end of an utterance."""
+    words = [
+        pb.TranscriptWord(start=round(word.start_s * _NS), end=round(word.end_s * _NS), text=word.text)
+        for word in event.words
+    ]
+    return pb.TranscriptLiveResponse(delta=event.delta, eou=event.eou, words=words)
 
 
 def transcript_result(transcript: Transcript) -> pb.TranscriptResult:
@@ -98,6 +153,7 @@ def transcript_result(transcript: Transcript) -> pb.TranscriptResult:
         text=transcript.text,
         language=transcript.language,
         duration=transcript.duration_s,
+        eou=transcript.eou,
     )
 
 

@@ -26,10 +26,11 @@ from prometheus_client.registry import Collector
 
 from backend.audio.decoding import causes
 from backend.errors import CannotListen, MetricsAddressRefused, named
+from backend.live.live_transcriber import LiveTranscriber
 from backend.options.load_options import LoadOptions
 from backend.process import request_warning
 from backend.process.histogram import Histogram
-from backend.process.request_stats import FIRST_DELTA_BOUNDS_S, Totals
+from backend.process.request_stats import FIRST_DELTA_BOUNDS_S, LIVE_STEP_BOUNDS_S, Totals
 from backend.process.version import VERSION
 from backend.serving.resident import AlignerState, ModelState, Resident
 from backend.serving.scheduler import Scheduler
@@ -56,10 +57,12 @@ def address_of(value: str) -> tuple[str, int]:
 class Listener:
     """The HTTP server that answers scrapes. Its constructor raises CannotListen or MetricsAddressRefused."""
 
-    def __init__(self, address: str, totals: Totals, scheduler: Scheduler, resident: Resident) -> None:
+    def __init__(
+        self, address: str, totals: Totals, scheduler: Scheduler, resident: Resident, live: LiveTranscriber
+    ) -> None:
         host, port = address_of(address)
         registry = CollectorRegistry()
-        registry.register(BackendCollector(totals, scheduler, resident))
+        registry.register(BackendCollector(totals, scheduler, resident, live))
         ProcessCollector(registry=registry)
         self._server: WSGIServer
         self._thread: threading.Thread
@@ -80,8 +83,9 @@ class Listener:
 class BackendCollector(Collector):
     """Reads the current values at each scrape."""
 
-    def __init__(self, totals: Totals, scheduler: Scheduler, resident: Resident) -> None:
+    def __init__(self, totals: Totals, scheduler: Scheduler, resident: Resident, live: LiveTranscriber) -> None:
         self._totals = totals
+        self._live = live
         self._scheduler = scheduler
         self._resident = resident
 
@@ -90,6 +94,7 @@ class BackendCollector(Collector):
         yield _model_info(self._resident.options)
         yield from self._request_metrics(self._totals)
         yield from _times_and_kinds(self._totals)
+        yield from self._live_metrics()
         yield from self._model_metrics()
 
     def _request_metrics(self, totals: Totals) -> Iterable[Metric]:
@@ -116,6 +121,22 @@ class BackendCollector(Collector):
             value=totals.rewrites,
         )
         yield CounterMetricFamily("qwen_asr_audio_seconds", "Seconds of audio transcribed.", value=totals.audio_s)
+
+    def _live_metrics(self) -> Iterable[Metric]:
+        live = self._live
+        yield GaugeMetricFamily("qwen_asr_live_streams", "Live streams that are open.", value=live.streams)
+        yield GaugeMetricFamily("qwen_asr_live_speaking", "Live streams in which somebody speaks.", value=live.speaking)
+        yield GaugeMetricFamily(
+            "qwen_asr_live_behind_seconds",
+            "Seconds of sound that the live stream is behind that is most behind.",
+            value=live.behind_s,
+        )
+        yield HistogramMetricFamily(
+            "qwen_asr_live_step_seconds",
+            "Seconds that decodes of growing live windows took, of streams that ended.",
+            buckets=_buckets(LIVE_STEP_BOUNDS_S, self._totals.live_steps),
+            sum_value=self._totals.live_step_s,
+        )
 
     def _model_metrics(self) -> Iterable[Metric]:
         engine, (passages, waiting_s) = self._scheduler.engine_stats, self._scheduler.waiting
@@ -244,7 +265,12 @@ def _first_deltas(totals: Totals) -> Metric:
     family = HistogramMetricFamily("qwen_asr_first_delta_seconds", description, labels=("method",))
     counts = dict(totals.first_deltas)
     for method, total_s in dict(totals.first_delta_s).items():
-        cumulative = accumulate(counts.get((method, bound), 0) for bound in FIRST_DELTA_BOUNDS_S)
-        bounds = (*(str(bound) for bound in FIRST_DELTA_BOUNDS_S[:-1]), "+Inf")
-        family.add_metric((method,), buckets=list(zip(bounds, cumulative, strict=True)), sum_value=total_s)
+        by_bound = {bound: counts.get((method, bound), 0) for bound in FIRST_DELTA_BOUNDS_S}
+        family.add_metric((method,), buckets=_buckets(FIRST_DELTA_BOUNDS_S, by_bound), sum_value=total_s)
     return family
+
+
+def _buckets(bounds: tuple[float, ...], counts: Mapping[float, int]) -> list[tuple[str, int]]:
+    """The buckets of a histogram, cumulative, by how many values each bound is the least bound of; the last is inf."""
+    cumulative = accumulate(counts.get(bound, 0) for bound in bounds)
+    return list(zip((*map(str, bounds[:-1]), "+Inf"), cumulative, strict=True))

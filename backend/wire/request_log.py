@@ -49,7 +49,7 @@ _METHODS = {
 _LOGGED = {
     "AudioTranscription": {"transcription": True},
     "AudioTranscriptionStream": {"transcription": True, "stream": True},
-    "AudioTranscriptionLive": {"transcription": False},
+    "AudioTranscriptionLive": {"transcription": True, "stream": True, "live": True},
     "LoadModel": {"transcription": False},
     "Free": {"transcription": False},
 }

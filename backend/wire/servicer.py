@@ -14,9 +14,12 @@ from math import inf
 from typing import Any, TypeAlias, TypeVar
 
 from backend.audio.decoding.pool import DecoderPool
-from backend.errors import AsrError, CapabilityMissing, EngineFailure, LoadRefused
+from backend.errors import AsrError, EngineFailure, LoadRefused
+from backend.live.live_transcriber import LiveTranscriber
+from backend.options.load_options import TranscribeOptions
 from backend.pipeline.admission import Admission
-from backend.pipeline.transcriber import Transcriber, Transcript, in_thread_if_long
+from backend.pipeline.transcriber import Transcriber
+from backend.pipeline.transcript_builder import Transcript, in_thread_if_long
 from backend.process.machine.system_cause import engine_failure
 from backend.process.request_stats import RequestStats, current_stats
 from backend.serving.resident import Resident
@@ -25,6 +28,7 @@ from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
 from backend.wire import messages
 from backend.wire.auth import check_identity
+from backend.wire.live import live_responses
 from backend.wire.status import refuse, status_of
 from backend.wire.wrapping import Context
 
@@ -66,8 +70,14 @@ class BackendServicer(rpc.BackendServicer):
     """LocalAI's backend contract over one resident model."""
 
     def __init__(
-        self, resident: Resident, scheduler: Scheduler, decoder_pool: DecoderPool, admission: Admission
+        self,
+        resident: Resident,
+        scheduler: Scheduler,
+        decoder_pool: DecoderPool,
+        admission: Admission,
+        live: LiveTranscriber,
     ) -> None:
+        self._live = live
         self._resident = resident
         self._scheduler = scheduler
         self._transcriber = Transcriber(resident, scheduler, decoder_pool, admission=admission)
@@ -95,7 +105,7 @@ class BackendServicer(rpc.BackendServicer):
     async def AudioTranscription(self, request: pb.TranscriptRequest, context: Context) -> pb.TranscriptResult:  # noqa: N802
         stats = _call_stats()
         self._check_model(request.ModelIdentity)
-        options, deadline_s = messages.transcribe_options(request), _deadline_s(context)
+        options, deadline_s = self._options(request), _deadline_s(context)
         transcript = await self._transcriber.transcribe(request.dst, options, stats, deadline_s)
         return await _result(transcript, stats)
 
@@ -105,7 +115,7 @@ class BackendServicer(rpc.BackendServicer):
         stats = _call_stats()
         async with _statuses("AudioTranscriptionStream", context, self._scheduler):
             self._check_model(request.ModelIdentity)
-            options, deadline_s = messages.transcribe_options(request), _deadline_s(context)
+            options, deadline_s = self._options(request), _deadline_s(context)
             async with aclosing(self._transcriber.stream(request.dst, options, stats, deadline_s)) as stream:
                 async for item in stream:
                     if isinstance(item, Transcript):
@@ -119,8 +129,10 @@ class BackendServicer(rpc.BackendServicer):
     ) -> AsyncIterator[pb.TranscriptLiveResponse]:
         async with _statuses("AudioTranscriptionLive", context, self._scheduler):
             self._check_model()
-            raise CapabilityMissing("AudioTranscriptionLive")
-        yield pb.TranscriptLiveResponse()  # type: ignore[unreachable] # makes this an async generator
+            responses = live_responses(aiter(request_iterator), self._live, _call_stats())
+            async with aclosing(responses):
+                async for response in responses:
+                    yield response
 
     @errors_as_statuses
     async def Status(self, request: pb.HealthMessage, context: Context) -> pb.StatusResponse:  # noqa: N802
@@ -135,6 +147,9 @@ class BackendServicer(rpc.BackendServicer):
     async def Free(self, request: pb.HealthMessage, context: Context) -> pb.Result:  # noqa: N802
         await self._to_completion(self._resident.free())
         return pb.Result(success=True)
+
+    def _options(self, request: pb.TranscriptRequest) -> TranscribeOptions:
+        return messages.transcribe_options(request, aligns=self._resident.aligns)
 
     def _check_model(self, requested: str = "") -> None:
         """Raises ModelNotLoaded or IdentityMismatch.

@@ -31,11 +31,13 @@ STATUS: dict[type[errors.AsrError], StatusCode] = {
     errors.CapabilityMissing: StatusCode.UNIMPLEMENTED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
     errors.TooLittleAudioMemory: StatusCode.RESOURCE_EXHAUSTED,
+    errors.FallingBehind: StatusCode.RESOURCE_EXHAUSTED,
     errors.Stopping: StatusCode.RESOURCE_EXHAUSTED,  # CANCELLED would say that the client had cancelled the call
     errors.OutOfMemory: StatusCode.RESOURCE_EXHAUSTED,
     errors.Cancelled: StatusCode.CANCELLED,
     errors.DeadlineTooShort: StatusCode.DEADLINE_EXCEEDED,
     errors.EngineFailure: StatusCode.INTERNAL,
+    errors.AlignerMissing: StatusCode.INTERNAL,
     errors.AlignerUnavailable: StatusCode.INTERNAL,  # never sent: a coarse transcript and a warning instead
 }
 

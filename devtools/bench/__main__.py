@@ -16,6 +16,8 @@ from pathlib import Path
 from devtools.arguments import count, parse_arguments, some_of
 from devtools.bench import git_revision, idle_memory, micro, startup, transcription
 from devtools.bench.benchmark import DEMO, FORMATS, RIVALS, Benchmark
+from devtools.bench.live.live_rows import live_rows
+from devtools.bench.live.stream_rows import stream_rows
 from devtools.bench.measurement import Failed, Row
 from devtools.bench.shapes import SHAPES
 from devtools.bench.table import as_json, terminal
@@ -30,7 +32,8 @@ _OF_SUBJECTS = {
     "gpu": transcription.gpu,
     "idle": idle_memory.idle,
 }
-_OF_ALL = {"clip": transcription.clip, "long": transcription.long, "crowd": transcription.crowd, "wire": micro.wire}
+_OF_ALL = {"clip": transcription.clip, "long": transcription.long, "crowd": transcription.crowd, "wire": micro.wire,
+           "stream": stream_rows, "live": live_rows}  # fmt: skip
 MEASURES: Mapping[str, Callable[..., Iterator[Row]]] = _OF_CONTESTS | _OF_ALL | _OF_SUBJECTS
 _ROWS = tuple(str(1 << power) for power in range(9))
 AGAINST_EARLIER = ("health", "load", "swap", "clip", "long", "crowd", "decode")

@@ -22,6 +22,7 @@ from devtools.demo_models import lessons
 from devtools.demo_models.checkpoint import Kind, make_model, make_processor, prepare_for_training, save
 from devtools.demo_models.examples import aligner_example, asr_example
 from devtools.demo_models.lessons import encode, frame_head, frame_loss
+from devtools.demo_models.silence import Silences, in_silence
 from devtools.demo_models.speech import ClipBank, Recording, compose, compose_silence
 
 BUILD = Path("build/demo_models")
@@ -29,6 +30,9 @@ TOWER = BUILD / "tower.pt"
 
 # Two cosine cycles, (steps, seconds of audio a step): the second, with many small steps, does most of the work
 TOWER_CYCLES = ((800, 240.0), (2400, 120.0))
+
+
+NO_SILENCES = Silences(share=0.0, long=0.0)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Training:
     longest_s: float
     seed: int = 7
     initial_share: float = 0.0  # of the initial weights in the weights that it saves
+    silences: Silences = NO_SILENCES  # digital, around and between words
+    head_steps: int = 0  # of fitting a new frame head before; 0: the head of the tower's training
 
 
 # The recogniser learns all lengths first, then the default chunk's length well, and once more. The average of the last
@@ -51,21 +57,48 @@ TRAININGS = {
     "asr": Training("asr", "tower", steps=1200, schedule=2200, rate=1.5e-3, longest_s=30.5),
     "asr-again": Training("asr", "asr", steps=1600, schedule=1600, rate=1e-3, longest_s=16.5),
     "asr-polish": Training("asr", "asr", steps=800, schedule=800, rate=6e-4, longest_s=16.5, seed=8, initial_share=0.3),
+    "asr-silence": Training(
+        "asr", "asr", steps=1400, schedule=1400, rate=6e-4, longest_s=16.5, seed=9,
+        silences=Silences(share=0.6, long=0.2), head_steps=100,
+    ),
+    "asr-silence-long": Training(
+        "asr", "asr", steps=700, schedule=700, rate=5e-4, longest_s=16.5, seed=11,
+        silences=Silences(share=0.7, long=0.5), head_steps=100,
+    ),
+    "asr-silence-polish": Training(
+        "asr", "asr", steps=600, schedule=600, rate=6e-4, longest_s=16.5, seed=12, initial_share=0.9,
+        silences=Silences(share=0.8, long=0.6), head_steps=100,
+    ),
     "aligner": Training("aligner", "tower", steps=2200, schedule=2200, rate=1.5e-3, longest_s=30.5),
-}
+    "aligner-silence": Training(
+        "aligner", "aligner", steps=1000, schedule=1000, rate=8e-4, longest_s=30.5, seed=10,
+        silences=Silences(share=0.6, long=0.35), head_steps=100,
+    ),
+}  # fmt: skip
 
 
 def draw(
-    rng: np.random.Generator, bank: ClipBank, longest: float, *, silent: float, budget_s: float
+    rng: np.random.Generator,
+    bank: ClipBank,
+    longest: float,
+    *,
+    silent: float,
+    budget_s: float,
+    silences: Silences = NO_SILENCES,
 ) -> list[Recording]:
     """A batch of like-long recordings, `budget_s` seconds in all; a share `silent` of them without speech."""
     seconds = rng.uniform(0.8 * longest, longest) if rng.random() < 0.35 else rng.uniform(0.8, longest)
-    return [
-        compose_silence(rng, seconds=min(rng.uniform(0.2, 1.0) * seconds, 15))
-        if rng.random() < silent
-        else compose(rng, bank, seconds=seconds * rng.uniform(0.85, 1.0))
-        for _ in range(int(np.clip(round(budget_s / seconds), 4, 48)))
-    ]
+
+    def one() -> Recording:
+        has_silence = silences.share > 0 and rng.random() < silences.share
+        sound_s = seconds * rng.uniform(0.1, 0.9) if has_silence else seconds
+        if rng.random() < silent:
+            recording = compose_silence(rng, seconds=min(rng.uniform(0.2, 1.0) * sound_s, 15))
+        else:
+            recording = compose(rng, bank, seconds=sound_s * rng.uniform(0.85, 1.0))
+        return in_silence(rng, recording, seconds, long=silences.long) if has_silence else recording
+
+    return [one() for _ in range(int(np.clip(round(budget_s / seconds), 4, 48)))]
 
 
 def optimizer(groups: Iterable[tuple[Iterable[nn.Parameter], float]], steps: int) -> Callable[[torch.Tensor], None]:
@@ -119,6 +152,27 @@ def initial_model(training: Training, processor: Qwen3ASRProcessor) -> Qwen3ASRF
     return model
 
 
+def initial_head(
+    training: Training, model: Qwen3ASRForConditionalGeneration, processor: Qwen3ASRProcessor, bank: ClipBank
+) -> nn.Linear:
+    """The frame head: the tower training's, or a new one, fitted while the tower stays as it is."""
+    head = frame_head()
+    if not training.head_steps:
+        head.load_state_dict(torch.load(TOWER)["head"])
+        return head
+    rng = np.random.default_rng([training.seed, 1])
+    optimize = optimizer([(head.parameters(), 1e-2)], training.head_steps)
+    for step in range(training.head_steps):
+        batch = draw(rng, bank, training.longest_s, silent=0.08, budget_s=80, silences=training.silences)
+        with torch.no_grad():
+            clips = encode(model, processor, batch)
+        loss, right = frame_loss(head, clips, batch)
+        optimize(loss)
+        if step % 25 == 0 or step == training.head_steps - 1:
+            print(f"head {step} loss {loss.item():.3f} frames {right:.3f}", flush=True)
+    return head
+
+
 def train(training: Training, bank: ClipBank) -> None:
     torch.manual_seed(training.seed)
     rng = np.random.default_rng(training.seed)
@@ -126,8 +180,7 @@ def train(training: Training, bank: ClipBank) -> None:
     kind, steps, rate = training.kind, training.steps, training.rate
     model = initial_model(training, processor)
     initial = [parameter.detach().clone() for parameter in model.parameters()]
-    head = frame_head()
-    head.load_state_dict(torch.load(TOWER)["head"])
+    head = initial_head(training, model, processor, bank)
     make_example = asr_example if kind == "asr" else aligner_example
     task_loss = lessons.asr_loss if kind == "asr" else lessons.aligner_loss
     silent, enough = (0.08, 0.93) if kind == "asr" else (0.0, 0.7)
@@ -139,7 +192,7 @@ def train(training: Training, bank: ClipBank) -> None:
     optimize = optimizer(groups, training.schedule)
     longest, running, began = 2.0, 0.0, time.monotonic()
     for step in range(steps):
-        batch = draw(rng, bank, longest, silent=silent, budget_s=160)
+        batch = draw(rng, bank, longest, silent=silent, budget_s=160, silences=training.silences)
         examples = [make_example(rng, processor, r) for r in batch]
         clips = encode(model, processor, batch)
         loss, right = task_loss(text.logits(clips, examples), examples, batch)

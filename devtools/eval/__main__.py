@@ -16,15 +16,17 @@ from pathlib import Path
 import soundfile
 
 from backend.errors import UndecodableAudio
-from devtools.arguments import parse_arguments
+from devtools.arguments import count, parse_arguments, some_of
 from devtools.eval import backend_client, baseline, manifest, nonspeech, page, table
 from devtools.eval.hypotheses import Job
+from devtools.eval.live import lane
 from devtools.eval.manifest import DEMO_SET, Entry, ManifestError
 from devtools.eval.report import BACKEND, PACKAGE, Envelope, Probe, Report, as_json, envelope, recording, system
 from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed
 from devtools.tables import write_json
 from devtools.transcribe.checkpoints import NotLoadable, chosen_aligner, load_options
 
+QUICK_S = 60.0
 LEVELS = (1.0, 0.1, 0.01)
 FORCED = ("", "en")  # a forced language makes hallucinations in it more likely
 
@@ -52,6 +54,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--option", "--options", action="append", default=[], help="name:value of LoadModel; several with spaces")
     add("--quantization", default="", help="int8: what it costs in words; default: none")
     add("--baseline", action="store_true", help="the package on the same files, beside it")
+    add("--lanes", type=some_of(("live",)), default=(), help="live: also spoken at its own pace, clean and in noise")
+    add("--at-once", type=count, default=4, help="recordings that are spoken at once in the lane live; default: 4")
+    add("--quick", action="store_true", help="the lane live without recordings of more than a minute")
     add("--nonspeech", type=int, choices=(0, 1), help="also sounds without speech; default: with the demo set")
     add("--out", type=Path, default=ROOT / "build/eval", help="the folder for results.json and index.html")
     return parse_arguments(parser, argv)
@@ -67,13 +72,18 @@ def evaluate(arguments: argparse.Namespace) -> Report:
     is_demo = arguments.manifest.resolve() == DEMO_SET
     envelopes = {entry.id: envelope_of(entry) for entry in entries}
     with tempfile.TemporaryDirectory() as folder:
-        with_probes = is_demo if arguments.nonspeech is None else arguments.nonspeech
+        with_probes = is_demo if arguments.nonspeech is None else bool(arguments.nonspeech)
         probes = non_speech(Path(folder)) if with_probes else {}
         jobs = [*warm_up(entries, envelopes), *(Job(entry.id, str(entry.audio)) for entry in entries), *probes]
         runs = {BACKEND: backend_client.run(jobs, load)}
         if arguments.baseline:
             runs[PACKAGE] = baseline.run(jobs, load_options(arguments.model, aligner))
     recordings = [recording(entry, envelopes[entry.id], runs) for entry in entries]
+    live = None
+    if "live" in arguments.lanes:
+        spoken = [entry for entry in entries if not arguments.quick or envelopes[entry.id].duration_s <= QUICK_S]
+        lean = load_options(arguments.model, "", options, arguments.quantization)
+        live = lane.run(spoken, lean, arguments.at_once, LEVELS if with_probes else (), FORCED)
     systems = {}
     for name, run in runs.items():
         probed = [Probe(*probe, job.language, run.hypotheses[job.key]) for job, probe in probes.items()]
@@ -86,6 +96,7 @@ def evaluate(arguments: argparse.Namespace) -> Report:
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         recordings=tuple(recordings),
         systems=systems,
+        live=live,
     )
 
 

@@ -19,11 +19,11 @@ TRANSCRIPTION_TIMEOUT_S = 2 * 3600.0  # for one file
 LOG_LINES_SHOWN = 20
 
 
-def run(jobs: Sequence[Job], options: ModelOptions) -> Run:
+def run(jobs: Sequence[Job], options: ModelOptions, *, with_words: bool = True) -> Run:
     """The backend's hypothesis for every job. Raises ServerFailed where it does not start or load the model."""
     with ServerProcess(with_token=True) as server:
         try:
-            found = transcribe_all("backend", server, jobs, options)
+            found = transcribe_all("backend", server, jobs, options, with_words=with_words)
         except ServerFailed:
             _print_log(server)
             raise

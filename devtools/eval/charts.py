@@ -25,7 +25,7 @@ MOST_ROWS = 40
 STEPS = 200  # of a curve
 QUARTERS = np.linspace(0, 1, 5)
 VARIABLES = ("backend", "package", "ink", "quiet", "rule", "card")
-COLOURS = {name: f"#fed0c{number}" for number, name in enumerate(VARIABLES)}  # `_svg` puts the variables in place
+COLOURS = {name: f"#fed0c{number}" for number, name in enumerate(VARIABLES)}  # `svg` puts the variables in place
 QUIET = COLOURS["quiet"]
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "charts", "font.size": 12, "text.parse_math": False, "text.color": QUIET,
@@ -48,7 +48,7 @@ def boundary_errors(report: Report) -> Markup:
     highest = max(float(errors.max()) for errors in errors_ms.values())
     powers = [10**power for power in range(max(3, math.ceil(math.log10(highest))) + 1)]
     with matplotlib.rc_context(STYLE):
-        axes = _axes(340)
+        axes = new_axes(340)
         axes.set_title("share of word boundaries", loc="left", fontsize=12)
         axes.set_xscale("log")
         axes.set(xlim=(1, powers[-1]), ylim=(0, 1), xlabel="error of a word's start or end (ms, s; logarithmic)")
@@ -64,7 +64,7 @@ def boundary_errors(report: Report) -> Markup:
                 limit = float(np.quantile(errors, share))
                 off = f"{100 * share:.0f} % of {errors.size} boundaries are off by at most {_time(limit)}"
                 _dot(axes, limit, share, name, f"{name}: {off}")
-        return _svg(axes)
+        return svg(axes)
 
 
 def word_errors(report: Report) -> Markup:
@@ -76,7 +76,7 @@ def word_errors(report: Report) -> Markup:
     top = next(limit for limit in (0.05, 0.1, 0.2, 0.5, 1.0, math.ceil(highest)) if limit >= highest)
     names = [r.entry.id if len(r.entry.id) <= 20 else f"…{r.entry.id[-19:]}" for r in recordings]
     with matplotlib.rc_context(STYLE):
-        axes = _axes(19 * len(names) + 54)
+        axes = new_axes(19 * len(names) + 54)
         axes.set(xlim=(0, top), ylim=(len(names) - 0.5, -0.5), xlabel="word error rate (% of the words)")
         axes.set_xticks(top * QUARTERS, [f"{100 * share:.3g} %" for share in top * QUARTERS])
         axes.set_yticks(range(len(names)), names, color=COLOURS["ink"])
@@ -89,10 +89,10 @@ def word_errors(report: Report) -> Markup:
                 words, rate = scored.score.words, rates[i]
                 wrong = f"{words.errors} of {words.units} words wrong, {100 * rate:.1f} %"
                 _dot(axes, rate + beside * i, y, name, f"{recording.entry.id}\n{name}: {wrong}")
-        return _svg(axes)
+        return svg(axes)
 
 
-def _axes(height: float) -> Axes:
+def new_axes(height: float) -> Axes:
     """`height` in points, the unit of matplotlib's SVG."""
     return Figure(figsize=(580 / 72, height / 72), layout="constrained").subplots()
 
@@ -101,7 +101,7 @@ def _dot(axes: Axes, x: float, y: float, name: str, tip: str) -> None:
     axes.plot([x], [y], "o", color=COLOURS[name], gid=f"dot {name}|{tip}")
 
 
-def _svg(axes: Axes) -> Markup:
+def svg(axes: Axes) -> Markup:
     """Without what an inline SVG does not need: XML declaration, namespaces and clips (URLs), style sheet, ids."""
     for artist in axes.findobj():
         artist.set_clip_on(False)

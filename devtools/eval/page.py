@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from backend.languages import NAMES
 from devtools.eval import charts, table, timeline, word_diff
+from devtools.eval.live import lane_figures
 from devtools.eval.report import Probe, Report
 
 SHOWN = 100  # recordings; more make a page that no browser scrolls
@@ -25,7 +26,9 @@ def html(report: Report) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals.update(charts=charts, table=table, timeline=timeline, word_diff=word_diff, languages=NAMES)
+    environment.globals.update(
+        charts=charts, lane_figures=lane_figures, table=table, timeline=timeline, word_diff=word_diff, languages=NAMES
+    )
     shown = report.worst_first[:SHOWN]
     return environment.get_template("layout.html").render(
         report=report, shown=shown, unfolded=UNFOLDED, probes=probes_by_kind(report)

@@ -13,7 +13,7 @@ from devtools.eval.manifest import Entry
 
 SAMPLE_RATE = 16_000
 PIECE_S = 15.0
-_SENTENCE_ENDS = frozenset(".!?…。！？")
+SENTENCE_ENDS = frozenset(".!?…。！？")
 
 
 class TextMismatch(Exception):
@@ -42,8 +42,8 @@ def pieces(entry: Entry, samples: NDArray[np.float32], longest_s: float = PIECE_
 
     A sentence that is longer is a piece by itself. Raises TextMismatch.
     """
-    begins, ends = _offsets(entry)
-    breaks = [i for i in range(1, len(begins)) if _SENTENCE_ENDS & set(entry.text[ends[i - 1] : begins[i]])]
+    begins, ends = word_offsets(entry)
+    breaks = [i for i in range(1, len(begins)) if SENTENCE_ENDS & set(entry.text[ends[i - 1] : begins[i]])]
     firsts = [0]  # the first word of each piece
     for sentence, following in pairwise([*breaks, len(entry.words)]):
         if entry.words[following - 1].end_s - entry.words[firsts[-1]].start_s > longest_s:
@@ -57,7 +57,7 @@ def pieces(entry: Entry, samples: NDArray[np.float32], longest_s: float = PIECE_
     ]
 
 
-def _offsets(entry: Entry) -> tuple[list[int], list[int]]:
+def word_offsets(entry: Entry) -> tuple[list[int], list[int]]:
     """Where the words of the reference begin and end in its text. Raises TextMismatch."""
     begins, ends = [], [0]
     for word in entry.words:

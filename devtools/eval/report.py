@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from backend.languages import NAMES
 from devtools.eval.hypotheses import Hypothesis, Run
+from devtools.eval.live.lane import LiveLane
 from devtools.eval.manifest import Entry
 from devtools.eval.scoring import Figures, Scored, figures, score
 from devtools.tables import NOT_MEASURED
@@ -91,6 +92,7 @@ class Report:
     made: str
     recordings: tuple[Recording, ...]
     systems: Mapping[str, System]
+    live: LiveLane | None = None
 
     @property
     def duration_s(self) -> float:
@@ -147,4 +149,5 @@ def as_json(report: Report) -> dict[str, Any]:
             for name, system in report.systems.items()
         },
         "recordings": [recording.as_json() for recording in report.recordings],
+        **({"live": asdict(report.live)} if report.live else {}),
     }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from devtools.eval.live import lane_figures
 from devtools.eval.report import ALL, BACKEND, PACKAGE, Report, System
 from devtools.tables import NOT_MEASURED, aligned, figure, sections, without_repeats
 
@@ -85,6 +86,7 @@ def terminal(report: Report) -> str:
         aligned(figure_rows(report), left=2),
         "\n".join(f"{name}: {'; '.join(_remarks(system))}" for name, system in report.systems.items()),
         "\n".join(_failures(report)),
+        lane_figures.terminal(report.live) if report.live else "",
     )
 
 

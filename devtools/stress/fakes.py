@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -163,6 +164,12 @@ class ShareAligner:
             units.append([AlignedUnit(word.strip("."), i * share, (i + 1) * share) for i, word in enumerate(words)])
         return units[1:] if "too few answers" in kinds else units
 
+    def units_of(self, text: str, language: str) -> tuple[str, ...]:
+        return tuple(text.split())
+
+    def tokens_of(self, text: str) -> tuple[Token, ...]:
+        return (Token(7, 0, len(text)),)
+
 
 class PlannedLoader:
     """Loads the plan that the model's name is. An aligner that is none of ALIGNERS has to be a real one."""
@@ -175,7 +182,7 @@ class PlannedLoader:
     def reclaim(self) -> None:
         self._faults.call("reclaim")
 
-    def inspect(self, options: LoadOptions) -> None:
+    def inspect(self, options: LoadOptions) -> Literal["recognizer", "aligner"]:
         """Raises LoadRefused."""
         try:
             Plan.of_name(options.model)
@@ -183,6 +190,7 @@ class PlannedLoader:
             raise LoadRefused("the model's name is not a plan; see devtools/stress/plan.py") from None
         if options.forced_aligner not in ALIGNERS:
             inspect_aligner(options)
+        return "recognizer"
 
     def load_recognizer(self, options: LoadOptions) -> HashRecognizer:
         plan = _loaded(options, "load recognizer")

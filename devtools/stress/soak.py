@@ -15,7 +15,7 @@ from devtools.server_process import ROOT
 from devtools.stress.profile import Profile
 from devtools.stress.results import TESTS, Run
 
-GROUPS = ("load", "overload", "cancel", "stop", "orphans", "models", "machine", "engine", "memory")
+GROUPS = ("load", "overload", "cancel", "stop", "orphans", "models", "machine", "engine", "memory", "streams", "live")
 _COUNTS = {"streams": "at once", "requests": "during which memory is measured", "cancels": "in each stage",
            "kills": "of the gateway", "seed": "of all random choices"}  # fmt: skip
 

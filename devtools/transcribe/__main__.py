@@ -6,10 +6,11 @@ Exit code 0, or 1 with the cause as the last line of stderr. One recording that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backend.errors import InvalidOption
@@ -23,9 +24,7 @@ from devtools.transcribe.checkpoints import NotLoadable, chosen_aligner, load_op
 from devtools.transcribe.client import RequestFailed, stream, transcribe, transcript_request
 from devtools.transcribe.formats import CAPTIONS, FORMATS, rendered
 from devtools.transcribe.progress import shown_progress
-from devtools.transcribe.recordings import BadArgument, Job, existing, format_of, jobs, write
-
-__all__ = ["LOG_LINES_SHOWN", "BadArgument", "existing", "main"]
+from devtools.transcribe.recordings import BadArgument, Job, format_of, jobs, write
 
 LOG_LINES_SHOWN = 20
 _DEMO_NOTE = (
@@ -46,6 +45,13 @@ class Run:
     done: int = 0
     skipped: int = 0
     failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Served:
+    server: ServerProcess
+    metrics_port: int
+    before: str  # what the start took
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,9 +117,35 @@ def _not_done(run: Run, work: list[Job], *, is_forced: bool) -> list[Job]:
 
 
 def _run(run: Run, options: ModelOptions, work: list[Job]) -> None:
-    """Transcribe all. Shows the end of the log when the server or the only request failed."""
+    """Transcribe all. Raises ServerFailed, or the RequestFailed of the only recording."""
     if not work:
         return
+    with _served(options) as served:
+        for job in work:
+            try:
+                _transcribe(run, served, job)
+                run.done += 1
+            except (RequestFailed, OSError) as failure:
+                if run.is_one and isinstance(failure, RequestFailed):
+                    raise
+                run.failures.append(f"{job.audio.name}: {failure}")
+
+
+def transcribe_once(options: ModelOptions, request: TranscriptRequest) -> tuple[TranscriptResult, str]:
+    """The reply to one request, and how long it took. Warnings are shown. Raises ServerFailed or RequestFailed."""
+    with _served(options) as served:
+        began = time.monotonic()
+        with shown_progress("transcribing", served.metrics_port):
+            result, warnings = transcribe(served.server, request)
+        timing = _timing(result, time.monotonic() - began, served.before)
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return result, timing
+
+
+@contextlib.contextmanager
+def _served(options: ModelOptions) -> Iterator[_Served]:
+    """A server with the model. Shows the end of its log when it fails, or a request by its fault."""
     metrics_port = free_port()
     server = ServerProcess(with_token=True, environment={"QWEN_ASR_METRICS": str(metrics_port)})
     try:
@@ -121,14 +153,7 @@ def _run(run: Run, options: ModelOptions, work: list[Job]) -> None:
             with shown_progress("loading", None, functools.partial(_last_download, server)):
                 load_s = server.load(options)
             before = f"before that: {server.up_s:.1f} s to start, {load_s:.1f} s to load the model"
-            for job in work:
-                try:
-                    _transcribe(run, server, metrics_port, job, before)
-                    run.done += 1
-                except (RequestFailed, OSError) as failure:
-                    if run.is_one and isinstance(failure, RequestFailed):
-                        raise
-                    run.failures.append(f"{job.audio.name}: {failure}")
+            yield _Served(server, metrics_port, before)
     except (ServerFailed, RequestFailed) as failure:
         if not (isinstance(failure, RequestFailed) and failure.is_callers_fault) and server.log_lines():
             say("the end of the backend's log:")
@@ -136,11 +161,16 @@ def _run(run: Run, options: ModelOptions, work: list[Job]) -> None:
         raise
 
 
-def _transcribe(run: Run, server: ServerProcess, metrics_port: int, job: Job, before: str) -> None:
+def _transcribe(run: Run, served: _Served, job: Job) -> None:
     request = transcript_request(str(job.audio), run.language)
     began = time.monotonic()
-    result, warnings = _result(run, server, metrics_port, request)
-    took_s = time.monotonic() - began
+    if run.streamed:
+        result, warnings = stream(served.server, request, lambda delta: print(delta, end="", flush=True))
+        print()
+    else:
+        with shown_progress("transcribing", served.metrics_port):
+            result, warnings = transcribe(served.server, request)
+    timing = _timing(result, time.monotonic() - began, served.before)
     if job.out is not None:
         write(job.out, rendered(result, run.name, run.lines))
         say(f"{job.audio.name} -> {job.out}")
@@ -151,21 +181,14 @@ def _transcribe(run: Run, server: ServerProcess, metrics_port: int, job: Job, be
         say(f"warning: {warning}")
     if not result.text:
         say(f"{job.audio.name}: nobody speaks")
-    say(
+    say(timing)
+
+
+def _timing(result: TranscriptResult, took_s: float, before: str) -> str:
+    return (
         f"{result.duration:.1f} s of audio in {took_s:.2f} s, {result.duration / took_s:.1f} × real time, the aligner's"
         f" loading included ({before})"
     )
-
-
-def _result(
-    run: Run, server: ServerProcess, metrics_port: int, request: TranscriptRequest
-) -> tuple[TranscriptResult, list[str]]:
-    if not run.streamed:
-        with shown_progress("transcribing", metrics_port):
-            return transcribe(server, request)
-    result, warnings = stream(server, request, lambda delta: print(delta, end="", flush=True))
-    print()
-    return result, warnings
 
 
 def _last_download(server: ServerProcess) -> str:

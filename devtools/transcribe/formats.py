@@ -2,8 +2,8 @@
 
 - The timed formats of the gateway show segments alone, as it does; `words` in verbose_json are those of all segments,
   in order. Given the rules of a caption's lines, srt and vtt wrap each segment into lines.
-- Only here: `timed`, text with times for eyes; `srt_words`, a caption for each word; `vtt_karaoke`, captions in which
-  each word is highlighted at its time. Segments without words keep their own times there.
+- Only here: `timed`, text with times for eyes; `elrc`, lrc with the times of words; `srt_words`, a caption for each
+  word; `vtt_karaoke`, captions in which each word is highlighted at its time. Segments without words keep their times.
 - Times come as nanoseconds and are rounded to the format's own unit, never cut off.
 """
 
@@ -73,7 +73,26 @@ def as_timed(result: TranscriptResult) -> str:
 
 
 def as_lrc(result: TranscriptResult) -> str:
-    return "".join(f"[{_minutes(segment.start)}] {segment.text.strip()}\n" for segment in result.segments)
+    return "".join(f"[{minutes(segment.start)}] {segment.text.strip()}\n" for segment in result.segments)
+
+
+def as_elrc(result: TranscriptResult) -> str:
+    """Enhanced LRC (A2): the time of each word before it, and that of the line's end after the last."""
+    return "".join(f"[{minutes(segment.start)}] {word_tagged(segment)}\n" for segment in result.segments)
+
+
+def word_tagged(segment: TranscriptSegment) -> str:
+    """The segment's text with <MM:SS.xx> before each word; as it is where it has no words."""
+    text = segment.text.strip()
+    if not segment.words:
+        return text
+    parts = []
+    at = 0
+    for word in segment.words:
+        begin = text.index(word.text, at)
+        parts.append(f"{text[at:begin]}<{minutes(word.start)}>{word.text}")
+        at = begin + len(word.text)
+    return f"{''.join(parts)}{text[at:]} <{minutes(segment.words[-1].end)}>"
 
 
 def as_txt(result: TranscriptResult) -> str:
@@ -86,6 +105,7 @@ FORMATS: dict[str, Callable[[TranscriptResult], str]] = {
     "srt": as_srt,
     "vtt": as_vtt,
     "lrc": as_lrc,
+    "elrc": as_elrc,
     "txt": as_txt,
     "timed": as_timed,
     "srt_words": as_srt_words,
@@ -147,7 +167,7 @@ def _clock(ns: int, mark: str) -> str:
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{mark}{ms:03d}"
 
 
-def _minutes(ns: int) -> str:
+def minutes(ns: int) -> str:
     """MM:SS.xx as in lyrics: minutes go on past 59, there are no hours."""
     seconds, cs = divmod(_rounded(ns, _NS_PER_CS), 100)
     return f"{seconds // 60:02d}:{seconds % 60:02d}.{cs:02d}"

@@ -36,7 +36,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another working directory than the models folder, and no network."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    monkeypatch.setattr(hub, "downloaded", lambda repository: None)
+    monkeypatch.setattr(hub, "downloaded", lambda repository, revision: None)
 
 
 def found(name: str, **options: Any) -> Checkpoint:
@@ -142,17 +142,17 @@ def test_a_recogniser_is_refused_as_an_aligner(models: Path, name: str) -> None:
 def test_a_recogniser_of_an_earlier_download_is_refused(
     asr_folder: Path, aligner_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "downloaded", lambda repository: asr_folder)
+    monkeypatch.setattr(hub, "downloaded", lambda repository, revision: asr_folder)
     with pytest.raises(AlignerRefused, match="is a Qwen3-ASR model"):
         found("Qwen/Qwen3-ASR-0.6B")
-    monkeypatch.setattr(hub, "downloaded", lambda repository: aligner_folder)
+    monkeypatch.setattr(hub, "downloaded", lambda repository, revision: aligner_folder)
     assert found("Qwen/Qwen3-ForcedAligner-0.6B").local is False
 
 
 def test_a_download_that_lacks_files_is_completed_by_the_first_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "downloaded", lambda repository: tmp_path)
+    monkeypatch.setattr(hub, "downloaded", lambda repository, revision: tmp_path)
     assert found("Qwen/Qwen3-ForcedAligner-0.6B").local is False
 
 

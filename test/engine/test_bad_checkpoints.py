@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from instances import lean_of
 from safetensors.torch import load_file, save_file
 
 from backend.audio.decoding.pool import DecoderPool
@@ -253,13 +254,13 @@ async def test_after_every_bad_load_the_old_model_transcribes_as_before(
     transcriber = Transcriber(resident, scheduler, decoder_pool)
     good = LoadOptions(model=str(asr_folder), threads=2)
     await resident.load(good)
-    recognizer = weakref.ref(resident.current().recognizer)
+    recognizer = weakref.ref(lean_of(resident).recognizer)
     before = await transcriber.transcribe(str(recordings / "demo.wav"), TranscribeOptions())
     assert before.text == json.loads((recordings / "demo.json").read_text())["text"]
     BAD["auto_map of the mel"][0](copy)
     with pytest.raises(CheckpointRefused, match="auto_map"):
         await resident.load(LoadOptions(model=str(copy)))
-    assert resident.current().recognizer is recognizer()  # the old model was not dropped for it
+    assert lean_of(resident).recognizer is recognizer()  # the old model was not dropped for it
     shutil.copy(asr_folder / "preprocessor_config.json", copy)
     BAD["NaN"][0](copy)
     with pytest.raises(CheckpointRefused, match=DOWN):

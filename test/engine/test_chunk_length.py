@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from backend.checkpoint.feature_extractor import chunk_s
 from backend.engine.loader import CheckpointLoader
 from backend.engine.model.decoder import Decoder
-from backend.engine.model.recognizer import QwenRecognizer, chunk_s
+from backend.engine.model.recognizer import QwenRecognizer
 from backend.options.load_options import LoadOptions
 from backend.serving.protocols import Utterance
 from devtools.demo_models.checkpoint import make_processor

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from instances import lean_of
 from safetensors.torch import load_file
 
 from backend.engine.loader import CheckpointLoader
@@ -121,7 +122,7 @@ def test_a_passage_of_a_batch_is_aligned_as_alone_and_punctuation_has_no_units(a
 async def test_the_swap_keeps_the_very_same_weights(demo_options, aligner_folder) -> None:
     resident = Resident(CheckpointLoader())
     await resident.load(demo_options)
-    lean = resident.current()
+    lean = lean_of(resident)
     assert isinstance(lean.recognizer, QwenRecognizer)
     before = {name: p.data_ptr() for name, p in lean.recognizer.model.named_parameters()}
     lean_bytes = resident.weight_bytes

@@ -14,9 +14,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import Qwen2TokenizerFast
 
-from backend.engine import processor
+from backend.chat_format import tokenizer as tokenizer_files
+from backend.chat_format.tokenizer import make_tokenizer
 from backend.engine.loader import CheckpointLoader
-from backend.engine.processor import make_processor, make_tokenizer
+from backend.engine.processor import make_processor
 from backend.options.load_options import LoadOptions
 from backend.serving.resident import Resident
 
@@ -39,8 +40,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         made.append(len(words))
         return BPE(words, pairs, **options)
 
-    monkeypatch.setattr(processor, "BPE", counting)
-    monkeypatch.setattr(processor, "_vocabularies", {})
+    monkeypatch.setattr(tokenizer_files, "BPE", counting)
+    monkeypatch.setattr(tokenizer_files, "_vocabularies", {})
     return made
 
 
@@ -77,7 +78,7 @@ def test_a_large_vocabulary_keeps_the_checkpoints_own_pre_tokenizer(
     large: Path, tmp_path: Path, converted: bool
 ) -> None:
     folder = Path(shutil.copytree(large, tmp_path / "copy"))
-    own = processor._backend_tokenizer(folder)
+    own = tokenizer_files._backend_tokenizer(folder)
     if converted:
         own.save(str(folder / "tokenizer.json"))
     tokenizer = make_tokenizer(folder)
@@ -250,17 +251,17 @@ def test_other_words_or_merges_are_never_taken_from_memory(asr_folder: Path, tmp
     assert len(built) == 1 + 1
     make_tokenizer(folder)
     assert len(built) == 1 + 1 + 1
-    assert len(processor._vocabularies) <= 2  # and memory holds no more of them
+    assert len(tokenizer_files._vocabularies) <= 2  # and memory holds no more of them
 
 
 @pytest.mark.parametrize("merges", ["#version: 0.2\r\na b\r\n\r\nc d", "a b\n\n  \nc d\n"])
 def test_blank_lines_and_line_ends_do_not_matter(merges: str) -> None:
-    assert processor._pairs(merges) == [("a", "b"), ("c", "d")]
+    assert tokenizer_files._pairs(merges) == [("a", "b"), ("c", "d")]
 
 
 def test_a_merge_of_three_parts_is_refused() -> None:
     with pytest.raises(ValueError, match="unpack"):
-        processor._pairs("a b\na b c")
+        tokenizer_files._pairs("a b\na b c")
 
 
 def test_a_temperature_in_generation_config_writes_no_warning(

@@ -15,7 +15,8 @@ import soundfile
 from backend.engine.loader import CheckpointLoader
 from backend.options.load_options import TranscribeOptions
 from backend.pipeline import recognized_chunk
-from backend.pipeline.transcriber import Transcriber, Transcript
+from backend.pipeline.transcriber import Transcriber
+from backend.pipeline.transcript_builder import Transcript
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from devtools.eval.nonspeech import KINDS, sound

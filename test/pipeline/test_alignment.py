@@ -9,7 +9,7 @@ import pytest
 
 from backend.errors import AlignerUnavailable
 from backend.pipeline import alignment
-from backend.pipeline.transcriber import COARSE, PASSAGES, Transcript
+from backend.pipeline.transcript_builder import COARSE, PASSAGES, Transcript
 from backend.serving.protocols import AlignedUnit, Passage
 
 RATE = 16_000

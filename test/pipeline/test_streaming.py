@@ -167,6 +167,17 @@ async def test_what_follows_a_slow_chunk_is_not_decoded_without_bound(streams) -
         assert len(streamed._first_answers) == 4  # two batches of two
 
 
+async def test_the_first_two_chunks_run_without_the_others_until_words_of_the_first_leave(streams) -> None:
+    recognizer = SpeakingRecognizer(lambda u: answering("word " * (90 if seconds(u) > 5 else 2)), step_s=0.001)
+    streamed = streams.begin(recognizer, [9.0, *[2.0] * 6], PLAIN)
+    begun: list[int] = []
+    recognizer.before_step = lambda: begun.append(len(streamed._first_answers))
+    async with aclosing(streamed.deltas()) as deltas:
+        await anext(deltas)
+        assert begun[0] == 2
+        assert len(streamed._first_answers) == 4
+
+
 @pytest.mark.parametrize(
     ("text", "early"),
     [

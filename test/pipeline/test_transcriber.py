@@ -13,7 +13,8 @@ from backend.errors import CheckpointRefused, DeadlineTooShort, Overloaded, Unde
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.admission import Admission
 from backend.pipeline.sound_tracks import TRUNCATED
-from backend.pipeline.transcriber import Transcriber, Transcript
+from backend.pipeline.transcriber import Transcriber
+from backend.pipeline.transcript_builder import Transcript
 from backend.serving.protocols import Recognition, Token, Utterance
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler

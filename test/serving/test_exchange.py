@@ -190,10 +190,11 @@ async def test_without_the_option_the_aligner_is_dropped(loader) -> None:
 
 
 CHANGED: dict[str, Any] = {
-    "model": "b", "model_file": "/f", "model_path": "/p", "revision": "v1",
+    "model": "b", "model_file": "/f", "model_path": "/p", "revision": "v1", "task": "align",
     "device": "cpu", "cuda": True, "main_gpu": 1, "threads": 3,
     "dtype": "float16", "attention": "sdpa", "quantization": "int8", "batch_max_size": 3, "cuda_graphs": False,
-    "max_chunk_s": 20.0,
+    "max_chunk_s": 20.0, "engine_urls": ("http://b",), "engine_model": "m", "engine_api_key_env": "KEY",
+    "engine_api_key_file": "/key", "engine_concurrency": 3, "engine_timeout_s": 5.0,
 }  # fmt: skip
 
 

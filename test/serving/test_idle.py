@@ -7,14 +7,14 @@ import gc
 import threading
 import weakref
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from backend.errors import CheckpointRefused, ModelNotLoaded, ReloadFailed, TooLittleMemory
 from backend.options.load_options import LoadOptions
 from backend.serving.idle.release import NO_MODEL_EXIT_S, IdleRelease
-from backend.serving.model_instance import Equipped, Lean
+from backend.serving.model_instance import AlignerAlone, Equipped, Lean
 from backend.serving.resident import Resident
 
 OPTIONS = LoadOptions(model="a", forced_aligner="al", aligner_idle_s=100, idle_unload_s=300)
@@ -34,7 +34,8 @@ class FreshLoader:
 
     def prepare(self) -> None: ...
 
-    def inspect(self, options: LoadOptions) -> None: ...
+    def inspect(self, options: LoadOptions) -> Literal["recognizer", "aligner"]:
+        return "aligner" if options.model == "al" else "recognizer"
 
     def load_recognizer(self, options: LoadOptions) -> Any:
         return self._loaded("load", options.model)
@@ -75,6 +76,12 @@ class World:
         gc.collect()
 
 
+def recognizer_of(resident: Resident) -> Any:
+    instance = resident.current()
+    assert isinstance(instance, Lean)
+    return instance.recognizer
+
+
 async def loaded(options: LoadOptions = OPTIONS, **kind: Any) -> World:
     world = World(**kind)
     await world.resident.load(options)
@@ -84,11 +91,12 @@ async def loaded(options: LoadOptions = OPTIONS, **kind: Any) -> World:
 async def test_the_aligner_goes_alone_and_comes_back() -> None:
     world = await loaded()
     lean = world.resident.current()
+    assert isinstance(lean, Lean)
     aligner = weakref.ref((await world.resident.equipped(lean)).aligner)
     await world.after(99)
     assert type(world.resident.current()) is Equipped
     await world.after(1)
-    assert (type(world.resident.current()), world.resident.current().recognizer) == (Lean, lean.recognizer)
+    assert (type(world.resident.current()), recognizer_of(world.resident)) == (Lean, lean.recognizer)
     assert aligner() is None
     assert world.resident.aligner_state == "waiting"
     assert world.resident.releases == {"aligner": 1, "model": 0}
@@ -98,7 +106,7 @@ async def test_the_aligner_goes_alone_and_comes_back() -> None:
 
 async def test_the_weights_go_and_the_model_stays_resident() -> None:
     world = await loaded()
-    recognizer = weakref.ref(world.resident.current().recognizer)
+    recognizer = weakref.ref(recognizer_of(world.resident))
     await world.after(300)
     assert recognizer() is None
     assert sum(world.resident.weight_bytes.values()) == 0
@@ -152,9 +160,10 @@ async def test_a_use_that_begins_while_the_release_waits_for_a_load_wins() -> No
 
 async def test_a_recogniser_that_somebody_still_holds_is_not_loaded_beside_it() -> None:
     world = await loaded()
-    held = world.resident.current().recognizer
+    held = recognizer_of(world.resident)
     await world.after(300)
-    assert (await world.resident.acquired()).recognizer is held
+    await world.resident.acquired()
+    assert recognizer_of(world.resident) is held
     assert world.loader.loads == ["load a"]
 
 
@@ -209,7 +218,7 @@ async def test_ten_cycles_hold_one_recogniser_at_a_time() -> None:
     seen: list[weakref.ref[Any]] = []
     for _ in range(10):
         instance = await world.resident.equipped(await world.resident.acquired())
-        seen.append(weakref.ref(instance.recognizer))
+        seen.append(weakref.ref(recognizer_of(world.resident)))
         del instance
         assert sum(ref() is not None for ref in seen) == 1
         await world.after(300)
@@ -252,3 +261,11 @@ async def test_nothing_is_released_by_default() -> None:
     await world.resident.equipped(world.resident.current())
     await world.after(1e7)
     assert (type(world.resident.current()), world.left) == (Equipped, [])
+
+
+async def test_an_aligner_alone_goes_and_comes_back() -> None:
+    world = await loaded(LoadOptions(model="al", idle_unload_s=300))
+    await world.after(300)
+    assert world.resident.state == "unloaded"
+    assert type(await world.resident.acquired()) is AlignerAlone
+    assert world.loader.loads == ["align ", "align "]

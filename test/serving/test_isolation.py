@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from backend.errors import EngineFailure, OutOfMemory
+from backend.errors import AsrError, EngineFailure, OutOfMemory
 from backend.options.load_options import LoadOptions
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
@@ -30,6 +30,7 @@ class Model:
 
     faults: dict[str, Exception] = field(default_factory=dict)
     always: bool = False
+    failures: dict[int, AsrError] = field(default_factory=dict)  # of single items, in place of their results
     gate: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     at_step: threading.Event = field(default_factory=threading.Event)
     together: list[list[int]] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Rows:
             self.model.happen(f"add {item}")
         self.left |= dict.fromkeys(items, 2)
 
-    def step(self) -> list[tuple[int, int]]:
+    def step(self) -> list[tuple[int, int | AsrError]]:
         self.model.together.append(sorted(self.left))
         self.model.at_step.set()
         assert self.model.gate.acquire(timeout=20)
@@ -70,7 +71,7 @@ class Rows:
         ended = [item for item, steps in self.left.items() if not steps]
         for item in ended:
             del self.left[item]
-        return [(item, -item) for item in ended]
+        return [(item, self.model.failures.get(item, -item)) for item in ended]
 
     def drop(self, item: int) -> None:
         self.model.happen(f"drop {item}")
@@ -110,6 +111,19 @@ async def test_a_row_that_cannot_be_dropped_costs_the_others_nothing(scheduler: 
     second.cancel()
     assert await asyncio.gather(first, third) == [-1, -3]
     assert await submitted(scheduler, model, 4) == -4
+
+
+async def test_an_item_that_ends_with_an_error_is_not_tried_again_and_costs_the_others_nothing(
+    scheduler: Scheduler,
+) -> None:
+    model = Model(failures={2: EngineFailure("this one")})
+    first, second, third = await submitted_while_one_runs(scheduler, model, 2, 3)
+    model.let_pass()
+    assert await asyncio.gather(first, third) == [-1, -3]
+    with pytest.raises(EngineFailure, match="this one"):
+        await second
+    assert scheduler.engine_stats.retries == 0
+    assert sum(2 in together for together in model.together) == 2  # its two steps, once
 
 
 @pytest.mark.parametrize("others", [[2], [2, 3]])

@@ -109,7 +109,7 @@ def idle(scheduler: Scheduler) -> None:
     for _ in range(1000):
         with scheduler._changed:
             if scheduler._waiting.next_to_prepare(2) is None and all(
-                job.item.prepared for job in scheduler._waiting._jobs if job.offered
+                job.item.prepared for job in scheduler._waiting._in_turn() if job.offered
             ):
                 return
         threading.Event().wait(0.01)

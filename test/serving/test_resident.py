@@ -8,6 +8,7 @@ import threading
 import weakref
 
 import pytest
+from instances import lean_of
 
 from backend.errors import (
     AlignerUnavailable,
@@ -51,14 +52,14 @@ async def test_the_threads_of_loads_end_with_them(loader) -> None:
     threads = []
     loader.before_each = lambda: threads.append(threading.current_thread())
     resident = await loaded(loader)
-    await resident.equipped(resident.current())
+    await resident.equipped(lean_of(resident))
     assert len(threads) == 2
     assert not any(thread.is_alive() for thread in threads)
 
 
 async def test_the_first_of_many_concurrent_requests_for_times_loads_the_aligner_once(loader) -> None:
     resident = await loaded(loader)
-    lean = resident.current()
+    lean = lean_of(resident)
     loader.gate = threading.Event()
     waiting = [asyncio.ensure_future(resident.equipped(lean)) for _ in range(32)]
     await asyncio.sleep(0)
@@ -68,7 +69,7 @@ async def test_the_first_of_many_concurrent_requests_for_times_loads_the_aligner
     assert loader.events.count("align al") == 1
     assert all(instance is resident.current() for instance in instances)
     assert isinstance(resident.current(), Equipped)
-    assert resident.current().recognizer is lean.recognizer
+    assert lean_of(resident).recognizer is lean.recognizer
     assert resident.weight_bytes == {"recognizer": 1000, "aligner": 300}
     assert await resident.equipped(lean) is resident.current()  # of a request that took the lean one before the swap
     assert loader.events.count("align al") == 1
@@ -77,7 +78,7 @@ async def test_the_first_of_many_concurrent_requests_for_times_loads_the_aligner
 async def test_a_request_that_is_cancelled_does_not_end_the_load_for_the_others(loader) -> None:
     resident = await loaded(loader)
     loader.gate = threading.Event()
-    first, second = (asyncio.ensure_future(resident.equipped(resident.current())) for _ in range(2))
+    first, second = (asyncio.ensure_future(resident.equipped(lean_of(resident))) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.sleep(0)
@@ -89,7 +90,7 @@ async def test_a_request_that_is_cancelled_does_not_end_the_load_for_the_others(
 async def test_an_aligner_that_cannot_be_loaded_leaves_the_lean_model_and_is_not_tried_at_every_request(loader) -> None:
     now = 0.0
     resident = await loaded(loader, lambda: now)
-    lean = resident.current()
+    lean = lean_of(resident)
     loader.refusals["aligner"] = CheckpointRefused("broken")
     for _ in range(3):
         with pytest.raises(AlignerUnavailable):
@@ -105,7 +106,7 @@ async def test_without_a_configured_aligner_there_is_none(loader) -> None:
     resident = Resident(loader)
     await resident.load(LoadOptions(model="a"))
     with pytest.raises(AlignerUnavailable):
-        await resident.equipped(resident.current())
+        await resident.equipped(lean_of(resident))
     assert loader.events == ["reclaim", "load a"]
 
 
@@ -114,7 +115,7 @@ async def test_an_aligner_whose_load_raises_anything_is_unavailable_and_not_trie
     loader.refusals["aligner"] = PermissionError("/secret")
     for _ in range(2):
         with pytest.raises(AlignerUnavailable) as caught:
-            await resident.equipped(resident.current())
+            await resident.equipped(lean_of(resident))
         assert "secret" not in str(caught.value)
     assert loader.events.count("align al") == 1
 
@@ -130,7 +131,7 @@ async def test_the_same_options_again_load_nothing(loader) -> None:
 async def aligner_loads(resident: Resident, loader) -> asyncio.Future[Equipped]:
     """The aligner's load has started, and waits at the loader's gate."""
     loader.gate = threading.Event()
-    equipping = asyncio.ensure_future(resident.equipped(resident.current()))
+    equipping = asyncio.ensure_future(resident.equipped(lean_of(resident)))
     while "align al" not in loader.events:
         await asyncio.sleep(0)
     return equipping
@@ -200,7 +201,7 @@ async def test_after_a_load_that_fails_late_the_old_model_serves_again(loader) -
     with pytest.raises(CheckpointRefused):
         await resident.load(LoadOptions(model="b"))
     assert resident.identity == "a"
-    assert resident.current().recognizer is loader.recognizer
+    assert lean_of(resident).recognizer is loader.recognizer
 
 
 async def test_what_a_failed_load_had_loaded_is_collected_before_the_old_model_is_loaded_again(loader) -> None:
@@ -237,7 +238,7 @@ async def test_two_loads_at_once_are_one_and_other_options_wait_their_turn(loade
 
 async def test_free_drops_the_model_and_a_request_in_flight_keeps_its_own(loader) -> None:
     resident = await loaded(loader)
-    in_flight = resident.current()
+    in_flight = lean_of(resident)
     await resident.free()
     with pytest.raises(ModelNotLoaded):
         resident.current()
@@ -249,7 +250,7 @@ async def test_free_drops_the_model_and_a_request_in_flight_keeps_its_own(loader
 async def test_free_does_not_wait_for_an_aligner_that_loads_and_only_the_request_for_it_gets_it(loader) -> None:
     resident = await loaded(loader)
     loader.gate = threading.Event()
-    asking = asyncio.ensure_future(resident.equipped(resident.current()))
+    asking = asyncio.ensure_future(resident.equipped(lean_of(resident)))
     while "align al" not in loader.events:
         await asyncio.sleep(0)
     await resident.free()
@@ -320,7 +321,7 @@ async def test_a_device_that_the_aligners_load_lost_is_reported(loader) -> None:
     await resident.load(OPTIONS)
     loader.refusals["aligner"] = led_to(LOST)
     with pytest.raises(AlignerUnavailable):
-        await resident.equipped(resident.current())
+        await resident.equipped(lean_of(resident))
     assert calls == ["lost"]
 
 
@@ -340,7 +341,7 @@ async def test_an_aligner_that_is_too_large_for_the_device_is_called_too_large(l
     resident = await loaded(loader)
     loader.refusals["aligner"] = led_to(NO_MEMORY)
     with pytest.raises(AlignerUnavailable, match="too little memory for the aligner"):
-        await resident.equipped(resident.current())
+        await resident.equipped(lean_of(resident))
     assert "choose a smaller one" in caplog.text
 
 
@@ -366,10 +367,10 @@ async def test_a_device_that_refuses_a_load_is_not_lost(loader, refusal) -> None
 
 async def test_a_new_model_is_not_equipped_with_the_old_ones_aligner(loader) -> None:
     resident = await loaded(loader)
-    old = resident.current()
+    old = lean_of(resident)
     loader.recognizer = type(loader.recognizer)()
     await resident.load(LoadOptions(model="b", forced_aligner="other"))
-    first, second = await asyncio.gather(resident.equipped(old), resident.equipped(resident.current()))
+    first, second = await asyncio.gather(resident.equipped(old), resident.equipped(lean_of(resident)))
     assert (first.recognizer, first.options.forced_aligner) == (old.recognizer, "al")
     assert second is resident.current()
     assert second.options.forced_aligner == "other"
@@ -378,7 +379,7 @@ async def test_a_new_model_is_not_equipped_with_the_old_ones_aligner(loader) -> 
 
 async def test_weights_are_counted_until_the_last_request_with_them_ends(loader) -> None:
     resident = await loaded(loader)
-    in_flight = await resident.equipped(resident.current())
+    in_flight = await resident.equipped(lean_of(resident))
     await resident.free()
     assert resident.weight_bytes == {"recognizer": 1000, "aligner": 300}
     loader.recognizer, loader.aligner = type(loader.recognizer)(), type(loader.aligner)()
@@ -407,13 +408,13 @@ async def test_the_half_loaded_aligner_of_a_failed_load_is_reclaimed_at_once(loa
     resident = Resident(loader)
     await resident.load(LoadOptions("a", forced_aligner="al"))
     with pytest.raises(AlignerUnavailable):
-        await resident.equipped(resident.current())
+        await resident.equipped(lean_of(resident))
     assert alive == [False]
 
 
 async def test_memory_is_reclaimed_when_the_last_request_with_a_freed_model_ends(loader) -> None:
     resident = await loaded(loader)
-    in_flight = resident.current()
+    in_flight = lean_of(resident)
     loader.recognizer = type(loader.recognizer)()
     await resident.free()
     reclaimed = loader.events.count("reclaim")

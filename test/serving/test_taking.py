@@ -84,15 +84,15 @@ def test_the_same_jobs_are_taken_as_by_a_walk_of_the_whole_queue(
         if audio:
             jobs = [Job(kind, "item", audio_s, RequestStats()) for audio_s in audio[: kind.max_batch]]
             running[kind.key] = RunningSession(kind, NO_SESSION, jobs)
-    left = list(queue._jobs)
+    left = list(queue._in_turn())
     ends = iter(ended)
     while True:
         expected = walked(left, running, max_audio_s)
         taken = queue.take(running, max_audio_s)
         assert taken == expected
         left = [job for job in left if job not in taken]
-        assert queue._jobs == left
-        assert sum(queue._count_by_key.values()) == len(left)
+        assert list(queue._in_turn()) == left
+        assert sum(queue._count_by_lane.values()) == len(left)
         if taken:
             running.setdefault(taken[0].key, RunningSession(taken[0].kind, NO_SESSION, [])).jobs += taken
         elif (end := next(ends, None)) is None:
@@ -138,6 +138,6 @@ def test_a_queue_keeps_no_key_of_a_kind_without_waiting_jobs() -> None:
         queue.put(job)
     assert queue.take({}, math.inf) == jobs[:2]
     queue.remove(jobs[4])
-    assert set(queue._count_by_key) == {jobs[2].key}
+    assert set(queue._count_by_lane) == {(jobs[2].key, False)}
     queue.clear()
-    assert not queue._count_by_key
+    assert not queue._count_by_lane

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import LoadRefused
-from backend.pipeline.transcriber import Transcript
+from backend.pipeline.transcript_builder import Transcript
 from backend.transcript.segments import SegmentRules, merge
 from backend.transcript.words import spread
 from backend.wire import backend_pb2 as pb

@@ -19,6 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from backend.live.live_transcriber import LiveTranscriber
+from backend.pipeline.admission import Admission
 from backend.process.request_stats import STAGES, Totals
 from backend.server import Serving, start
 from backend.serving.resident import Resident
@@ -234,7 +236,9 @@ async def test_health_answers_while_a_scraper_does_not_read(house) -> None:
 async def test_histogram_buckets_are_cumulative(loader) -> None:
     scheduler = Scheduler()
     scheduler.engine_stats.steps.update({1: 5, 3: 2, 8: 1, 256: 1, 300: 1})
-    families = {f.name: f for f in BackendCollector(Totals(), scheduler, Resident(loader)).collect()}
+    resident = Resident(loader)
+    live = LiveTranscriber(resident, scheduler, Admission())
+    families = {f.name: f for f in BackendCollector(Totals(), scheduler, resident, live).collect()}
     scheduler.stop()
     samples = families["qwen_asr_batch_rows"].samples
     buckets = {s.labels["le"]: s.value for s in samples if "le" in s.labels}

@@ -192,7 +192,12 @@ def texts() -> Iterator[str]:
 def test_every_text_of_a_warning_has_a_kind_that_is_known() -> None:
     plain = [text for text in texts() if not isinstance(text, RequestWarning)]
     assert plain == [sound_tracks.TRACKS]  # a form with numbers: its warning gets the kind
-    found = {kind for text in texts() for kind in kinds_of(text)} | {"several_tracks", "no_aligner", "other"}
+    found = {kind for text in texts() for kind in kinds_of(text)} | {
+        "several_tracks",
+        "not_heard",
+        "no_aligner",
+        "other",
+    }
     assert found | {errors.AlignerUnavailable("").kind} == set(KINDS)
     assert kinds_of("a text of another room") == ("other",)
 

@@ -16,6 +16,7 @@ from backend.process.request_stats import RequestStats
 from backend.wire import backend_pb2 as pb
 from backend.wire.request_log import request_id, trailing
 
+LIVE = ["steps", "utterances", "lag_p50_ms", "lag_p95_ms", "behind_s"]
 SHORT = ["time", "request", "method", "code", "finish", "total_ms"]
 STAGES_MS = ["decode_ms", "vad_ms", "queue_ms", "infer_ms", "align_ms"]
 WHOLE = [*SHORT, "audio_s", *STAGES_MS, "batch", "language", "segments", "warnings", "refusal"]
@@ -132,16 +133,16 @@ async def test_cancelled_and_expired_calls_are_logged_differently(service, loade
 async def test_a_refused_stream_has_its_line(service, log) -> None:
     await service.load()
     with pytest.raises(grpc.aio.AioRpcError):
-        await service.stub.AudioTranscriptionLive().read()
+        await service.stub.AudioTranscriptionLive(iter([pb.TranscriptLiveRequest()])).read()
     with pytest.raises(grpc.aio.AioRpcError):
         await service.stub.AudioTranscriptionStream(pb.TranscriptRequest(dst="x")).read()
     _, live, line = await log.after(3)
-    assert list(live) == SHORT
+    assert list(live) == [*WHOLE, "deltas", "first_delta_ms", "rewrites", *LIVE]
     assert list(line) == [*WHOLE, "deltas", "first_delta_ms", "rewrites"]
     assert (live["method"], live["code"], live["finish"]) == (
         "AudioTranscriptionLive",
-        "UNIMPLEMENTED",
-        "CapabilityMissing",
+        "INVALID_ARGUMENT",
+        "ConfigMissing",
     )
     assert (line["code"], line["finish"]) == ("INVALID_ARGUMENT", "UndecodableAudio")
     assert (line["deltas"], line["first_delta_ms"]) == (0, 0)

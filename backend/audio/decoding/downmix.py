@@ -12,6 +12,7 @@ may concern one of two speakers, or one pair of a surround recording, so it is j
 
 from __future__ import annotations
 
+import functools
 from itertools import combinations
 
 import numpy as np
@@ -50,6 +51,8 @@ class Downmix:
         mono: NDArray[np.float32] = block @ mean
         with np.errstate(all="ignore"):  # the products of huge samples overflow, and compare as not opposed
             weights = self._piece_weights(block, rate)
+        if weights is None and self._weights is None:  # ordinary stereo: nothing was ever turned over
+            return mono
         before = mean if self._weights is None else self._weights
         if weights is None:
             weights = mean[None]
@@ -149,7 +152,7 @@ def _products(block: Block, step: int, piece: int, every: int = 1) -> NDArray[np
     if judged < 2:
         return np.zeros((-(-whole // every), channels, channels), np.float32)
     pieces = block[: whole * length].reshape(whole, length, channels)[::every, : judged * step]
-    sums = np.kron(np.full((step, 1), 1 / step, np.float32), np.eye(channels, dtype=np.float32))
+    sums = _means_of(step, channels)
     at_once = max(1, _CACHED_SAMPLES // (judged * step * channels))
     found = []
     for first in range(0, len(pieces), at_once):
@@ -158,6 +161,12 @@ def _products(block: Block, step: int, piece: int, every: int = 1) -> NDArray[np
         change = lower[:, 1:] - lower[:, :-1]
         found.append(change.transpose(0, 2, 1) @ change)
     return np.concatenate(found)
+
+
+@functools.cache  # a block takes longer to make it than to multiply with it
+def _means_of(step: int, channels: int) -> NDArray[np.float32]:
+    """Multiplied with `step` samples of all channels, shape (step * channels,), gives each channel's mean."""
+    return np.tile(np.eye(channels, dtype=np.float32) / np.float32(step), (step, 1))
 
 
 def _runs_of_equal(weights: NDArray[np.float32]) -> list[tuple[int, int]]:

@@ -16,14 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
+from backend.chat_format.prompt_format import pad_samples
 from backend.engine.model.decoder import Decoder
 from backend.engine.model.encoder import Encoder
 from backend.engine.ops.transfer import send
 from backend.engine.processor import Processor
 from backend.errors import EngineFailure
-from backend.serving.protocols import SAMPLE_RATE
-
-MIN_SAMPLES = SAMPLE_RATE // 2  # half a second, as in Qwen's package: the encoder was trained on no less
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +82,3 @@ def embed(model: Any, decoder: Decoder, prompts: Sequence[PreparedPrompt]) -> to
     embedded = decoder.embed(send(ids, model.device))
     embedded.view(-1, embedded.shape[-1]).index_copy_(0, send(places, model.device), audio.to(embedded.dtype))
     return embedded
-
-
-def pad_samples(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """At least MIN_SAMPLES: silence is appended to what is shorter."""
-    return samples if samples.size >= MIN_SAMPLES else np.pad(samples, (0, MIN_SAMPLES - samples.size))

@@ -1,7 +1,7 @@
 """Qwen3-ASR behind the Recognizer protocol.
 
-It owns the prompt's format (system message, audio, forced language); the answer's is in spelling.py. Mel features and
-embeddings are computed in prompts.py, tokens are generated in session.py.
+The formats of prompt and answer are chat_format's. Mel features and embeddings are computed in prompts.py, tokens are
+generated in session.py.
 """
 
 from __future__ import annotations
@@ -10,34 +10,27 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 
+from backend.chat_format.prompt_format import PROMPT, beginning
+from backend.chat_format.spelling import Spelling
+from backend.checkpoint.feature_extractor import chunk_s
 from backend.engine.model.graph_capture import with_cuda_graphs
 from backend.engine.model.model_builder import BuiltModel, load_weights, weight_bytes
 from backend.engine.model.prompts import PreparedPrompt, PromptPreparer, embed
 from backend.engine.model.session import QwenSession, SessionDecoder
-from backend.engine.model.spelling import TEXT_TAG, Spelling
 from backend.engine.ops.device import batching, use_threads
 from backend.engine.ops.int8 import int8_layers
 from backend.engine.ops.linear import streamed_linear
 from backend.errors import CheckpointRefused, NonFiniteCheckpoint, NonFiniteLogits
-from backend.languages import NAMES
-from backend.options.load_options import MAX_CHUNK_S, MIN_CHUNK_S
 from backend.sequences.agreement import common_prefix
 from backend.serving.protocols import SAMPLE_RATE, Recognition, Spelled, Token, Utterance, recognize
 
 _log = logging.getLogger(__name__)
 
 _WARM_UP_TOKENS = 8
-_DEFAULT_CHUNK_S = 30.0  # `chunk_length` of the published checkpoints
-_PROMPT = (  # of one recording; the two official chat templates render the same for a system message and a recording
-    "<|im_start|>system\n{system}<|im_end|>\n"
-    "<|im_start|>user\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\n"
-    "<|im_start|>assistant\n"
-)
 
 
 @dataclass(frozen=True)
@@ -133,10 +126,7 @@ class QwenRecognizer:
 
     def _prompt(self, utterance: Utterance) -> str:
         """The prompt's text. A forced language is the beginning of the answer, which the model then continues."""
-        prompt = _PROMPT.format(system=utterance.prompt)
-        if utterance.language is not None:
-            prompt += f"language {NAMES[utterance.language]}{TEXT_TAG}"
-        return prompt
+        return PROMPT.format(system=utterance.prompt) + beginning(utterance.language)
 
     def spell(self, ids: Sequence[int], language: str | None) -> Spelled:
         return self._spelling.spell(ids, language, ended=False)
@@ -149,16 +139,6 @@ class QwenRecognizer:
         agreed = common_prefix(ids, utterance.draft)
         tokens = self.tokens_of(text)
         return Recognition(text, language if text else None, finished, tokens, looped, tuple(ids), agreed)
-
-
-def chunk_s(length: Any) -> float:
-    """The longest passage by `chunk_length` of the mel features, in seconds, within the range of the option.
-
-    Nothing else depends on `chunk_length`: features are computed for a whole clip, whatever its length.
-    """
-    if not isinstance(length, (int, float)) or isinstance(length, bool) or not length > 0:  # the last for NaN, too
-        return _DEFAULT_CHUNK_S
-    return float(min(max(length, MIN_CHUNK_S), MAX_CHUNK_S))
 
 
 def _eos_ids(built: BuiltModel) -> list[int]:

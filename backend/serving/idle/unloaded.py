@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from backend.errors import AsrError, ReloadFailed
 from backend.options.load_options import LoadOptions
-from backend.serving.model_instance import Lean
+from backend.serving.model_instance import AlignerAlone, Instance, Lean
+from backend.serving.protocols import Aligner, Recognizer
 
 _RETRY_S = 10.0  # after a reload that failed: requests until then get its cause, and load nothing
 
@@ -15,17 +16,26 @@ _RETRY_S = 10.0  # after a reload that failed: requests until then get its cause
 class UnloadedModel:
     """The options of a released model, and how its reload fared. For the event loop's thread."""
 
-    def __init__(self, instance: Lean, clock: Callable[[], float]) -> None:
+    def __init__(self, instance: Instance, clock: Callable[[], float]) -> None:
         self.options: LoadOptions = instance.options
+        self.kind, self.aligns = instance.kind, instance.aligns
         # Somebody may still hold the recogniser. Then it is used again, because two were never to be in memory.
-        self._recognizer = weakref.ref(instance.recognizer)
+        self._recognizer: weakref.ref[Recognizer] | None = None
+        self._aligner: weakref.ref[Aligner] | None = None
+        if isinstance(instance, AlignerAlone):
+            self._aligner = weakref.ref(instance.aligner)
+        else:
+            self._recognizer = weakref.ref(instance.recognizer)
         self._clock = clock
         self._retry_at, self._failure = 0.0, ""
 
-    def still_there(self) -> Lean | None:
+    def still_there(self) -> Instance | None:
         """The model, if it has not left memory yet."""
-        recognizer = self._recognizer()
-        return Lean(self.options, recognizer) if recognizer is not None else None
+        if self._aligner is not None and (aligner := self._aligner()) is not None:
+            return AlignerAlone(self.options, aligner)
+        if self._recognizer is not None and (recognizer := self._recognizer()) is not None:
+            return Lean(self.options, recognizer)
+        return None
 
     def check_retry(self) -> None:
         """Raises ReloadFailed if the last reload failed a moment ago."""

@@ -16,7 +16,7 @@ from devtools.transcribe.checkpoints import chosen_aligner, load_options
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        (["--format", "doc"], "FORMAT: doc is none of json, verbose_json, srt, vtt, lrc, txt"),
+        (["--format", "doc"], "FORMAT: doc is none of json, verbose_json, srt, vtt, lrc, elrc, txt"),
         (["--audio", "nowhere.wav"], "AUDIO: there is no file nowhere.wav"),
         (["--model", "nowhere"], "MODEL: nowhere is neither a folder here nor a hub id such as Qwen/Qwen3-ASR-1.7B"),
         (["--aligner", "nowhere"], "ALIGNER: nowhere is neither a folder here nor a hub id"),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from backend.engine.model.prompts import MIN_SAMPLES, PreparedPrompt, embed, pad_samples
+from backend.chat_format.prompt_format import MIN_SAMPLES, pad_samples
+from backend.engine.model.prompts import PreparedPrompt, embed
 from backend.errors import EngineFailure
 from backend.serving.protocols import Passage
 

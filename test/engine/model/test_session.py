@@ -65,7 +65,7 @@ def _generated(processor: Any, recognizer: QwenRecognizer, package: Any, utteran
 @pytest.fixture(scope="module")
 def random_model(asr_folder: Path, package_of, tmp_path_factory) -> tuple[QwenRecognizer, Any]:
     """Our recogniser, and the package's model with the same weights."""
-    torch.manual_seed(5)
+    torch.manual_seed(6)  # no near tie, which two orders of summing would break differently
     folder = Path(shutil.copytree(asr_folder, tmp_path_factory.mktemp("random") / "asr"))
     tensors = load_file(folder / "model.safetensors")
     for name, tensor in tensors.items():

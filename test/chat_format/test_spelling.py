@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from backend.engine.model.spelling import TEXT_TAG, Spelling
+from backend.chat_format.spelling import TEXT_TAG, Spelling
 
 
 def bytes_alone() -> Tokenizer:

@@ -45,3 +45,13 @@ class Spelling:
         """The tokens of a text, each with its slice of it."""
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         return tuple(Token(token, *span) for token, span in zip(encoded.ids, encoded.offsets, strict=True))
+
+    def ids_of(self, text: str) -> list[int]:
+        """The tokens of a text in which the tokens of the chat format, such as the language's tag, are themselves."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of tokens, with those of the chat format."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text

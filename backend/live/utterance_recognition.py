@@ -1,0 +1,116 @@
+"""Recognition of one piece of a live stream: while it grows, and for good with every fallback of recognition.py.
+
+What has been sent is never taken back (Law 7), so a final text that begins otherwise is fitted to it: once more with
+the sent text as the beginning of the answer, then by transcript/splicing.py.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from backend.audio.vad import Speech
+from backend.live.growing_answer import GrowingAnswer
+from backend.live.live_setup import LiveSetup
+from backend.live.sound_window import Piece
+from backend.pipeline.decode_settings import FirstRun
+from backend.pipeline.recognition import RecognitionPolicy
+from backend.pipeline.recognized_chunk import ALREADY_SENT, RecognizedChunk, main_language, spliced, with_fallbacks
+from backend.pipeline.text_gates import TextGates
+from backend.serving.protocols import Recognition
+from backend.transcript.joining import join, separator_between
+from backend.transcript.scripts import pieces
+from backend.transcript.splicing import covered
+
+
+class Recognized(NamedTuple):
+    """A piece for good. `text`: of its `parts`, joined; `carried`: sent text that belongs to the sound behind it."""
+
+    parts: list[RecognizedChunk]
+    text: str
+    carried: str = ""
+
+
+class UtteranceRecognition:
+    """Recognises the pieces of one stream, one at a time."""
+
+    def __init__(self, setup: LiveSetup) -> None:
+        self._scheduler = setup.scheduler
+        self._instance = setup.instance
+        self._options = setup.options
+        self._stats = setup.stats
+
+    async def settle(self, piece: Piece, growing: GrowingAnswer) -> str:
+        """Decode a piece that will be decoded again. Returns the beginning of its text that may be sent now, or "".
+
+        Raises OutOfMemory or EngineFailure.
+        """
+        answer = await self._policy(piece.speech).provisional_answer(piece.chunk, growing.run)
+        text = growing.settle(answer)
+        if not text:
+            if growing.sent and growing.contradicts(answer.text):
+                self._stats.rewrites += 1
+            return ""
+        gates = TextGates(piece.chunk, piece.speech, self._options)
+        return text if await gates.are_open(answer.text, text) else ""
+
+    async def finish(self, piece: Piece, growing: GrowingAnswer, *, is_cut: bool) -> Recognized:
+        """Recognise a piece for good: its text begins with what has been sent of it, or is a part of that.
+
+        `is_cut`: speech may go on behind it, so that some of the sent text may belong there. Raises as `settle`.
+        """
+        parts = await self._recognize(piece, growing.run)
+        text = _text(parts)
+        if text.startswith(growing.sent):
+            return Recognized(parts, text)
+        if is_cut and (end := _end_before_cut(growing.sent, text)) < len(growing.sent):
+            sent, carried = growing.sent[:end], growing.sent[end:].strip()
+            return Recognized([self._spliced(piece, parts, sent)], sent, carried)
+        is_rewrite = growing.contradicts(text)
+        if is_rewrite:
+            self._stats.rewrites += 1
+            parts = await self._recognize(piece, growing.run_of_sent)
+            text = _text(parts)
+            if text.startswith(growing.sent):
+                return Recognized(parts, text)
+        text = growing.continued(text)
+        parts = [self._spliced(piece, parts, text)]
+        return Recognized(with_fallbacks(parts, ALREADY_SENT) if is_rewrite else parts, text)
+
+    def as_sent(self, piece: Piece, growing: GrowingAnswer, text: str, *fallbacks: str) -> Recognized:
+        """The piece with a text that no decode of it has given: begun by what has been sent."""
+        language = growing.last.language if growing.last is not None else self._options.language
+        tokens = self._instance.recognizer.tokens_of(text)
+        part = RecognizedChunk(piece.chunk, Recognition(text, language, True, tokens), fallbacks=fallbacks)
+        return Recognized([part], text)
+
+    async def _recognize(self, piece: Piece, run: FirstRun) -> list[RecognizedChunk]:
+        policy = self._policy(piece.speech)
+        return await policy.in_context(0, [await policy.first_answer(piece.chunk, run)])
+
+    def _policy(self, speech: Speech) -> RecognitionPolicy:
+        kind = self._instance.live_recognition
+        return RecognitionPolicy(self._scheduler, self._instance, self._options, speech, self._stats, kind)
+
+    def _spliced(self, piece: Piece, parts: list[RecognizedChunk], text: str) -> RecognizedChunk:
+        language = main_language(parts, piece.speech) or self._options.language
+        tokens = self._instance.recognizer.tokens_of(text)
+        return spliced(piece.chunk, parts, text, language, tokens)
+
+
+def _text(parts: list[RecognizedChunk]) -> str:
+    return join([part.recognition.text for part in parts])[0]
+
+
+def _end_before_cut(sent: str, text: str) -> int:
+    """How many characters of the sent text stand for `text`, which is that of the sound before a cut.
+
+    Never more than that, or words would be said twice; fewer where joining two texts would not restore the sent one.
+    """
+    most = covered(sent, text)
+    ends = [end for _, end in pieces(sent) if end <= most]
+    return next((end for end in reversed(ends) if sent[end:] == _rejoined(sent[:end], sent[end:].strip())), 0)
+
+
+def _rejoined(before: str, rest: str) -> str:
+    """What `rest` is in a transcript behind `before`: with its separator."""
+    return separator_between(before, rest) + rest
