@@ -5,7 +5,7 @@ far as these files use them, and what both have to agree on: who may write, whic
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ IMAGE = re.compile(r"(\$\{LOCALAI_IMAGE:-)?[a-z0-9./-]+:[\w.-]+}?")
 DURATION = re.compile(r"\d+(ms|s|m|h)")
 
 
-def check_keys(given: dict[str, Any], known: dict[str, type]) -> None:
+def check_keys(given: Mapping[str, Any], known: Mapping[str, type]) -> None:
     for key, value in given.items():
         assert key in known, key
         assert type(value) is known[key], key
