@@ -1,6 +1,6 @@
 """Composition root: builds the objects, serves, shuts down gracefully. The only module that imports every room.
 
-The port is open before torch and the models' libraries are imported, which the first Health or LoadModel starts.
+The port is open before torch and the models' libraries are imported, which the first LoadModel does.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _log = logging.getLogger(__name__)
 
 _MAX_MESSAGE_BYTES = 50 * 1024 * 1024  # the gateway's own limit, in both directions
 _GRACE_S = 10.0  # of the 15 s between the gateway's SIGTERM and its SIGKILL
-_CLOSE_S = 0.5  # to close connections on which no call is served any more
+_CLOSE_S = 0.5  # to close connections on which the statuses of the last calls may still be on their way
+_CLOSE_UNUSED_S = 0.05  # without such calls: a peer that is slow, or speaks no HTTP/2, would delay the end for nothing
 _FORCED_EXIT_S = 12.5  # after the signal or the engine's failure the process exits, whatever still hangs
 _LOG_CAUSE_S = 0.5  # of those, to write the cause: the log may be a pipe that is no longer read
 _FAILED_ENGINE_GRACE_S = 1.0  # to send the errors of the calls that a failed engine leaves
@@ -80,6 +81,10 @@ class LazyLoader:
 
             kind = inspect_remote(options)
         else:
+            if self._loader is None:
+                from backend.checkpoint.glance import refuse_at_a_glance
+
+                refuse_at_a_glance(options)
             kind = self._real().inspect(options)
         self._decoder_pool.warm_up()
         return kind
@@ -116,8 +121,8 @@ class Serving:
         """Graceful shutdown: refuse new calls, wait `grace_s` seconds for running calls, cancel the rest."""
         self.readiness.enter_graceful_shutdown()
         self.live.finish_all()
-        await self.drain.drain(grace_s)
-        await self.server.stop(min(grace_s, _CLOSE_S))
+        close_s = _CLOSE_S if await self.drain.drain(grace_s) else _CLOSE_UNUSED_S
+        await self.server.stop(min(grace_s, close_s))
         self.scheduler.stop()
         if self.listener is not None:
             self.listener.close()  # in no thread, because none may be left; it takes at most half a second

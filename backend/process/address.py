@@ -16,7 +16,9 @@ from backend.errors import CannotListen
 
 _ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%a-z]+\]):(?P<port>[0-9]{1,5})")
 _CAUSES = {
-    errno.EADDRINUSE: "the port is taken by another process",
+    errno.EADDRINUSE: "the port is taken by another process: one that listens on it, or one with an outgoing "
+    "connection, which may have any ephemeral port (on Linux 32768 to 60999 by default); "
+    "choose a port outside of these",
     errno.EADDRNOTAVAIL: "the address is not this machine's",
     errno.EACCES: "the port is privileged; use one from 1024 on",
 }

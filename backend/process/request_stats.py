@@ -78,6 +78,7 @@ class RequestStats:
     deltas: int = 0
     first_delta_s: float = 0.0
     rewrites: int = 0
+    retry_after_s: int = 0
     steps: Counter[float] = field(default_factory=Counter)
     step_s: float = 0.0
     utterances: int = 0

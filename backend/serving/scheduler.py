@@ -71,6 +71,11 @@ class Scheduler:
             before_s = self._waiting.audio_before_s(audio_s)
         return self._throughput.min_duration_s(before_s + audio_s)
 
+    @property
+    def backlog_s(self) -> float:
+        """How long what waits will take at the best speed seen; 0 if nothing waits, or no speed is known yet."""
+        return self._throughput.duration_s(self.waiting[1])
+
     def utterance_began(self) -> None:
         """Somebody speaks in a live stream: files are prefilled one passage at a time, so that captions wait less."""
         with self._changed:

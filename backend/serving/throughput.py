@@ -38,9 +38,13 @@ class Throughput:
             self._best = max(self._best, self._audio_s / max(self._compute_s, 1e-9))
         self._audio_s = self._compute_s = 0.0
 
+    def duration_s(self, audio_s: float) -> float:
+        """The time that so much audio takes at the best; 0 before the first window with an answer has ended."""
+        return audio_s / self._best if self._best else 0.0
+
     def min_duration_s(self, audio_s: float) -> float:
-        """A lower bound on the time that so much audio takes; 0 before the first window with an answer has ended."""
-        return audio_s / (_SAFETY_FACTOR * self._best) if self._best else 0.0
+        """A lower bound on that time."""
+        return self.duration_s(audio_s) / _SAFETY_FACTOR
 
     def reset(self) -> None:
         """Another model is loaded: nothing is known about its speed."""

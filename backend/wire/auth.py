@@ -5,17 +5,23 @@ of the model that the caller expects.
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
 
 from backend.audio.waveform import SAMPLE_RATE
 from backend.errors import IdentityMismatch, RequestTooLarge, Unauthenticated
+from backend.process.operator_token import TOKEN_VARIABLE
+from backend.process.request_stats import current_stats
 from backend.wire.messages import MAX_LIVE_MESSAGE_S, UNPARSED_LIVE_REQUEST
 from backend.wire.status import refuse
 from backend.wire.wrapping import Context, Continuation, Handler, wrapped
+
+_log = logging.getLogger(__name__)
 
 _TRANSCRIPTIONS = ("/AudioTranscription", "/AudioTranscriptionStream")
 # A request holds a path, a prompt and a few words. Parsing 50 MiB of small fields would block the event loop, and with
@@ -28,11 +34,13 @@ _MAX_LIVE_BYTES = 4 * SAMPLE_RATE * MAX_LIVE_MESSAGE_S + 1024  # float32 samples
 class BearerToken(grpc.aio.ServerInterceptor):
     """Refuses every call, unary or streaming, whose metadata does not hold exactly one `authorization: Bearer <token>`.
 
-    It answers before a handler is chosen, so a call is refused before it has sent a message.
+    It answers before a handler is chosen, so a call is refused before it has sent a message. The first refusal of each
+    kind is a line in the log: a gateway whose own Health is refused only says that the backend does not get ready.
     """
 
     def __init__(self, token: str) -> None:
         self._expected = f"Bearer {token}".encode()
+        self._logged: set[str] = set()
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -41,13 +49,20 @@ class BearerToken(grpc.aio.ServerInterceptor):
         given = sent[0] if len(sent) == 1 else ""
         if hmac.compare_digest(given.encode() if isinstance(given, str) else given, self._expected):
             return await continuation(handler_call_details)
+        fault = "another token" if sent else "no token"
         # All kinds of calls look alike on the wire, and a stream handler does not wait for a message.
-        return grpc.stream_stream_rpc_method_handler(_refuse_unauthenticated)
+        return grpc.stream_stream_rpc_method_handler(partial(self._refuse, fault))
 
-
-async def _refuse_unauthenticated(_requests: Any, context: Context) -> AsyncIterator[Any]:
-    await refuse(context, Unauthenticated())
-    yield  # type: ignore[unreachable] # makes this an async generator
+    async def _refuse(self, fault: str, _requests: Any, context: Context) -> None:
+        if fault not in self._logged:
+            self._logged.add(fault)
+            method = stats.method if (stats := current_stats()) else "call"
+            _log.warning(
+                "%s was refused: it carries %s. %s is set for this process, so its callers need the same value; on a "
+                "LocalAI worker it is the registration token. Later refusals for this are counted, not logged",
+                method, fault, TOKEN_VARIABLE,
+            )  # fmt: skip
+        await refuse(context, Unauthenticated())
 
 
 class SmallRequests(grpc.aio.ServerInterceptor):

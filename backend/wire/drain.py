@@ -40,6 +40,7 @@ class Drain(grpc.aio.ServerInterceptor):
         self._calls: dict[asyncio.Task[Any], bool] = {}  # the task that serves a call -> whether to wait for it
         self._cancelled: set[asyncio.Task[Any]] = set()  # by the shutdown, not by the client
         self._stopping = False
+        self._sends_statuses = False  # a call ended during the shutdown: its status may be on its way
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -50,8 +51,9 @@ class Drain(grpc.aio.ServerInterceptor):
             return handler
         return wrapped(handler, lambda _, context: self._tracked(context, wait))
 
-    async def drain(self, grace_s: float) -> None:
-        """Refuse new calls and wait until the running ones have ended.
+    async def drain(self, grace_s: float) -> bool:
+        """Refuse new calls and wait until the running ones have ended. False: there was no call at all, so that nobody
+        waits for a status.
 
         Calls that still run after `grace_s` seconds are cancelled and get one second more to send their statuses.
         """
@@ -62,6 +64,7 @@ class Drain(grpc.aio.ServerInterceptor):
         if self._calls:
             self.cancel_calls()
             await asyncio.wait(set(self._calls), timeout=_FLUSH_S)
+        return self._sends_statuses
 
     def cancel_calls(self) -> None:
         """Cancel the calls that still run; each ends with the status of errors.Stopping."""
@@ -75,6 +78,7 @@ class Drain(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _tracked(self, context: Context, wait: bool) -> AsyncIterator[None]:
         if self._stopping:
+            self._sends_statuses = True
             await refuse(context, Stopping())
         task = asyncio.current_task()
         assert task is not None
@@ -87,3 +91,4 @@ class Drain(grpc.aio.ServerInterceptor):
             await refuse(context, Stopping())
         finally:
             del self._calls[task]
+            self._sends_statuses |= self._stopping

@@ -32,7 +32,7 @@ from backend.process.request_stats import (
 from backend.wire import backend_pb2 as pb
 from backend.wire.wrapping import Context, Continuation, Handler, wrapped
 
-REQUEST_KEY, WARNING_KEY = "x-request-id", "x-asr-warning"
+REQUEST_KEY, WARNING_KEY, RETRY_KEY = "x-request-id", "x-asr-warning", "retry-after"
 UNKNOWN_METHOD = "unknown"  # one label for all unknown methods: a client must not be able to create metric series
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -121,8 +121,12 @@ def request_id(metadata: Any) -> str:
 
 
 def trailing(stats: RequestStats) -> tuple[tuple[str, str], ...]:
-    """The call's trailing metadata: its id, and its warnings, if any, in at most 1 KiB of printable ASCII."""
+    """The call's trailing metadata: its id; whole seconds after which a refused caller may try again; its warnings, if
+    any, in at most 1 KiB of printable ASCII.
+    """
     request = (REQUEST_KEY, stats.request)
+    if stats.retry_after_s:
+        return request, (RETRY_KEY, str(stats.retry_after_s))
     if not stats.warnings:
         return (request,)
     warning = _NOT_PRINTABLE.sub("?", "; ".join(stats.warnings))

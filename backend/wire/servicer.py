@@ -45,14 +45,14 @@ def errors_as_statuses(method: Method[Response]) -> Method[Response]:
 
     @functools.wraps(method)
     async def wrapper(self: Any, request: Any, context: Context) -> Response:
-        async with _statuses(method.__name__, context):
+        async with _statuses(method.__name__, context, self._scheduler):
             return await method(self, request, context)
 
     return wrapper
 
 
 @asynccontextmanager
-async def _statuses(method: str, context: Context) -> AsyncIterator[None]:
+async def _statuses(method: str, context: Context, scheduler: Scheduler) -> AsyncIterator[None]:
     """End the call with the status of the error raised inside. Any other exception is logged and becomes INTERNAL."""
     error: AsrError
     try:
@@ -63,7 +63,7 @@ async def _statuses(method: str, context: Context) -> AsyncIterator[None]:
     except Exception as foreign:  # noqa: BLE001 - the last line of defence: a status, whatever was raised
         _log.exception("%s failed", method)
         error = engine_failure(foreign)
-    await refuse(context, error)
+    await refuse(context, error, scheduler.backlog_s)
 
 
 class BackendServicer(rpc.BackendServicer):
@@ -86,7 +86,7 @@ class BackendServicer(rpc.BackendServicer):
     async def Health(self, request: pb.HealthMessage, context: Context) -> pb.Reply:  # noqa: N802 - the wire's name
         if self._scheduler.dead:
             await refuse(context, EngineFailure())
-        self._resident.prepare()  # LoadModel usually follows: start its imports now
+        self._resident.prepare()  # LoadModel usually follows
         return pb.Reply(message=b"OK")
 
     @errors_as_statuses
@@ -113,7 +113,7 @@ class BackendServicer(rpc.BackendServicer):
         self, request: pb.TranscriptRequest, context: Context
     ) -> AsyncIterator[pb.TranscriptStreamResponse]:
         stats = _call_stats()
-        async with _statuses("AudioTranscriptionStream", context):
+        async with _statuses("AudioTranscriptionStream", context, self._scheduler):
             self._check_model(request.ModelIdentity)
             options, deadline_s = self._options(request), _deadline_s(context)
             async with aclosing(self._transcriber.stream(request.dst, options, stats, deadline_s)) as stream:
@@ -127,7 +127,7 @@ class BackendServicer(rpc.BackendServicer):
     async def AudioTranscriptionLive(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.TranscriptLiveRequest], context: Context
     ) -> AsyncIterator[pb.TranscriptLiveResponse]:
-        async with _statuses("AudioTranscriptionLive", context):
+        async with _statuses("AudioTranscriptionLive", context, self._scheduler):
             self._check_model()
             responses = live_responses(aiter(request_iterator), self._live, _call_stats())
             async with aclosing(responses):
@@ -149,7 +149,7 @@ class BackendServicer(rpc.BackendServicer):
         return pb.Result(success=True)
 
     def _options(self, request: pb.TranscriptRequest) -> TranscribeOptions:
-        return messages.transcribe_options(request, aligns=self._resident.current().aligns)
+        return messages.transcribe_options(request, aligns=self._resident.aligns)
 
     def _check_model(self, requested: str = "") -> None:
         """Raises ModelNotLoaded or IdentityMismatch.

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from devtools.arguments import count, parse_arguments, some_of
-from devtools.bench import clips, git_revision, micro, startup, transcription
+from devtools.bench import clips, git_revision, idle_memory, micro, startup, transcription
 from devtools.bench.benchmark import DEMO, FORMATS, RIVALS, Benchmark
 from devtools.bench.judging.conclusion import conclusion
 from devtools.bench.judging.expected_time import expected, remember
@@ -33,7 +33,12 @@ from devtools.tables import write_json
 
 # each takes the Benchmark and the sides that it compares: ours and a rival, ours alone, or all in one
 _OF_CONTESTS = {"health": startup.health, "load": startup.load, "swap": startup.swap, "decode": micro.decode}
-_OF_SUBJECTS = {"aligner": micro.aligner, "compiled": micro.compiled, "gpu": transcription.gpu}
+_OF_SUBJECTS = {
+    "aligner": micro.aligner,
+    "compiled": micro.compiled,
+    "gpu": transcription.gpu,
+    "idle": idle_memory.idle,
+}
 _OF_ALL = {"clip": transcription.clip, "long": transcription.long, "crowd": transcription.crowd, "wire": micro.wire,
            "stream": stream_rows, "live": live_rows}  # fmt: skip
 MEASURES: Mapping[str, Callable[..., Iterator[Row]]] = _OF_CONTESTS | _OF_ALL | _OF_SUBJECTS

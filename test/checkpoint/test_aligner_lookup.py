@@ -119,10 +119,13 @@ def test_the_weights_stand_for_their_folder(models: Path) -> None:
         assert found(name, model_path=str(models)) == local(models / "fine-aligner")
 
 
-def test_a_name_that_no_folder_has_may_be_a_hub_id(models: Path) -> None:
+@pytest.mark.parametrize("sent", ["model_path", "model_file", "nothing"])
+def test_a_name_that_no_folder_has_may_be_a_hub_id(models: Path, sent: str) -> None:
+    options = {"model_path": str(models), "model_file": str(models / "asr")}
     (models / "Qwen/Qwen3-ForcedAligner-0.6B").mkdir(parents=True)  # an empty folder is no checkpoint
     name = "Qwen/Qwen3-ForcedAligner-0.6B"
-    assert found(name, model_path=str(models)) == Checkpoint(name, local=False)
+    path = {sent: options[sent]} if sent in options else {}
+    assert found(name, **path) == Checkpoint(name, local=False)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,8 @@ def test_a_recording_is_transcribed_with_its_words(child: Child) -> None:
     assert not child.children
     assert child.stub.Health(pb.HealthMessage(), wait_for_ready=True, timeout=30).message == b"OK"
     assert child.pid == child.process.pid  # run.sh has become Python
-    assert not child.imported_torch()  # the options say whether it is needed
+    assert "'forced_aligner'" in load_demo(child, "forced_aligner:not-there").message
+    assert not child.imported_torch()  # a refusal costs no 0.7 GB
     assert load_demo(child) == pb.Result(success=True, message="Model loaded successfully")
     assert child.imported_torch()
     while not child.children:  # what decodes is started beside the load

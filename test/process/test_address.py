@@ -38,6 +38,15 @@ def test_the_cause_of_a_failed_listen_is_found_by_trying() -> None:
     assert "not known" in str(listen_failure("no..such:50051"))
 
 
+def test_an_outgoing_connection_takes_a_port_too_and_the_cause_says_so() -> None:
+    """The ports that a worker gives its backends lie among those of outgoing connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as connection:
+        cause = str(listen_failure(f"127.0.0.1:{connection.getsockname()[1]}"))
+    assert "taken by another process" in cause
+    assert "outgoing connection" in cause
+    assert "choose a port outside" in cause
+
+
 def test_a_name_is_taken_if_one_of_its_addresses_is(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

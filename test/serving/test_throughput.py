@@ -69,3 +69,11 @@ def test_a_long_window_without_an_answer_goes_on() -> None:
     throughput.add_audio(30)
     throughput.add_compute(0, occupancy=1)
     assert throughput.min_duration_s(60) == 60 / (2 * 30 / 300)
+
+
+def test_the_time_that_audio_takes_is_that_of_the_best_speed(throughput) -> None:
+    assert Throughput().duration_s(600) == 0
+    assert throughput.duration_s(600) == 20
+    answer_a_minute(throughput, 1)
+    throughput.end_window()
+    assert throughput.duration_s(600) == 10

@@ -61,6 +61,30 @@ async def test_every_call_without_the_token_is_refused_before_it_has_sent_a_mess
         assert TOKEN not in details
 
 
+async def test_the_first_refusal_of_each_kind_is_a_line_that_names_the_variable(serve, log) -> None:
+    """A gateway whose Health is refused says only that the backend is not ready: the log has to say why."""
+    service = await serve(token=TOKEN)
+    wrong = (("authorization", "Bearer not-the-token"),)
+    for metadata in ((), wrong, (), wrong, ()):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await service.stub.Health(pb.HealthMessage(), metadata=metadata)
+    assert (await service.stub.Health(pb.HealthMessage(), metadata=(RIGHT,))).message == b"OK"
+    refusals = [line for line in log.text.splitlines() if "LOCALAI_GRPC_AUTH_TOKEN" in line]
+    assert len(refusals) == 2
+    assert "WARNING" in refusals[0]
+    assert "Health was refused: it carries no token" in refusals[0]
+    assert "Health was refused: it carries another token" in refusals[1]
+    assert TOKEN not in log.text
+    assert "not-the-token" not in log.text
+
+
+async def test_no_name_that_a_client_made_up_is_in_the_line_of_a_refusal(serve, log) -> None:
+    service = await serve(token=TOKEN)
+    assert await first_answer(service.port, "/forged/Name", ()) == grpc.StatusCode.UNAUTHENTICATED
+    assert "LOCALAI_GRPC_AUTH_TOKEN" in log.text
+    assert "forged" not in log.text
+
+
 async def test_with_the_token_known_methods_are_served_and_others_unimplemented(serve) -> None:
     service = await serve(token=TOKEN)
     assert (await service.stub.Health(pb.HealthMessage(), metadata=(RIGHT,))).message == b"OK"

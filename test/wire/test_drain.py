@@ -8,6 +8,7 @@ import threading
 import grpc
 import pytest
 
+from backend import server
 from backend.server import start
 from backend.wire import backend_pb2 as pb
 from backend.wire import backend_pb2_grpc as rpc
@@ -55,7 +56,7 @@ async def test_running_calls_finish_and_new_calls_are_refused(leaving, loader, w
     assert not draining.done()
     loader.recognizer.gate.set()
     assert (await call).text
-    await draining
+    assert await draining  # the statuses may still be on their way
 
 
 async def test_a_call_that_exceeds_the_grace_period_is_cancelled(leaving, loader, wav) -> None:
@@ -86,6 +87,20 @@ async def test_a_load_is_not_waited_for(leaving, loader) -> None:
     await asyncio.wait_for(drain.drain(60), 10)
     assert await told(loading) == STOPPING
     loader.gate.set()
+
+
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+
+
+async def test_without_calls_no_connection_delays_the_end(loader, decoder_pool, monkeypatch) -> None:
+    """A peer that is connected and answers nothing: a close that waits for statuses would wait for it for ever."""
+    monkeypatch.setattr(server, "_CLOSE_S", 3600.0)
+    serving = await start("127.0.0.1:0", loader, decoder_pool)
+    reader, writer = await asyncio.open_connection("127.0.0.1", serving.port)
+    writer.write(HTTP2_PREFACE)
+    assert await reader.read(9)  # the server's settings: it has the connection
+    await asyncio.wait_for(serving.stop(3600.0), 20)
+    writer.close()
 
 
 async def test_a_client_that_cancels_during_the_drain_sees_cancelled(leaving, loader, wav) -> None:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import inspect
 
 import grpc
+import pytest
 
 from backend import errors
-from backend.wire.status import STATUS, status_of
+from backend.wire.status import STATUS, retry_after_s, status_of
 
 ALL = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.AsrError)]
 
@@ -30,3 +31,23 @@ def test_no_fixed_message_holds_a_text_that_the_gateway_acts_on() -> None:
         for text in ("connection refused", "connection reset", "no such host", "model identity mismatch"):
             assert text not in str(error)
         assert ("model not loaded" in str(error)) == isinstance(error, errors.ModelNotLoaded)
+
+
+@pytest.mark.parametrize(
+    ("error", "backlog_s", "after_s"),
+    [
+        (errors.Overloaded(), 0.0, 2),
+        (errors.Overloaded(), 41.2, 42),
+        (errors.TooLittleAudioMemory(), 7.0, 7),
+        (errors.Overloaded(), 1e9, 600),
+        (errors.Stopping(), 41.2, 5),
+        (errors.OutOfMemory(), 41.2, 0),
+        (errors.UnsupportedLanguage(["en"]), 41.2, 0),
+        (errors.ModelNotLoaded(), 41.2, 0),
+        (errors.EngineFailure(), 41.2, 0),
+    ],
+)
+def test_only_what_passes_by_itself_is_worth_another_try(
+    error: errors.AsrError, backlog_s: float, after_s: int
+) -> None:
+    assert retry_after_s(error, backlog_s) == after_s
