@@ -85,7 +85,17 @@ def _released(server: Server) -> Memory:
     until = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until:
         if not server.weight_bytes():
-            time.sleep(0.5)  # what was freed is given back right after that
-            return memory(server.pid)
+            return _settled(server)
         time.sleep(0.1)
     raise Failed("the weights were not released")
+
+
+def _settled(server: Server) -> Memory:
+    """Memory once it no longer falls: what was freed is given back right after the weights have gone."""
+    before = memory(server.pid)
+    while True:
+        time.sleep(0.5)
+        now = memory(server.pid)
+        if before.resident - now.resident < MIB:
+            return now
+        before = now
