@@ -60,11 +60,10 @@ class UtteranceRecognition:
         """
         parts = await self._recognize(piece, growing.run)
         text = _text(parts)
+        if is_cut and (recognized := self._before_cut(piece, parts, growing)) is not None:
+            return recognized
         if text.startswith(growing.sent):
             return Recognized(parts, text)
-        if is_cut and (end := _end_before_cut(growing.sent, text)) < len(growing.sent):
-            sent, carried = growing.sent[:end], growing.sent[end:].strip()
-            return Recognized([self._spliced(piece, parts, sent)], sent, carried)
         is_rewrite = growing.contradicts(text)
         if is_rewrite:
             self._stats.rewrites += 1
@@ -75,6 +74,19 @@ class UtteranceRecognition:
         text = growing.continued(text)
         parts = [self._spliced(piece, parts, text)]
         return Recognized(with_fallbacks(parts, ALREADY_SENT) if is_rewrite else parts, text)
+
+    def _before_cut(self, piece: Piece, parts: list[RecognizedChunk], growing: GrowingAnswer) -> Recognized | None:
+        """The piece by the window's answer, if that has heard the sound behind the cut, too; None: by `parts`.
+
+        A clip hears its last words worse than a window that goes on behind them, and closes them with a full stop.
+        """
+        text, sent, heard = _text(parts), growing.sent, growing.heard
+        if not text.startswith(sent) and (end := _end_before_cut(sent, text)) < len(sent):
+            return Recognized([self._spliced(piece, parts, sent[:end])], sent[:end], sent[end:].strip())
+        end = covered(heard, text) if text else 0
+        if not len(sent) <= end < len(heard) or not growing.agree_but_for_the_end(heard[:end], text):
+            return None
+        return Recognized([self._spliced(piece, parts, heard[:end])], heard[:end])
 
     def as_sent(self, piece: Piece, growing: GrowingAnswer, text: str, *fallbacks: str) -> Recognized:
         """The piece with a text that no decode of it has given: begun by what has been sent."""
