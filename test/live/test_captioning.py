@@ -6,6 +6,7 @@ Properties of random talks: pauses, message sizes, durations of decodes, words t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -207,6 +208,22 @@ def test_text_comes_about_two_seconds_behind_and_the_rest_at_the_pause() -> None
     assert lags[int(0.95 * len(lags))] < 2.5
 
 
+@pytest.mark.parametrize("size", [1600, 4799, 8000])
+def test_messages_do_not_stretch_the_steps(size: int) -> None:
+    """A second is no multiple of 300 ms; the first decode is due after 0.75 s of speech."""
+    scheduler = SimulatedScheduler(WordModel(), lambda: 0.05)
+
+    async def live() -> None:
+        async with Stream(scheduler) as stream:
+            await stream.send(sound_of(range(28)), size)
+
+    run(live())
+    steps = [at for at, _, is_final in scheduler.utterances if not is_final]
+    assert len(steps) == 9
+    assert 0.75 < steps[0] < 0.9 + size / RATE
+    assert np.mean(np.diff(steps)) == pytest.approx(1.0, abs=size / RATE / 8 + 0.01)
+
+
 def test_a_slow_model_is_asked_more_seldom_instead_of_falling_behind() -> None:
     scheduler = SimulatedScheduler(WordModel(), lambda: 2.0)
     stream = run(talk_of(60, scheduler))
@@ -265,7 +282,7 @@ def test_no_detector_no_endpoints() -> None:
 
 
 def test_the_last_commit_of_a_slow_machine_settles_for_the_last_answer() -> None:
-    waits = iter([0.1, 0.1, 100.0])
+    waits = itertools.chain([0.1, 0.1], itertools.repeat(100.0))
     scheduler = SimulatedScheduler(WordModel(), lambda: next(waits))
 
     async def live() -> tuple[Stream, float]:
