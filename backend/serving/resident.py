@@ -100,6 +100,12 @@ class Resident:
         return model.options if model else None
 
     @property
+    def aligns(self) -> bool:
+        """Whether it aligns known texts; its weights may be released."""
+        model = self._instance or self._unloaded
+        return model is not None and model.aligns
+
+    @property
     def weight_bytes(self) -> dict[str, int]:
         """Of all models in memory, also where only a request in flight holds them. From any thread."""
         return self._loaded_models.weight_bytes

@@ -19,6 +19,7 @@ class UnloadedModel:
     def __init__(self, instance: Instance, clock: Callable[[], float]) -> None:
         self.options: LoadOptions = instance.options
         self.kind = instance.kind
+        self.aligns = instance.aligns
         # Somebody may still hold the recogniser. Then it is used again, because two were never to be in memory.
         self._recognizer: weakref.ref[Recognizer] | None = None
         self._aligner: weakref.ref[Aligner] | None = None
