@@ -21,6 +21,7 @@ from backend.audio.chunks import deepest_pause
 from backend.audio.silero import FRAME
 from backend.audio.vad import SpeechRules
 from backend.audio.waveform import SAMPLE_RATE, Samples
+from backend.live.cadence import Cadence
 from backend.live.endpointing import Endpointing
 from backend.live.growing_answer import GrowingAnswer
 from backend.live.lag import Arrivals
@@ -33,7 +34,6 @@ from backend.pipeline.end_of_utterance import ends_utterance
 from backend.pipeline.transcript_builder import Transcript
 from backend.thresholds import (
     LIVE_CUT_PAUSE_S,
-    LIVE_FIRST_SPEECH_S,
     LIVE_LEAD_S,
     LIVE_MAX_WINDOW_S,
     LIVE_REST_SHARE,
@@ -66,6 +66,7 @@ class Captioning:
         self._window = SoundWindow(self._rules if load.vad else None)
         self._arrivals = Arrivals()
         self._endpointing = Endpointing(self._rules)
+        self._cadence = Cadence(load.live_step_s)
         self._recognition = UtteranceRecognition(setup)
         self._growing = GrowingAnswer(setup.instance.recognizer, setup.options.language, load.live_hold_words)
         self._pieces = UtterancePieces(setup, say)
@@ -74,7 +75,6 @@ class Captioning:
         self._utterance = ""  # the text of the last piece of this utterance
         self._is_speaking = False
         self._speech_end = 0  # the frame behind the last one of speech
-        self._decoded_to = 0  # where the last decoded piece ended
         self._decoding: asyncio.Task[None] | None = None
         self._is_ending = False
         self._is_slow = False
@@ -87,7 +87,7 @@ class Captioning:
     @property
     def undecoded_s(self) -> float:
         """Seconds of sound since the last decode, while somebody speaks."""
-        return (self._window.received - self._decoded_to) / SAMPLE_RATE if self._is_speaking else 0.0
+        return (self._window.received - self._cadence.decoded_to) / SAMPLE_RATE if self._is_speaking else 0.0
 
     async def hear(self, samples: Samples, arrived: float) -> None:
         """Take sound, (n,), that arrived at that time of the event loop, and commit what ends in it.
@@ -131,6 +131,7 @@ class Captioning:
         elif (cut := self._cut()) is not None:
             await self._commit(cut, is_cut=True)
         elif self._decoding is None and self._is_due():
+            self._cadence.note_due(self._window.end)
             self._decoding = asyncio.create_task(self._decode())
 
     @property
@@ -139,7 +140,7 @@ class Captioning:
 
     def _set_speaking(self, speaking: bool) -> None:
         if speaking and not self._is_speaking:
-            self._decoded_to = self._window.begin
+            self._cadence.begin_window(self._window.begin)
             self._setup.scheduler.utterance_began()
         elif self._is_speaking and not speaking:
             self._setup.scheduler.utterance_ended()
@@ -163,15 +164,7 @@ class Captioning:
         return self._window.begin + deepest_pause(chunk, speech, earliest=size // 2, latest=size, target=size)
 
     def _is_due(self) -> bool:
-        """Whether the window is decoded again now: there is a step of new sound, and speech in it."""
-        heard, new = self._endpointing, self._window.end - self._decoded_to
-        return (
-            not self._is_ending
-            and heard.speech_begin is not None
-            and heard.speech_s >= LIVE_FIRST_SPEECH_S
-            and new >= self._load.live_step_s * SAMPLE_RATE
-            and self._speech_end * FRAME > self._decoded_to
-        )
+        return not self._is_ending and self._cadence.is_due(self._endpointing, self._window.end)
 
     async def _decode(self) -> None:
         """Decode the growing window while there is new sound, with a rest after each time."""
@@ -180,7 +173,7 @@ class Captioning:
             while self._is_due():
                 began = loop.time()
                 piece = self._window.piece(self._speech_piece_end())
-                self._decoded_to = self._window.end
+                self._cadence.note_decoded(self._window.end)
                 with stats.measure("infer"):
                     text = await self._recognition.settle(piece, self._growing)
                 stats.record_step(took_s := loop.time() - began)
@@ -243,7 +236,7 @@ class Captioning:
         self._growing = self._growing.carried_to(recognized.carried)
         self._window.forget_before(end)
         self._arrivals.forget_before(end)
-        self._decoded_to = end
+        self._cadence.begin_window(end)
         self._endpointing = Endpointing(self._rules, end // FRAME)
         for likelihood in self._window.likelihoods_from(end // FRAME):
             self._endpointing.hear(likelihood)

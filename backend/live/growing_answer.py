@@ -64,6 +64,17 @@ class GrowingAnswer:
         sent, words = _words(self.sent), _words(text)
         return words[: len(sent)] != sent
 
+    @property
+    def heard(self) -> str:
+        """The text of the last answer, or what has been sent where that begins otherwise."""
+        return self.last.text if self.last is not None and self.last.text.startswith(self.sent) else self.sent
+
+    def agree_but_for_the_end(self, one: str, other: str) -> bool:
+        """Whether the texts have the same words, but for as many last ones as are held back; at least for one."""
+        words, others = _words(one), _words(other)
+        count = max(max(len(words), len(others)) - max(self._hold, 1), 0)
+        return words[:count] == others[:count]
+
     def continued(self, text: str) -> str:
         """What has been sent, and what follows it by another text of the same sound."""
         return self.sent + continuation(self.sent, text)

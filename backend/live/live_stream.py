@@ -23,7 +23,7 @@ from backend.pipeline.transcript_builder import Transcript
 from backend.process.request_stats import QUIET
 
 MAX_BACKLOG_S = 60
-_SLICE = SAMPLE_RATE // 4  # samples that are heard at a time: the event loop serves others between two
+_SLICE = SAMPLE_RATE // 2  # samples that are heard at a time: the event loop serves others between two
 
 
 class LiveStream:

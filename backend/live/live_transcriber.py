@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from backend.errors import ModelNotLoaded, TooManyStreams
+from backend.errors import CapabilityMissing, ModelNotLoaded, TooManyStreams
 from backend.live.live_setup import LiveSetup, lean_of
 from backend.live.live_stream import MAX_BACKLOG_S, LiveStream
 from backend.options.load_options import LoadOptions, TranscribeOptions
@@ -59,6 +59,8 @@ class LiveTranscriber:
         load = self._resident.options
         if load is None:
             raise ModelNotLoaded
+        if self._resident.aligns:  # also where it is not in memory: `ready` would be too late for a refusal
+            raise CapabilityMissing("AudioTranscriptionLive")
         if len(self._streams) >= load.live_max_streams:
             raise TooManyStreams(len(self._streams))
         with self._admission.admitted(stats), self._resident.usage.model():

@@ -12,7 +12,7 @@ from backend.audio.vad import Speech
 from backend.live.growing_answer import GrowingAnswer
 from backend.live.live_setup import LiveSetup
 from backend.live.sound_window import Piece
-from backend.pipeline.decode_settings import FirstRun
+from backend.pipeline.language_consistency import LanguageHistory
 from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.recognized_chunk import ALREADY_SENT, RecognizedChunk, main_language, spliced, with_fallbacks
 from backend.pipeline.text_gates import TextGates
@@ -38,6 +38,7 @@ class UtteranceRecognition:
         self._instance = setup.instance
         self._options = setup.options
         self._stats = setup.stats
+        self._languages = LanguageHistory()  # of the pieces so far: all that one piece knows of another
 
     async def settle(self, piece: Piece, growing: GrowingAnswer) -> str:
         """Decode a piece that will be decoded again. Returns the beginning of its text that may be sent now, or "".
@@ -50,6 +51,8 @@ class UtteranceRecognition:
             if growing.sent and growing.contradicts(answer.text):
                 self._stats.rewrites += 1
             return ""
+        if self._options.language is None and self._languages.doubts(answer.language, piece.chunk, piece.speech):
+            return ""
         gates = TextGates(piece.chunk, piece.speech, self._options)
         return text if await gates.are_open(answer.text, text) else ""
 
@@ -58,17 +61,19 @@ class UtteranceRecognition:
 
         `is_cut`: speech may go on behind it, so that some of the sent text may belong there. Raises as `settle`.
         """
-        parts = await self._recognize(piece, growing.run)
+        policy = self._policy(piece.speech)
+        first = await policy.first_answer(piece.chunk, growing.run)
+        parts = await policy.in_context(0, [first], self._languages)
+        self._languages.add(first, piece.speech)
         text = _text(parts)
+        if is_cut and (recognized := self._before_cut(piece, parts, growing)) is not None:
+            return recognized
         if text.startswith(growing.sent):
             return Recognized(parts, text)
-        if is_cut and (end := _end_before_cut(growing.sent, text)) < len(growing.sent):
-            sent, carried = growing.sent[:end], growing.sent[end:].strip()
-            return Recognized([self._spliced(piece, parts, sent)], sent, carried)
         is_rewrite = growing.contradicts(text)
         if is_rewrite:
             self._stats.rewrites += 1
-            parts = await self._recognize(piece, growing.run_of_sent)
+            parts = await policy.in_context(0, [await policy.first_answer(piece.chunk, growing.run_of_sent)])
             text = _text(parts)
             if text.startswith(growing.sent):
                 return Recognized(parts, text)
@@ -76,16 +81,25 @@ class UtteranceRecognition:
         parts = [self._spliced(piece, parts, text)]
         return Recognized(with_fallbacks(parts, ALREADY_SENT) if is_rewrite else parts, text)
 
+    def _before_cut(self, piece: Piece, parts: list[RecognizedChunk], growing: GrowingAnswer) -> Recognized | None:
+        """The piece by the window's answer, if that has heard the sound behind the cut, too; None: by `parts`.
+
+        A clip hears its last words worse than a window that goes on behind them, and closes them with a full stop.
+        """
+        text, sent, heard = _text(parts), growing.sent, growing.heard
+        if not text.startswith(sent) and (end := _end_before_cut(sent, text)) < len(sent):
+            return Recognized([self._spliced(piece, parts, sent[:end])], sent[:end], sent[end:].strip())
+        end = covered(heard, text) if text else 0
+        if not len(sent) <= end < len(heard) or not growing.agree_but_for_the_end(heard[:end], text):
+            return None
+        return Recognized([self._spliced(piece, parts, heard[:end])], heard[:end])
+
     def as_sent(self, piece: Piece, growing: GrowingAnswer, text: str, *fallbacks: str) -> Recognized:
         """The piece with a text that no decode of it has given: begun by what has been sent."""
         language = growing.last.language if growing.last is not None else self._options.language
         tokens = self._instance.recognizer.tokens_of(text)
         part = RecognizedChunk(piece.chunk, Recognition(text, language, True, tokens), fallbacks=fallbacks)
         return Recognized([part], text)
-
-    async def _recognize(self, piece: Piece, run: FirstRun) -> list[RecognizedChunk]:
-        policy = self._policy(piece.speech)
-        return await policy.in_context(0, [await policy.first_answer(piece.chunk, run)])
 
     def _policy(self, speech: Speech) -> RecognitionPolicy:
         kind = self._instance.live_recognition

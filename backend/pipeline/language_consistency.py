@@ -12,12 +12,14 @@ in a German recording that nobody said. But told a language it translates what i
   After that the letters decide: for a short or doubtful chunk it may have somewhat fewer than the first answer, for a
   long, clear one it must have many more, because a translation has about as many.
 - Chunks without text or without a detected language count as if they were not there.
+- Of a live stream, what follows is not known: an utterance is judged by those before it (LanguageHistory) alone.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import count, groupby, pairwise
 from operator import itemgetter
 
@@ -43,24 +45,60 @@ from backend.transcript.scripts import script_of
 from backend.transcript.speech_rate import spoken_letters
 
 
-def contradicting(chunks: Sequence[Sequence[RecognizedChunk]], main: str, speech: Speech) -> frozenset[int]:
+@dataclass
+class LanguageHistory:
+    """The languages that were detected so far, first answers alone: by milliseconds of speech, the last, the trusted.
+
+    It holds no text, and is as small after hours as after a minute.
+    """
+
+    speech_ms: Counter[str] = field(default_factory=Counter)
+    last: str = ""
+    trusted: frozenset[str] = frozenset()
+
+    def add(self, pieces: Sequence[RecognizedChunk], speech: Speech) -> None:
+        """Take the first answers for the pieces of the next chunk."""
+        self.speech_ms += speech_by_language(pieces, speech)
+        for language, _ in _detected([pieces]):
+            self.trusted |= {language} if language == self.last else frozenset()
+            self.last = language
+
+    @property
+    def main(self) -> str:
+        """The language with clearly most of the speech; "" if there is none."""
+        language, speech_ms = self.speech_ms.most_common(1)[0] if self.speech_ms else ("", 0)
+        return language if speech_ms >= MIN_MAIN_LANGUAGE_SHARE * self.speech_ms.total() else ""
+
+    def doubts(self, language: str | None, chunk: Chunk, speech: Speech) -> bool:
+        """Whether the language of the next chunk, by what there is of it, may turn out to be a mistake."""
+        if not language or not self.main or language in {self.main, self.last, *self.trusted}:
+            return False
+        return is_weak(chunk, speech)
+
+
+NOTHING_BEFORE = LanguageHistory()
+
+
+def contradicting(
+    chunks: Sequence[Sequence[RecognizedChunk]], main: str, speech: Speech, before: LanguageHistory = NOTHING_BEFORE
+) -> frozenset[int]:
     """The numbers of the pieces to hear again in `main`, the language with most of the recording's speech.
 
-    `chunks`: the pieces of each chunk, which are numbered through.
+    `chunks`: the pieces of each chunk, which are numbered through. `before`: of the chunks before these.
     """
     parts = [part for pieces in chunks for part in pieces]
-    speech_ms = speech_by_language(parts, speech)
+    speech_ms = before.speech_ms + speech_by_language(parts, speech)
     if speech_ms[main] < MIN_MAIN_LANGUAGE_SHARE * speech_ms.total():
         return frozenset()
     detected = _detected(chunks)
-    languages = [language for language, _ in detected]
-    trusted = {main, *(one for one, following in pairwise(languages) if one == following)}
+    languages = [before.last, *(language for language, _ in detected)]
+    trusted = {main, *before.trusted, *(one for one, following in pairwise(languages) if one == following)}
     return frozenset(
         number
-        for at, (language, numbers) in enumerate(detected)
+        for at, (language, numbers) in enumerate(detected, start=1)
         for number in numbers
         if language not in trusted
-        and (languages[max(at - 1, 0) : at + 2 : 2] == [main, main] or is_weak(parts[number].chunk, speech))
+        and (languages[at - 1 : at + 2 : 2] == [main, main] or is_weak(parts[number].chunk, speech))
     )
 
 

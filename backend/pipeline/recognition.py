@@ -26,7 +26,7 @@ from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options.load_options import TranscribeOptions
 from backend.pipeline.decode_settings import NOTHING_KNOWN, DecodeSettings, FirstRun
-from backend.pipeline.language_consistency import contradicting, likelier
+from backend.pipeline.language_consistency import NOTHING_BEFORE, LanguageHistory, contradicting, likelier
 from backend.pipeline.recognized_chunk import (
     NO_SPEECH,
     NO_TEXT,
@@ -103,21 +103,27 @@ class RecognitionPolicy:
         """The model's answer for a chunk that will be recognised again when it has grown: without any fallback."""
         return await self._recognize_once(chunk, self._settings, run, is_final=False)
 
-    async def in_context(self, at: int, pieces: Sequence[list[RecognizedChunk]]) -> list[RecognizedChunk]:
+    async def in_context(
+        self, at: int, pieces: Sequence[list[RecognizedChunk]], before: LanguageHistory = NOTHING_BEFORE
+    ) -> list[RecognizedChunk]:
         """The pieces of chunk `at`, with the fallbacks that need the recording's language.
 
-        `pieces`: first answers of chunks, in order; the recording's language is taken from these.
+        `pieces`: first answers of chunks, in order; the recording's language is taken from these, and from `before`.
         """
-        language, doubted = self._context(pieces)
+        language, doubted = self._context(pieces, before)
         first = sum(map(len, pieces[:at]))
         return await _gather_flat(
             self._in_context(part, language, number in doubted) for number, part in enumerate(pieces[at], start=first)
         )
 
-    def _context(self, pieces: Sequence[list[RecognizedChunk]]) -> tuple[str, Collection[int]]:
+    def _context(
+        self, pieces: Sequence[list[RecognizedChunk]], before: LanguageHistory = NOTHING_BEFORE
+    ) -> tuple[str, Collection[int]]:
         """The recording's language, and the numbers of the pieces that contradict it."""
-        language = main_language((part for of_chunk in pieces for part in of_chunk), self._speech)
-        return language, contradicting(pieces, language, self._speech) if self._settings.language is None else ()
+        language = main_language((part for of_chunk in pieces for part in of_chunk), self._speech, before.speech_ms)
+        if self._settings.language is not None:
+            return language, ()
+        return language, contradicting(pieces, language, self._speech, before)
 
     async def _in_context(self, part: RecognizedChunk, language: str, doubted: bool) -> list[RecognizedChunk]:
         return await (self._retry_in_language if doubted else self._retry_without_text)(part, language)

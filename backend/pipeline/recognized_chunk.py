@@ -6,8 +6,9 @@ The texts of the fallbacks stand in x-asr-warning and in the request's log line:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
@@ -60,9 +61,14 @@ def speech_by_language(recognized: Iterable[RecognizedChunk], speech: Speech) ->
     return speech_ms
 
 
-def main_language(recognized: Iterable[RecognizedChunk], speech: Speech) -> str:
-    """The code of the language with the most seconds of speech; "" if there is no text."""
-    speech_ms = speech_by_language(recognized, speech)
+def main_language(
+    recognized: Iterable[RecognizedChunk], speech: Speech, before: Mapping[str, int] = MappingProxyType({})
+) -> str:
+    """The code of the language with the most seconds of speech; "" if there is no text.
+
+    `before`: milliseconds of speech in each language that belong to the same recording.
+    """
+    speech_ms = speech_by_language(recognized, speech) + Counter(before)
     return speech_ms.most_common(1)[0][0] if speech_ms else ""
 
 

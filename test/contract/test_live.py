@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
 
 import grpc
 import numpy as np
 import pytest
 from live_client import LiveCall, audio, config
 
+from backend.errors import LoadRefused
 from backend.wire import backend_pb2 as pb
 
 Code = grpc.StatusCode
@@ -129,6 +131,59 @@ async def test_sound_that_comes_too_fast_ends_with_resource_exhausted(service, l
     assert (line["code"], line["finish"]) == ("RESOURCE_EXHAUSTED", "FallingBehind")
     assert 60 < line["behind_s"] < 80
     await until(lambda: left_behind(service) == (0, 0))
+
+
+async def released(service, loader) -> None:
+    """The weights have left memory; their next load waits for the loader's gate."""
+    await service.serving.live._resident.unload(0)
+    loader.recognizer, loader.gate = replace(loader.recognizer), threading.Event()
+
+
+async def test_a_released_model_is_loaded_behind_ready(service, loader) -> None:
+    """The gateway's microphone waits for ready, so ready does not wait for the weights, and no sound is lost."""
+    await service.load()
+    await released(service, loader)
+    resident = service.serving.live._resident
+    async with LiveCall(service.stub) as call:
+        await call.open()
+        await call.send(NOISE[:16_000])
+        assert (resident.state, resident.usage.idle_s, loader.recognizer.utterances) == ("loading", 0, [])
+        await call.send(NOISE[16_000:])
+        loader.gate.set()
+        replies = await call.end()
+    assert replies.error is None
+    assert replies.text == replies.final.text != ""
+    np.testing.assert_array_equal(loader.recognizer.utterances[-1].samples, NOISE)
+    assert loader.events.count("load demo") == 2
+
+
+async def test_a_released_model_that_cannot_be_loaded_ends_its_streams(service, loader) -> None:
+    await service.load()
+    await released(service, loader)
+    loader.refusals["demo"] = LoadRefused("no room")
+    async with LiveCall(service.stub) as call:
+        await call.open()
+        loader.gate.set()
+        error = (await call.ended()).error
+    assert error is not None
+    assert "no room" in str(error.details())
+    assert left_behind(service) == (0, 0)
+
+
+@pytest.mark.parametrize("is_released", [False, True])
+@pytest.mark.parametrize(("kind", "options"), [("recognizer", ["forced_aligner:x", "task:align"]), ("aligner", [])])
+async def test_a_model_that_aligns_known_texts_refuses_before_ready(
+    service, loader, kind, options, is_released
+) -> None:
+    loader.kind = kind
+    await service.load(Options=options)
+    if is_released:
+        await released(service, loader)
+    async with LiveCall(service.stub) as call:
+        await call.call.write(config())
+        replies = await call.ended()
+    assert replies.error is not None
+    assert (replies.error.code(), replies.all) == (Code.UNIMPLEMENTED, [])
 
 
 async def test_streams_beyond_the_limit_are_refused_before_ready(service) -> None:

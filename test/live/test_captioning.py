@@ -6,13 +6,14 @@ Properties of random talks: pauses, message sizes, durations of decodes, words t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from simulated_speech import RATE, SimulatedScheduler, Stream, WordModel, name, sound_of, words_in
 from virtual_time import run
@@ -106,6 +107,7 @@ def scheduler_utterances(plan: list[int]) -> int:
 
 @settings(max_examples=15, deadline=None)
 @given(talks, sizes, st.floats(0, 2), st.integers(0, 2**32))
+@example([(13, 1), (33, 0), (44, 2)], 16_000, 1.4375, 1)  # the clip before a cut ends in a word that was sent right
 def test_what_a_windows_end_gets_wrong_never_breaks_the_text(
     talk: list[tuple[int, int]], size: int, takes_s: float, seed: int
 ) -> None:
@@ -206,6 +208,22 @@ def test_text_comes_about_two_seconds_behind_and_the_rest_at_the_pause() -> None
     assert lags[int(0.95 * len(lags))] < 2.5
 
 
+@pytest.mark.parametrize("size", [1600, 4799, 8000])
+def test_messages_do_not_stretch_the_steps(size: int) -> None:
+    """A second is no multiple of 300 ms; the first decode is due after 0.75 s of speech."""
+    scheduler = SimulatedScheduler(WordModel(), lambda: 0.05)
+
+    async def live() -> None:
+        async with Stream(scheduler) as stream:
+            await stream.send(sound_of(range(28)), size)
+
+    run(live())
+    steps = [at for at, _, is_final in scheduler.utterances if not is_final]
+    assert len(steps) == 9
+    assert 0.75 < steps[0] < 0.9 + size / RATE
+    assert np.mean(np.diff(steps)) == pytest.approx(1.0, abs=size / RATE / 8 + 0.01)
+
+
 def test_a_slow_model_is_asked_more_seldom_instead_of_falling_behind() -> None:
     scheduler = SimulatedScheduler(WordModel(), lambda: 2.0)
     stream = run(talk_of(60, scheduler))
@@ -264,7 +282,7 @@ def test_no_detector_no_endpoints() -> None:
 
 
 def test_the_last_commit_of_a_slow_machine_settles_for_the_last_answer() -> None:
-    waits = iter([0.1, 0.1, 100.0])
+    waits = itertools.chain([0.1, 0.1], itertools.repeat(100.0))
     scheduler = SimulatedScheduler(WordModel(), lambda: next(waits))
 
     async def live() -> tuple[Stream, float]:
