@@ -25,6 +25,7 @@ from backend.languages import NAMES, code_of
 from devtools.eval.hypotheses import Word
 from devtools.eval.normalization import UNSPACED, plain
 from devtools.server_process import ROOT
+from devtools.unread_text import unread
 
 DEMO_SET = ROOT / "test/audio/manifest.jsonl"
 KEYS = ("audio", "text", "language", "words", "id")
@@ -66,7 +67,7 @@ def read(path: Path) -> list[Entry]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(path, None, f"cannot be read as UTF-8 text ({error}); give a file of JSON lines") from error
+        raise ManifestError(path, None, f"{unread(path, error)}; give a file of JSON lines") from error
     entries: dict[str, Entry] = {}
     for number, line in enumerate(lines, 1):
         try:
@@ -99,6 +100,7 @@ def _entry(line: str, folder: Path) -> Entry:
         _check(isinstance(fields.get(key), str), f'"{key}" must be there and be a string')
         _check(bool(fields[key]) or key not in ("audio", "id"), f'"{key}" must not be empty')
     audio = (folder / fields["audio"]).resolve()
+    _check(not audio.is_dir(), f'{audio} is a folder; "audio" names one recording')
     _check(audio.is_file(), f'there is no file {audio}; "audio" counts from the manifest\'s folder')
     entry_id = fields.get("id", Path(fields["audio"]).with_suffix("").as_posix())
     entry = Entry(entry_id, audio, fields["text"], _language(fields["language"]), _words(fields.get("words", [])))

@@ -14,7 +14,10 @@ from devtools.server_process import ROOT
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        (["--format", "doc"], "FORMAT: doc is none of json, verbose_json, srt, vtt, lrc, elrc, txt, timed, srt_words, vtt_karaoke"),
+        (
+            ["--format", "doc"],
+            "FORMAT: doc is none of json, verbose_json, srt, vtt, lrc, elrc, txt, timed, srt_words, vtt_karaoke",
+        ),
         (["--audio", "nowhere.wav"], "AUDIO: there is no file nowhere.wav"),
         (["--model", "nowhere"], "MODEL: nowhere is neither a folder here nor a hub id such as Qwen/Qwen3-ASR-1.7B"),
     ],

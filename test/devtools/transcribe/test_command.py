@@ -18,6 +18,7 @@ from devtools.transcribe.checkpoints import chosen_aligner, load_options
     [
         (["--format", "doc"], "FORMAT: doc is none of json, verbose_json, srt, vtt, lrc, elrc, txt"),
         (["--audio", "nowhere.wav"], "AUDIO: there is no file nowhere.wav"),
+        (["--language", "klingon"], "LANGUAGE: klingon is not known; give a code or English name of one of ar, "),
         (["--model", "nowhere"], "MODEL: nowhere is neither a folder here nor a hub id such as Qwen/Qwen3-ASR-1.7B"),
         (["--aligner", "nowhere"], "ALIGNER: nowhere is neither a folder here nor a hub id"),
     ],
@@ -80,6 +81,16 @@ def test_a_stream_is_the_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_a_stream_in_a_format_has_its_text_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--stream", "--format", "srt", "--aligner", ""]) == 0
+    printed = capsys.readouterr()
+    truth = json.loads((ROOT / "test/audio/demo.json").read_text(encoding="utf-8"))
+    assert printed.out.startswith("1\n00:00:0")
+    assert truth["text"] in printed.err.splitlines()
+    assert "the aligner's loading" not in printed.err
+
+
+@pytest.mark.slow
 def test_a_folder_has_its_results_beside_it_and_a_failure_ends_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,7 +102,7 @@ def test_a_folder_has_its_results_beside_it_and_a_failure_ends_no_other(
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
     assert printed.out == ""
-    assert lines[-2] == "transcribe: 1 transcribed, 1 there already, 1 failed"
+    assert lines[-2] == "transcribe: 1 transcribed, 1 there already (FORCE=1 writes them again), 1 failed"
     assert lines[-1].startswith("transcribe: bad.mp3: ")
     assert any("fifty words" in line for line in lines)
     assert (tmp_path / "old.srt").read_text(encoding="utf-8") == "kept"
