@@ -20,6 +20,7 @@ from backend.options.option_parser import with_options
 from backend.transcript.subtitles.line_breaks import LineRules
 from backend.wire.backend_pb2 import ModelOptions, TranscriptRequest, TranscriptResult
 from devtools.arguments import parse_arguments
+from devtools.log_tail import show_log_tail
 from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed, ServerProcess, free_port
 from devtools.transcribe.checkpoints import NotLoadable, chosen_aligner, load_options
 from devtools.transcribe.client import RequestFailed, stream, transcribe, transcript_request
@@ -27,7 +28,6 @@ from devtools.transcribe.formats import CAPTIONS, FORMATS, rendered
 from devtools.transcribe.progress import shown_progress
 from devtools.transcribe.recordings import BadArgument, Job, format_of, jobs, write
 
-LOG_LINES_SHOWN = 20
 _WITH_ALIGNER = ", the aligner's loading included"
 _DEMO_NOTE = (
     "the demo's model knows some fifty words of English and as many of Chinese, and writes any other speech as those; "
@@ -176,9 +176,8 @@ def _served(options: ModelOptions) -> Iterator[_Served]:
             note = f" (before that: {server.up_s:.1f} s to start, {load_s:.1f} s to load the model)"
             yield _Served(server, metrics_port, f"{_WITH_ALIGNER if aligner else ''}{note}")
     except (ServerFailed, RequestFailed) as failure:
-        if not (isinstance(failure, RequestFailed) and failure.is_callers_fault) and server.log_lines():
-            say("the end of the backend's log:")
-            print(*server.log_lines()[-LOG_LINES_SHOWN:], sep="\n", file=sys.stderr)
+        if not (isinstance(failure, RequestFailed) and failure.is_callers_fault):
+            show_log_tail(server.log_lines(), str(failure))
         raise
 
 
@@ -215,7 +214,7 @@ def _timing(result: TranscriptResult, took_s: float, note: str) -> str:
 def _last_download(server: ServerProcess) -> str:
     """What the backend says about a download that runs: checkpoint and size."""
     fetched = [line for line in server.log_lines() if " fetching " in line]
-    return fetched[-1].partition(" fetching ")[2] if fetched else ""
+    return fetched[-1].partition(" fetching ")[2].partition(" [request ")[0] if fetched else ""
 
 
 def say(text: str) -> None:
