@@ -44,7 +44,7 @@ transcribe: install ## Recordings or folders: AUDIO OUT FORCE=1 MODEL ALIGNER LA
 	@$(PYTHON_BIN) -m devtools.transcribe
 
 .PHONY: align
-align: install ## The times of a known text: AUDIO TEXT=lyrics.lrc MODEL ALIGNER LANGUAGE FORMAT=lrc|elrc|srt|vtt|verbose_json
+align: install ## The times of a known text: AUDIO TEXT=lyrics.lrc OUT MODEL ALIGNER LANGUAGE FORMAT=lrc|elrc|srt|vtt|verbose_json
 	@$(PYTHON_BIN) -m devtools.transcribe.align
 
 .PHONY: live

@@ -124,6 +124,10 @@ MIN_SPLIT_S = 2.0
 # so many seconds of speech. Speech at half its normal pace has 6 to 10, a name that is spelt out nearly 2.
 MIN_TEXT_LETTERS_PER_S = 1.5
 MIN_TEXT_CHECK_S = 4.0
+# Fewer letters for a second, over at least so many seconds of speech, are a sign that another language is spoken than
+# was asked for: a warning only. Speech at half its normal pace has more. Chosen, not measured.
+MIN_ASKED_LANGUAGE_LETTERS_PER_S = 2.5
+MIN_ASKED_LANGUAGE_CHECK_S = 8.0
 # Chunks with less speech, in seconds, are not given to the model: so little is the rounding of the detector's frames.
 MIN_RECOGNIZED_SPEECH_S = 0.05
 # Speech without text, in seconds, that is worth a retry: less is a cough, or an error of the detector.

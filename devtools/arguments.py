@@ -6,7 +6,8 @@
 
 reads it as `--model=x`, in front of the real arguments, which therefore win. Every long option has its variable:
 `--min-words` is MIN_WORDS; an option with two names (`--option`, `--options`) has two. An empty variable is an empty
-argument; a flag without a value is set by anything but "" and "0". A variable on make's command line that the tool does
+argument; a flag without a value is set by anything but "" and "0". Under make what is wrong is named by its variable,
+and no usage of options is printed, which nobody typed. A variable on make's command line that the tool does
 not have is refused by its name. The environment counts only under make and only with `argv` None, so neither tests nor
 `python -m` at a terminal depend on it.
 """
@@ -28,19 +29,28 @@ _OF_INSTALL = frozenset(
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """`argv` None: the process's own arguments, behind those that make's variables stand for."""
-    if argv is None:
-        variables = os.environ if "MAKELEVEL" in os.environ else {}
-        if unknown := unknown_variable(parser, variables.get("MAKEFLAGS", "")):
-            parser.error(unknown)
-        argv = [*from_environment(parser, variables), *sys.argv[1:]]
-    return parser.parse_args(argv)
+    if argv is not None or "MAKELEVEL" not in os.environ:
+        return parser.parse_args(argv)
+    if unknown := unknown_variable(parser, os.environ.get("MAKEFLAGS", "")):
+        parser.exit(2, f"{parser.prog}: {unknown}\n")
+    parser.exit_on_error = False
+    try:
+        return parser.parse_args([*from_environment(parser, os.environ), *sys.argv[1:]])
+    except argparse.ArgumentError as wrong:
+        variable = variable_of((wrong.argument_name or "").rpartition("/")[2])
+        parser.exit(2, f"{parser.prog}: {variable}: {wrong.message}\n")
+
+
+def variable_of(option: str) -> str:
+    """The variable of an option: MIN_WORDS of --min-words."""
+    return option.removeprefix("--").replace("-", "_").upper()
 
 
 def unknown_variable(parser: argparse.ArgumentParser, makeflags: str) -> str:
     """Why a variable on make's command line is refused, "" if none is. `makeflags`: make's own MAKEFLAGS."""
     _, _, overrides = f" {makeflags}".partition(" -- ")
     known = {
-        option.removeprefix("--").replace("-", "_").upper()
+        variable_of(option)
         for action in parser._actions  # argparse has no public list of a parser's options
         for option in action.option_strings
         if option.startswith("--") and action.dest != "help"
@@ -58,7 +68,7 @@ def from_environment(parser: argparse.ArgumentParser, variables: Mapping[str, st
     arguments = []
     for action in parser._actions:  # argparse has no public list of a parser's options
         for option in action.option_strings:
-            value = variables.get(option.removeprefix("--").replace("-", "_").upper())
+            value = variables.get(variable_of(option))
             if value is None or not option.startswith("--") or action.dest == "help":
                 continue
             if action.nargs != 0:

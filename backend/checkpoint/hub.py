@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,15 @@ def fetch(repository: str, revision: str = MAIN, *, weights: bool = True) -> Pat
 
     earlier = _whole(repository, revision)
     _configure(offline_at_failure=earlier is not None)
+    patterns = _FILES if weights else _SMALL_FILES
+    if earlier is None:
+        _log_size(repository, revision, patterns)
     try:
         return Path(
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=_FILES if weights else _SMALL_FILES,
+                allow_patterns=patterns,
                 etag_timeout=_ANSWER_TIMEOUT_S,
             )
         )
@@ -105,6 +109,23 @@ def downloaded(repository: str, revision: str = MAIN) -> Path | None:
         return Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except Exception:  # noqa: BLE001 - the hub's library raises anything
         return None
+
+
+def _log_size(repository: str, revision: str, patterns: list[str]) -> None:
+    """Log what is left to fetch, for whoever waits; nothing where the hub does not say it: the fetch says why not."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(repository, revision=revision, timeout=_ANSWER_TIMEOUT_S, files_metadata=True)
+        here = downloaded(repository, info.sha or revision)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        wanted = [name for name in sizes if any(fnmatch(name, pattern) for pattern in patterns)]
+        left = sum(sizes[name] for name in wanted if here is None or not (here / name).exists())
+    except Exception as error:  # noqa: BLE001 - the hub's library raises anything
+        _log.debug("the size of %s is not known: %s", repository, described_for_log(error))
+        return
+    if left >= 1e6:  # nobody waits for less
+        _log.info("fetching %s: %s", repository, f"{left / 1e9:.1f} GB" if left >= 1e8 else f"{left / 1e6:.0f} MB")
 
 
 def _whole(repository: str, revision: str) -> Path | None:
@@ -171,6 +192,7 @@ def _configure(offline_at_failure: bool) -> None:
 
     disable_progress_bars()  # stderr is the log
     hub_logging.set_verbosity(logging.ERROR)  # each retry has two lines, twice; the failure has one of ours
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # the same
     _session.offline_at_failure, _session.failed = offline_at_failure, False
     configure_http_backend(_session.make)
     if constants.HF_HUB_ENABLE_HF_TRANSFER and not _can_import("hf_transfer"):

@@ -18,7 +18,7 @@ in a German recording that nobody said. But told a language it translates what i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, groupby, pairwise
 from operator import itemgetter
@@ -35,8 +35,11 @@ from backend.pipeline.recognized_chunk import (
     letter_count,
     speech_by_language,
 )
+from backend.process.request_warning import RequestWarning
 from backend.thresholds import (
     MAX_SHORT_SPEECH_S,
+    MIN_ASKED_LANGUAGE_CHECK_S,
+    MIN_ASKED_LANGUAGE_LETTERS_PER_S,
     MIN_LANGUAGE_RETRY_GAIN,
     MIN_LANGUAGE_RETRY_SHARE,
     MIN_MAIN_LANGUAGE_SHARE,
@@ -127,6 +130,22 @@ def likelier(first: RecognizedChunk, again: RecognizedChunk, speech: Speech) -> 
         return first
     of_first = (fallback for fallback in first.fallbacks if fallback not in (LOOP_COLLAPSED, STILL_TRUNCATED))
     return replace(again, fallbacks=tuple(dict.fromkeys((*of_first, *again.fallbacks))))
+
+
+def asked_language_warnings(asked: str | None, parts: Sequence[RecognizedChunk], speech: Speech) -> Iterator[str]:
+    """Signs that a language was asked for that is not spoken, for which the model leaves out what it does not know.
+
+    `asked`: the request's language, a code; None: it was detected, and there are none.
+    """
+    text = "".join(part.recognition.text for part in parts)
+    if not (asked and text):
+        return
+    doubt = f"is the language that was asked for ({asked}) the one that is spoken?"
+    if not is_written_in(text, asked):
+        yield RequestWarning(f"the text is in another script; {doubt}", "asked_language")
+    speech_s = sum(speech.seconds(part.chunk.start, part.chunk.end) for part in parts) if speech.measured else 0.0
+    if speech_s >= MIN_ASKED_LANGUAGE_CHECK_S and letter_count(parts) < MIN_ASKED_LANGUAGE_LETTERS_PER_S * speech_s:
+        yield RequestWarning(f"there is little text for {speech_s:.0f} s of speech; {doubt}", "asked_language")
 
 
 def is_weak(chunk: Chunk, speech: Speech) -> bool:

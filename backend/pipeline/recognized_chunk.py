@@ -1,6 +1,6 @@
 """A recognised chunk: its text, the fallbacks that it needed, and the aligner's units.
 
-The texts of the fallbacks stand in x-asr-warning and in the request's log line: "3 passage(s) did not end ...".
+The texts of the fallbacks stand in x-asr-warning and in the request's log line: "3 passages did not end ...".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OTHER_LANGUAGE = Fallback(
 )
 NO_TEXT = Fallback("had speech and no text and was heard again", "no_text")
 PROMPT_LEAKAGE = Fallback("recited the prompt and was heard again without it", "prompt_leakage")
-LOOP_COLLAPSED = Fallback("went on repeating itself; the repetition was reduced to one phrase", "loop_collapsed")
+LOOP_COLLAPSED = Fallback("went on repeating itself; one phrase of the repetition is left", "loop_collapsed")
 STILL_TRUNCATED = Fallback("did not end even so; its text may be incomplete", "still_truncated")
 STILL_NO_TEXT = Fallback("had speech and still no text", "still_no_text")
 ALREADY_SENT = Fallback("was heard again after a part of its text had been sent; that part stands", "already_sent")

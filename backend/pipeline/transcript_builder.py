@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import TypeVar
 from backend.audio.vad import Speech
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.end_of_utterance import ends_utterance
+from backend.pipeline.language_consistency import asked_language_warnings
 from backend.pipeline.recognized_chunk import RecognizedChunk
 from backend.pipeline.sound_tracks import SpokenTrack
 from backend.process.request_warning import RequestWarning, kinds_of
@@ -26,7 +28,7 @@ T = TypeVar("T")
 
 _THREAD_FROM_S = 60.0  # longer recordings are processed in a thread: their words would block the event loop
 
-PASSAGES = "{count} passage(s) {fallback}"  # texts of recognized_chunk.py and alignment.py
+_OF_SEVERAL = {"was": "were", "its": "their", "itself": "themselves"}
 COARSE = "some or all word times are not available ({cause}); segment times there are estimates"
 
 
@@ -87,7 +89,7 @@ def build_transcript(
         segments,
         tuple(_token_ids(segment, tokens) for segment in segments),
         tuple(_words_inside(segment, timed) if options.words else () for segment in segments),
-        tuple(passage_warnings(track, parts, segments)),
+        (*passage_warnings(track, parts, segments), *asked_language_warnings(options.language, parts, speech)),
         ends_utterance(text, load.live_eou),
     )
 
@@ -133,10 +135,17 @@ def _token_ids(segment: Segment, tokens: list[Token]) -> tuple[int, ...]:
     return tuple(token.id for token in tokens[first:last])
 
 
+def of_passages(count: int, fallback: str) -> str:
+    """The sentence about so many passages. `fallback`: a text of recognized_chunk.py or alignment.py, about one."""
+    if count == 1:
+        return f"1 passage {fallback}"
+    return f"{count} passages " + re.sub(r"\b(was|its|itself)\b", lambda word: _OF_SEVERAL[word[0]], fallback)
+
+
 def passage_warnings(track: SpokenTrack, parts: list[RecognizedChunk], segments: tuple[Segment, ...]) -> Iterator[str]:
     yield from track.warnings()
     for fallback, count in sorted(Counter(fallback for part in parts for fallback in part.fallbacks).items()):
-        yield RequestWarning(PASSAGES.format(count=count, fallback=fallback), *kinds_of(fallback))
+        yield RequestWarning(of_passages(count, fallback), *kinds_of(fallback))
     causes = sorted({part.coarse_because for part in parts if part.recognition.text} - {""})
     if causes and segments:
         kinds = (kind for cause in causes for kind in kinds_of(cause))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,12 @@ from tqdm import tqdm
 
 from backend.wire.backend_pb2 import ModelOptions
 from devtools.eval.hypotheses import Hypothesis, Job, Run, Word
+from devtools.log_tail import show_log_tail
 from devtools.procfs import peak_resident_bytes
 from devtools.server_process import ROOT, RUN_SH, ServerFailed, ServerProcess
 from devtools.transcribe.client import transcript_request
 
 TRANSCRIPTION_TIMEOUT_S = 2 * 3600.0  # for one file
-LOG_LINES_SHOWN = 20
 
 
 def run(
@@ -36,11 +35,11 @@ def run(
     with ServerProcess(command, folder=folder, with_token=True) as server:
         try:
             found = transcribe_all(name, server, jobs, options, with_words=with_words)
-        except ServerFailed:
-            _print_log(server)
+        except ServerFailed as failure:
+            show_log_tail(server.log_lines(), str(failure))
             raise
         if any(hypothesis.failure for hypothesis in found.hypotheses.values()):
-            _print_log(server)
+            show_log_tail(server.log_lines(), "")
         return found
 
 
@@ -67,7 +66,3 @@ def _transcribe(server: ServerProcess, job: Job, with_words: bool) -> Hypothesis
     took_s = time.monotonic() - began
     words = (Word(w.text, w.start * 1e-9, w.end * 1e-9) for segment in result.segments for w in segment.words)  # ns
     return Hypothesis(result.text, result.language, tuple(words), took_s)
-
-
-def _print_log(server: ServerProcess) -> None:
-    print("the end of the backend's log:", *server.log_lines()[-LOG_LINES_SHOWN:], sep="\n", file=sys.stderr)

@@ -25,6 +25,7 @@ from backend.languages import NAMES, code_of
 from devtools.eval.hypotheses import Word
 from devtools.eval.normalization import UNSPACED, plain
 from devtools.server_process import ROOT
+from devtools.unread_text import unread
 
 DEMO_SET = ROOT / "test/audio/manifest.jsonl"
 KEYS = ("audio", "text", "language", "words", "id")
@@ -66,14 +67,8 @@ def lines_of(path: Path) -> list[str]:
     try:
         # not splitlines: a sentence may hold other characters that it takes for an end of line
         return path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise ManifestError(path, None, "cannot be read: there is no such file") from error
-    except IsADirectoryError as error:
-        raise ManifestError(path, None, "cannot be read: it is a folder; give the list in it") from error
-    except OSError as error:
-        raise ManifestError(path, None, f"cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(path, None, f"cannot be read as UTF-8 text ({error}); give a file of JSON lines") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(path, None, f"{unread(path, error)}; give a file of JSON lines") from error
 
 
 def read(path: Path) -> list[Entry]:
@@ -110,6 +105,7 @@ def _entry(line: str, folder: Path) -> Entry:
         _check(isinstance(fields.get(key), str), f'"{key}" must be there and be a string')
         _check(bool(fields[key]) or key not in ("audio", "id"), f'"{key}" must not be empty')
     audio = (folder / fields["audio"]).resolve()
+    _check(not audio.is_dir(), f'{audio} is a folder; "audio" names one recording')
     _check(audio.is_file(), f'there is no file {audio}; "audio" counts from the manifest\'s folder')
     entry_id = fields.get("id", Path(fields["audio"]).with_suffix("").as_posix())
     entry = Entry(entry_id, audio, fields["text"], _language(fields["language"]), _words(fields.get("words", [])))

@@ -26,8 +26,8 @@ from devtools.live.caption_session import Session, StreamFailed, say, show, summ
 from devtools.live.captions import Captions
 from devtools.live.paced_client import UNLIMITED, LiveCall, Metadata
 from devtools.live.sound_source import played, read_recording, recorded
+from devtools.log_tail import show_log_tail
 from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed, ServerProcess
-from devtools.transcribe.__main__ import LOG_LINES_SHOWN
 from devtools.transcribe.checkpoints import NotLoadable, load_options
 from devtools.transcribe.client import elapsed_time
 from devtools.transcribe.formats import FORMATS
@@ -88,10 +88,8 @@ def caption(
             with elapsed_time("loading"):
                 server.load(options)
             return asyncio.run(_caption(server.address, server.metadata, source, language))
-    except (ServerFailed, StreamFailed):
-        if server.log_lines():
-            say("the end of the backend's log:")
-            print(*server.log_lines()[-LOG_LINES_SHOWN:], sep="\n", file=sys.stderr)
+    except (ServerFailed, StreamFailed) as failure:
+        show_log_tail(server.log_lines(), str(failure))
         raise
 
 

@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from backend.errors import InvalidOption
+from backend.errors import InvalidOption, UnsupportedLanguage
+from backend.languages import NAMES, code_of
 from backend.options.load_options import LoadOptions
 from backend.options.option_parser import with_options
 from backend.transcript.subtitles.line_breaks import LineRules
 from backend.wire.backend_pb2 import ModelOptions, TranscriptRequest, TranscriptResult
 from devtools.arguments import parse_arguments
+from devtools.log_tail import show_log_tail
 from devtools.server_process import DEMO_MODEL, ROOT, ServerFailed, ServerProcess, free_port
 from devtools.transcribe.checkpoints import NotLoadable, chosen_aligner, load_options
 from devtools.transcribe.client import RequestFailed, stream, transcribe, transcript_request
@@ -26,7 +28,7 @@ from devtools.transcribe.formats import CAPTIONS, FORMATS, rendered
 from devtools.transcribe.progress import shown_progress
 from devtools.transcribe.recordings import BadArgument, Job, format_of, jobs, write
 
-LOG_LINES_SHOWN = 20
+_WITH_ALIGNER = ", the aligner's loading included"
 _DEMO_NOTE = (
     "the demo's model knows some fifty words of English and as many of Chinese, and writes any other speech as those; "
     "for your own recordings: MODEL=Qwen/Qwen3-ASR-0.6B ALIGNER=Qwen/Qwen3-ForcedAligner-0.6B"
@@ -41,17 +43,23 @@ class Run:
     lines: LineRules | None
     language: str
     streamed: bool
-    is_one: bool  # there is one recording, and its failure is the command's
+    is_rendered: bool  # the format is shown or written, too, where the text is streamed
+    count: int  # of the recordings
     done: int = 0
     skipped: int = 0
     failures: list[str] = field(default_factory=list)
+
+    @property
+    def is_one(self) -> bool:
+        """There is one recording, and its failure is the command's."""
+        return self.count == 1
 
 
 @dataclass(frozen=True)
 class _Served:
     server: ServerProcess
     metrics_port: int
-    before: str  # what the start took
+    note: str  # about the first request's time
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say("no ALIGNER: times are coarse, and there are no words")
         if options.ModelFile == str(DEMO_MODEL) and any(ROOT / "test" not in job.audio.parents for job in work):
             say(_DEMO_NOTE)
-        run = Run(name, lines, arguments.language, arguments.stream, is_one=len(work) == 1)
+        is_rendered = bool(arguments.format) or not arguments.stream
+        run = Run(name, lines, _language(arguments.language), arguments.stream, is_rendered, len(work))
         _run(run, options, _not_done(run, work, is_forced=arguments.force or run.is_one))
     except (BadArgument, NotLoadable, ServerFailed, RequestFailed) as failure:
         say(str(failure))
@@ -75,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("stopped")
         return 1
     if not run.is_one:
-        say(f"{run.done} transcribed, {run.skipped} there already, {len(run.failures)} failed")
+        skipped = f"{run.skipped} there already{' (FORCE=1 writes them again)' if run.skipped else ''}"
+        say(f"{run.done} transcribed, {skipped}, {len(run.failures)} failed")
     for failed in run.failures:
         say(failed)
     return 1 if run.failures else 0
@@ -93,7 +103,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--force", action="store_true", help="write again what is there already")
     add("--option", "--options", action="append", default=[], help="name:value of LoadModel; several with spaces")
     add("--sentences", action="store_true", help="srt and vtt with a caption for each sentence, however long it is")
-    add("--stream", action="store_true", help="show the text while it is decoded")
+    add("--stream", action="store_true", help="show the text while it is decoded; with FORMAT and no OUT: on stderr")
     return parse_arguments(parser, argv)
 
 
@@ -107,6 +117,16 @@ def _captioning(pairs: list[str], name: str, sentences: bool) -> tuple[list[str]
         raise BadArgument(f"OPTIONS: {refusal}") from refusal
     lines = LineRules(load.subtitle_line_chars, load.subtitle_wide_line_chars, load.subtitle_lines)
     return pairs, lines if load.subtitles else None
+
+
+def _language(name: str) -> str:
+    """LANGUAGE as it is given, before a model is loaded for it. Raises BadArgument."""
+    try:
+        code_of(name)
+    except UnsupportedLanguage as refusal:
+        known = f"a code or English name of one of {', '.join(NAMES)}"
+        raise BadArgument(f"LANGUAGE: {name} is not known; give {known}, or nothing to detect it") from refusal
+    return name
 
 
 def _not_done(run: Run, work: list[Job], *, is_forced: bool) -> list[Job]:
@@ -137,7 +157,7 @@ def transcribe_once(options: ModelOptions, request: TranscriptRequest) -> tuple[
         began = time.monotonic()
         with shown_progress("transcribing", served.metrics_port):
             result, warnings = transcribe(served.server, request)
-        timing = _timing(result, time.monotonic() - began, served.before)
+        timing = _timing(result, time.monotonic() - began, served.note)
     for warning in warnings:
         say(f"warning: {warning}")
     return result, timing
@@ -152,29 +172,32 @@ def _served(options: ModelOptions) -> Iterator[_Served]:
         with server:
             with shown_progress("loading", None, functools.partial(_last_download, server)):
                 load_s = server.load(options)
-            before = f"before that: {server.up_s:.1f} s to start, {load_s:.1f} s to load the model"
-            yield _Served(server, metrics_port, before)
+            aligner = any(option.startswith("forced_aligner:") for option in options.Options)
+            note = f" (before that: {server.up_s:.1f} s to start, {load_s:.1f} s to load the model)"
+            yield _Served(server, metrics_port, f"{_WITH_ALIGNER if aligner else ''}{note}")
     except (ServerFailed, RequestFailed) as failure:
-        if not (isinstance(failure, RequestFailed) and failure.is_callers_fault) and server.log_lines():
-            say("the end of the backend's log:")
-            print(*server.log_lines()[-LOG_LINES_SHOWN:], sep="\n", file=sys.stderr)
+        if not (isinstance(failure, RequestFailed) and failure.is_callers_fault):
+            show_log_tail(server.log_lines(), str(failure))
         raise
 
 
 def _transcribe(run: Run, served: _Served, job: Job) -> None:
     request = transcript_request(str(job.audio), run.language)
+    number = run.done + len(run.failures) + 1
     began = time.monotonic()
     if run.streamed:
-        result, warnings = stream(served.server, request, lambda delta: print(delta, end="", flush=True))
-        print()
+        shown_on = sys.stderr if job.out is None and run.is_rendered else sys.stdout
+        result, warnings = stream(served.server, request, lambda delta: print(delta, end="", flush=True, file=shown_on))
+        print(file=shown_on)
     else:
-        with shown_progress("transcribing", served.metrics_port):
+        of_several = "" if run.is_one else f" {number} of {run.count - run.skipped}, {job.audio.name}"
+        with shown_progress(f"transcribing{of_several}", served.metrics_port):
             result, warnings = transcribe(served.server, request)
-    timing = _timing(result, time.monotonic() - began, served.before)
+    timing = _timing(result, time.monotonic() - began, served.note if number == 1 else "")
     if job.out is not None:
         write(job.out, rendered(result, run.name, run.lines))
         say(f"{job.audio.name} -> {job.out}")
-    elif not run.streamed:
+    elif run.is_rendered:
         print(rendered(result, run.name, run.lines), end="")
     sys.stdout.flush()  # the transcript first, also where both streams go to one file
     for warning in warnings:
@@ -184,17 +207,14 @@ def _transcribe(run: Run, served: _Served, job: Job) -> None:
     say(timing)
 
 
-def _timing(result: TranscriptResult, took_s: float, before: str) -> str:
-    return (
-        f"{result.duration:.1f} s of audio in {took_s:.2f} s, {result.duration / took_s:.1f} × real time, the aligner's"
-        f" loading included ({before})"
-    )
+def _timing(result: TranscriptResult, took_s: float, note: str) -> str:
+    return f"{result.duration:.1f} s of audio in {took_s:.2f} s, {result.duration / took_s:.1f} × real time{note}"
 
 
 def _last_download(server: ServerProcess) -> str:
     """What the backend says about a download that runs: checkpoint and size."""
     fetched = [line for line in server.log_lines() if " fetching " in line]
-    return fetched[-1].partition(" fetching ")[2] if fetched else ""
+    return fetched[-1].partition(" fetching ")[2].partition(" [request ")[0] if fetched else ""
 
 
 def say(text: str) -> None:

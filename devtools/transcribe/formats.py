@@ -1,7 +1,7 @@
 """What a user of the gateway sees for each response_format, and what only this client writes. Pure functions.
 
 - The timed formats of the gateway show segments alone, as it does; `words` in verbose_json are those of all segments,
-  in order. Given the rules of a caption's lines, srt and vtt wrap each segment into lines.
+  in order. Given the rules of a caption's lines, srt, vtt and vtt_karaoke wrap each segment into lines.
 - Only here: `timed`, text with times for eyes; `elrc`, lrc with the times of words; `srt_words`, a caption for each
   word; `vtt_karaoke`, captions in which each word is highlighted at its time. Segments without words keep their times.
 - Times come as nanoseconds and are rounded to the format's own unit, never cut off.
@@ -56,9 +56,10 @@ def as_srt_words(result: TranscriptResult) -> str:
     )
 
 
-def as_vtt_karaoke(result: TranscriptResult) -> str:
+def as_vtt_karaoke(result: TranscriptResult, lines: LineRules | None = None) -> str:
     return "WEBVTT\n" + "".join(
-        f"\n{_clock(segment.start, '.')} --> {_clock(segment.end, '.')}\n{_with_times(segment)}\n"
+        f"\n{_clock(segment.start, '.')} --> {_clock(segment.end, '.')}\n"
+        f"{_with_times(segment, _in_lines(segment, result.language, lines))}\n"
         for segment in result.segments
     )
 
@@ -111,16 +112,15 @@ FORMATS: dict[str, Callable[[TranscriptResult], str]] = {
     "srt_words": as_srt_words,
     "vtt_karaoke": as_vtt_karaoke,
 }
-CAPTIONS = ("srt", "vtt", "vtt_karaoke")  # formats whose segments are to be read while they are shown
+_IN_LINES = {"srt": as_srt, "vtt": as_vtt, "vtt_karaoke": as_vtt_karaoke}
+CAPTIONS = tuple(_IN_LINES)  # formats whose segments are to be read while they are shown
 SUFFIXES = {"verbose_json": "json", "timed": "txt", "srt_words": "srt", "vtt_karaoke": "vtt"}  # others: their own name
 
 
 def rendered(result: TranscriptResult, name: str, lines: LineRules | None) -> str:
-    """The result in a format of FORMATS, with one newline at its end. `lines`: how srt and vtt wrap captions."""
-    if lines is not None and name in ("srt", "vtt"):
-        text = (as_srt if name == "srt" else as_vtt)(result, lines)
-    else:
-        text = FORMATS[name](result)
+    """The result in a format of FORMATS, with one newline at its end. `lines`: how captions are wrapped."""
+    in_lines = _IN_LINES.get(name) if lines is not None else None
+    text = in_lines(result, lines) if in_lines else FORMATS[name](result)
     return text.rstrip("\n") + "\n" if text else ""
 
 
@@ -136,17 +136,23 @@ def _words(segment: TranscriptSegment) -> Iterator[tuple[int, int, str]]:
         yield word.start, word.end, word.text
 
 
-def _with_times(segment: TranscriptSegment) -> str:
-    """The segment's text with a time before each word but the first, which players highlight as it passes."""
-    text, shown = "", 0
+def _with_times(segment: TranscriptSegment, text: str) -> str:
+    """The segment's `text` with a time before each word but the first, which players highlight as it passes."""
+    marked, shown = "", 0
     for number, word in enumerate(segment.words):
-        at = segment.text.find(word.text, shown)
+        at = text.find(word.text, shown)
         if at < 0:
-            return _escaped(segment.text.strip())
+            return _escaped(text)
         mark = f"<{_clock(word.start, '.')}>" if number else ""
-        text += f"{_escaped(segment.text[shown:at])}{mark}<c>{_escaped(word.text)}</c>"
+        marked += f"{_escaped(text[shown:at])}{mark}<c>{_escaped(word.text)}</c>"
         shown = at + len(word.text)
-    return (text + _escaped(segment.text[shown:])).strip()
+    return marked + _escaped(text[shown:])
+
+
+def _in_lines(segment: TranscriptSegment, language: str, lines: LineRules | None) -> str:
+    """The segment's text, wrapped if there are rules for it; a word is never cut."""
+    text = segment.text.strip()
+    return text if lines is None else "\n".join(wrapped(text, language, lines))
 
 
 def _escaped(text: str) -> str:
@@ -156,9 +162,9 @@ def _escaped(text: str) -> str:
 def _cues(result: TranscriptResult, mark: str, lines: LineRules | None) -> Iterator[str]:
     """Times and text of each segment; `mark` stands before the milliseconds."""
     for segment in result.segments:
-        text = segment.text.strip()
-        if lines is not None:
-            text = "\n".join(wrapped(text, result.language, lines))
+        text = _in_lines(segment, result.language, lines)
+        if lines is not None and mark == ".":
+            text = _escaped(text)  # a player takes < and & for marks; the gateway writes them as they are
         yield f"{_clock(segment.start, mark)} --> {_clock(segment.end, mark)}\n{text}\n"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import sys
 import threading
 import urllib.request
@@ -26,10 +27,12 @@ class Progress:
     def __init__(self) -> None:
         self._most_s = 0.0
         self._percent = -1
+        self.step = 1  # a second one: the aligner's passages, or those that are heard again
 
     def percent(self, waiting_s: float) -> int | None:
         """None: nothing has been queued yet."""
         if waiting_s > self._most_s or (waiting_s > 0 and self._percent == _MOST_PERCENT):  # more came, or a new stage
+            self.step += self._percent == _MOST_PERCENT
             self._most_s, self._percent = waiting_s, -1
         if not self._most_s:
             return None
@@ -43,12 +46,16 @@ def shown_progress(label: str, metrics_port: int | None, detail: Callable[[], st
     """Shows the seconds that the block takes, percent if the server has a metrics port, and a detail, on a terminal."""
     ended = threading.Event()
     progress = Progress()
-    with tqdm(desc=label, bar_format="{desc} {elapsed}", leave=False, disable=not sys.stderr.isatty()) as bar:
+    width = shutil.get_terminal_size().columns - 1  # which is right for terminals that say 0, too
+    with tqdm(
+        desc=label, bar_format="{desc} {elapsed}", leave=False, disable=not sys.stderr.isatty(), ncols=width
+    ) as bar:
 
         def refresh() -> None:
             while not ended.wait(_INTERVAL_S):
                 percent = progress.percent(waiting_s(metrics_port)) if metrics_port else None
-                shown = label if percent is None else f"{label} {percent} %"
+                step = f", step {progress.step}:" if progress.step > 1 else ""
+                shown = label if percent is None else f"{label}{step} {percent} %"
                 bar.set_description_str(f"{shown} {detail()}".rstrip())
 
         thread = threading.Thread(target=refresh, daemon=True)

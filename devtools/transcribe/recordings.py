@@ -6,8 +6,9 @@ import os
 import shlex
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from devtools.transcribe.formats import FORMATS, SUFFIXES
@@ -41,7 +42,7 @@ def jobs(audio: str, out: str, name: str) -> list[Job]:
         return [Job(found[0], None)]
     is_folder = out.endswith(os.sep) or Path(out).is_dir() or len(found) > 1 or Path(audio).is_dir()
     if not is_folder:
-        return [Job(found[0], _checked(Path(out).resolve()))]
+        return [Job(found[0], _checked(Path(out).resolve(), found))]
     if out and Path(out).exists() and not Path(out).is_dir():
         raise BadArgument(f"OUT: {out} is a file, and there are {len(found)} recordings; name a folder")
     suffix = SUFFIXES.get(name, name)
@@ -55,6 +56,7 @@ def jobs(audio: str, out: str, name: str) -> list[Job]:
     twice = [target.name for target, count in Counter(targets).items() if count > 1]
     if twice:
         raise BadArgument(f"AUDIO: two recordings would write {twice[0]}; transcribe their folders one by one")
+    _check_overwrites(targets, found)
     return [Job(path, target) for path, target in zip(found, targets, strict=True)]
 
 
@@ -64,11 +66,14 @@ def format_of(name: str, out: str, *, is_terminal: bool) -> str:
     Raises BadArgument.
     """
     if name:
-        if name not in FORMATS:
-            raise BadArgument(f"FORMAT: {name} is none of {', '.join(FORMATS)}")
-        return name
-    suffix = Path(out).suffix.removeprefix(".")
-    if out and not out.endswith(os.sep) and suffix in FORMATS:
+        return _known_format(name)
+    suffix = Path(out).suffix.removeprefix(".").lower()
+    if suffix and not out.endswith(os.sep) and not Path(out).is_dir():
+        if suffix not in FORMATS:
+            raise BadArgument(
+                f"OUT: .{suffix} is no format; add FORMAT=..., or end it in .srt, .vtt, .lrc, .txt or .json, or in /"
+                " for a folder"
+            )
         return "verbose_json" if suffix == "json" else suffix
     return "timed" if is_terminal and not out else "verbose_json"
 
@@ -124,7 +129,29 @@ def _names(audio: str) -> Sequence[str]:
     return names if len(names) > 1 else [audio]
 
 
-def _checked(target: Path) -> Path:
-    if target.suffix and not target.parent.is_dir():
+def _known_format(name: str) -> str:
+    if name.lower() in FORMATS:
+        return name.lower()
+    near = [known for known in FORMATS if name.lower() in known] or get_close_matches(name.lower(), FORMATS, 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    raise BadArgument(f"FORMAT: {name} is none of {', '.join(FORMATS)}{meant}")
+
+
+def _checked(target: Path, recordings: Sequence[Path]) -> Path:
+    if not target.suffix and not target.exists():
+        raise BadArgument(f"OUT: {target.name} has no suffix; write {target.name}/ for a folder, or name a file")
+    if not target.parent.is_dir():
         raise BadArgument(f"OUT: there is no folder {target.parent}")
+    if target.suffix.lower() in SOUND_SUFFIXES:
+        raise BadArgument(f"OUT: {target.name} is a recording by its name; name a file such as {target.stem}.srt")
+    _check_overwrites([target], recordings)
     return target
+
+
+def _check_overwrites(targets: Iterable[Path], recordings: Sequence[Path]) -> None:
+    """Raises BadArgument if a result would replace a recording, by whatever name, or a device."""
+    for target in targets:
+        if target.exists() and not target.is_file():
+            raise BadArgument(f"OUT: {target} is no regular file; without OUT one result goes to the terminal")
+        if target.exists() and any(target.samefile(recording) for recording in recordings):
+            raise BadArgument(f"OUT: {target} is a recording of AUDIO, which the result would replace")

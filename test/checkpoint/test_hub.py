@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -122,6 +123,38 @@ def test_a_hub_that_cannot_be_reached_fails_the_load(hub, tmp_path: Path, call: 
     assert "efused" not in failure
     assert seconds < 10
     assert "geheim" not in output
+    assert "urllib3" not in output
+    assert "Retry(" not in output
+
+
+class Listing(BaseHTTPRequestHandler):
+    """A hub that lists a repository and has none of its files."""
+
+    def do_HEAD(self) -> None:
+        self.send_error(404)
+
+    def do_GET(self) -> None:
+        files = {"model.safetensors": 1_876_000_000, "config.json": 5000, "README.md": 9_000_000_000}
+        siblings = [{"rfilename": name, "size": size} for name, size in files.items()]
+        answer = json.dumps({"id": "Qwen/Qwen3-ASR-0.6B", "sha": "f" * 40, "siblings": siblings}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_download_that_takes_time_is_announced_with_its_size(tmp_path: Path, weights: bool) -> None:
+    call = f"import logging; logging.basicConfig(level=20); hub.fetch('Qwen/Qwen3-ASR-0.6B', weights={weights})"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listing) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        _, _, output = fetched(server.server_port, tmp_path, call)
+        server.shutdown()
+        thread.join()
+    assert ("fetching Qwen/Qwen3-ASR-0.6B: 1.9 GB\n" in output) == weights
 
 
 def test_an_earlier_download_is_found_without_asking_the_hub(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ async def test_a_rewrite_is_in_the_log_line_the_warnings_and_the_metrics(serve, 
     *deltas, final = [reply async for reply in call]
     assert "".join(reply.delta for reply in deltas) == final.final_result.text
     assert final.final_result.text.startswith("Good morning. Please turn on")
-    assert "1 passage(s) was heard again after a part" in dict(await call.trailing_metadata())["x-asr-warning"]
+    assert "1 passage was heard again after a part" in dict(await call.trailing_metadata())["x-asr-warning"]
     line = (await log.after(2))[1]
     assert line["rewrites"] == 1
     metrics = await asyncio.to_thread(scraped, service)

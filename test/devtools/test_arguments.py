@@ -11,7 +11,7 @@ from devtools.arguments import count, from_environment, parse_arguments, some_of
 
 @pytest.fixture
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(prog="tool")
     parser.add_argument("--audio", default="demo.wav")
     parser.add_argument("--aligner")
     parser.add_argument("--runs", type=count, default=5)
@@ -57,7 +57,9 @@ def test_a_variable_is_checked_as_its_argument_is(parser, under_make, capsys, va
         under_make.setenv(name, value)
     with pytest.raises(SystemExit):
         parse_arguments(parser, None)
-    assert "error: argument --" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"tool: {next(iter(variables))}: ")
+    assert printed.count("\n") == 1
 
 
 def test_without_make_the_environment_does_not_count(parser, under_make) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from backend.errors import AlignerUnavailable
 from backend.pipeline import alignment
-from backend.pipeline.transcript_builder import COARSE, PASSAGES, Transcript
+from backend.pipeline.transcript_builder import COARSE, Transcript, of_passages
 from backend.serving.protocols import AlignedUnit, Passage
 
 RATE = 16_000
@@ -61,7 +61,7 @@ async def test_piled_up_words_are_realigned_alone_between_their_neighbours(align
     assert np.array_equal(piece.samples, whole.samples[round(3.9 * RATE) : round(7.1 * RATE)])
     words = words_of(transcript)
     assert [w.start_s for w in words] == pytest.approx([n / 2 for n in range(20)], abs=0.03)
-    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.REALIGNED),)
+    assert transcript.warnings == (of_passages(1, alignment.REALIGNED),)
 
 
 async def test_words_that_stay_piled_up_are_spread_over_the_speech_between_their_neighbours(
@@ -76,7 +76,7 @@ async def test_words_that_stay_piled_up_are_spread_over_the_speech_between_their
     lengths = [w.end_s - w.start_s for w in words]
     assert min(lengths) > 0.25
     assert not any(w.start_s < 5.7 and w.end_s > 5.3 for w in words)  # none over the pause
-    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.SPREAD),)
+    assert transcript.warnings == (of_passages(1, alignment.SPREAD),)
 
 
 async def test_words_placed_outside_the_passage_are_realigned(aligned, loader) -> None:
@@ -88,7 +88,7 @@ async def test_words_placed_outside_the_passage_are_realigned(aligned, loader) -
     _, piece = loader.aligner.passages
     assert piece.units == tuple(TEXT.split()[17:])
     assert words_of(transcript)[17].start_s == pytest.approx(8.5, abs=0.03)
-    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.REALIGNED),)
+    assert transcript.warnings == (of_passages(1, alignment.REALIGNED),)
 
 
 async def test_piled_up_words_without_room_are_realigned_with_their_neighbours(aligned, loader) -> None:
@@ -133,7 +133,7 @@ async def test_a_passage_whose_words_are_all_lost_is_spread_at_once(aligned, loa
     assert len(loader.aligner.passages) == 1  # the same passage once more would give the same
     words = words_of(transcript)
     assert min(w.end_s - w.start_s for w in words) > 0.3
-    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.SPREAD),)
+    assert transcript.warnings == (of_passages(1, alignment.SPREAD),)
 
 
 async def test_a_failed_realignment_costs_only_its_words(aligned, loader) -> None:
@@ -144,7 +144,7 @@ async def test_a_failed_realignment_costs_only_its_words(aligned, loader) -> Non
     words = words_of(transcript)
     assert [w.start_s for w in words[:8]] == pytest.approx([n / 2 for n in range(8)], abs=0.03)
     assert words[7].end_s <= words[8].start_s < words[13].end_s <= words[14].start_s
-    assert transcript.warnings == (PASSAGES.format(count=1, fallback=alignment.SPREAD),)
+    assert transcript.warnings == (of_passages(1, alignment.SPREAD),)
 
 
 async def test_many_lost_runs_are_realigned_as_one(aligned, loader) -> None:

@@ -11,7 +11,7 @@ from answers import RATE, said, seconds, times
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options.load_options import TranscribeOptions
-from backend.pipeline.language_consistency import contradicting, is_written_in, likelier
+from backend.pipeline.language_consistency import asked_language_warnings, contradicting, is_written_in, likelier
 from backend.pipeline.recognized_chunk import (
     LOOP_COLLAPSED,
     NO_TEXT,
@@ -22,6 +22,7 @@ from backend.pipeline.recognized_chunk import (
     TRUNCATED_ANSWER,
     RecognizedChunk,
 )
+from backend.process.request_warning import kinds_of
 from backend.serving.protocols import Recognition, Utterance
 from backend.transcript.speech_rate import spoken_letters
 
@@ -127,7 +128,7 @@ async def test_which_passages_are_heard_again(hear, passages: list[Passage], num
     transcript, again = await hear(passages)
     silent = [number for number, passage in enumerate(passages) if passage is SILENT]
     assert [(number, language) for number, language in again if number not in silent] == [(n, "de") for n in numbers]
-    counted = [warning for warning in transcript.warnings if OTHER_LANGUAGE in warning]
+    counted = [warning for warning in transcript.warnings if "other_language" in kinds_of(warning)]
     assert counted == ([times(len(numbers), OTHER_LANGUAGE)] if numbers else [])
 
 
@@ -290,3 +291,25 @@ def test_the_script_of_a_language(text: str, language: str, expected: bool) -> N
 def test_the_passages_of_these_tests_are_as_long_as_they_say() -> None:
     assert spoken_letters(LONG.text) < 1.25 * spoken_letters(LONG.again) < 1.5 * spoken_letters(LONG.text)
     assert 1.25 * spoken_letters(THIN.text) < spoken_letters(THIN.again)
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "speech_s", "signs"),
+    [
+        ("de", "Das ist ein Satz, der lang genug ist.", 9.0, []),
+        ("de", "Das ist ein Satz.", 9.0, ["there is little text for 9 s of speech; is the language"]),
+        ("de", "Das ist ein Satz.", 7.0, []),
+        ("en", "今天天气很好，我们一起去公园散步吧。", 9.0, ["the text is in another script; is the language"]),
+        ("zh", "The quick brown fox jumps over the lazy dog.", 7.0, ["the text is in another script"]),
+        (None, "Das.", 60.0, []),
+        ("de", "", 60.0, []),
+        ("de", "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16", 9.0, []),
+    ],
+)  # fmt: skip
+def test_a_language_that_is_not_spoken_is_questioned(asked, text, speech_s, signs) -> None:
+    samples = np.full(int(speech_s * RATE), SURE, np.float32)
+    part = RecognizedChunk(Chunk(0, samples), said(text, language=asked))
+    warnings = [*asked_language_warnings(asked, [part], SPEECH)]
+    assert len(warnings) == len(signs)
+    assert all(warning.startswith(sign) for warning, sign in zip(warnings, signs, strict=True))
+    assert all(kinds_of(warning) == ("asked_language",) for warning in warnings)

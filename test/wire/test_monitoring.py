@@ -196,6 +196,7 @@ def test_every_text_of_a_warning_has_a_kind_that_is_known() -> None:
         "several_tracks",
         "not_heard",
         "no_aligner",
+        "asked_language",
         "other",
     }
     assert found | {errors.AlignerUnavailable("").kind} == set(KINDS)

@@ -58,6 +58,7 @@ def test_paths_count_from_the_manifest_and_ids_come_from_them(manifest: Path) ->
         ('{"audio": "a.wav", "text": "x", "language": "en", "words": [["x", 0, NaN]]}', "0 ≤ start ≤ end"),
         ('{"audio": "a.wav", "text": "x", "language": "en", "words": [["x", 0, true]]}', "0 ≤ start ≤ end"),
         ('{"audio": "a.wav", "text": "x", "language": "en", "words": [["x", 2, 3], ["y", 1, 2]]}', '"y" is not'),
+        ('{"audio": "deep", "text": "", "language": ""}', 'deep is a folder; "audio" names one recording'),
         ('{"audio": "deep/b.mp3", "text": "", "language": ""}', 'the id "deep/b" is there already'),
     ],
 )
@@ -69,8 +70,10 @@ def test_what_is_wrong_is_named_with_its_line(manifest: Path, line: str, said: s
 
 
 def test_a_manifest_that_is_missing_empty_or_no_text_is_an_error(manifest: Path) -> None:
-    with pytest.raises(ManifestError, match="cannot be read"):
+    with pytest.raises(ManifestError, match="there is no such file; give a file of JSON lines"):
         read(manifest)
+    with pytest.raises(ManifestError, match="is a folder; give a file of JSON lines"):
+        read(manifest.parent)
     manifest.write_text("\n")
     with pytest.raises(ManifestError, match="holds no recordings"):
         read(manifest)
@@ -82,7 +85,7 @@ def test_a_manifest_that_is_missing_empty_or_no_text_is_an_error(manifest: Path)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--manifest", "nowhere.jsonl"], "eval: MANIFEST: nowhere.jsonl: cannot be read"),
+        (["--manifest", "nowhere.jsonl"], "eval: MANIFEST: nowhere.jsonl: there is no such file"),
         (["--model", "nowhere"], "eval: MODEL: nowhere is neither a folder here nor a hub id"),
         (["--aligner", "nowhere"], "eval: ALIGNER: nowhere is neither a folder here nor a hub id"),
     ],

@@ -13,8 +13,10 @@ from devtools.transcribe.align import main
     ("arguments", "cause"),
     [
         (["--format", "doc"], "FORMAT: doc is none of json, verbose_json, srt, vtt, lrc, elrc, txt"),
-        (["--text", "nowhere.lrc"], "TEXT: nowhere.lrc cannot be read as UTF-8 text"),
+        (["--text", "nowhere.lrc"], "TEXT: nowhere.lrc: there is no such file; give a text file in UTF-8"),
+        (["--text", "/"], "TEXT: /: is a folder; give a text file in UTF-8"),
         (["--audio", "nowhere.wav"], "AUDIO: there is no file nowhere.wav"),
+        (["--out", "x.doc"], "OUT: .doc is no format"),
     ],
 )
 def test_a_bad_argument_ends_with_exit_code_1_and_the_cause(arguments, cause, capsys) -> None:
@@ -34,9 +36,10 @@ def test_a_text_in_which_nothing_is_sung_is_refused_before_a_server_starts(tmp_p
 def test_an_old_lrc_is_refined_and_its_movements_are_told(tmp_path: Path, capsys) -> None:
     old = "[ti:Demo]\n[Verse]\n[00:01.00]The quick brown fox jumps over the lazy dog.\n\n[00:09.00]Good morning. (x2)\n"
     (tmp_path / "old.lrc").write_text(old)
-    assert main(["--text", str(tmp_path / "old.lrc"), "--format", "elrc"]) == 0
+    assert main(["--text", str(tmp_path / "old.lrc"), "--out", str(tmp_path / "new.elrc")]) == 0
     printed = capsys.readouterr()
-    lines = printed.out.splitlines()
+    assert printed.out == ""
+    lines = (tmp_path / "new.elrc").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "[ti:Demo]"
     assert lines[1] == "[00:00.25] [Verse]"
     assert lines[2].startswith("[00:00.25] <00:00.25>The <")

@@ -18,6 +18,7 @@ from devtools.transcribe.checkpoints import chosen_aligner, load_options
     [
         (["--format", "doc"], "FORMAT: doc is none of json, verbose_json, srt, vtt, lrc, elrc, txt"),
         (["--audio", "nowhere.wav"], "AUDIO: there is no file nowhere.wav"),
+        (["--language", "klingon"], "LANGUAGE: klingon is not known; give a code or English name of one of ar, "),
         (["--model", "nowhere"], "MODEL: nowhere is neither a folder here nor a hub id such as Qwen/Qwen3-ASR-1.7B"),
         (["--aligner", "nowhere"], "ALIGNER: nowhere is neither a folder here nor a hub id"),
     ],
@@ -46,16 +47,13 @@ def test_a_hub_id_is_no_file_and_options_come_behind_the_aligner() -> None:
 
 
 @pytest.mark.slow
-def test_a_model_that_does_not_load_is_shown_with_the_servers_log(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_refused_model_has_its_cause_and_nothing_above_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--model", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
     assert printed.out == ""
     assert lines[0] == "transcribe: no ALIGNER: times are coarse, and there are no words"
-    assert lines[1] == "transcribe: the end of the backend's log:"
-    assert any("LoadModel refused" in line for line in lines[2:-1])
+    assert len(lines) == 2
     assert lines[-1].startswith("transcribe: the model was not loaded: ")
 
 
@@ -80,6 +78,16 @@ def test_a_stream_is_the_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_a_stream_in_a_format_has_its_text_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--stream", "--format", "srt", "--aligner", ""]) == 0
+    printed = capsys.readouterr()
+    truth = json.loads((ROOT / "test/audio/demo.json").read_text(encoding="utf-8"))
+    assert printed.out.startswith("1\n00:00:0")
+    assert truth["text"] in printed.err.splitlines()
+    assert "the aligner's loading" not in printed.err
+
+
+@pytest.mark.slow
 def test_a_folder_has_its_results_beside_it_and_a_failure_ends_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,7 +99,7 @@ def test_a_folder_has_its_results_beside_it_and_a_failure_ends_no_other(
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
     assert printed.out == ""
-    assert lines[-2] == "transcribe: 1 transcribed, 1 there already, 1 failed"
+    assert lines[-2] == "transcribe: 1 transcribed, 1 there already (FORCE=1 writes them again), 1 failed"
     assert lines[-1].startswith("transcribe: bad.mp3: ")
     assert any("fifty words" in line for line in lines)
     assert (tmp_path / "old.srt").read_text(encoding="utf-8") == "kept"

@@ -160,3 +160,18 @@ def test_captions_are_wrapped_and_sentences_are_not() -> None:
     assert len(rendered(long, "vtt", None).splitlines()) == 4
     assert rendered(TranscriptResult(), "srt", lines) == ""
     assert rendered(TranscriptResult(), "vtt", lines) == "WEBVTT\n"
+
+
+def test_karaoke_is_wrapped_as_captions_are() -> None:
+    text = "The road was empty for many miles, and nobody said a word until noon."
+    words = [(word, at / 4, (at + 1) / 4) for at, word in enumerate(text.split())]
+    lines = LineRules(chars=42, wide_chars=16, lines=2)
+    shown = rendered(_spoken((text, 0.0, 4.0, words)), "vtt_karaoke", lines).splitlines()[3:]
+    assert [line.rpartition("<c>")[2] for line in shown] == ["miles,</c>", "noon.</c>"]
+
+
+def test_marks_in_captions_are_escaped_for_players_and_not_in_srt() -> None:
+    lines = LineRules(chars=42, wide_chars=16, lines=2)
+    spoken = _spoken(("Tom & I <3 it.", 0.5, 2.0, []))
+    assert rendered(spoken, "vtt", lines).splitlines()[-1] == "Tom &amp; I &lt;3 it."
+    assert rendered(spoken, "srt", lines).splitlines()[-1] == "Tom & I <3 it."

@@ -59,10 +59,24 @@ def test_a_result_never_overwrites_a_recording(tmp_path: Path) -> None:
         ("{folder}", "{folder}/a.wav", "is a file, and there are 4 recordings; name a folder"),
         ("{folder}/a.wav", "{folder}/none/x.srt", "OUT: there is no folder"),
         ("{empty}", "", "holds no recording"),
+        (
+            "{folder}/a.wav",
+            "{folder}/../my talks/a.wav",
+            "OUT: a.wav is a recording by its name; name",
+        ),
+        (
+            "{folder}/notes.txt",
+            "{folder}/notes.txt",
+            "is a recording of AUDIO, which the result would",
+        ),
+        ("{folder}/notes.txt", "{folder}/link.srt", "is a recording of AUDIO"),
+        ("{folder}/a.wav", "/dev/null", "OUT: /dev/null is no regular file"),
+        ("{folder}/a.wav", "results", "OUT: results has no suffix; write results/ for a folder"),
     ],
 )
 def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path, audio: str, out: str, cause: str) -> None:
     (tmp_path / "empty").mkdir()
+    (folder / "link.srt").hardlink_to(folder / "notes.txt")
     with pytest.raises(BadArgument, match=cause):
         jobs(audio.format(folder=folder, empty=tmp_path / "empty"), out.format(folder=folder), "srt")
 
@@ -79,11 +93,26 @@ def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
     ("name", "out", "is_terminal", "expected"),
     [
         ("", "", True, "timed"), ("", "", False, "verbose_json"), ("srt", "", True, "srt"), ("", "x.vtt", True, "vtt"),
-        ("", "x.json", True, "verbose_json"), ("", "x.doc", True, "verbose_json"), ("lrc", "x.srt", False, "lrc"),
+        ("", "x.json", True, "verbose_json"), ("lrc", "x.doc", True, "lrc"), ("lrc", "x.srt", False, "lrc"),
+        ("", "x.SRT", True, "srt"), ("SRT", "", True, "srt"), ("", "x.y/", True, "verbose_json"),
     ],
 )  # fmt: skip
 def test_the_format_follows_the_file(name: str, out: str, is_terminal: bool, expected: str) -> None:
     assert format_of(name, out, is_terminal=is_terminal) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "out", "cause"),
+    [
+        ("", "x.doc", r"OUT: \.doc is no format; add FORMAT=\.\.\."),
+        ("karaoke", "", r"FORMAT: karaoke is none of .*; did you mean vtt_karaoke\?"),
+        ("vt", "", r"did you mean vtt\?"),
+        ("xyz", "", "vtt_karaoke$"),
+    ],
+)
+def test_a_format_that_there_is_not_is_refused(name: str, out: str, cause: str) -> None:
+    with pytest.raises(BadArgument, match=cause):
+        format_of(name, out, is_terminal=True)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
