@@ -56,7 +56,10 @@ COMMAND = (sys.executable, "-m", "backend.audio.decoding.main")
 POLL_INTERVAL_S = 0.1
 
 _ROOT = Path(__file__).parents[3]  # where `-m` finds the program, whatever the working directory is
-_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE")
+_ENVIRONMENT = (  # where libraries lie, and whether bytecode is written
+    "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONUTF8",
+    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+)  # fmt: skip
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # mixing channels down needs no thread pool
 _BLOCKED_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # until the process ignores them itself
 _MAX_START_S = 60.0  # a cold disk on a busy machine

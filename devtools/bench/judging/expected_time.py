@@ -20,7 +20,7 @@ DURATIONS = ROOT / "build/bench/durations.json"
 DEMO_S: Mapping[str, tuple[float, float]] = {
     "health": (13, 13), "load": (20, 95), "swap": (0, 28), "decode": (0, 10), "clip": (37, 2), "long": (40, 120),
     "crowd": (45, 12), "wire": (15, 0), "stream": (20, 30), "live": (300, 0), "aligner": (38, 2), "compiled": (70, 17),
-    "gpu": (0, 0),
+    "gpu": (0, 0), "idle": (160, 0),
 }  # fmt: skip
 
 
