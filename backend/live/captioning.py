@@ -6,7 +6,8 @@
 - Speaking: the window, which begins before the onset, is decoded again about every second (GrowingAnswer). What two
   decodes agree on leaves, but for the last words.
 - Commit: the piece is recognised for good, with every fallback of a recording's passage, and the rest of its text
-  leaves. Sound before it is forgotten, and nothing of it is known to the next window.
+  leaves. If the growing window was decoded with all of its speech, that answer is the first. Sound before it is
+  forgotten, and nothing of it is known to the next window, but for the language.
 - A window that is full is cut in a pause. Text that was sent of the sound behind the cut begins the next window's.
 """
 
@@ -21,7 +22,7 @@ from backend.audio.chunks import deepest_pause
 from backend.audio.silero import FRAME
 from backend.audio.vad import SpeechRules
 from backend.audio.waveform import SAMPLE_RATE, Samples
-from backend.live.cadence import Cadence
+from backend.live.cadence import Cadence, whole_speech
 from backend.live.endpointing import Endpointing
 from backend.live.growing_answer import GrowingAnswer
 from backend.live.lag import Arrivals
@@ -76,7 +77,9 @@ class Captioning:
         self._is_speaking = False
         self._speech_end = 0  # the frame behind the last one of speech
         self._decoding: asyncio.Task[None] | None = None
+        self._settling: asyncio.Future[str] | None = None  # the decode that runs
         self._is_ending = False
+        self._flush_until = 0.0  # where the sound has ended
         self._is_slow = False
 
     @property
@@ -102,6 +105,7 @@ class Captioning:
     async def finish(self) -> Transcript:
         """The transcript, when no sound follows."""
         self._is_ending = True
+        self._flush_until = asyncio.get_running_loop().time() + _FLUSH_S
         for likelihood in self._detector.last_likelihoods():
             await self._hear_frame(float(likelihood))
         if self._is_speaking:
@@ -146,6 +150,11 @@ class Captioning:
             self._setup.scheduler.utterance_ended()
         self._is_speaking = speaking
 
+    @property
+    def _flush_s(self) -> float | None:
+        """How long the end of the sound may wait; None before it."""
+        return max(self._flush_until - asyncio.get_running_loop().time(), 0.0) if self._is_ending else None
+
     def _speech_piece_end(self) -> int:
         """Where the piece ends that holds the speech so far."""
         return min(self._speech_end * FRAME + _TAIL, self._window.end)
@@ -172,10 +181,13 @@ class Captioning:
         try:
             while self._is_due():
                 began = loop.time()
-                piece = self._window.piece(self._speech_piece_end())
-                self._cadence.note_decoded(self._window.end)
+                piece = self._window.piece(end := self._speech_piece_end())
+                self._cadence.note_decoded(self._window.end, end)
+                is_whole = end == whole_speech(self._endpointing)
                 with stats.measure("infer"):
-                    text = await self._recognition.settle(piece, self._growing)
+                    settling = self._recognition.settle(piece, self._growing, is_whole=is_whole)
+                    self._settling = asyncio.ensure_future(settling)
+                    text = await self._settling
                 stats.record_step(took_s := loop.time() - began)
                 self._note_if_slow(took_s)
                 if text:
@@ -221,8 +233,10 @@ class Captioning:
 
     async def _commit(self, end: int, *, is_cut: bool = False, is_pause: bool = False) -> None:
         """Recognise the window up to `end` for good, and forget it."""
-        await self._stop_decoding()
         end = max(end, self._window.begin)
+        if self._settling is not None and self._cadence.piece_end == end:  # its answer is that of this piece
+            await asyncio.wait({self._settling}, timeout=self._flush_s)
+        await self._stop_decoding()
         piece = self._window.piece(end)
         recognized = await self._recognized(piece, is_cut=is_cut)
         self._utterance = recognized.text or self._utterance
@@ -248,7 +262,7 @@ class Captioning:
         with self._setup.stats.measure("infer"):
             task = asyncio.ensure_future(self._recognition.finish(piece, growing, is_cut=is_cut))
             try:
-                is_late = self._is_ending and not (await asyncio.wait({task}, timeout=_FLUSH_S))[0]
+                is_late = self._is_ending and not (await asyncio.wait({task}, timeout=self._flush_s))[0]
                 if is_late and growing.last is not None:
                     text = growing.continued(growing.last.text)
                     return self._recognition.as_sent(piece, growing, text, SETTLED_EARLY)

@@ -22,6 +22,12 @@ class Piece(NamedTuple):
     speech: Speech
     origin: int
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it begins and ends, in samples of the stream."""
+        begin = self.origin + self.chunk.start
+        return begin, begin + self.chunk.samples.size
+
 
 class SoundWindow:
     """`rules` of the speech in it; None: no detector runs, and all of it is speech."""

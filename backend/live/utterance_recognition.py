@@ -12,6 +12,7 @@ from backend.audio.vad import Speech
 from backend.live.growing_answer import GrowingAnswer
 from backend.live.live_setup import LiveSetup
 from backend.live.sound_window import Piece
+from backend.pipeline.decode_settings import FirstRun
 from backend.pipeline.language_consistency import LanguageHistory
 from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.recognized_chunk import ALREADY_SENT, RecognizedChunk, main_language, spliced, with_fallbacks
@@ -38,14 +39,17 @@ class UtteranceRecognition:
         self._instance = setup.instance
         self._options = setup.options
         self._stats = setup.stats
+        self._answered: tuple[tuple[int, int], Recognition] | None = None  # the last answer, and for which sound
         self._languages = LanguageHistory()  # of the pieces so far: all that one piece knows of another
 
-    async def settle(self, piece: Piece, growing: GrowingAnswer) -> str:
-        """Decode a piece that will be decoded again. Returns the beginning of its text that may be sent now, or "".
+    async def settle(self, piece: Piece, growing: GrowingAnswer, *, is_whole: bool) -> str:
+        """Decode a piece that may grow. Returns the beginning of its text that may be sent now, or "".
 
-        Raises OutOfMemory or EngineFailure.
+        `is_whole`: it will not grow unless speech goes on. Raises OutOfMemory or EngineFailure.
         """
-        answer = await self._policy(piece.speech).provisional_answer(piece.chunk, growing.run)
+        policy = self._policy(piece.speech)
+        answer = await policy.provisional_answer(piece.chunk, growing.run, is_final=is_whole)
+        self._answered = piece.place, answer
         text = growing.settle(answer)
         if not text:
             if growing.sent and growing.contradicts(answer.text):
@@ -62,7 +66,7 @@ class UtteranceRecognition:
         `is_cut`: speech may go on behind it, so that some of the sent text may belong there. Raises as `settle`.
         """
         policy = self._policy(piece.speech)
-        first = await policy.first_answer(piece.chunk, growing.run)
+        first = await policy.first_answer(piece.chunk, self._run_of(piece, growing))
         parts = await policy.in_context(0, [first], self._languages)
         self._languages.add(first, piece.speech)
         text = _text(parts)
@@ -80,6 +84,13 @@ class UtteranceRecognition:
         text = growing.continued(text)
         parts = [self._spliced(piece, parts, text)]
         return Recognized(with_fallbacks(parts, ALREADY_SENT) if is_rewrite else parts, text)
+
+    def _run_of(self, piece: Piece, growing: GrowingAnswer) -> FirstRun:
+        """With the answer, if the last decode was of this very piece and has not contradicted what was sent."""
+        place, answer = self._answered or (None, None)
+        if answer is None or place != piece.place or not answer.text.startswith(growing.sent):
+            return growing.run
+        return FirstRun(known=answer)
 
     def _before_cut(self, piece: Piece, parts: list[RecognizedChunk], growing: GrowingAnswer) -> Recognized | None:
         """The piece by the window's answer, if that has heard the sound behind the cut, too; None: by `parts`.

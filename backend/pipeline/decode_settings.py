@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.serving.protocols import Listener
+from backend.serving.protocols import Listener, Recognition
 from backend.thresholds import REPETITION_PENALTIES
 
 
@@ -23,11 +23,15 @@ class DecodeSettings:
 
 @dataclass(frozen=True)
 class FirstRun:
-    """What the first run of the model on a whole chunk is given, see protocols.Utterance; its fallbacks are not."""
+    """What the first run of the model on a whole chunk is given, see protocols.Utterance; its fallbacks are not.
+
+    `known`: the answer, where the model has been run on the same chunk already; then it is not run.
+    """
 
     listener: Listener | None = None
     draft: tuple[int, ...] = ()
     fixed: int = 0
+    known: Recognition | None = None
 
 
 NOTHING_KNOWN = FirstRun()

@@ -99,9 +99,9 @@ class RecognitionPolicy:
         """A chunk with every fallback but those that need the recording's language."""
         return await self._recognize_chunk(chunk, self._settings, run)
 
-    async def provisional_answer(self, chunk: Chunk, run: FirstRun) -> Recognition:
-        """The model's answer for a chunk that will be recognised again when it has grown: without any fallback."""
-        return await self._recognize_once(chunk, self._settings, run, is_final=False)
+    async def provisional_answer(self, chunk: Chunk, run: FirstRun, *, is_final: bool) -> Recognition:
+        """The model's answer alone, without any fallback. `is_final`: False if the chunk will come again, grown."""
+        return await self._recognize_once(chunk, self._settings, run, is_final=is_final)
 
     async def in_context(
         self, at: int, pieces: Sequence[list[RecognizedChunk]], before: LanguageHistory = NOTHING_BEFORE
@@ -234,10 +234,19 @@ class RecognitionPolicy:
     async def _recognize_once(
         self, chunk: Chunk, settings: DecodeSettings, run: FirstRun = NOTHING_KNOWN, *, is_final: bool = True
     ) -> Recognition:
+        if run.known is not None:
+            return run.known
         budget = MIN_TOKEN_BUDGET + round(TOKEN_BUDGET_PER_S * chunk.duration_s)
         budget = min(budget, self._instance.options.max_new_tokens or budget)
         utterance = Utterance(
-            chunk.samples, settings.language, settings.prompt, budget, settings.repetition_penalty, **vars(run)
+            chunk.samples,
+            settings.language,
+            settings.prompt,
+            budget,
+            settings.repetition_penalty,
+            listener=run.listener,
+            draft=run.draft,
+            fixed=run.fixed,
         )
         recognition = await self._scheduler.submit(
             self._kind, utterance, audio_s=chunk.duration_s, owner=self._stats, is_final=is_final

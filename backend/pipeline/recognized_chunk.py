@@ -68,7 +68,7 @@ def main_language(
 
     `before`: milliseconds of speech in each language that belong to the same recording.
     """
-    speech_ms = speech_by_language(recognized, speech) + Counter(before)
+    speech_ms = Counter(before) + speech_by_language(recognized, speech)
     return speech_ms.most_common(1)[0][0] if speech_ms else ""
 
 

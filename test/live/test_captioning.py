@@ -224,6 +224,32 @@ def test_messages_do_not_stretch_the_steps(size: int) -> None:
     assert np.mean(np.diff(steps)) == pytest.approx(1.0, abs=size / RATE / 8 + 0.01)
 
 
+@pytest.mark.parametrize("takes_s", [0.1, 0.7])  # the second is still at it when the pause is long enough
+def test_the_commit_in_a_pause_takes_the_answer_that_is_there(takes_s: float) -> None:
+    scheduler = SimulatedScheduler(WordModel(), lambda: takes_s)
+    plan = [*range(10), *PAUSE, *range(20, 32), *PAUSE]
+
+    async def live() -> Stream:
+        async with Stream(scheduler) as stream:
+            await stream.send(sound_of(plan))
+            await stream.end()
+            return stream
+
+    stream = run(live())
+    assert folded(stream.text) == spoken(plan)
+    pieces = [(words_in(utterance.samples)[0], utterance.samples.size) for _, utterance, _ in scheduler.utterances]
+    assert len({*pieces}) == len(pieces)  # none is decoded twice
+    assert [is_final for _, _, is_final in scheduler.utterances].count(True) == 2  # those at which speech was whole
+    if takes_s == 0.1:
+        ends_s = [3.2 - 0.032, 3.2 + 0.96 + 12 * 0.32 - 0.032]
+        behind_s = [at - end_s for at, end_s in zip(eou_times(stream), ends_s, strict=True)]
+        assert all(0.6 < each < 0.6 + 0.3 + 0.064 for each in behind_s)  # the pause and one message; no decode
+
+
+def eou_times(stream: Stream) -> list[float]:
+    return [at for at, event in zip(stream.times, stream.events, strict=True) if event.eou]
+
+
 def test_a_slow_model_is_asked_more_seldom_instead_of_falling_behind() -> None:
     scheduler = SimulatedScheduler(WordModel(), lambda: 2.0)
     stream = run(talk_of(60, scheduler))

@@ -7,11 +7,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from answers import RATE, said, seconds, times
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
 from backend.options.load_options import TranscribeOptions
-from backend.pipeline.language_consistency import asked_language_warnings, contradicting, is_written_in, likelier
+from backend.pipeline.language_consistency import (
+    LanguageHistory,
+    asked_language_warnings,
+    contradicting,
+    is_written_in,
+    likelier,
+)
 from backend.pipeline.recognized_chunk import (
     LOOP_COLLAPSED,
     NO_TEXT,
@@ -21,6 +29,7 @@ from backend.pipeline.recognized_chunk import (
     STILL_NO_TEXT,
     TRUNCATED_ANSWER,
     RecognizedChunk,
+    main_language,
 )
 from backend.process.request_warning import kinds_of
 from backend.serving.protocols import Recognition, Utterance
@@ -313,3 +322,25 @@ def test_a_language_that_is_not_spoken_is_questioned(asked, text, speech_s, sign
     assert len(warnings) == len(signs)
     assert all(warning.startswith(sign) for warning, sign in zip(warnings, signs, strict=True))
     assert all(kinds_of(warning) == ("asked_language",) for warning in warnings)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["de", "en", "zh", None]), st.integers(1, 8)), min_size=1, max_size=8))
+def test_a_history_judges_the_next_chunk_as_all_chunks_do_of_which_it_is_the_last(chunks) -> None:
+    ends = np.cumsum([length for _, length in chunks]) * RATE
+    speech = Speech(tuple((int(end) - length * RATE, int(end)) for (_, length), end in zip(chunks, ends, strict=True)),
+                    np.ones(int(ends[-1]) // 512 + 1, np.float32))  # fmt: skip
+    parts = [
+        RecognizedChunk(Chunk(begin, np.zeros(end - begin, np.float32)), said("Text.", language=language))
+        for (language, _), (begin, end) in zip(chunks, speech.spans, strict=True)
+    ]
+    history = LanguageHistory()
+    for number, part in enumerate(parts):
+        known = [[each] for each in parts[: number + 1]]
+        main = main_language(parts[: number + 1], speech)
+        assert main_language([part], speech, history.speech_ms) == main
+        judged = number in contradicting(known, main, speech)
+        assert (contradicting([[part]], main, speech, history) == {0}) == judged
+        if judged and history.main == main:  # while the chunk grew nothing of it was shown
+            assert history.doubts(part.recognition.language, part.chunk, speech)
+        history.add([part], speech)
