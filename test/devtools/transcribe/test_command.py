@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL, ROOT
-from devtools.transcribe.__main__ import main
+from devtools.transcribe.__main__ import main, show_warnings
 from devtools.transcribe.checkpoints import chosen_aligner, load_options
 
 
@@ -44,6 +44,14 @@ def test_a_hub_id_is_no_file_and_options_come_behind_the_aligner() -> None:
     assert (request.Model, request.ModelFile, request.Quantization) == ("Qwen/Qwen3-ASR-0.6B", "", "int8")
     assert list(request.Options) == ["forced_aligner:x/y", "vad:off"]
     assert load_options(str(DEMO_MODEL), "").ModelFile == str(DEMO_MODEL)
+
+
+def test_a_failing_aligner_has_its_cause_from_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    log = ["2026-11-30 12:41:22,760 ERROR backend.serving.scheduler: the aligner: OutOfMemoryError", '{"method": "x"}']
+    show_warnings(["the file ends early"], lambda: log)
+    assert capsys.readouterr().err == "transcribe: warning: the file ends early\n"
+    show_warnings(["some word times are not available (the aligner failed); they are estimates"], lambda: log)
+    assert capsys.readouterr().err.splitlines()[:2] == ["the end of the backend's log:", log[0]]
 
 
 @pytest.mark.slow
