@@ -17,6 +17,7 @@ from backend.errors import InvalidOption, UnsupportedLanguage
 from backend.languages import NAMES, code_of
 from backend.options.load_options import LoadOptions
 from backend.options.option_parser import with_options
+from backend.options.option_table import OPTIONS
 from backend.pipeline.alignment import FAILED as ALIGNER_FAILED
 from backend.transcript.subtitles.line_breaks import LineRules
 from backend.wire.backend_pb2 import ModelOptions, TranscriptRequest, TranscriptResult
@@ -115,7 +116,9 @@ def _captioning(pairs: list[str], name: str, sentences: bool) -> tuple[list[str]
     try:
         load = with_options(LoadOptions(""), pairs, "")
     except InvalidOption as refusal:
-        raise BadArgument(f"OPTIONS: {refusal}") from refusal
+        commas = any(f",{name}:" in pair for pair in pairs for name in OPTIONS)
+        hint = "; between two options stands a space, not a comma" if commas else ""
+        raise BadArgument(f"OPTIONS: {refusal}{hint}") from refusal
     lines = LineRules(load.subtitle_line_chars, load.subtitle_wide_line_chars, load.subtitle_lines)
     return pairs, lines if load.subtitles else None
 

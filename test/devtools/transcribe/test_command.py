@@ -19,6 +19,11 @@ from devtools.transcribe.checkpoints import chosen_aligner, load_options
         (["--format", "doc"], "FORMAT: doc is none of json, verbose_json, srt, vtt, lrc, elrc, txt"),
         (["--audio", "nowhere.wav"], "AUDIO: there is no file nowhere.wav"),
         (["--language", "klingon"], "LANGUAGE: klingon is not known; give a code or English name of one of ar, "),
+        (["--audio", ""], "AUDIO: it is empty; name a recording, or a folder of them"),
+        (
+            ["--option", "vad:onn"],
+            "OPTIONS: option 'vad' must be one of on, true, yes, 1, off, false, no, 0, not 'onn'",
+        ),
         (["--model", "nowhere"], "MODEL: nowhere is neither a folder here nor a hub id such as Qwen/Qwen3-ASR-1.7B"),
         (["--aligner", "nowhere"], "ALIGNER: nowhere is neither a folder here nor a hub id"),
     ],
@@ -30,6 +35,11 @@ def test_a_bad_argument_ends_with_exit_code_1_and_the_cause(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines()[-1].startswith(f"transcribe: {cause}")
+
+
+def test_commas_between_options_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--option", "vad:off,torch_dtype:bf16"]) == 1
+    assert capsys.readouterr().err.endswith("; between two options stands a space, not a comma\n")
 
 
 def test_only_the_demo_model_gets_the_demo_aligner() -> None:
