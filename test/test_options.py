@@ -221,11 +221,15 @@ def test_a_value_out_of_its_range_is_refused_by_name(pair: str) -> None:
         with_options(BARE, [pair], "")
 
 
-def test_an_unknown_option_lists_the_known_ones() -> None:
+def test_an_unknown_option_lists_the_known_ones_unless_one_is_meant() -> None:
     with pytest.raises(InvalidOption) as caught:
-        with_options(BARE, ["max_tokens:5"], "")
-    assert "max_tokens" in str(caught.value)
+        with_options(BARE, ["temperatur:5"], "")
+    assert "temperatur" in str(caught.value)
     assert all(name in str(caught.value) for name in OPTIONS)
+    with pytest.raises(
+        InvalidOption, match=r"'max_tokens' is not known; did you mean max_new_tokens\? docs/options.md has all$"
+    ):
+        with_options(BARE, ["max_tokens:5"], "")
 
 
 def test_switches_have_several_spellings() -> None:

@@ -112,7 +112,7 @@ def verdict(findings: Sequence[Finding], report: Report, options: Options, trial
         return _measured(trial, device)
     if exit_code(findings) == 2:
         failed = ", ".join(finding.name for finding in findings if finding.level == "FAIL")
-        return Verdict("none", False, False, f"not real time: it does not work here as it is ({failed})")
+        return Verdict("none", False, False, f"it does not work here as it is ({failed})")
     factor = _estimate(report, options.quantization)
     where = f"on this {device.upper()}"
     model = SMALLEST.name + (" in int8" if options.quantization else "")
@@ -122,7 +122,7 @@ def verdict(findings: Sequence[Finding], report: Report, options: Options, trial
 
 def _measured(trial: Trial, device: str) -> Verdict:
     if trial.failure or not trial.timings:
-        return Verdict("none", False, True, f"not real time: the model does not work here: {trial.failure}")
+        return Verdict("none", False, True, f"the model does not work here: {trial.failure}")
     slowest = min(timing.factor for timing in trial.timings)
     where = f"on this {device.upper()}"
     words = f"real time {where}" if slowest >= 1 else f"not real time {where}"

@@ -93,11 +93,15 @@ def judge(facts: CpuFacts, report: Report, on_gpu: bool) -> list[Finding]:
         return [*found, fail("engine", f"torch does not start: {report.failure}", REINSTALL)]
     return [
         *found,
-        ok("engine", f"torch {engine['torch']}, built for {engine['build']}, {engine['threads']} threads"),
+        ok("engine", f"torch {engine['torch']}, built for {engine['build']}, {_threads(engine['threads'])}"),
         _instructions(engine["instruction_sets"], engine["dtype"], on_gpu),
         _kernels(engine["kernels"], engine["kernels_file"], on_gpu),
         _speed(engine["read_gb_per_s"], engine["dtype"]),
     ]
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _cores(facts: CpuFacts, report: Report) -> Finding:

@@ -76,8 +76,12 @@ def _applied(options: LoadOptions, name: str, value: str, *, added: bool = False
     option = OPTIONS.get(name)
     if option is None:
         near = get_close_matches(name[:64].lower(), OPTIONS, 1)
-        meant = f"; did you mean {near[0]}?" if near else "."
-        raise InvalidOption(name, f"is not known{meant} Known options: {', '.join(sorted(OPTIONS))}")
+        meant = (
+            f"; did you mean {near[0]}? docs/options.md has all"
+            if near
+            else f". Known options: {', '.join(sorted(OPTIONS))}"
+        )
+        raise InvalidOption(name, f"is not known{meant}")
     if option.values is BATCH and value == "-1":
         _log.info("'%s:-1', no bound, is more than a machine has; the default stays", name)
         return options

@@ -25,7 +25,10 @@ _NOT_INHERITED = {"BUILD_TYPE", "PYTHON", "PORTABLE_PYTHON", "DEV", "TORCH_INDEX
 
 def system(revision: str) -> System:
     """The backend of `revision`, a name that git knows, ready to run. Raises Failed."""
-    commit = _git("rev-parse", "--short", "--verify", f"{revision}^{{commit}}").decode().strip()
+    try:
+        commit = _git("rev-parse", "--short", "--verify", f"{revision}^{{commit}}").decode().strip()
+    except Failed as failure:  # git's own sentence does not name it
+        raise Failed(f"AGAINST: {revision} is no commit, branch or tag here ({failure})") from failure
     folder = ROOT / f"build/bench/rev-{commit}"
     if not (folder / _UNPACKED).is_file():
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from devtools.arguments import parse_arguments
+from devtools.arguments import count, parse_arguments
 from devtools.procfs import MIB
 from devtools.server_process import ROOT
 from devtools.stress.client import EXACT
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="devtools.stress.fuzz", description="Bad inputs through the server.")
-    parser.add_argument("--cases", type=int, default=Profile.cases, help="drawn at random; the hand-made come on top")
+    parser.add_argument("--cases", type=count, default=Profile.cases, help="drawn at random; the hand-made come on top")
     parser.add_argument("--seed", type=int, default=Profile.seed)
     parser.add_argument("--brief", action="store_true", help="without the bombs")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="send one saved failure again")

@@ -10,13 +10,15 @@ import contextlib
 import functools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from backend.errors import InvalidOption, UnsupportedLanguage
 from backend.languages import NAMES, code_of
 from backend.options.load_options import LoadOptions
 from backend.options.option_parser import with_options
+from backend.options.option_table import OPTIONS
+from backend.pipeline.alignment import FAILED as ALIGNER_FAILED
 from backend.transcript.subtitles.line_breaks import LineRules
 from backend.wire.backend_pb2 import ModelOptions, TranscriptRequest, TranscriptResult
 from devtools.arguments import parse_arguments
@@ -114,7 +116,9 @@ def _captioning(pairs: list[str], name: str, sentences: bool) -> tuple[list[str]
     try:
         load = with_options(LoadOptions(""), pairs, "")
     except InvalidOption as refusal:
-        raise BadArgument(f"OPTIONS: {refusal}") from refusal
+        commas = any(f",{name}:" in pair for pair in pairs for name in OPTIONS)
+        hint = "; between two options stands a space, not a comma" if commas else ""
+        raise BadArgument(f"OPTIONS: {refusal}{hint}") from refusal
     lines = LineRules(load.subtitle_line_chars, load.subtitle_wide_line_chars, load.subtitle_lines)
     return pairs, lines if load.subtitles else None
 
@@ -158,8 +162,7 @@ def transcribe_once(options: ModelOptions, request: TranscriptRequest) -> tuple[
         with shown_progress("transcribing", served.metrics_port):
             result, warnings = transcribe(served.server, request)
         timing = _timing(result, time.monotonic() - began, served.note)
-    for warning in warnings:
-        say(f"warning: {warning}")
+        show_warnings(warnings, server_log=served.server.log_lines)
     return result, timing
 
 
@@ -200,11 +203,18 @@ def _transcribe(run: Run, served: _Served, job: Job) -> None:
     elif run.is_rendered:
         print(rendered(result, run.name, run.lines), end="")
     sys.stdout.flush()  # the transcript first, also where both streams go to one file
-    for warning in warnings:
-        say(f"warning: {warning}")
+    show_warnings(warnings, server_log=served.server.log_lines)
     if not result.text:
         say(f"{job.audio.name}: nobody speaks")
     say(timing)
+
+
+def show_warnings(warnings: Sequence[str], server_log: Callable[[], Sequence[str]]) -> None:
+    """One line each. Why an aligner failed stands in the log alone, whose end is shown above them then."""
+    if any(ALIGNER_FAILED in warning for warning in warnings):
+        show_log_tail(server_log(), "")
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 def _timing(result: TranscriptResult, took_s: float, note: str) -> str:

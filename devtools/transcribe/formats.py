@@ -17,6 +17,8 @@ from backend.wire.backend_pb2 import TranscriptResult, TranscriptSegment
 
 _NS_PER_S, _NS_PER_MS, _NS_PER_CS = 1_000_000_000, 1_000_000, 10_000_000
 
+_KARAOKE = "WEBVTT\n\nSTYLE\n::cue(:future) { color: gray; }\n"  # without a style no player highlights anything
+
 
 def as_json(result: TranscriptResult) -> str:
     return json.dumps({"text": result.text}, ensure_ascii=False, indent=2)
@@ -57,7 +59,7 @@ def as_srt_words(result: TranscriptResult) -> str:
 
 
 def as_vtt_karaoke(result: TranscriptResult, lines: LineRules | None = None) -> str:
-    return "WEBVTT\n" + "".join(
+    return _KARAOKE + "".join(
         f"\n{_clock(segment.start, '.')} --> {_clock(segment.end, '.')}\n"
         f"{_with_times(segment, _in_lines(segment, result.language, lines))}\n"
         for segment in result.segments

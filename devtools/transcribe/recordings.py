@@ -105,6 +105,8 @@ def existing(audio: str) -> str:
 
 
 def _recordings(audio: str) -> list[Path]:
+    if not audio.strip():
+        raise BadArgument("AUDIO: it is empty; name a recording, or a folder of them")
     found: list[Path] = []
     for name in _names(audio):
         path = Path(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from math import inf
 
@@ -10,74 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.transcript.scripts import pieces
 from backend.transcript.segments import Segment, SegmentRules, merge
 from backend.transcript.subtitles.captions import Caption, CaptionRules, captions, line_rules
 from backend.transcript.subtitles.line_breaks import Break, Layout, break_before, wrapped
 from backend.transcript.words import Word
+from devtools.eval.caption_bounds import RULES, faults, main, plain_layout, recording, timed
 
-RULES = CaptionRules()
-
-LATIN = (
-    "the a of speech model listens carefully to every word, that we say. And Anna Smith pays 10 000 euros! Why? now"
-).split()
-CHINESE = [*"今天天气很好", "我", "们，", "去", "公", "园。", "你", "说", "什", "么？", "好"]
-JAPANESE = ["今日", "は、", "天気", "が", "いい", "です", "ね。", "コン", "ピュ", "ーター", "を", "買い", "ました。"]
-THAI = ["สวัส", "ดี", "ครับ ", "วัน", "นี้", "อา", "กาศ", "ดี ", "มาก"]
-
-
-def text_of(words: Sequence[str], language: str) -> str:
-    return ("" if language in {"zh", "ja", "th"} else " ").join(words).strip()
-
-
-def timed(text: str, times: Sequence[tuple[float, float]]) -> list[Word]:
-    """The words of `text`: gap before and duration of each, in seconds; the last pair goes on for more words."""
-    words, at = [], 0.0
-    for number, (begin, end) in enumerate(pieces(text)):
-        gap_s, duration_s = times[number % len(times)]
-        words.append(Word(begin, end, at + gap_s, at + gap_s + duration_s))
-        at += gap_s + duration_s
-    return words
-
-
-@st.composite
-def recordings(draw: st.DrawFn, most: int = 60) -> tuple[str, list[Word]]:
-    vocabulary, language = draw(
-        st.sampled_from([(LATIN, "en"), (CHINESE, "zh"), (JAPANESE, "ja"), (THAI, "th"), ([*LATIN, *CHINESE], "mixed")])
-    )
-    text = text_of(draw(st.lists(st.sampled_from(vocabulary), min_size=1, max_size=most)), language)
-    gaps = st.sampled_from([0.0, 0.0, 0.0, 0.05, 0.1, 0.4, 1.5, 8.0])
-    durations = st.floats(0.04, 0.9)
-    return text, timed(text, draw(st.lists(st.tuples(gaps, durations), min_size=3, max_size=most)))
-
-
-def faults(
-    words: Sequence[Word], layout: Layout, cut: Sequence[Caption], rules: CaptionRules = RULES
-) -> Iterator[tuple[int, str]]:
-    """The captions out of bounds, by their number, with the bound; counted here from the definition of each bound."""
-    for number, caption in enumerate(cut):
-        next_s = words[caption.after].start_s if caption.after < len(words) else inf
-        shown_s = caption.end_s - words[caption.first].start_s
-        if layout.line_break(caption.first, caption.after) is None:
-            yield number, "lines"
-        if shown_s < rules.min_s - 1e-5:
-            yield number, "short"
-        if shown_s > rules.max_s + 1e-5:
-            yield number, "long"
-        if layout.chars(caption.first, caption.after) > rules.max_chars_per_s * shown_s + 1e-3:
-            yield number, "fast"
-        if next_s - caption.end_s < rules.gap_s - 1e-5:
-            yield number, "gap"
-
-
-def plain_layout(text: str, words: Sequence[Word]) -> Layout:
-    return Layout(text, words, [Break.WORD] * len(words), line_rules(RULES))
+RECORDINGS = st.builds(recording, st.randoms(use_true_random=False))
+SHORT = st.builds(recording, st.randoms(use_true_random=False), most=st.just(6))
 
 
 @settings(max_examples=150, deadline=None)
-@given(recordings())
-def test_captions_are_slices_in_order_with_times_that_do_not_overlap(recording: tuple[str, list[Word]]) -> None:
-    text, words = recording
+@given(RECORDINGS)
+def test_captions_are_slices_in_order_with_times_that_do_not_overlap(spoken: tuple[str, list[Word]]) -> None:
+    text, words = spoken
     duration_s = words[-1].end_s + 0.2
     segments = merge(text, words, SegmentRules(captions=RULES), [(0, "en")], duration_s)
     assert [word for segment in segments for word in segment.words] == words
@@ -90,9 +36,9 @@ def test_captions_are_slices_in_order_with_times_that_do_not_overlap(recording: 
 
 
 @settings(max_examples=60, deadline=None)
-@given(recordings(most=6))
-def test_no_cut_has_fewer_captions_out_of_bounds(recording: tuple[str, list[Word]]) -> None:
-    text, all_words = recording
+@given(SHORT)
+def test_no_cut_has_fewer_captions_out_of_bounds(spoken: tuple[str, list[Word]]) -> None:
+    text, all_words = spoken
     words = all_words[:7]
     layout = plain_layout(text, words)
     fewest = len(words) * 5
@@ -118,9 +64,9 @@ def with_ends(words: Sequence[Word], layout: Layout, places: Sequence[int]) -> l
 
 
 @settings(max_examples=100, deadline=None)
-@given(recordings())
-def test_a_caption_out_of_bounds_is_a_single_word_or_has_no_room(recording: tuple[str, list[Word]]) -> None:
-    text, words = recording
+@given(RECORDINGS)
+def test_a_caption_out_of_bounds_is_a_single_word_or_has_no_room(spoken: tuple[str, list[Word]]) -> None:
+    text, words = spoken
     cut = captions(text, words, RULES)
     for number, fault in faults(words, plain_layout(text, words), cut):
         caption = cut[number]
@@ -231,3 +177,13 @@ def test_without_captions_segments_end_with_their_words() -> None:
     text = "One two. Three four."
     words = timed(text, [(0.0, 0.3)])
     assert [s.end_s for s in merge(text, words, SegmentRules())] == [words[1].end_s, words[3].end_s]
+
+
+def test_the_measurement_counts_sentences_and_captions_of_the_same_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["40"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    kinds = ("demo set, sentences", "demo set, captions", "40 random texts, sentences", "40 random texts, captions")
+    assert all(row.startswith(kind) for row, kind in zip(rows, kinds, strict=True))
+    shares = [float(row.partition(" %")[0].split()[-1]) for row in rows]
+    assert shares[0] < shares[1] <= 100
+    assert shares[2] < shares[3] <= 100

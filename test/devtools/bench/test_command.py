@@ -12,7 +12,7 @@ import soundfile
 from backend.engine.ops import native
 from backend.engine.ops.torch_ops import TORCH
 from devtools.bench import clips, git_revision
-from devtools.bench.__main__ import AGAINST_EARLIER, MEASURES, parse
+from devtools.bench.__main__ import AGAINST_EARLIER, MEASURES, main, parse
 from devtools.bench.benchmark import Benchmark
 from devtools.bench.engine_worker import ONEDNN_ONLY, Engine, Worker
 from devtools.bench.measurement import Failed
@@ -142,3 +142,8 @@ def test_int8_can_be_computed_by_onednn_alone(asr_folder: Path, recordings: Path
             worker.run("load", model=str(asr_folder), quantization="int8")
         assert other.run("recognize", **task)["text"] == usual.run("recognize", **task)["text"] != ""
         assert "GEMV" not in other.run("used_kernels", audio=task["audio"])["kernels"]
+
+
+def test_a_revision_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--against", "no-such-revision", "--only", "health"]) == 1
+    assert "bench: AGAINST: no-such-revision is no commit, branch or tag here" in capsys.readouterr().err

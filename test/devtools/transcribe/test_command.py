@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from devtools.server_process import DEMO_ALIGNER, DEMO_MODEL, ROOT
-from devtools.transcribe.__main__ import main
+from devtools.transcribe.__main__ import main, show_warnings
 from devtools.transcribe.checkpoints import chosen_aligner, load_options
 
 
@@ -19,6 +19,11 @@ from devtools.transcribe.checkpoints import chosen_aligner, load_options
         (["--format", "doc"], "FORMAT: doc is none of json, verbose_json, srt, vtt, lrc, elrc, txt"),
         (["--audio", "nowhere.wav"], "AUDIO: there is no file nowhere.wav"),
         (["--language", "klingon"], "LANGUAGE: klingon is not known; give a code or English name of one of ar, "),
+        (["--audio", ""], "AUDIO: it is empty; name a recording, or a folder of them"),
+        (
+            ["--option", "vad:onn"],
+            "OPTIONS: option 'vad' must be one of on, true, yes, 1, off, false, no, 0, not 'onn'",
+        ),
         (["--model", "nowhere"], "MODEL: nowhere is neither a folder here nor a hub id such as Qwen/Qwen3-ASR-1.7B"),
         (["--aligner", "nowhere"], "ALIGNER: nowhere is neither a folder here nor a hub id"),
     ],
@@ -30,6 +35,11 @@ def test_a_bad_argument_ends_with_exit_code_1_and_the_cause(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines()[-1].startswith(f"transcribe: {cause}")
+
+
+def test_commas_between_options_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--option", "vad:off,torch_dtype:bf16"]) == 1
+    assert capsys.readouterr().err.endswith("; between two options stands a space, not a comma\n")
 
 
 def test_only_the_demo_model_gets_the_demo_aligner() -> None:
@@ -44,6 +54,14 @@ def test_a_hub_id_is_no_file_and_options_come_behind_the_aligner() -> None:
     assert (request.Model, request.ModelFile, request.Quantization) == ("Qwen/Qwen3-ASR-0.6B", "", "int8")
     assert list(request.Options) == ["forced_aligner:x/y", "vad:off"]
     assert load_options(str(DEMO_MODEL), "").ModelFile == str(DEMO_MODEL)
+
+
+def test_a_failing_aligner_has_its_cause_from_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    log = ["2026-11-30 12:41:22,760 ERROR backend.serving.scheduler: the aligner: OutOfMemoryError", '{"method": "x"}']
+    show_warnings(["the file ends early"], lambda: log)
+    assert capsys.readouterr().err == "transcribe: warning: the file ends early\n"
+    show_warnings(["some word times are not available (the aligner failed); they are estimates"], lambda: log)
+    assert capsys.readouterr().err.splitlines()[:2] == ["the end of the backend's log:", log[0]]
 
 
 @pytest.mark.slow

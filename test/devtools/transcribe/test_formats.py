@@ -145,7 +145,8 @@ def test_each_word_is_a_caption() -> None:
 
 def test_karaoke_highlights_each_word_and_escapes_the_text() -> None:
     assert FORMATS["vtt_karaoke"](WORDS) == (
-        "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\n<c>Tom &amp;</c> <00:00:00.800><c>I</c> <00:00:01.000><c>&lt;3</c>"
+        "WEBVTT\n\nSTYLE\n::cue(:future) { color: gray; }\n\n"
+        "00:00:00.500 --> 00:00:02.000\n<c>Tom &amp;</c> <00:00:00.800><c>I</c> <00:00:01.000><c>&lt;3</c>"
         " <00:00:01.500><c>it.</c>\n\n00:00:03.000 --> 00:00:04.000\nNo times.\n"
     )
 
@@ -166,7 +167,7 @@ def test_karaoke_is_wrapped_as_captions_are() -> None:
     text = "The road was empty for many miles, and nobody said a word until noon."
     words = [(word, at / 4, (at + 1) / 4) for at, word in enumerate(text.split())]
     lines = LineRules(chars=42, wide_chars=16, lines=2)
-    shown = rendered(_spoken((text, 0.0, 4.0, words)), "vtt_karaoke", lines).splitlines()[3:]
+    shown = rendered(_spoken((text, 0.0, 4.0, words)), "vtt_karaoke", lines).splitlines()[6:]
     assert [line.rpartition("<c>")[2] for line in shown] == ["miles,</c>", "noon.</c>"]
 
 
