@@ -3,15 +3,15 @@
 - The file is opened in this process (safe_open.py). A first check runs in threads of its own, so that a bad path does
   not queue behind running decodes, and a network share that does not answer costs one such thread and one request.
   Only a decoder process (process.py) reads the content, through the descriptor.
-- The pool grows to as many processes as have had work at once, up to a maximum, and keeps one warm. They are started
-  one by one in the background, and a request takes whichever is free first: a short decode ends before a start does.
-- A process that fails is killed and replaced; if none can be started, the request fails and the next one retries.
+- The pool grows to as many processes as have had work at once, up to a maximum, and keeps one warm. A process that
+  fails is killed and replaced in the background; if none can be started, the request fails and the next one retries.
 - A client that cancels is noticed within a tenth of a second, whatever the process is doing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from backend.audio.decoding.causes import UNREACHABLE
 from backend.audio.decoding.process import COMMAND, POLL_INTERVAL_S, DecoderProcess, IsCancelled, Reserve
 from backend.audio.decoding.safe_open import check, open_regular_file
 from backend.audio.waveform import Decoded
-from backend.errors import AsrError, Cancelled, EngineFailure, UndecodableAudio
+from backend.errors import AsrError, Cancelled, UndecodableAudio
 from backend.process.observed_time import MAX_GAP_S, ObservedTime
 
 _log = logging.getLogger(__name__)
@@ -44,16 +44,14 @@ class DecoderPool:
     ) -> None:
         self._command = command
         self._max_processes = max_processes
-        self._decoding = ThreadPoolExecutor(_MAX_OPEN, "decode")
-        self._starting = ThreadPoolExecutor(1, "start")  # a process ends with the thread that started it
+        self._decoding = ThreadPoolExecutor(_MAX_OPEN, "decode")  # a process ends with the thread that started it
         self._check = check
         self._check_timeout_s = check_timeout_s
         self._checking = ThreadPoolExecutor(_MAX_CHECKS, "open")
         self._free_checks = asyncio.Semaphore(_MAX_CHECKS)
         self._idle: list[DecoderProcess] = []  # last in, first out: the others may be swapped out
         self._count = 0  # of all processes: idle, decoding, being started
-        self._start_failures = 0
-        self._start_failure: AsrError = EngineFailure()  # the last one
+        self._is_refilling = False
         self._is_closed = False
         self._is_warned = False  # that the processes have no sandbox
         self._changed = threading.Condition()
@@ -62,7 +60,7 @@ class DecoderPool:
         """Start a process in the background if there is none. Does not block."""
         with self._changed:
             if not self._count:
-                self._start_another()
+                self._schedule_refill()
 
     async def decode(
         self, path: str, *, max_seconds: float, attempt: int = 0, reserve: Reserve = lambda *_: None
@@ -128,7 +126,6 @@ class DecoderPool:
         for process in idle:
             process.end()
         self._checking.shutdown(wait=False, cancel_futures=True)
-        self._starting.shutdown(wait=False, cancel_futures=True)
         self._decoding.shutdown(cancel_futures=True)
 
     def _decode(
@@ -142,35 +139,43 @@ class DecoderPool:
                 self._release(process)
 
     def _acquire(self, is_cancelled: IsCancelled) -> DecoderProcess:
-        """A process for one job: an idle one, or the next that is released or has been started."""
+        """A process for one job: an idle one, a new one, or the next that is released."""
         while True:
-            process = self._next_idle(is_cancelled)
+            process = self._idle_or_slot(is_cancelled)
+            if process is None:
+                return self._start_in_slot()
             if process.is_usable:
                 return process
             self._discard(process)  # it ended while it was idle, which is not the file's fault
 
-    def _next_idle(self, is_cancelled: IsCancelled) -> DecoderProcess:
-        """Blocks until there is an idle process. Raises Cancelled, or why none can be started."""
+    def _idle_or_slot(self, is_cancelled: IsCancelled) -> DecoderProcess | None:
+        """An idle process; or None, and a slot for a new one is reserved. Blocks until there is either."""
         with self._changed:
-            if not self._idle:
-                self._start_another()
-            failures = self._start_failures
             while not is_cancelled():
                 if self._idle:
                     return self._idle.pop()
-                if not self._count:
-                    if self._start_failures > failures:
-                        raise self._start_failure
-                    self._start_another()  # all have ended meanwhile
+                if self._count < self._max_processes:
+                    self._count += 1
+                    return None
                 self._changed.wait(POLL_INTERVAL_S)
         raise Cancelled
+
+    def _start_in_slot(self) -> DecoderProcess:
+        try:
+            process = DecoderProcess(self._command, lambda: self._is_closed)
+        except BaseException:
+            self._free_slot()
+            raise
+        if not (process.has_sandbox or self._is_warned):
+            self._is_warned = True
+            _log.warning("the system offers no seccomp filter: decoders run without a sandbox, see SECURITY.md")
+        return process
 
     def _release(self, process: DecoderProcess) -> None:
         if not self._return_to_idle(process):
             self._discard(process)
             with self._changed:
-                if not self._idle:
-                    self._start_another()
+                self._schedule_refill()
 
     def _return_to_idle(self, process: DecoderProcess) -> bool:
         """Make the process available for the next job; False if it cannot take one."""
@@ -183,31 +188,27 @@ class DecoderPool:
 
     def _discard(self, process: DecoderProcess) -> None:
         process.end()  # not under the lock, which Health takes: a process may end slowly
+        self._free_slot()
+
+    def _free_slot(self) -> None:
         with self._changed:
             self._count -= 1
             self._changed.notify()
 
-    def _start_another(self) -> None:
-        """Start a process in the background, if there may be one more. The lock is held."""
-        if not self._is_closed and self._count < self._max_processes:
-            self._count += 1
-            try:
-                self._starting.submit(self._start)
-            except RuntimeError:  # no thread is left for it
-                self._count -= 1
+    def _schedule_refill(self) -> None:
+        if not (self._is_closed or self._is_refilling or self._idle):
+            self._is_refilling = True
+            with contextlib.suppress(RuntimeError):  # no thread is left for it: the next that is free takes it
+                self._decoding.submit(self._refill)
 
-    def _start(self) -> None:
-        try:
-            process = DecoderProcess(self._command, lambda: self._is_closed)
-        except AsrError as error:  # it is logged
-            with self._changed:
-                self._count -= 1
-                self._start_failures += 1
-                self._start_failure = error
-                self._changed.notify_all()
-            return
-        if not (process.has_sandbox or self._is_warned):
-            self._is_warned = True
-            _log.warning("the system offers no seccomp filter: decoders run without a sandbox, see SECURITY.md")
-        if not self._return_to_idle(process):
-            self._discard(process)  # not replaced: what dies at its start would be started again and again
+    def _refill(self) -> None:
+        """Start one process, unless there is an idle one meanwhile."""
+        with self._changed:
+            self._is_refilling = False
+            if self._is_closed or self._idle or self._count >= self._max_processes:
+                return
+            self._count += 1
+        with contextlib.suppress(AsrError):  # it is logged, and the next request tries again
+            process = self._start_in_slot()
+            if not self._return_to_idle(process):
+                self._discard(process)  # not replaced: what dies at its start would be started again and again
