@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from grpc_service import Service, serving
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from backend.engine.loader import CheckpointLoader
@@ -22,6 +23,7 @@ from backend.engine.model.session import SessionDecoder
 from backend.options.load_options import LoadOptions
 from backend.options.option_values import DType
 from backend.serving.protocols import Utterance
+from backend.wire import backend_pb2 as pb
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +34,16 @@ def demo_options(asr_folder: Path, aligner_folder: Path) -> LoadOptions:
 @pytest.fixture(scope="session")
 def recognizer(demo_options: LoadOptions):
     return CheckpointLoader().load_recognizer(demo_options)
+
+
+@pytest.fixture
+async def demo_service(decoder_pool, asr_folder: Path, aligner_folder: Path) -> AsyncIterator[Service]:
+    """The demo models in float32 behind gRPC."""
+    async with serving(CheckpointLoader(), decoder_pool) as service:
+        options = ["torch_dtype:fp32", f"forced_aligner:{aligner_folder}"]
+        load = pb.ModelOptions(Model="demo", ModelFile=str(asr_folder), Options=options)
+        assert (await service.stub.LoadModel(load, timeout=120)).success
+        yield service
 
 
 @pytest.fixture(scope="session")

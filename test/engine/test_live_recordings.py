@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from grpc_service import Service, serving
+from grpc_service import Service
 from live_client import LiveCall, Replies
 
-from backend.engine.loader import CheckpointLoader
 from backend.transcript.matching import fold
 from backend.wire import backend_pb2 as pb
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-async def demo_service(decoder_pool, asr_folder: Path, aligner_folder: Path) -> AsyncIterator[Service]:
-    async with serving(CheckpointLoader(), decoder_pool) as service:
-        options = ["torch_dtype:fp32", f"forced_aligner:{aligner_folder}"]
-        load = pb.ModelOptions(Model="demo", ModelFile=str(asr_folder), Options=options)
-        assert (await service.stub.LoadModel(load, timeout=120)).success
-        yield service
 
 
 async def spoken(service: Service, path: Path, pace: float = 0.1, **params: str) -> Replies:

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from grpc_service import Service, serving
+from grpc_service import Service
 
-from backend.engine.loader import CheckpointLoader
 from backend.wire import backend_pb2 as pb
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-async def demo_service(decoder_pool, asr_folder: Path, aligner_folder: Path) -> AsyncIterator[Service]:
-    async with serving(CheckpointLoader(), decoder_pool) as service:
-        options = ["torch_dtype:fp32", f"forced_aligner:{aligner_folder}"]
-        load = pb.ModelOptions(Model="demo", ModelFile=str(asr_folder), Options=options)
-        assert (await service.stub.LoadModel(load, timeout=120)).success
-        yield service
 
 
 async def streamed(service: Service, path: Path, **fields) -> tuple[list[str], pb.TranscriptResult]:
