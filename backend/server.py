@@ -72,9 +72,6 @@ class LazyLoader:
         self._loader = self._loader or CheckpointLoader()
         return self._loader
 
-    def prepare(self) -> None:
-        """Nothing: the options say which libraries a load needs, and LoadModel comes right after the first Health."""
-
     def inspect(self, options: LoadOptions) -> Kind:
         if options.engine_urls:
             from backend.remote.remote_loader import inspect_remote

@@ -171,8 +171,6 @@ class FakeLoader:
         if key in self.refusals:
             raise self.refusals[key]
 
-    def prepare(self) -> None: ...
-
     def inspect(self, options: LoadOptions) -> Kind:
         self.before_inspect()
         if "inspect" in self.refusals:

@@ -63,9 +63,7 @@ def lazy(monkeypatch, decoder_pool: DecoderPool) -> server.LazyLoader:
         raise ImportedTorch
 
     monkeypatch.setattr(server.LazyLoader, "_real", real)
-    loader = server.LazyLoader(decoder_pool)
-    loader.prepare()
-    return loader
+    return server.LazyLoader(decoder_pool)
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,6 @@ class CheckpointLoader:
         # What `inspect` found for the last options and for those before them, which a failed load brings back.
         self._inspected: dict[LoadOptions, Checkpoint] = {}
 
-    def prepare(self) -> None:
-        """Nothing to do: importing this module has imported what every load needs."""
-
     def inspect(self, options: LoadOptions) -> Kind:
         placement = device.choose(options)
         if options.quantization and not can_quantize(placement.device):

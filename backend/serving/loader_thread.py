@@ -33,10 +33,6 @@ class LoaderThread:
         self._thread = ThreadPoolExecutor(1, "loader")  # not the event loop's pool, which hours of audio keep busy
         self._submit(lambda: None)  # the thread exists from now on: later the process may have none left
 
-    def prepare(self) -> None:
-        """Start the imports that every load needs, and return at once."""
-        self._submit(self._loader.prepare)
-
     async def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """The result of `work`. Foreign exceptions are logged and raised as refusal_of says."""
         try:

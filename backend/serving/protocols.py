@@ -228,10 +228,6 @@ class Aligner(Protocol):
 class Loader(Protocol):
     """Loads models into memory. Raises LoadRefused with the cause; foreign exceptions may pass, see faults.py."""
 
-    def prepare(self) -> None:
-        """Import the libraries that every load needs."""
-        ...
-
     def inspect(self, options: LoadOptions) -> Kind:
         """What the model is; refuses options that cannot be loaded, by what a moment shows.
 

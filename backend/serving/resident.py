@@ -75,13 +75,6 @@ class Resident:
         self._free_count = 0  # how often Free was called: a load that it overtook must not bring its model back
         self._equip_task: tuple[Lean, asyncio.Task[Equipped]] | None = None
         self._retry_at, self._aligner_failure = 0.0, ""
-        self._prepared = False
-
-    def prepare(self) -> None:
-        """Start the imports that every load needs, once, and return at once: a load waits for them."""
-        if not self._prepared:
-            self._prepared = True
-            self._thread.prepare()
 
     @property
     def loading(self) -> bool:

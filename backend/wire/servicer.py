@@ -86,7 +86,6 @@ class BackendServicer(rpc.BackendServicer):
     async def Health(self, request: pb.HealthMessage, context: Context) -> pb.Reply:  # noqa: N802 - the wire's name
         if self._scheduler.dead:
             await refuse(context, EngineFailure())
-        self._resident.prepare()  # LoadModel usually follows
         return pb.Reply(message=b"OK")
 
     @errors_as_statuses

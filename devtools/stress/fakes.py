@@ -177,8 +177,6 @@ class PlannedLoader:
     def __init__(self) -> None:
         self._faults = Faults(Plan())  # of the plan that was loaded last
 
-    def prepare(self) -> None: ...
-
     def reclaim(self) -> None:
         self._faults.call("reclaim")
 

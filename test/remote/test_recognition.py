@@ -80,7 +80,6 @@ from backend.serving.scheduler import Scheduler
 async def main():
     pool = DecoderPool()
     resident = Resident(LazyLoader(pool))
-    resident.prepare()
     await resident.load(LoadOptions("demo", model_file=sys.argv[1], engine_urls=(sys.argv[2],)))
     transcript = await Transcriber(resident, Scheduler(), pool).transcribe(sys.argv[3], TranscribeOptions())
     print([transcript.text, "torch" in sys.modules, "safetensors" in sys.modules])

@@ -302,17 +302,17 @@ async def test_a_reclaim_that_fails_decides_no_exchange_and_no_free(loader, fail
 
 async def test_where_no_thread_can_be_started_health_and_free_go_on(loader, monkeypatch) -> None:
     """The loader's own thread has been there from the start; the one of each load cannot be had."""
-    prepared = threading.Event()
-    loader.prepare = prepared.set
+    reclaimed = threading.Event()
 
     def refuse(*_arguments: object) -> None:
         raise RuntimeError("can't start new thread")
 
     resident = await loaded(loader)
     fresh = Resident(loader)
+    loader.reclaim = reclaimed.set
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    fresh.prepare()
-    assert prepared.wait(20)
+    await fresh.free()
+    assert reclaimed.wait(20)
     with pytest.raises(LoadRefused):
         await resident.load(replace(OPTIONS, model="b"))
     with pytest.raises(AlignerUnavailable):

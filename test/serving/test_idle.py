@@ -32,8 +32,6 @@ class FreshLoader:
         self.refusals: dict[str, Exception] = {}
         self.gate: threading.Event | None = None
 
-    def prepare(self) -> None: ...
-
     def inspect(self, options: LoadOptions) -> Literal["recognizer", "aligner"]:
         return "aligner" if options.model == "al" else "recognizer"
 
