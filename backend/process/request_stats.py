@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any, Literal
 
 from backend.process.histogram import Histogram
@@ -26,9 +25,9 @@ Stage = Literal["decode", "vad", "queue", "infer", "align"]
 STAGES: tuple[Stage, ...] = ("decode", "vad", "queue", "infer", "align")
 
 # Upper bounds of the times to the first delta by which calls are counted, in seconds.
-FIRST_DELTA_BOUNDS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, inf)
+FIRST_DELTA_BOUNDS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
 # Of the times that decodes of live windows took, likewise.
-LIVE_STEP_BOUNDS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, inf)
+LIVE_STEP_BOUNDS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 # Upper bounds of the times by which all calls are counted, in seconds: Health has 1 s, a recording of hours an hour.
 REQUEST_BOUNDS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
@@ -59,7 +58,7 @@ class RequestStats:
     audio/decoding/causes. `batch_rows`: the largest batch in which a passage of the request ran. Of a stream: `deltas`
     that were sent, `first_delta_s` from the call to the first of them, `rewrites`, the passages of which a part had
     been sent when they were recognised again. Of a live stream: `steps`, the decodes of windows that grew, by the time
-    that they took (a bound) and `step_s` in all, `utterances`, the seconds that its sound was `behind_s` at most, and
+    that they took, `utterances`, the seconds that its sound was `behind_s` at most, and
     `lags_s`, of each word from its sound's arrival to its departure.
     """
 
@@ -79,8 +78,7 @@ class RequestStats:
     first_delta_s: float = 0.0
     rewrites: int = 0
     retry_after_s: int = 0
-    steps: Counter[float] = field(default_factory=Counter)
-    step_s: float = 0.0
+    steps: Histogram = field(default_factory=lambda: Histogram(LIVE_STEP_BOUNDS_S))
     utterances: int = 0
     behind_s: float = 0.0
     lags_s: array[float] = field(default_factory=lambda: array("f"))
@@ -135,8 +133,7 @@ class RequestStats:
 
     def record_step(self, seconds: float) -> None:
         """A window of a live stream has been decoded, in so many seconds, those that it waited included."""
-        self.steps[next(bound for bound in LIVE_STEP_BOUNDS_S if seconds <= bound)] += 1
-        self.step_s += seconds
+        self.steps.observe((), seconds)
 
     def log_line(self, *, transcription: bool, stream: bool = False, live: bool = False) -> dict[str, Any]:
         """Keys and values of the log line; the arguments add those that only some methods have."""
@@ -167,7 +164,7 @@ class RequestStats:
 
     def _of_live(self) -> dict[str, Any]:
         return {
-            "steps": self.steps.total(),
+            "steps": self.steps.total,
             "utterances": self.utterances,
             "lag_p50_ms": _ms(_percentile(self.lags_s, 0.5)),
             "lag_p95_ms": _ms(_percentile(self.lags_s, 0.95)),
@@ -194,15 +191,13 @@ class Totals:
     in_flight: Counter[str] = field(default_factory=Counter)  # by method
     audio_s: float = 0.0  # of recordings that were transcribed
     stage_s: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    first_deltas: Counter[tuple[str, float]] = field(default_factory=Counter)  # by method and FIRST_DELTA_BOUNDS_S
-    first_delta_s: dict[str, float] = field(default_factory=dict)  # sums, by method
+    first_delta_s: Histogram = field(default_factory=lambda: Histogram(FIRST_DELTA_BOUNDS_S))  # by (method,)
     rewrites: int = 0
     request_s: Histogram = field(default_factory=lambda: Histogram(REQUEST_BOUNDS_S))  # by (method, outcome)
     queue_s: Histogram = field(default_factory=lambda: Histogram(QUEUE_BOUNDS_S))  # by (method,)
     warnings: Counter[str] = field(default_factory=Counter)  # by kind, one for each request that has it
     refused_recordings: Counter[str] = field(default_factory=Counter)  # by kind
-    live_steps: Counter[float] = field(default_factory=Counter)  # by LIVE_STEP_BOUNDS_S
-    live_step_s: float = 0.0
+    live_step_s: Histogram = field(default_factory=lambda: Histogram(LIVE_STEP_BOUNDS_S, [()]))
 
     def call_started(self, stats: RequestStats) -> None:
         self.in_flight[stats.method] += 1
@@ -223,12 +218,9 @@ class Totals:
         for stage in STAGES:
             self.stage_s[stage] += stats.stage_s[stage]
         self.rewrites += stats.rewrites
-        self.live_steps += stats.steps
-        self.live_step_s += stats.step_s
+        self.live_step_s.add(stats.steps)
         if stats.deltas:
-            bound = next(bound for bound in FIRST_DELTA_BOUNDS_S if stats.first_delta_s <= bound)
-            self.first_deltas[stats.method, bound] += 1
-            self.first_delta_s[stats.method] = self.first_delta_s.get(stats.method, 0.0) + stats.first_delta_s
+            self.first_delta_s.observe((stats.method,), stats.first_delta_s)
 
 
 @dataclass

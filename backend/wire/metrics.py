@@ -30,7 +30,7 @@ from backend.live.live_transcriber import LiveTranscriber
 from backend.options.load_options import LoadOptions
 from backend.process import request_warning
 from backend.process.histogram import Histogram
-from backend.process.request_stats import FIRST_DELTA_BOUNDS_S, LIVE_STEP_BOUNDS_S, Totals
+from backend.process.request_stats import Totals
 from backend.process.version import VERSION
 from backend.serving.resident import AlignerState, ModelState, Resident
 from backend.serving.scheduler import Scheduler
@@ -114,7 +114,12 @@ class BackendCollector(Collector):
         yield _counters(
             "qwen_asr_stage_seconds", "Time that ended requests spent in each stage.", ("stage",), totals.stage_s
         )
-        yield _first_deltas(totals)
+        yield _histograms(
+            "qwen_asr_first_delta_seconds",
+            "Seconds from a call to its first delta, by method.",
+            ("method",),
+            totals.first_delta_s,
+        )
         yield CounterMetricFamily(
             "qwen_asr_rewrites",
             "Passages of which a part had been sent when they were recognised again.",
@@ -131,11 +136,11 @@ class BackendCollector(Collector):
             "Seconds of sound that the live stream is behind that is most behind.",
             value=live.behind_s,
         )
-        yield HistogramMetricFamily(
+        yield _histograms(
             "qwen_asr_live_step_seconds",
             "Seconds that decodes of growing live windows took, of streams that ended.",
-            buckets=_buckets(LIVE_STEP_BOUNDS_S, self._totals.live_steps),
-            sum_value=self._totals.live_step_s,
+            (),
+            self._totals.live_step_s,
         )
 
     def _model_metrics(self) -> Iterable[Metric]:
@@ -258,19 +263,3 @@ def _histogram(name: str, description: str, counts: Mapping[int, int]) -> Metric
     bounds = (*(str(bound) for bound in _BUCKETS), "+Inf")
     total = sum(rows * count for rows, count in counts.items())
     return HistogramMetricFamily(name, description, buckets=list(zip(bounds, cumulative, strict=True)), sum_value=total)
-
-
-def _first_deltas(totals: Totals) -> Metric:
-    description = "Seconds from a call to its first delta, by method."
-    family = HistogramMetricFamily("qwen_asr_first_delta_seconds", description, labels=("method",))
-    counts = dict(totals.first_deltas)
-    for method, total_s in dict(totals.first_delta_s).items():
-        by_bound = {bound: counts.get((method, bound), 0) for bound in FIRST_DELTA_BOUNDS_S}
-        family.add_metric((method,), buckets=_buckets(FIRST_DELTA_BOUNDS_S, by_bound), sum_value=total_s)
-    return family
-
-
-def _buckets(bounds: tuple[float, ...], counts: Mapping[float, int]) -> list[tuple[str, int]]:
-    """The buckets of a histogram, cumulative, by how many values each bound is the least bound of; the last is inf."""
-    cumulative = accumulate(counts.get(bound, 0) for bound in bounds)
-    return list(zip((*map(str, bounds[:-1]), "+Inf"), cumulative, strict=True))
