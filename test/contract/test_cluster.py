@@ -8,12 +8,11 @@ import gc
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_service import serving
 
 from backend.pipeline.admission import Admission
-from backend.server import start
 from backend.serving.scheduler import Scheduler
 from backend.wire import backend_pb2 as pb
-from backend.wire import backend_pb2_grpc as rpc
 from test.conftest import FakeLoader, FakeRecognizer
 
 LOAD = pb.ModelOptions(Model="demo", Options=["vad:off", "idle_unload_seconds:3600"])
@@ -30,58 +29,48 @@ class FreshLoader(FakeLoader):
 @pytest.mark.parametrize(("waiting_s", "after"), [(0.0, "2"), (600.0, "20")])
 @pytest.mark.parametrize("method", ["AudioTranscription", "AudioTranscriptionStream"])
 async def test_a_replica_that_is_full_says_when_to_try_again(
-    loader, decoder_pool, wav, monkeypatch, waiting_s: float, after: str, method: str
+    serve, wav, monkeypatch, waiting_s: float, after: str, method: str
 ) -> None:
     """From the audio that waits and the best speed so far: here a minute in two seconds."""
-    serving = await start("127.0.0.1:0", loader, decoder_pool, admission=Admission(max_requests=0))
-    serving.resident._on_state_change = lambda loaded: None  # which forgets the speed that is set here
-    serving.scheduler._throughput.add_compute(2.0, 1.0)
-    serving.scheduler._throughput.add_audio(60.0)
-    serving.scheduler._throughput.end_window()
+    service = await serve(admission=Admission(max_requests=0))
+    service.serving.resident._on_state_change = lambda loaded: None  # which forgets the speed that is set here
+    service.serving.scheduler._throughput.add_compute(2.0, 1.0)
+    service.serving.scheduler._throughput.add_audio(60.0)
+    service.serving.scheduler._throughput.end_window()
     monkeypatch.setattr(Scheduler, "waiting", (20, waiting_s))
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
-        stub = rpc.BackendStub(channel)
-        assert (await stub.LoadModel(LOAD)).success
-        call = getattr(stub, method)(pb.TranscriptRequest(dst=str(wav())))
-        assert await call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        trailing = dict(await call.trailing_metadata())
-    await serving.stop(0)
+    assert (await service.stub.LoadModel(LOAD)).success
+    call = getattr(service.stub, method)(pb.TranscriptRequest(dst=str(wav())))
+    assert await call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailing = dict(await call.trailing_metadata())
     assert trailing["retry-after"] == after
     assert trailing["x-request-id"]
 
 
-async def test_a_replica_that_stops_says_so_and_other_refusals_have_no_hint(loader, decoder_pool, wav) -> None:
-    serving = await start("127.0.0.1:0", loader, decoder_pool)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
-        stub, hints = rpc.BackendStub(channel), []
-        assert (await stub.LoadModel(LOAD)).success
-        for number in range(2):
-            call = stub.AudioTranscription(pb.TranscriptRequest(dst=str(wav()), language="klingon"))
-            assert await call.code() == (
-                grpc.StatusCode.RESOURCE_EXHAUSTED if number else grpc.StatusCode.INVALID_ARGUMENT
-            )
-            hints.append(dict(await call.trailing_metadata()).get("retry-after"))
-            await serving.drain.drain(0)
-    await serving.stop(0)
+async def test_a_replica_that_stops_says_so_and_other_refusals_have_no_hint(service, wav) -> None:
+    hints = []
+    assert (await service.stub.LoadModel(LOAD)).success
+    for number in range(2):
+        call = service.stub.AudioTranscription(pb.TranscriptRequest(dst=str(wav()), language="klingon"))
+        assert await call.code() == (grpc.StatusCode.RESOURCE_EXHAUSTED if number else grpc.StatusCode.INVALID_ARGUMENT)
+        hints.append(dict(await call.trailing_metadata()).get("retry-after"))
+        await service.serving.drain.drain(0)
     assert hints == [None, "5"]
 
 
 async def test_32_requests_at_once_into_an_unloaded_model_load_it_once(decoder_pool, wav) -> None:
     loader = FreshLoader()
-    serving = await start("127.0.0.1:0", loader, decoder_pool)
     path = str(wav())
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
-        stub = rpc.BackendStub(channel)
+    async with serving(loader, decoder_pool) as service:
+        stub, resident = service.stub, service.serving.resident
         assert (await stub.LoadModel(LOAD)).success
         expected = (await stub.AudioTranscription(pb.TranscriptRequest(dst=path))).text
-        await serving.resident.unload(0.0)
+        await resident.unload(0.0)
         gc.collect()
         status = await stub.Status(pb.HealthMessage())
         assert (status.state, status.memory.total) == (pb.StatusResponse.READY, 0)
-        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        health = await health_pb2_grpc.HealthStub(service.channel).Check(health_pb2.HealthCheckRequest())
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         replies = await asyncio.gather(*(stub.AudioTranscription(pb.TranscriptRequest(dst=path)) for _ in range(32)))
-    await serving.stop(0)
     assert {reply.text for reply in replies} == {expected}
     assert loader.events.count("load demo") == 2
-    assert serving.resident.reloads == 1
+    assert resident.reloads == 1

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -232,10 +233,11 @@ def test_the_gateways_number_of_workers_bounds_no_calls() -> None:
             server.stub.AudioTranscription.future(pb.TranscriptRequest(dst=dst, prompt=prompt_for(1_000_000, number)))
             for number in range(3)
         ]
+        while server.stub.Status(pb.HealthMessage(), timeout=30).state != pb.StatusResponse.BUSY:
+            time.sleep(0.01)
         brief = server.stub.AudioTranscription(pb.TranscriptRequest(dst=dst, prompt=prompt_for(2)), timeout=30)
         assert brief.text
         assert server.stub.Health(pb.HealthMessage(), timeout=30).message == b"OK"
-        assert server.stub.Status(pb.HealthMessage(), timeout=30).state == pb.StatusResponse.BUSY
         assert not any(call.done() for call in endless)
 
 

@@ -191,7 +191,8 @@ async def test_a_server_that_begins_a_forced_answer_anew_is_no_server(vllm, back
 async def test_a_request_that_is_cancelled_closes_its_connections(vllm, backend, wav, fault: str) -> None:
     server = vllm(answer=golden)
     service = await backend([server])
-    server.answer = lambda asked: tagged(" ".join(map(str, range(1000))), asked)
+    if fault == "slow":  # of an answer that hangs, so many words would exceed the budget before its middle
+        server.answer = lambda asked: tagged(" ".join(map(str, range(1000))), asked)
     server.fault = fault
     call = service.stub.AudioTranscription(pb.TranscriptRequest(dst=str(wav())))
     await until(lambda: server.in_flight == 1)

@@ -7,23 +7,19 @@ import threading
 
 import grpc
 import pytest
+from grpc_service import started
 
 from backend import server
-from backend.server import start
 from backend.wire import backend_pb2 as pb
-from backend.wire import backend_pb2_grpc as rpc
 
 STOPPING = (grpc.StatusCode.RESOURCE_EXHAUSTED, "qwen-asr: the backend is stopping; send the request again")
 LOAD = pb.ModelOptions(Model="demo", Options=["vad:off"])
 
 
 @pytest.fixture
-async def leaving(loader, decoder_pool):
+async def leaving(service):
     """A stub, and the drain of its server."""
-    serving = await start("127.0.0.1:0", loader, decoder_pool)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
-        yield rpc.BackendStub(channel), serving.drain
-    await serving.stop(0)
+    return service.stub, service.serving.drain
 
 
 async def told(call) -> tuple[grpc.StatusCode, str | None]:
@@ -95,12 +91,12 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 async def test_without_calls_no_connection_delays_the_end(loader, decoder_pool, monkeypatch) -> None:
     """A peer that is connected and answers nothing: a close that waits for statuses would wait for it for ever."""
     monkeypatch.setattr(server, "_CLOSE_S", 3600.0)
-    serving = await start("127.0.0.1:0", loader, decoder_pool)
-    reader, writer = await asyncio.open_connection("127.0.0.1", serving.port)
-    writer.write(HTTP2_PREFACE)
-    assert await reader.read(9)  # the server's settings: it has the connection
-    await asyncio.wait_for(serving.stop(3600.0), 20)
-    writer.close()
+    async with started(loader, decoder_pool) as serving:
+        reader, writer = await asyncio.open_connection("127.0.0.1", serving.port)
+        writer.write(HTTP2_PREFACE)
+        assert await reader.read(9)  # the server's settings: it has the connection
+        await asyncio.wait_for(serving.stop(3600.0), 20)
+        writer.close()
 
 
 async def test_a_client_that_cancels_during_the_drain_sees_cancelled(leaving, loader, wav) -> None:

@@ -8,7 +8,6 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -16,17 +15,16 @@ import numpy as np
 import pytest
 import soundfile
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_service import Service, started
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from backend.live.live_transcriber import LiveTranscriber
 from backend.pipeline.admission import Admission
 from backend.process.request_stats import STAGES, Totals
-from backend.server import Serving, start
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.wire import backend_pb2 as pb
-from backend.wire import backend_pb2_grpc as rpc
 from backend.wire.metrics import BackendCollector
 
 OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
@@ -40,10 +38,10 @@ def scraped(port: int) -> dict[str, Metric]:
 class House:
     """A server with metrics, and a client of both."""
 
-    def __init__(self, serving: Serving, channel: grpc.aio.Channel, folder: Path) -> None:
-        self.serving = serving
-        self.channel = channel
-        self.stub = rpc.BackendStub(channel)
+    def __init__(self, service: Service, folder: Path) -> None:
+        self.serving = service.serving
+        self.channel = service.channel
+        self.stub = service.stub
         self.clip = folder / "clip.wav"
         noise = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000)
         soundfile.write(self.clip, noise.astype(np.float32), 16_000)
@@ -70,11 +68,8 @@ class House:
 
 
 @pytest.fixture
-async def house(loader, decoder_pool, tmp_path: Path) -> AsyncIterator[House]:
-    serving = await start("127.0.0.1:0", loader, decoder_pool, metrics="127.0.0.1:0")
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
-        yield House(serving, channel, tmp_path)
-    await serving.stop(0)
+async def house(serve, tmp_path: Path) -> House:
+    return House(await serve(metrics="127.0.0.1:0"), tmp_path)
 
 
 def documented() -> set[str]:
@@ -135,19 +130,16 @@ async def test_requests_are_counted_by_code(house, loader) -> None:
     assert await house.values("qwen_asr_audio_seconds") == {(): 10.0}
 
 
-async def test_calls_without_the_token_are_counted(loader, decoder_pool, tmp_path: Path) -> None:
-    serving = await start("127.0.0.1:0", loader, decoder_pool, token="geheim", metrics="127.0.0.1:0")
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{serving.port}") as channel:
-        house = House(serving, channel, tmp_path)
-        await asyncio.gather(house.ask(), house.stub.Health(pb.HealthMessage()), return_exceptions=True)
-        while sum((await house.values("qwen_asr_requests_in_flight")).values()):
-            pass
-        assert await house.values("qwen_asr_requests") == {
-            ("UNAUTHENTICATED", "AudioTranscription"): 1,
-            ("UNAUTHENTICATED", "Health"): 1,
-        }
-        assert await house.values("qwen_asr_rejections") == {("Unauthenticated",): 2}
-    await serving.stop(0)
+async def test_calls_without_the_token_are_counted(serve, tmp_path: Path) -> None:
+    house = House(await serve(token="geheim", metrics="127.0.0.1:0"), tmp_path)
+    await asyncio.gather(house.ask(), house.stub.Health(pb.HealthMessage()), return_exceptions=True)
+    while sum((await house.values("qwen_asr_requests_in_flight")).values()):
+        pass
+    assert await house.values("qwen_asr_requests") == {
+        ("UNAUTHENTICATED", "AudioTranscription"): 1,
+        ("UNAUTHENTICATED", "Health"): 1,
+    }
+    assert await house.values("qwen_asr_rejections") == {("Unauthenticated",): 2}
 
 
 async def test_waiting_and_running_work_is_visible(house, loader) -> None:
@@ -214,11 +206,10 @@ async def test_the_aligner_state_and_the_weights_are_visible(house, loader) -> N
 
 
 async def test_the_listener_closes_with_the_server(loader, decoder_pool) -> None:
-    serving = await start("127.0.0.1:0", loader, decoder_pool, metrics="127.0.0.1:0")
-    assert serving.listener is not None
-    port = serving.listener.port
-    await asyncio.to_thread(scraped, port)
-    await serving.stop(0)
+    async with started(loader, decoder_pool, metrics="127.0.0.1:0") as serving:
+        assert serving.listener is not None
+        port = serving.listener.port
+        await asyncio.to_thread(scraped, port)
     with pytest.raises(urllib.error.URLError):
         await asyncio.to_thread(scraped, port)
     with socket.socket() as free:

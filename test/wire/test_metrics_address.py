@@ -11,10 +11,8 @@ from backend.server import start
 from backend.wire.metrics import address_of
 
 
-async def test_without_an_address_there_is_no_listener(loader, decoder_pool) -> None:
-    serving = await start("127.0.0.1:0", loader, decoder_pool)
-    assert serving.listener is None
-    await serving.stop(0)
+async def test_without_an_address_there_is_no_listener(service) -> None:
+    assert service.serving.listener is None
 
 
 async def test_the_error_of_a_port_in_use_names_the_setting(loader, decoder_pool) -> None:
