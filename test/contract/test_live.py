@@ -124,8 +124,7 @@ async def test_sound_that_comes_too_fast_ends_with_resource_exhausted(service, l
     loader.recognizer.gate = threading.Event()
     async with LiveCall(service.stub) as call:
         await call.open()
-        with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
-            await call.send(np.tile(NOISE, 100))
+        await call.send(np.tile(NOISE, 100))
         line = (await log.after(2))[1]
     loader.recognizer.gate.set()
     assert (line["code"], line["finish"]) == ("RESOURCE_EXHAUSTED", "FallingBehind")
