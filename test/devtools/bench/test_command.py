@@ -88,7 +88,7 @@ def test_clips_differ_and_are_as_long_as_they_should_be() -> None:
 @pytest.mark.skipif(not HAS_PROC, reason="reads /proc")
 def test_the_engine_worker_has_the_environment_of_the_server(monkeypatch) -> None:
     start = (ROOT / "run.sh").read_text()
-    as_served = {"GOMP_SPINCOUNT": "20000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
+    as_served = {"GOMP_SPINCOUNT": "20000", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "4"}
     for name in as_served:
         monkeypatch.delenv(name, raising=False)
     with Worker() as ours, Worker(as_served=False) as other:
