@@ -11,7 +11,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -20,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from devtools.bench.measurement import Failed
-from devtools.bench.system import OURS, System
+from devtools.bench.system import OURS, System, environment_of_run_sh
 
 _BUFFER_BYTES = 1 << 30  # far more than any cache holds
-_EXPORT = re.compile(r'^export (\w+)="\$\{\1:-(\w+)\}"', re.MULTILINE)  # in run.sh
 KERNELS = {  # and the C functions by which they are recognised
     "rowwise": {"rms_norm", "silu_mul"},
     "decode attention": {"decode_attention"},
@@ -40,10 +38,10 @@ class Worker:
         """`as_served`: with the environment of run.sh. Raises Failed where `system` has no worker."""
         if not system.worker:
             raise Failed(f"{system.name} has no process for the engine alone")
-        served = _EXPORT.findall((system.folder / "run.sh").read_text()) if as_served else ()
+        served = environment_of_run_sh(system.folder) if as_served else {}
         pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
         self._process = subprocess.Popen(
-            system.worker, cwd=system.folder, env={**dict(served), **os.environ}, stdin=pipe, stdout=pipe, stderr=quiet,
+            system.worker, cwd=system.folder, env={**served, **os.environ}, stdin=pipe, stdout=pipe, stderr=quiet,
             text=True, start_new_session=True,  # like the servers: Linux divides a busy processor by sessions
         )  # fmt: skip
         self.pid = self._process.pid

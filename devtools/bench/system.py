@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from devtools.transcribe.client import RequestFailed, transcribe
 
 _BIND_S = 120.0  # longer than the gateway waits: this time is a result
 _ANSWER_S = 4 * 3600.0
+_EXPORT = re.compile(r'^export (\w+)="\$\{\1:-(\w+)\}"', re.MULTILINE)  # in run.sh
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class System:
 
 OURS = System("ours", (*RUN_SH, str(ROOT / "run.sh")), (sys.executable, "-m", "devtools.bench.engine_worker"))
 BASELINE = System("today", (sys.executable, "-m", "devtools.bench.baseline_server"))
+
+
+def environment_of_run_sh(folder: Path = ROOT) -> dict[str, str]:
+    """What run.sh sets where the caller has not: how libraries use threads and memory."""
+    return dict(_EXPORT.findall((folder / "run.sh").read_text()))
 
 
 class Reply(NamedTuple):
