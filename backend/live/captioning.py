@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from backend.audio.causal_vad import CausalDetector, NoDetector
 from backend.audio.chunks import deepest_pause
@@ -79,7 +80,8 @@ class Captioning:
         self._decoding: asyncio.Task[None] | None = None
         self._settling: asyncio.Future[str] | None = None  # the decode that runs
         self._is_ending = False
-        self._flush_until = 0.0  # where the sound has ended
+        self._too_late: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # to wait for the model
+        self._flush_timer: asyncio.TimerHandle | None = None  # runs from the end of the sound
         self._is_slow = False
 
     @property
@@ -102,10 +104,15 @@ class Captioning:
         for likelihood in self._detector.likelihoods(samples):
             await self._hear_frame(float(likelihood))
 
+    def begin_flush(self) -> None:
+        """No sound follows that which waits: from now on a commit, that which runs included, is awaited for a time."""
+        if self._flush_timer is None:
+            self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_S, self._too_late.set_result, None)
+
     async def finish(self) -> Transcript:
         """The transcript, when no sound follows."""
         self._is_ending = True
-        self._flush_until = asyncio.get_running_loop().time() + _FLUSH_S
+        self.begin_flush()
         for likelihood in self._detector.last_likelihoods():
             await self._hear_frame(float(likelihood))
         if self._is_speaking:
@@ -114,6 +121,8 @@ class Captioning:
 
     async def close(self) -> None:
         """Cancel what runs. After that nothing is said."""
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
         self._set_speaking(False)
         await self._stop_decoding()
         await self._pieces.close()
@@ -150,10 +159,10 @@ class Captioning:
             self._setup.scheduler.utterance_ended()
         self._is_speaking = speaking
 
-    @property
-    def _flush_s(self) -> float | None:
-        """How long the end of the sound may wait; None before it."""
-        return max(self._flush_until - asyncio.get_running_loop().time(), 0.0) if self._is_ending else None
+    async def _is_in_time(self, work: asyncio.Future[Any]) -> bool:
+        """Wait for `work`; when the sound has ended, only as long as the client does. Whether it is done."""
+        await asyncio.wait({work, self._too_late}, return_when=asyncio.FIRST_COMPLETED)
+        return work.done()
 
     def _speech_piece_end(self) -> int:
         """Where the piece ends that holds the speech so far."""
@@ -235,7 +244,7 @@ class Captioning:
         """Recognise the window up to `end` for good, and forget it."""
         end = max(end, self._window.begin)
         if self._settling is not None and self._cadence.piece_end == end:  # its answer is that of this piece
-            await asyncio.wait({self._settling}, timeout=self._flush_s)
+            await self._is_in_time(self._settling)
         await self._stop_decoding()
         piece = self._window.piece(end)
         recognized = await self._recognized(piece, is_cut=is_cut)
@@ -262,8 +271,7 @@ class Captioning:
         with self._setup.stats.measure("infer"):
             task = asyncio.ensure_future(self._recognition.finish(piece, growing, is_cut=is_cut))
             try:
-                is_late = self._is_ending and not (await asyncio.wait({task}, timeout=self._flush_s))[0]
-                if is_late and growing.last is not None:
+                if not await self._is_in_time(task) and growing.last is not None:
                     text = growing.continued(growing.last.text)
                     return self._recognition.as_sent(piece, growing, text, SETTLED_EARLY)
                 return await task

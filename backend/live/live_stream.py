@@ -75,6 +75,7 @@ class LiveStream:
         if self._is_finishing:
             return
         await self._stop_worker()
+        self._captioning = None
         self._inbox.clear()
         self._outbox.clear()
         self._backlog = 0
@@ -85,6 +86,8 @@ class LiveStream:
     def finish(self) -> None:
         """No sound follows: commit what was said, and end with the transcript."""
         self._is_finishing = True
+        if self._captioning is not None:
+            self._captioning.begin_flush()
         self._heard.set()
 
     def fail(self, error: BaseException) -> None:

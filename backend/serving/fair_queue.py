@@ -35,6 +35,12 @@ _GROUP_SHARE = 0.5
 _MAX_GROUP_WAIT_S = 0.1
 
 
+def _retries(running: Mapping[SessionKey, RunningSession]) -> bool:
+    """Whether a retry runs, alone as it must: what joined it could make it fail for good."""
+    jobs = [session.jobs for session in running.values()]
+    return len(jobs) == 1 and len(jobs[0]) == 1 and jobs[0][0].retry_alone
+
+
 class _Lane(NamedTuple):
     """The jobs that may be added to a session together: those of one session and one class."""
 
@@ -134,7 +140,7 @@ class FairQueue:
         for 100 ms: each join stops its steps for a while, however many jobs join. Live jobs do not wait for that.
         """
         # The lanes of waiting jobs whose sessions have room. The walk ends when there are none: thousands may wait.
-        open_lanes = self._open_lanes(running)
+        open_lanes = set() if _retries(running) else self._open_lanes(running)
         load: dict[_Lane, tuple[int, float]] = {}  # free places, seconds of audio
         taken: list[Job] = []
         prefill_s = 0.0

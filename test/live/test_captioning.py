@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from simulated_speech import RATE, SimulatedScheduler, Stream, WordModel, name, sound_of, words_in
+from simulated_speech import RATE, SimulatedScheduler, Stream, WordModel, name, numbers, sound_of, words_in
 from virtual_time import run
 
 from backend.errors import EngineFailure, FallingBehind
@@ -37,14 +37,6 @@ def _module_detector() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(captioning, "CausalDetector", LevelDetector)
         yield
-
-
-def numbers(talk: list[tuple[int, int]]) -> list[int]:
-    """Words, no two alike in a row, and pauses."""
-    found: list[int] = []
-    for words, pauses in talk:
-        found += [(len(found) * 7 + at * 3) % 97 for at in range(words)] + [-1] * pauses
-    return found
 
 
 def spoken(plan: list[int]) -> list[str]:

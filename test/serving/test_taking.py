@@ -25,6 +25,8 @@ def kind_of(work: str, max_batch: int, max_prefill_s: float = math.inf) -> Sessi
 
 def walked(jobs: Sequence[Job], running: Running, max_audio_s: float) -> list[Job]:
     """The jobs that one walk of the whole queue takes, by the rules of FairQueue.take."""
+    if any(job.retry_alone for session in running.values() for job in session.jobs):
+        return []
     room = {key: (len(session.jobs), session.audio_s) for key, session in running.items()}
     taken: list[Job] = []
     reserved: set[SessionKey] = set()
