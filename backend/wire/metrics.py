@@ -32,7 +32,8 @@ from backend.process import request_warning
 from backend.process.histogram import Histogram
 from backend.process.request_stats import Totals
 from backend.process.version import VERSION
-from backend.serving.resident import AlignerState, ModelState, Resident
+from backend.serving.loading.aligner_loading import AlignerState
+from backend.serving.resident import ModelState, Resident
 from backend.serving.scheduler import Scheduler
 from backend.wire.status import STATUS
 
