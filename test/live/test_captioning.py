@@ -20,6 +20,7 @@ from virtual_time import run
 
 from backend.errors import EngineFailure, FallingBehind
 from backend.live import captioning
+from backend.live.utterance_recognition import SETTLED_EARLY
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.process.request_stats import QUIET
 from backend.transcript.matching import fold
@@ -323,4 +324,4 @@ def test_the_last_commit_of_a_slow_machine_settles_for_the_last_answer() -> None
     assert took_s == pytest.approx(8.0, abs=0.1)
     assert stream.text == transcript.text
     assert len(folded(transcript.text)) >= 6
-    assert captioning.SETTLED_EARLY in transcript.warnings[0]
+    assert SETTLED_EARLY in transcript.warnings[0]
