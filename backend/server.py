@@ -40,7 +40,7 @@ from backend.wire.request_log import RequestLog
 from backend.wire.servicer import BackendServicer
 
 if TYPE_CHECKING:
-    from backend.wire.metrics import Listener
+    from backend.wire.metrics_listener import Listener
 
 _log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ async def start(
 
 
 def _listen(metrics: str, totals: Totals, scheduler: Scheduler, resident: Resident, live: LiveTranscriber) -> Listener:
-    from backend.wire.metrics import Listener  # imports prometheus_client
+    from backend.wire.metrics_listener import Listener  # imports prometheus_client
 
     listener = Listener(metrics, totals, scheduler, resident, live)
     _log.info("metrics on the loopback, port %d", listener.port)
