@@ -56,8 +56,8 @@ run: install ## The backend, in the foreground, at ADDR
 	@bash run.sh --addr $(ADDR)
 
 .PHONY: doctor
-doctor: ## What this machine and this install can do, with remedies: MODEL ALIGNER JSON=1
-	@bash run.sh --doctor $(if $(JSON),--json) $(if $(MODEL),--model "$(MODEL)") $(if $(ALIGNER),--aligner "$(ALIGNER)")
+doctor: ## What this machine and this install can do, with remedies: MODEL ALIGNER OPTIONS JSON=1
+	@bash run.sh --doctor $(if $(JSON),--json) $(if $(MODEL),--model "$(MODEL)") $(if $(ALIGNER),--aligner "$(ALIGNER)") $(if $(OPTIONS),--options "$(OPTIONS)")
 
 .PHONY: test
 test: install-dev ## What CI runs: lint, format, strict types, tests

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The start script that the gateway runs: run.sh --addr HOST:PORT, from any working directory, with stdin closed.
-# run.sh --doctor [--json] [--model MODEL] [--aligner ALIGNER] says what the install and the machine can do (docs/doctor.md).
+# run.sh --doctor [--json] [--model MODEL] [--aligner ALIGNER] [--options NAME:VALUE] says what the install and the machine can do (docs/doctor.md).
 # It execs Python, which keeps the process id, so that the gateway's signals reach the server.
 set -euo pipefail
 unset CDPATH # `cd` would print where it goes

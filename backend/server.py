@@ -18,20 +18,20 @@ import grpc
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from backend.audio.decoding.pool import DecoderPool
-from backend.errors import EngineDead, Fatal, StallSecondsRefused
+from backend.errors import EngineDead, Fatal
 from backend.live.live_transcriber import LiveTranscriber
 from backend.options.load_options import LoadOptions
 from backend.pipeline.admission import Admission
 from backend.process import inspection, parent_watch
 from backend.process.address import listen_failure, refuse_if_half_taken
 from backend.process.countdown import Countdown
-from backend.process.observed_time import ObservedTime
 from backend.process.operator_token import operator_token
 from backend.process.request_stats import Totals
 from backend.serving.idle.release import IdleRelease
 from backend.serving.protocols import Aligner, Kind, Loader, Recognizer
 from backend.serving.resident import Resident
 from backend.serving.scheduler import DEVICE_LOST, Scheduler
+from backend.serving.stall_watchdog import engine_failure, stall_limit_s
 from backend.wire.auth import BearerToken, SmallRequests
 from backend.wire.backend_pb2_grpc import add_BackendServicer_to_server
 from backend.wire.drain import Drain
@@ -40,7 +40,7 @@ from backend.wire.request_log import RequestLog
 from backend.wire.servicer import BackendServicer
 
 if TYPE_CHECKING:
-    from backend.wire.metrics import Listener
+    from backend.wire.metrics_listener import Listener
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +51,6 @@ _CLOSE_UNUSED_S = 0.05  # without such calls: a peer that is slow, or speaks no 
 _FORCED_EXIT_S = 12.5  # after the signal or the engine's failure the process exits, whatever still hangs
 _LOG_CAUSE_S = 0.5  # of those, to write the cause: the log may be a pipe that is no longer read
 _FAILED_ENGINE_GRACE_S = 1.0  # to send the errors of the calls that a failed engine leaves
-_DEFAULT_STALL_S, _MIN_STALL_S = 300.0, 5.0  # a prefill step of a large model on a small CPU may take minutes
-_WATCHDOG_INTERVAL_S = 0.5
 _MIN_PING_INTERVAL_MS = 5000  # grpc allows one in five minutes; proxies and probes send one in about ten seconds
 
 
@@ -173,7 +171,7 @@ async def start(
 
 
 def _listen(metrics: str, totals: Totals, scheduler: Scheduler, resident: Resident, live: LiveTranscriber) -> Listener:
-    from backend.wire.metrics import Listener  # imports prometheus_client
+    from backend.wire.metrics_listener import Listener  # imports prometheus_client
 
     listener = Listener(metrics, totals, scheduler, resident, live)
     _log.info("metrics on the loopback, port %d", listener.port)
@@ -208,7 +206,7 @@ async def serve(
     forced_exit, last_words = Countdown(os._exit), Countdown(_log.error)
     token = operator_token(environment)
     metrics = environment.get("QWEN_ASR_METRICS", "").strip()
-    stall_s = _stall_s(environment.get("QWEN_ASR_STALL_SECONDS", ""))
+    stall_s = stall_limit_s(environment.get("QWEN_ASR_STALL_SECONDS", ""))
     decoder_pool = DecoderPool()
     serving = await start(address, loader or LazyLoader(decoder_pool), decoder_pool, token, metrics, admission)
 
@@ -230,7 +228,7 @@ async def serve(
 
     is_watched = parent_watch.interval_s(environment) is not None  # then a gateway has started this process
     idle = asyncio.create_task(IdleRelease(serving.resident, leave if is_watched else None).run())
-    failed = asyncio.create_task(_engine_failure(serving.scheduler, stall_s))
+    failed = asyncio.create_task(engine_failure(serving.scheduler, stall_s))
     await asyncio.wait({failed, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     if failed.done():
         cause = EngineDead(failed.result())
@@ -247,29 +245,3 @@ async def serve(
     decoder_pool.close()
     idle.cancel()
     _log.info(reasons[0])
-
-
-async def _engine_failure(scheduler: Scheduler, stall_s: float) -> str:
-    """The watchdog of the model thread: returns the cause once the engine cannot answer any more.
-
-    Time in which this watchdog did not run does not count: the process was frozen, and the model thread with it.
-    """
-    observed, before_s, hung_s = ObservedTime(), 0.0, 0.0
-    while not scheduler.dead:
-        now_s = observed.elapsed_s()
-        before_s, hung_s = now_s, min(scheduler.stalled_s, hung_s + now_s - before_s)
-        if hung_s > stall_s:
-            return f"it has been at one step for {stall_s:g} s (QWEN_ASR_STALL_SECONDS)"
-        await asyncio.sleep(_WATCHDOG_INTERVAL_S)
-    return scheduler.dead
-
-
-def _stall_s(setting: str) -> float:
-    """Seconds after which a step counts as stalled: at least 5, by default 300. Raises StallSecondsRefused."""
-    try:
-        seconds = float(setting.strip() or _DEFAULT_STALL_S)
-    except ValueError:
-        seconds = 0.0
-    if not seconds >= _MIN_STALL_S:  # also true for NaN
-        raise StallSecondsRefused(_MIN_STALL_S)
-    return seconds

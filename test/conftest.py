@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import settings
 
 from backend.audio.decoding.pool import DecoderPool
 from backend.audio.vad import Speech, SpeechRules
@@ -25,6 +26,10 @@ from backend.pipeline.transcript_builder import Transcript
 from backend.serving.protocols import AlignedUnit, Batching, Kind, Passage, Recognition, Spelled, Token, Utterance
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
+
+# The same examples in each run: a test fails for a change and not by chance. Others: --hypothesis-profile=default.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 pytest_plugins = ["grpc_service"]  # of test/fixtures
 

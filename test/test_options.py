@@ -259,7 +259,7 @@ NASTY = st.text() | st.sampled_from(
 )  # fmt: skip
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from([*OPTIONS, "EngineArgs", "Quantization"]) | NASTY, NASTY, st.booleans())
 def test_every_bad_option_is_an_invalid_option_with_a_harmless_text(name: str, value: str, as_json: bool) -> None:
     try:

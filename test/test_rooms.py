@@ -16,7 +16,7 @@ FILES = sorted(p for p in BACKEND.rglob("*.py") if "backend_pb2" not in p.name)
 # or a module that lies in backend/ itself.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
-    frozenset({"server", "doctor"}),  # the doctor starts the server and asks the engine in child processes
+    frozenset({"server", "doctor"}),  # the doctor starts the server and asks engine and remote in child processes
     frozenset({"engine", "remote"}),  # implement serving's protocols; server alone imports them, see ONLY_IMPORTER
     frozenset({"wire"}),
     frozenset({"live"}),

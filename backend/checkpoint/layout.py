@@ -36,8 +36,8 @@ _MOST_CLASSES = 1 << 17  # as `classify_num` in validation.py
 # defaults are others: windows of 4 s instead of 8.
 _AUDIO_DEFAULTS = {
     "num_mel_bins": 128, "encoder_layers": 24, "encoder_attention_heads": 16, "encoder_ffn_dim": 4096, "d_model": 1024,
-    "activation_function": "gelu", "scale_embedding": False, "n_window": 50, "n_window_infer": 800, "output_dim": 3584,
-    "conv_chunksize": 500, "downsample_hidden_size": 480,
+    "activation_function": "gelu", "n_window": 50, "n_window_infer": 800, "output_dim": 3584, "conv_chunksize": 500,
+    "downsample_hidden_size": 480,
 }  # fmt: skip
 # Other names that transformers accepts for them.
 _AUDIO_ALIASES = {
@@ -112,7 +112,6 @@ def package_config(config: dict[str, Any], layout: Layout, processor: dict[str, 
     thinker = translated["thinker_config"]
     thinker.setdefault("audio_token_id", config.get("audio_token_id", _AUDIO_TOKEN))
     if layout.kind == "aligner":
-        thinker["model_type"] = "qwen3_forced_aligner"  # by which the package knows an aligner
         thinker["classify_num"] = _class_count(config, config.get("thinker_config") or {})
         translated["timestamp_segment_time"] = _segment_time_ms(config, processor)
     return translated
@@ -127,11 +126,10 @@ def _from_native(config: dict[str, Any], kind: Kind) -> dict[str, Any]:
     # transformers goes by the flag at the top, which it writes as true for aligners, too: their head is never tied
     tied = kind == "recognizer" and bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", True)))
     thinker = {
-        "model_type": "qwen3_asr",
         "audio_config": {**_AUDIO_DEFAULTS, **aliased, **known},
         "text_config": {**kept, "tie_word_embeddings": tied, "rope_theta": theta, "rope_scaling": scaling},
     }
-    return {"model_type": "qwen3_asr", "thinker_config": thinker}
+    return {"thinker_config": thinker}
 
 
 def _rope(text: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -7,13 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from backend.doctor.child_process import Report
 from backend.doctor.cpu_check import REAL_TIME_TOKENS_PER_S, SMALLEST, tokens_per_s
 from backend.doctor.findings import Finding, exit_code
 from backend.doctor.gpu_check import DTYPE_OPTIONS, right_dtypes
-from backend.doctor.model_check import CheckpointFacts, Fit
-from backend.doctor.trial import Trial
+from backend.doctor.model.model_check import CheckpointFacts, Fit
+from backend.doctor.model.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,19 @@ class Options:
         ]
 
 
+Device = Literal["gpu", "cpu", "servers", "none"]
+_WHERE: dict[Device, str] = {"gpu": "on this GPU", "cpu": "on this CPU", "servers": "on these servers"}
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """`device`: gpu, cpu, or none. `real_time`: whether speech is transcribed as fast as it is spoken.
+    """`device`: gpu, cpu, servers (of engine_url), or none.
 
-    `measured`: with the operator's model; else estimated.
+    `real_time`: whether speech is transcribed as fast as it is spoken. `measured`: with the operator's model; else
+    estimated.
     """
 
-    device: str
+    device: Device
     real_time: bool
     measured: bool
     words: str
@@ -76,15 +82,21 @@ def after_trial(options: Options, trial: Trial | None) -> Options:
 
 
 def yaml_of(
-    options: Options, model: CheckpointFacts | None, aligner: CheckpointFacts | None, models_folder: str = ""
+    options: Options,
+    model: CheckpointFacts | None,
+    aligner: CheckpointFacts | None,
+    models_folder: str = "",
+    given: Sequence[str] = (),
 ) -> str:
-    """Lines for the model's YAML; a comment where the defaults are right."""
+    """Lines for the model's YAML; a comment where the defaults are right. `given`: the operator's own options."""
+    names = {pair.partition(":")[0] for pair in given}
     lines = ["backend: qwen-asr"]
     if model is not None:
         lines += ["parameters:", f"  model: {_checkpoint(model, models_folder)}"]
-    if options.quantization:
+    if options.quantization and "quantization" not in names:
         lines.append(f"quantization: {options.quantization}")
-    pairs = [_scalar(pair) for pair in options.pairs]
+    advised = [pair for pair in options.pairs if pair.partition(":")[0] not in names]
+    pairs = [_scalar(pair) for pair in (*advised, *given) if not pair.startswith("forced_aligner:")]
     if aligner is not None:
         pairs.append(f"forced_aligner:{_checkpoint(aligner, models_folder)}")
     if pairs:
@@ -104,28 +116,27 @@ def _checkpoint(facts: CheckpointFacts, models_folder: str) -> str:
     return f"{_scalar(path.name)}  # the folder, below LocalAI's models folder"
 
 
-def verdict(findings: Sequence[Finding], report: Report, options: Options, trial: Trial | None) -> Verdict:
-    """Real time on this GPU, on this CPU, or not."""
-    on_gpu = computes_on_gpu(report)
-    device = "gpu" if on_gpu else "cpu"
+def verdict(
+    findings: Sequence[Finding], report: Report, options: Options, trial: Trial | None, on_servers: bool = False
+) -> Verdict:
+    """Real time on this GPU, on this CPU, on the servers of engine_url, or not."""
+    device: Device = "servers" if on_servers else "gpu" if computes_on_gpu(report) else "cpu"
     if trial is not None:
         return _measured(trial, device)
     if exit_code(findings) == 2:
         failed = ", ".join(finding.name for finding in findings if finding.level == "FAIL")
         return Verdict("none", False, False, f"it does not work here as it is ({failed})")
     factor = _estimate(report, options.quantization)
-    where = f"on this {device.upper()}"
     model = SMALLEST.name + (" in int8" if options.quantization else "")
     words = f"(estimated by the memory's speed: {model} at {factor:.1f} × real time; MODEL= measures it)"
-    return Verdict(device, factor >= 1, False, f"{'' if factor >= 1 else 'not '}real time {where} {words}")
+    return Verdict(device, factor >= 1, False, f"{'' if factor >= 1 else 'not '}real time {_WHERE[device]} {words}")
 
 
-def _measured(trial: Trial, device: str) -> Verdict:
+def _measured(trial: Trial, device: Device) -> Verdict:
     if trial.failure or not trial.timings:
         return Verdict("none", False, True, f"the model does not work here: {trial.failure}")
     slowest = min(timing.factor for timing in trial.timings)
-    where = f"on this {device.upper()}"
-    words = f"real time {where}" if slowest >= 1 else f"not real time {where}"
+    words = f"{'' if slowest >= 1 else 'not '}real time {_WHERE[device]}"
     return Verdict(device, slowest >= 1, True, f"{words} (measured: {slowest:.1f} × real time)")
 
 

@@ -40,9 +40,9 @@ class Output:
     timed_out: bool = False
 
 
-def report_of(module: str, timeout_s: float) -> Report:
+def report_of(module: str, timeout_s: float, *arguments: str) -> Report:
     """What `python -m module` reports."""
-    output = run([sys.executable, "-m", module], timeout_s)
+    output = run([sys.executable, "-m", module, *arguments], timeout_s)
     facts: dict[str, Any] = {}
     for line in output.stdout.splitlines():
         with contextlib.suppress(ValueError, TypeError):  # a line that a library printed, or one that was cut off

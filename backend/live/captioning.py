@@ -16,10 +16,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from backend.audio.causal_vad import CausalDetector, NoDetector
-from backend.audio.chunks import deepest_pause
 from backend.audio.silero import FRAME
 from backend.audio.vad import SpeechRules
 from backend.audio.waveform import SAMPLE_RATE, Samples
@@ -31,7 +29,7 @@ from backend.live.live_event import LiveEvent
 from backend.live.live_setup import LiveSetup
 from backend.live.sound_window import Piece, SoundWindow
 from backend.live.utterance_pieces import UtterancePieces
-from backend.live.utterance_recognition import Recognized, UtteranceRecognition
+from backend.live.utterance_recognition import UtteranceRecognition, either
 from backend.pipeline.end_of_utterance import ends_utterance
 from backend.pipeline.transcript_builder import Transcript
 from backend.thresholds import (
@@ -49,7 +47,6 @@ _log = logging.getLogger(__name__)
 _LEAD, _TAIL = round(LIVE_LEAD_S * SAMPLE_RATE), round(LIVE_TAIL_S * SAMPLE_RATE)
 _FRAME_S = FRAME / SAMPLE_RATE
 _FLUSH_S = 8.0  # for the last commit; the gateway waits for ten
-SETTLED_EARLY = "was not recognised for good in time; its last provisional text stands"
 
 
 class Captioning:
@@ -159,11 +156,6 @@ class Captioning:
             self._setup.scheduler.utterance_ended()
         self._is_speaking = speaking
 
-    async def _is_in_time(self, work: asyncio.Future[Any]) -> bool:
-        """Wait for `work`; when the sound has ended, only as long as the client does. Whether it is done."""
-        await asyncio.wait({work, self._too_late}, return_when=asyncio.FIRST_COMPLETED)
-        return work.done()
-
     def _speech_piece_end(self) -> int:
         """Where the piece ends that holds the speech so far."""
         return min(self._speech_end * FRAME + _TAIL, self._window.end)
@@ -177,9 +169,7 @@ class Captioning:
             return self._window.end - round(self._pause_s / 2 * SAMPLE_RATE)
         if length < self._max_window:
             return None
-        chunk, speech, _ = self._window.piece(self._window.begin + self._max_window)
-        size = chunk.samples.size
-        return self._window.begin + deepest_pause(chunk, speech, earliest=size // 2, latest=size, target=size)
+        return self._window.deepest_pause(self._max_window)
 
     def _is_due(self) -> bool:
         return not self._is_ending and self._cadence.is_due(self._endpointing, self._window.end)
@@ -244,10 +234,10 @@ class Captioning:
         """Recognise the window up to `end` for good, and forget it."""
         end = max(end, self._window.begin)
         if self._settling is not None and self._cadence.piece_end == end:  # its answer is that of this piece
-            await self._is_in_time(self._settling)
+            await either(self._settling, self._too_late)
         await self._stop_decoding()
         piece = self._window.piece(end)
-        recognized = await self._recognized(piece, is_cut=is_cut)
+        recognized = await self._recognition.finish(piece, self._growing, is_cut=is_cut, too_late=self._too_late)
         self._utterance = recognized.text or self._utterance
         eou = is_pause and ends_utterance(self._utterance, self._load.live_eou)
         delta = self._unsent(recognized.text)
@@ -263,17 +253,3 @@ class Captioning:
         self._endpointing = Endpointing(self._rules, end // FRAME)
         for likelihood in self._window.likelihoods_from(end // FRAME):
             self._endpointing.hear(likelihood)
-
-    async def _recognized(self, piece: Piece, *, is_cut: bool) -> Recognized:
-        growing = self._growing
-        if not piece.speech.within(piece.chunk.start, piece.chunk.end):
-            return self._recognition.as_sent(piece, growing, growing.sent) if growing.sent else Recognized([], "")
-        with self._setup.stats.measure("infer"):
-            task = asyncio.ensure_future(self._recognition.finish(piece, growing, is_cut=is_cut))
-            try:
-                if not await self._is_in_time(task) and growing.last is not None:
-                    text = growing.continued(growing.last.text)
-                    return self._recognition.as_sent(piece, growing, text, SETTLED_EARLY)
-                return await task
-            finally:
-                task.cancel()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from backend.audio.chunks import deepest_pause
 from backend.audio.silero import FRAME
 from backend.audio.vad import Speech, SpeechRules, all_speech, speech_of
 from backend.audio.waveform import SAMPLE_RATE, Chunk, Samples
@@ -96,3 +97,9 @@ class SoundWindow:
             frames = -(-kept.size // FRAME)
             speech = speech_of(np.array(self._likelihood[:frames], np.float32), self._rules, kept.size)
         return Piece(Chunk(self.begin - origin, kept[self.begin - origin :]), speech, origin)
+
+    def deepest_pause(self, length: int) -> int:
+        """Where the pause is deepest in the second half of the first `length` samples."""
+        chunk, speech, _ = self.piece(self.begin + length)
+        size = chunk.samples.size
+        return self.begin + deepest_pause(chunk, speech, earliest=size // 2, latest=size, target=size)

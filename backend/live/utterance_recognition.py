@@ -6,7 +6,8 @@ the sent text as the beginning of the answer, then by transcript/splicing.py.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import asyncio
+from typing import Any, NamedTuple
 
 from backend.audio.vad import Speech
 from backend.live.growing_answer import GrowingAnswer
@@ -21,6 +22,8 @@ from backend.serving.protocols import Recognition
 from backend.transcript.joining import join, separator_between
 from backend.transcript.scripts import pieces
 from backend.transcript.splicing import covered
+
+SETTLED_EARLY = "was not recognised for good in time; its last provisional text stands"
 
 
 class Recognized(NamedTuple):
@@ -60,11 +63,27 @@ class UtteranceRecognition:
         gates = TextGates(piece.chunk, piece.speech, self._options)
         return text if await gates.are_open(answer.text, text) else ""
 
-    async def finish(self, piece: Piece, growing: GrowingAnswer, *, is_cut: bool) -> Recognized:
+    async def finish(
+        self, piece: Piece, growing: GrowingAnswer, *, is_cut: bool, too_late: asyncio.Future[None]
+    ) -> Recognized:
         """Recognise a piece for good: its text begins with what has been sent of it, or is a part of that.
 
-        `is_cut`: speech may go on behind it, so that some of the sent text may belong there. Raises as `settle`.
+        `is_cut`: speech may go on behind it, so that some of the sent text may belong there. `too_late`: done when the
+        last answer stands, if there is one. Raises as `settle`.
         """
+        if not piece.speech.within(piece.chunk.start, piece.chunk.end):
+            return self._as_sent(piece, growing, growing.sent) if growing.sent else Recognized([], "")
+        with self._stats.measure("infer"):
+            task = asyncio.ensure_future(self._recognized(piece, growing, is_cut))
+            try:
+                await either(task, too_late)
+                if not task.done() and growing.last is not None:
+                    return self._as_sent(piece, growing, growing.continued(growing.last.text), SETTLED_EARLY)
+                return await task
+            finally:
+                task.cancel()
+
+    async def _recognized(self, piece: Piece, growing: GrowingAnswer, is_cut: bool) -> Recognized:
         policy = self._policy(piece.speech)
         first = await policy.first_answer(piece.chunk, self._run_of(piece, growing))
         parts = await policy.in_context(0, [first], self._languages)
@@ -105,7 +124,7 @@ class UtteranceRecognition:
             return None
         return Recognized([self._spliced(piece, parts, heard[:end])], heard[:end])
 
-    def as_sent(self, piece: Piece, growing: GrowingAnswer, text: str, *fallbacks: str) -> Recognized:
+    def _as_sent(self, piece: Piece, growing: GrowingAnswer, text: str, *fallbacks: str) -> Recognized:
         """The piece with a text that no decode of it has given: begun by what has been sent."""
         language = growing.last.language if growing.last is not None else self._options.language
         tokens = self._instance.recognizer.tokens_of(text)
@@ -120,6 +139,11 @@ class UtteranceRecognition:
         language = main_language(parts, piece.speech) or self._options.language
         tokens = self._instance.recognizer.tokens_of(text)
         return spliced(piece.chunk, parts, text, language, tokens)
+
+
+async def either(work: asyncio.Future[Any], too_late: asyncio.Future[None]) -> None:
+    """Wait for `work`, or until it is too late. Neither is cancelled."""
+    await asyncio.wait({work, too_late}, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _text(parts: list[RecognizedChunk]) -> str:

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer, normalizers
@@ -47,12 +49,17 @@ def load_remote(options: LoadOptions) -> RemoteRecognizer:
     """Raises InvalidOption, CheckpointRefused or ServersRefused."""
     folder, tokenizer = small_files(options)
     spelling = Spelling(tokenizer)
-    client = ServerClient(options.engine_model, read_api_key(options), options.engine_timeout_s, spelling)
-    servers = Servers(options.engine_urls, options.engine_concurrency)
-    _prove(servers, client)
+    servers, client = connect(options, spelling)
+    _refuse_or_leave_out(servers, prove(servers, client))
     length = (feature_extractor(folder) or {}).get("chunk_length")
     _log.info("recognition by %d server(s), %d passages at a time", len(servers), servers.places)
     return RemoteRecognizer(servers, client, spelling, chunk_s(length))
+
+
+def connect(options: LoadOptions, spelling: Spelling) -> tuple[Servers, ServerClient]:
+    """The servers that the options name, before any is asked. Raises InvalidOption."""
+    client = ServerClient(options.engine_model, read_api_key(options), options.engine_timeout_s, spelling)
+    return Servers(options.engine_urls, options.engine_concurrency), client
 
 
 def _find(options: LoadOptions) -> Checkpoint:
@@ -83,20 +90,40 @@ def small_files(options: LoadOptions) -> tuple[Path, Tokenizer]:
     return folder, tokenizer
 
 
-def _prove(servers: Servers, client: ServerClient) -> None:
-    def fault_of(server: Server) -> Fault | None:
+@dataclass(frozen=True)
+class Proof:
+    """What a server was found to do. `fault`: None where it can be used. `has_tag`: it named a language."""
+
+    server: Server
+    fault: Fault | None = None
+    has_tag: bool = True
+
+
+def prove(servers: Servers, client: ServerClient) -> list[Proof]:
+    """Ask all servers at once. Raises nothing."""
+
+    def proof_of(server: Server) -> Proof:
         try:
-            if not client.prove(server):
-                _log.warning("%s answered noise without naming a language: is it a Qwen3-ASR?", server)
+            return Proof(server, has_tag=client.prove(server))
         except ServerFailure as failure:
-            return failure.fault
-        return None
+            return Proof(server, failure.fault)
 
     with ThreadPoolExecutor(len(servers), "prove") as threads:
-        faults = list(zip(servers, threads.map(fault_of, servers), strict=True))
-    failed = [(server, fault) for server, fault in faults if fault is not None]
+        return list(threads.map(proof_of, servers))
+
+
+def refusing(proofs: Sequence[Proof]) -> list[tuple[Server, Fault]]:
+    """The servers for which a load is refused: those that are set up wrong, or all, if none can be used."""
+    failed = [(proof.server, proof.fault) for proof in proofs if proof.fault is not None]
     setup = [(server, fault) for server, fault in failed if fault.is_setup]
-    if setup or len(failed) == len(servers):
-        raise ServersRefused((server.url, fault.cause, fault.remedy) for server, fault in setup or failed)
-    for server, fault in failed:
-        servers.probed(server, fault)
+    return setup or (failed if len(failed) == len(proofs) else [])
+
+
+def _refuse_or_leave_out(servers: Servers, proofs: Sequence[Proof]) -> None:
+    if refused := refusing(proofs):
+        raise ServersRefused((server.url, fault.cause, fault.remedy) for server, fault in refused)
+    for proof in proofs:
+        if proof.fault is not None:
+            servers.probed(proof.server, proof.fault)
+        elif not proof.has_tag:
+            _log.warning("%s answered noise without naming a language: is it a Qwen3-ASR?", proof.server)

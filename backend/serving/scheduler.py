@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from backend.errors import AsrError, EngineFailure, OutOfMemory
+from backend.errors import AlignerUnavailable, AsrError, EngineFailure, OutOfMemory
 from backend.process.request_stats import EngineStats, RequestStats
 from backend.serving.fair_queue import FairQueue
 from backend.serving.faults import cause_of, is_lost_device
@@ -250,7 +250,8 @@ class Scheduler:
         if isinstance(failure, OutOfMemory) and together:
             self.engine_stats.oom_events += 1
             self._oom_backoff.out_of_memory(sum(job.audio_s for job in in_memory))
-        retries = [job for job in jobs if not (job.retry_alone or job.cancelled or self.dead)]
+        lasts = isinstance(failure, AlignerUnavailable) and len(jobs) == 1  # its language's package is not installed
+        retries = [job for job in jobs if not (job.retry_alone or job.cancelled or self.dead or lasts)]
         if retries:
             failed = f"{len(jobs)} of {len(in_memory)} that ran together" if together else "one that ran alone"
             _log.warning("%s failed (%s); once more, each alone", failed, type(failure).__name__)

@@ -1,83 +1,42 @@
-"""Prometheus metrics on the loopback interface, switched on with QWEN_ASR_METRICS.
+"""The Prometheus metrics; metrics_listener.py serves them.
 
 - Nothing is counted here. A scrape reads what the requests' totals, the scheduler and the resident model hold anyway,
   in the listener's own threads, so metrics cost a request nothing.
-- The listener accepts only the loopback interface: it has no token, and starts a thread for each connection. It has
-  one page, /metrics.
 - docs/operations.md lists every name; a test compares.
-- This module, and with it prometheus_client, is imported only if metrics are switched on.
 """
 
 from __future__ import annotations
 
 import platform
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from itertools import accumulate, product
 from math import inf
 from typing import Any, get_args
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, StateSetMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from backend.audio.decoding import causes
-from backend.errors import CannotListen, MetricsAddressRefused, named
+from backend.errors import named
 from backend.live.live_transcriber import LiveTranscriber
 from backend.options.load_options import LoadOptions
 from backend.process import request_warning
 from backend.process.histogram import Histogram
 from backend.process.request_stats import Totals
 from backend.process.version import VERSION
-from backend.serving.resident import AlignerState, ModelState, Resident
+from backend.serving.loading.aligner_loading import AlignerState
+from backend.serving.resident import ModelState, Resident
 from backend.serving.scheduler import Scheduler
 from backend.wire.status import STATUS
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # upper bounds of the histogram; the last is the largest batch_max_size
 # Series that are there, with 0, before the first event: an increase from nothing to 1 is none to Prometheus.
 _METHODS = ("AudioTranscription", "AudioTranscriptionStream", "AudioTranscriptionLive", "LoadModel")
 _REQUESTS = dict.fromkeys(product(_METHODS, ["OK", *dict.fromkeys(status.name for status in STATUS.values())]), 0)
 _WARNINGS = dict.fromkeys(request_warning.KINDS, 0)
 _REFUSED_RECORDINGS = dict.fromkeys(causes.KINDS.values(), 0)
-
-
-def address_of(value: str) -> tuple[str, int]:
-    """Host and port of `9109`, `127.0.0.1:9109` or `[::1]:9109`. Raises MetricsAddressRefused."""
-    host, _, port = value.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") or _LOOPBACK[0]
-    if host not in _LOOPBACK or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
-        raise MetricsAddressRefused
-    return host, int(port)
-
-
-class Listener:
-    """The HTTP server that answers scrapes. Its constructor raises CannotListen or MetricsAddressRefused."""
-
-    def __init__(
-        self, address: str, totals: Totals, scheduler: Scheduler, resident: Resident, live: LiveTranscriber
-    ) -> None:
-        host, port = address_of(address)
-        registry = CollectorRegistry()
-        registry.register(BackendCollector(totals, scheduler, resident, live))
-        ProcessCollector(registry=registry)
-        self._server: WSGIServer
-        self._thread: threading.Thread
-        try:
-            self._server, self._thread = start_http_server(port, host, registry)
-        except OSError as error:
-            raise CannotListen(f"{host}:{port} for QWEN_ASR_METRICS") from error
-        self._server.set_app(_on_its_page(self._server.get_app()))  # type: ignore[arg-type] # no stubs for its app
-        self.port: int = self._server.server_address[1]
-
-    def close(self) -> None:
-        """Stop the server and wait for its thread, which takes at most half a second."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class BackendCollector(Collector):
@@ -193,18 +152,6 @@ def _times_and_kinds(totals: Totals) -> Iterable[Metric]:
         ("kind",),
         _REFUSED_RECORDINGS | totals.refused_recordings,
     )
-
-
-def _on_its_page(metrics: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """The library's application answers every path with all metrics, also one that was meant for another server."""
-
-    def application(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
-        if environ.get("PATH_INFO") == "/metrics":
-            return metrics(environ, start_response)
-        start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
-        return [b"the metrics are at /metrics\n"]
-
-    return application
 
 
 def _build() -> dict[str, str]:

@@ -50,7 +50,7 @@ def test_the_network_goes_on_where_it_was() -> None:
     np.testing.assert_allclose(np.concatenate(parts, axis=1), silero.likelihoods(frames), atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=6), st.integers(0, 20_000))
 def test_likelihoods_do_not_depend_on_how_the_sound_is_cut(sizes: list[int], size: int) -> None:
     samples = np.random.default_rng(1).uniform(-0.3, 0.3, size).astype(np.float32)

@@ -14,7 +14,7 @@ from backend.audio.chunks import halves, split
 from backend.audio.vad import Speech, all_speech
 from backend.audio.waveform import SAMPLE_RATE, Chunk
 
-seeded = settings(derandomize=True, deadline=None, max_examples=60)
+seeded = settings(max_examples=60)
 
 
 def _sound(seed: int, size: int) -> NDArray[np.float32]:

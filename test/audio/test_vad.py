@@ -233,7 +233,7 @@ def test_without_a_detector_everything_counts_as_speech() -> None:
     assert all_speech(np.zeros(0, np.float32)).spans == ()
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 5000), max_size=20, unique=True), st.integers(0, 5000), st.integers(0, 5000))
 @example([0, 2], 1, 0)
 def test_the_speech_within_a_range_is_its_overlap_with_the_spans(marks: list[int], begin: int, length: int) -> None:

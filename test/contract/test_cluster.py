@@ -33,12 +33,11 @@ async def test_a_replica_that_is_full_says_when_to_try_again(
 ) -> None:
     """From the audio that waits and the best speed so far: here a minute in two seconds."""
     service = await serve(admission=Admission(max_requests=0))
-    service.serving.resident._on_state_change = lambda loaded: None  # which forgets the speed that is set here
+    assert (await service.stub.LoadModel(LOAD)).success
     service.serving.scheduler._throughput.add_compute(2.0, 1.0)
     service.serving.scheduler._throughput.add_audio(60.0)
     service.serving.scheduler._throughput.end_window()
     monkeypatch.setattr(Scheduler, "waiting", (20, waiting_s))
-    assert (await service.stub.LoadModel(LOAD)).success
     call = getattr(service.stub, method)(pb.TranscriptRequest(dst=str(wav())))
     assert await call.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     trailing = dict(await call.trailing_metadata())

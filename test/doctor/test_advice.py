@@ -8,8 +8,8 @@ import pytest
 from backend.doctor.advice import Options, after_trial, computes_on_gpu, options_for, verdict, yaml_of
 from backend.doctor.child_process import Report
 from backend.doctor.findings import exit_code, fail, ok, warn
-from backend.doctor.model_check import CheckpointFacts, Fit
-from backend.doctor.trial import Timing, Trial
+from backend.doctor.model.model_check import CheckpointFacts, Fit
+from backend.doctor.model.trial import Timing, Trial
 
 SLOW, FAST = 3.0, 30.0  # GB/s
 FINE = [ok("x", "fine")]

@@ -19,6 +19,7 @@ from backend.doctor.demo_check import DemoFacts
 from backend.doctor.gateway_check import Folder, GatewayFacts
 from backend.doctor.gpu_check import Card, GpuFacts
 from backend.doctor.install_check import InstallFacts
+from devtools.vllm_server import VllmServer, tagged
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = ["install", "processor", "GPU", "sound", "demo", "gateway"]
@@ -111,6 +112,58 @@ def test_a_model_that_is_refused_is_named_and_nothing_is_loaded(
     text = capsys.readouterr().out
     assert "  FAIL  MODEL" in text
     assert "does not work here as it is (MODEL)" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--options", "engine_url:http://gpu1:8000"], "MODEL is missing"),
+        (["--aligner", "aligner"], "MODEL is missing"),
+        (["--model", "m", "--options", "engine_uri:http://gpu1"], "did you mean engine_url"),
+        (["--model", "m", "--options", "device:cpu engine_url:gpu1"], "engine_url"),
+    ],
+)
+def test_options_are_read_before_anything_is_looked_at(arguments: list[str], words: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(arguments)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def on_servers(asr_folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[str]]:
+    """Exit code and lines about the demo's model on two servers, of which the first is down."""
+    down, up = VllmServer(), VllmServer(answer=lambda asked: tagged("The quick brown fox.", asked))
+    with down.running():
+        pass
+    with up.running():
+        urls = f"engine_url:{down.url},{up.url}"
+        code = command.main(["--model", str(asr_folder), "--options", " ".join([urls, *options])])
+    return code, capsys.readouterr().out.replace(down.url, "DOWN").replace(up.url, "UP").splitlines()
+
+
+@pytest.mark.slow
+def test_a_model_on_servers_is_measured_on_those_that_a_load_would_use(
+    machine: Machine, asr_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.reports["backend.engine.device_report"] = Report({"gpu": ON_CPU}, failure="No module named 'torch'")
+    _, lines = on_servers(asr_folder, capsys)
+    assert (
+        "  WARN  server 1               DOWN cannot be reached: a load leaves it out, and asks it again later" in lines
+    )
+    assert "  OK    server 2               UP answers as it must, and would be used" in lines
+    assert any(line.startswith("  OK    60 s of speech") for line in lines)
+    assert "    - engine_url:DOWN,UP" in [line.replace('"', "") for line in lines]
+    assert lines[-1].startswith("verdict: real time on these servers (measured: ")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("machine")
+def test_servers_that_a_load_would_refuse_are_not_tried(asr_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, lines = on_servers(asr_folder, capsys, "engine_model:another")
+    assert code == 2
+    assert "  FAIL  server 2               UP serves no model of that name" in lines
+    assert not any("of speech" in line or line.startswith("  OK    load") for line in lines)
+    assert lines[-1] == "verdict: it does not work here as it is (server 2) (exit code 2)"
 
 
 def run_doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

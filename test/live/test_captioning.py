@@ -20,6 +20,7 @@ from virtual_time import run
 
 from backend.errors import EngineFailure, FallingBehind
 from backend.live import captioning
+from backend.live.utterance_recognition import SETTLED_EARLY
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.process.request_stats import QUIET
 from backend.transcript.matching import fold
@@ -52,7 +53,7 @@ def last_misheard(rng: random.Random) -> Callable[[list[int]], list[int]]:
     return lambda words: [*words[:-1], 98] if words and rng.random() < 0.5 else words
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(talks, sizes, st.floats(0, 3), st.integers(0, 3), st.booleans(), st.sampled_from(["sentence", "pause", "off"]))
 def test_the_deltas_are_the_final_text_and_every_word_is_said_once(
     talk: list[tuple[int, int]], size: int, takes_s: float, hold: int, words: bool, eou: Any
@@ -97,7 +98,7 @@ def scheduler_utterances(plan: list[int]) -> int:
     return sum(1 for at, number in enumerate(plan) if number >= 0 and (at == 0 or plan[at - 1] < 0))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(talks, sizes, st.floats(0, 2), st.integers(0, 2**32))
 @example([(13, 1), (33, 0), (44, 2)], 16_000, 1.4375, 1)  # the clip before a cut ends in a word that was sent right
 def test_what_a_windows_end_gets_wrong_never_breaks_the_text(
@@ -120,7 +121,7 @@ def test_what_a_windows_end_gets_wrong_never_breaks_the_text(
     assert len(folded(transcript.text)) == len(spoken(plan))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(talks, st.integers(0, 2**32))
 def test_a_model_that_contradicts_itself_cannot_take_text_back(talk: list[tuple[int, int]], seed: int) -> None:
     """L1 and L2 where each decode hears other words at random."""
@@ -141,7 +142,7 @@ def test_a_model_that_contradicts_itself_cannot_take_text_back(talk: list[tuple[
     assert stream.text == stream.transcripts[0].text
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(talks, st.integers(0, 2000), st.sampled_from(["finish", "config", "close", "fault", "quiet"]), st.floats(0, 1))
 def test_a_stream_may_end_at_any_point(talk: list[tuple[int, int]], at: int, how: str, takes_s: float) -> None:
     """L10, L11 and L14: half-close, a second config, a client that leaves, a fault, a client that sends nothing."""
@@ -315,4 +316,4 @@ def test_the_last_commit_of_a_slow_machine_settles_for_the_last_answer() -> None
     assert took_s == pytest.approx(8.0, abs=0.1)
     assert stream.text == transcript.text
     assert len(folded(transcript.text)) >= 6
-    assert captioning.SETTLED_EARLY in transcript.warnings[0]
+    assert SETTLED_EARLY in transcript.warnings[0]

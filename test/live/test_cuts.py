@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.live.utterance_recognition import _end_before_cut
@@ -26,7 +26,6 @@ def test_it_ends_where_the_text_of_that_sound_does(sent: str, text: str, before:
     assert sent[: _end_before_cut(sent, text)] == before
 
 
-@settings(deadline=None)
 @given(st.text("ab 一二.,", max_size=20), st.text("ab 一二.,", max_size=20))
 def test_both_parts_joined_are_what_was_sent(sent: str, text: str) -> None:
     sent = sent.strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.audio.silero import FRAME
@@ -17,7 +17,6 @@ rules = st.builds(
 runs = st.lists(st.tuples(st.sampled_from([0.0, 0.3, 0.4, 0.6, 0.8, 1.0]), st.integers(1, 12)), max_size=14)
 
 
-@settings(deadline=None)
 @given(rules, runs, st.integers(0, 5))
 def test_the_speech_is_that_of_the_spans(rules: SpeechRules, runs: list[tuple[float, int]], first: int) -> None:
     likelihood = [value for value, length in runs for _ in range(length)]

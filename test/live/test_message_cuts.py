@@ -111,7 +111,7 @@ def wrong_at_random(seed: int, words_from_end: int) -> Callable[[list[int]], lis
     return misheard
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(talks, messages, messages, st.floats(0, 3), st.integers(0, 3), st.integers(0, 2**32), st.sampled_from([0.25, 1]))
 @example([(26, 1), (40, 0)], [4800], [1], 0.1, 0, 0, 1)  # words behind the cut have been sent
 def test_every_sample_is_in_one_piece_or_silence_whatever_the_messages_the_model_and_its_pace(
@@ -159,7 +159,7 @@ def without_ids(found: Heard) -> Transcript:
     return replace(transcript, tokens=())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(utterances, messages, st.floats(0, 3), st.integers(0, 2), st.integers(0, 2**32))
 def test_the_text_of_utterances_is_the_same_to_the_byte_in_any_messages(
     talk: list[tuple[int, int]], sizes: list[int], takes_s: float, wrong: int, seed: int
@@ -173,7 +173,7 @@ def test_the_text_of_utterances_is_the_same_to_the_byte_in_any_messages(
     assert once.stream.stats.rewrites == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(talks, messages, st.floats(0, 3), st.sampled_from(["sentence", "pause"]))
 def test_each_utterance_is_ended_once_behind_its_last_word(
     talk: list[tuple[int, int]], sizes: list[int], takes_s: float, eou: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from answers import said
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.live.settled_text import settled
@@ -43,7 +43,6 @@ def test_where_words_have_no_spaces_tokens_are_held_back_too(hold: int, expected
     assert settled(of_characters("一二三四五六七八。"), 99, hold) == expected
 
 
-@settings(deadline=None)
 @given(st.text("ab .,一二", max_size=30), st.integers(0, 30), st.integers(0, 30), st.integers(0, 4), st.integers(0, 4))
 def test_it_grows_with_the_agreement_and_shrinks_with_what_is_held_back(
     text: str, agreed: int, more: int, hold: int, further: int

@@ -118,7 +118,7 @@ async def file_text(scheduler: Scheduler, model: SharedModel, talk: Talk) -> str
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(talks, min_size=2, max_size=3), talks, st.integers(0, 2**32))
 async def test_streams_and_a_file_have_each_the_text_that_they_have_alone(
     lives: list[Talk], file: Talk, seed: int

@@ -212,10 +212,11 @@ async def test_passages_for_the_aligner_are_a_minute_long_at_most(transcribe, lo
 
 
 async def test_what_a_language_lacks_here_is_the_warning_and_costs_no_text(aligned, loader) -> None:
-    """As where nagisa is not installed."""
+    """As where nagisa is not installed. Asked once more, the aligner would say the same."""
     lack = "the aligner's Japanese needs the package nagisa"
     loader.aligner.fault = AlignerUnavailable(lack)
     transcript = await aligned(crowded)
     assert transcript.text == TEXT
     assert transcript.segments
     assert transcript.warnings == (COARSE.format(cause=lack),)
+    assert len(loader.aligner.passages) == 1

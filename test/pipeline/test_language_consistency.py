@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from answers import RATE, said, seconds, times
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.audio.vad import Speech
@@ -324,7 +324,6 @@ def test_a_language_that_is_not_spoken_is_questioned(asked, text, speech_s, sign
     assert all(kinds_of(warning) == ("asked_language",) for warning in warnings)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["de", "en", "zh", None]), st.integers(1, 8)), min_size=1, max_size=8))
 def test_a_history_judges_the_next_chunk_as_all_chunks_do_of_which_it_is_the_last(chunks) -> None:
     ends = np.cumsum([length for _, length in chunks]) * RATE

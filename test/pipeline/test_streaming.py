@@ -434,7 +434,7 @@ def random_answers(seed: int, faulty: bool) -> Callable[[Utterance], Answer]:
     return said
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(recordings(), st.integers(1, 4), st.sampled_from(["", PROMPT]))
 async def test_the_deltas_are_the_final_text_whatever_is_said(
     case: tuple[int, list[float], bool, set[int]], rows: int, prompt: str
@@ -470,7 +470,7 @@ async def test_the_deltas_are_the_final_text_whatever_is_said(
     assert streams.stats.rewrites == fallbacks(streamed).count(ALREADY_SENT)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(recordings(), st.integers(1, 4), st.integers(0, 300))
 async def test_a_stream_that_is_cancelled_at_any_await_leaves_no_job_behind_after_one_step(
     case: tuple[int, list[float], bool, set[int]], rows: int, turns: int
@@ -501,7 +501,7 @@ async def test_a_stream_that_is_cancelled_at_any_await_leaves_no_job_behind_afte
         scheduler.stop()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(12, 40), st.integers(0, 8))
 async def test_no_phrase_is_said_twice_where_a_loop_or_a_cut_answer_goes_on_with_its_halves(
     seed: int, count: int, period: int

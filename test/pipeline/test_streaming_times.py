@@ -135,7 +135,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(lengths_s, texts, language)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(cases(), st.integers(1, 4), st.lists(st.floats(0.001, 0.3), min_size=1, max_size=5))
 def test_no_text_waits_longer_than_50_ms_and_a_step_once_it_is_settled(
     case: Case, rows: int, steps_s: list[float]

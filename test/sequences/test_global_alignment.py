@@ -31,7 +31,7 @@ def test_pairs_are_the_most_and_stay_together(first: str, second: str, pairs: li
     assert matched_pairs(first, second) == pairs
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 4), max_size=30), st.lists(st.integers(0, 4), max_size=30), st.sampled_from([1, 40]))
 def test_pairs_are_equal_and_rise_whatever_fits_into_the_table(first, second, cells) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -21,7 +21,7 @@ def exhaustive(scores: np.ndarray, min_length: int) -> float:
     return max(totals)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(words=st.integers(1, 2), classes=st.integers(1, 6), seed=st.integers(0, 10_000))
 def test_no_allowed_sequence_scores_higher(words: int, classes: int, seed: int) -> None:
     scores = np.random.default_rng(seed).normal(size=(2 * words, classes)).astype(np.float32)
@@ -64,7 +64,7 @@ def test_a_time_between_two_classes_is_found_between_them() -> None:
     assert end == pytest.approx(7, abs=1e-3)
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(words=st.integers(1, 12), extra=st.integers(1, 20), seed=st.integers(0, 10_000))
 def test_refining_keeps_order_and_lengths_and_stays_within_half_a_class(words: int, extra: int, seed: int) -> None:
     scores = np.random.default_rng(seed).normal(scale=3, size=(2 * words, words + extra)).astype(np.float32)

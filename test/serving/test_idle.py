@@ -146,7 +146,7 @@ async def test_what_is_used_is_not_released(use: str) -> None:
 async def test_a_use_that_begins_while_the_release_waits_for_a_load_wins() -> None:
     world = await loaded()
     world.now_s += 300
-    async with world.resident._load_lock:
+    async with world.resident._model.lock:
         look = asyncio.create_task(world.release.look())
         await asyncio.sleep(0)
         use = world.resident.usage.model()

@@ -60,7 +60,7 @@ waiting_jobs = st.lists(
 limits = st.tuples(st.integers(1, 6), st.sampled_from([4.0, 12.0, 40.0, math.inf]))
 
 
-@settings(derandomize=True, deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(
     waiting=waiting_jobs,
     kinds=st.lists(limits, min_size=2, max_size=2),

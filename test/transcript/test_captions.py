@@ -20,7 +20,7 @@ RECORDINGS = st.builds(recording, st.randoms(use_true_random=False))
 SHORT = st.builds(recording, st.randoms(use_true_random=False), most=st.just(6))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(RECORDINGS)
 def test_captions_are_slices_in_order_with_times_that_do_not_overlap(spoken: tuple[str, list[Word]]) -> None:
     text, words = spoken
@@ -35,7 +35,7 @@ def test_captions_are_slices_in_order_with_times_that_do_not_overlap(spoken: tup
         assert before.end_s <= after.start_s
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SHORT)
 def test_no_cut_has_fewer_captions_out_of_bounds(spoken: tuple[str, list[Word]]) -> None:
     text, all_words = spoken
@@ -63,7 +63,7 @@ def with_ends(words: Sequence[Word], layout: Layout, places: Sequence[int]) -> l
     return cut
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(RECORDINGS)
 def test_a_caption_out_of_bounds_is_a_single_word_or_has_no_room(spoken: tuple[str, list[Word]]) -> None:
     text, words = spoken

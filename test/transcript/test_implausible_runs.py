@@ -33,7 +33,7 @@ def test_two_separate_runs_are_two() -> None:
     assert find_implausible_runs([*steady(6, 0.01), *steady(10, 0.4, 1.0), *steady(5, 0.01, 6.0)]) == [(0, 6), (16, 21)]
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.floats(0, 0.3), max_size=40))
 def test_every_five_close_words_are_in_a_run_and_runs_are_disjoint(steps) -> None:
     times, at = [], 0.0

@@ -27,7 +27,7 @@ PARTS = (
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(st.sampled_from(PARTS), st.text(max_size=8)), max_size=12))
 def test_each_text_stands_at_its_offset_and_only_single_spaces_are_added(texts) -> None:
     joined, offsets = join(texts)

@@ -12,7 +12,7 @@ from backend.thresholds import ALIGNER_TOLERANCE_S
 from backend.transcript.pauses import SpeechClock, trim_to_speech
 from backend.transcript.words import Word
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=200)
+SEEDED = settings(max_examples=200)
 MARKS = st.lists(st.floats(0, 100).map(lambda t: round(t, 3)), min_size=2, max_size=40, unique=True).map(sorted)
 
 

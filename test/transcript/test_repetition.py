@@ -30,7 +30,7 @@ def test_a_text_without_a_final_repetition_is_unchanged(text: str) -> None:
     assert collapse_repetition(text) == text
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.text("ab .", max_size=12), st.text("xyz", min_size=1, max_size=9), st.integers(3, 9))
 def test_the_result_begins_the_text_and_no_longer_repeats(head: str, phrase: str, turns: int) -> None:
     text = head + phrase * turns

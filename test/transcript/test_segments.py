@@ -74,7 +74,7 @@ def assert_law(text: str, words: list[Word], segments: list[Segment]) -> None:
     assert all(segment.start_s < segment.end_s for segment in segments)
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(TEXTS, LIMITS, LANGUAGES, st.randoms(use_true_random=False))
 def test_segments_partition_the_words_and_keep_the_limits(text, rules, languages, rng) -> None:
     units = [(unit, rng.uniform(0, 20), rng.uniform(0, 20)) for unit in re.findall(r"\w+", text)]

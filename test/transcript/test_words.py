@@ -13,7 +13,7 @@ from units import assert_times, evenly
 from backend.thresholds import MIN_WORD_S
 from backend.transcript.words import Word, place, spread
 
-SEEDED = settings(derandomize=True, deadline=None, max_examples=150)
+SEEDED = settings(max_examples=150)
 FRAGMENTS = (
     *(
         "Hello,",

@@ -23,7 +23,7 @@ def transcript(text: str, duration_s: float, *, has_words: bool = True) -> Trans
     return Transcript(text, "en", duration_s, segments, tuple((1,) for _ in segments), words, ())
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(duration_s=st.floats(0.05, 30_000), sentences=st.integers(1, 12))
 def test_times_are_whole_nanoseconds_in_order_within_the_duration(duration_s: float, sentences: int) -> None:
     reply = messages.transcript_result(transcript("One two three. " * sentences, duration_s))

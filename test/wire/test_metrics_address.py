@@ -8,7 +8,7 @@ import pytest
 
 from backend.errors import CannotListen, MetricsAddressRefused
 from backend.server import start
-from backend.wire.metrics import address_of
+from backend.wire.metrics_listener import address_of
 
 
 async def test_without_an_address_there_is_no_listener(service) -> None:

@@ -21,6 +21,7 @@ from backend.pipeline.sound_tracks import SpokenTrack
 from backend.pipeline.transcript_builder import Transcript
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import AlignerAlone, Instance, Lean
+from backend.serving.protocols import Aligner
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 from backend.transcript.lyrics.sung_lines import KnownText, known_text, language_by_script
@@ -50,15 +51,15 @@ class KnownTextAligner:
             windows = WindowedAlignment(self._scheduler, instance, track, language, self._stats)
             with self._stats.measure("align"):
                 found = await windows.align(known, chunks)
+            aligner = instance.aligner
         else:
-            language, found = await self._by_hearing(instance, track, chunks, known)
-        aligner = (await self._resident.equipped(instance)).aligner
+            language, found, aligner = await self._by_hearing(instance, track, chunks, known)
         return await asyncio.to_thread(build_known_transcript, track, known, found, language, instance.options, aligner)
 
     async def _by_hearing(
         self, lean: Lean, track: SpokenTrack, chunks: list[Chunk], known: KnownText
-    ) -> tuple[str, TextTimes]:
-        """The language, and the times. The text is no prompt: the model would recite it."""
+    ) -> tuple[str, TextTimes, Aligner]:
+        """The language, the times, and the aligner. The text is no prompt: the model would recite it."""
         policy = RecognitionPolicy(self._scheduler, lean, replace(self._options, prompt=""), track.speech, self._stats)
         with self._stats.measure("infer"):
             parts = await policy.recognize(chunks)
@@ -71,7 +72,8 @@ class KnownTextAligner:
             raise AlignerMissing(str(unavailable)) from unavailable
         alignment = Alignment(self._resident, self._scheduler, track.speech, self._stats)
         with self._stats.measure("align"):
-            return language, await HeardTextAlignment(alignment, equipped, track, known, language).align(parts)
+            times = await HeardTextAlignment(alignment, equipped, track, known, language).align(parts)
+        return language, times, equipped.aligner
 
 
 def _check(language: str | None) -> str:

@@ -42,7 +42,7 @@ def test_dropped_characters_are_restored_in_their_places(units: list[str], whole
     assert restore_dropped("今日は、晴れです。", units, str.isalnum) == whole
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.text("あいカキ日本a。 ", max_size=30), st.lists(st.text("あいカキ日本a", min_size=1, max_size=3), max_size=12)
 )
@@ -92,14 +92,14 @@ def test_units_are_the_packages(splitter, text: str, language: str, units: list[
     assert splitter.split(text, language) == units
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.text(st.sampled_from("abcÄé1٣'’-.,!? \u3000\n中文字𠀀豈あ한สวัส\u0301नमस्ते"), max_size=30))
 def test_units_of_spaced_languages_are_exactly_the_packages(splitter, package, text: str) -> None:
     for language in ("en", "zh", "ru"):
         assert splitter.split(text, language) == package.tokenize_space_lang(text)
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.text("오늘은날씨가정말좋네요산책을 .,'a1中\n", max_size=30))
 def test_korean_units_are_exactly_the_packages(splitter, package, text: str) -> None:
     assert splitter.split(text, "ko") == package.encode_timestamp(text, "Korean")[0]

@@ -73,7 +73,7 @@ def random_draft(rng: random.Random, answer: list[int], eos_ids: Sequence[int], 
     return tuple(draft)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32))
 def test_any_draft_gives_the_tokens_of_a_free_decode(recognizer, session_decoder, asked, free, seed: int) -> None:
     """Rows with and without drafts join the session one after the other, between steps."""
@@ -87,7 +87,7 @@ def test_any_draft_gives_the_tokens_of_a_free_decode(recognizer, session_decoder
         assert (number, draft, result) == (number, draft, free[number])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32))
 def test_a_draft_that_loops_ends_its_row_where_the_free_decode_does(recognizer, clips, seed: int) -> None:
     """A model that cannot end its answers: all of them loop."""

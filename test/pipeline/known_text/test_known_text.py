@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -13,9 +15,10 @@ from backend.errors import (
     NoKnownText,
     NothingHeard,
 )
-from backend.options.load_options import TranscribeOptions
+from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcript_builder import Transcript
-from backend.serving.protocols import Recognition
+from backend.serving.protocols import AlignedUnit, Passage, Recognition
+from backend.serving.resident import Resident
 
 VERSE = [
     "The fox jumps over the dog.",
@@ -181,6 +184,24 @@ async def test_an_aligner_that_does_not_load_is_a_failure_and_no_guess(sing, loa
     loader.refusals["aligner"] = CheckpointRefused("broken")
     with pytest.raises(AlignerMissing, match="cannot be loaded"):
         await sing(VERSE[:1], VERSE[:1])
+
+
+async def test_a_model_that_is_freed_meanwhile_loads_its_aligner_once(sing, loader, monkeypatch) -> None:
+    loop, load = asyncio.get_running_loop(), Resident.load
+
+    async def load_and_free_when_aligned(resident: Resident, options: LoadOptions) -> None:
+        await load(resident, options)
+
+        def answer(passage: Passage) -> list[AlignedUnit]:
+            asyncio.run_coroutine_threadsafe(resident.free(), loop).result(20)
+            loader.aligner.answer = None
+            return loader.aligner.align([passage])[0]
+
+        loader.aligner.answer = answer
+
+    monkeypatch.setattr(Resident, "load", load_and_free_when_aligned)
+    assert shown(await sing(VERSE[:1], VERSE[:1])) == VERSE[:1]
+    assert loader.events.count("align al") == 1
 
 
 async def test_an_aligner_alone_times_a_text(transcribe, loader, bursts) -> None:

@@ -60,7 +60,7 @@ def test_a_text_in_which_nothing_is_sung_has_no_lines(given: str) -> None:
     assert not known_text(given).lines
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r\x0b\x0c\x85\u2028\u2029[]()（）［］【】<>\ufeff"))))
 def test_a_text_without_marks_stays_as_it_is(rows: list[str]) -> None:
     given = "\n".join(rows)

@@ -14,7 +14,7 @@ LINES = st.lists(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(LINES, st.data())
 def test_all_text_gets_words_in_its_lines_in_order(rows: list[str], data: st.DataObject) -> None:
     known = known_text("\n".join(rows))

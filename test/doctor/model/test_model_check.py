@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from backend.checkpoint import fit
+from backend.checkpoint.aligner_lookup import find_aligner
 from backend.checkpoint.fit import Room
-from backend.checkpoint.layout import Kind
-from backend.doctor import model_check
 from backend.doctor.child_process import Report
-from backend.doctor.model_check import (
+from backend.doctor.model import model_check
+from backend.doctor.model.model_check import (
     CheckpointFacts,
     Fit,
     Place,
@@ -21,28 +21,66 @@ from backend.doctor.model_check import (
     fit_of,
     judge_checkpoint,
     judge_fit,
-    look_up,
+    look_up_aligner,
+    look_up_model,
     place_of,
 )
-from backend.doctor.trial import Timing, Trial, judge_trial
+from backend.doctor.model.trial import Timing, Trial, judge_trial
+from backend.options.load_options import LoadOptions
 
 LOCAL = CheckpointFacts("/models/asr", local=True, folder=Path("/models/asr"), layout="package", disk_bytes=10**9)
 HUB = CheckpointFacts("Qwen/Qwen3-ASR-0.6B", on_hub=True, token=True)
 
 
 def test_the_demos_checkpoints_are_looked_up(asr_folder: Path, aligner_folder: Path) -> None:
-    model = look_up(str(asr_folder), "recognizer", "")
+    model = look_up_model(LoadOptions(str(asr_folder)))
     assert (model.refusal, model.local, model.layout) == ("", True, "package")
     assert model.disk_bytes > 10**6
-    assert look_up("aligner", "aligner", str(aligner_folder.parent)).folder == aligner_folder
     finding = judge_checkpoint("MODEL", model)
     assert (finding.level, finding.remedy) == ("OK", "")
     assert "on disk, package layout" in finding.value
+    assert look_up_aligner(LoadOptions(str(asr_folder)), model) is None
 
 
-def test_a_relative_path_starts_where_run_sh_was_called(asr_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_start_where_run_sh_was_called(asr_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLDPWD", str(asr_folder.parent))
-    assert look_up("asr", "recognizer", "").name == str(asr_folder)
+    options = LoadOptions("asr", forced_aligner="aligner")
+    model = look_up_model(options)
+    aligner = look_up_aligner(options, model)
+    assert aligner is not None
+    assert [Path(model.name).name, Path(aligner.name).name] == ["asr", "aligner"]
+    assert (model.refusal, aligner.refusal) == ("", "")
+
+
+def test_the_aligner_is_the_one_that_a_load_finds(
+    asr_folder: Path, aligner_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(asr_folder, model := models / ".artifacts/abc/asr")
+    shutil.copytree(aligner_folder, aligner := models / "qwen/aligner")
+    shutil.copytree(aligner_folder, tmp_path / "called/qwen/aligner")
+    monkeypatch.setenv("OLDPWD", str(tmp_path / "called"))  # the models folder comes before it
+    for named, folder in (
+        ("qwen/aligner", ""),  # the models folder is the one above .artifacts
+        ("qwen/aligner/model.safetensors", str(models)),
+        ("/on/another/machine/models/qwen/aligner", str(models)),
+    ):
+        options = LoadOptions(str(model), model_path=folder, forced_aligner=named)
+        found = look_up_aligner(options, look_up_model(options))
+        assert found is not None
+        assert (found.refusal, found.name) == ("", str(aligner))
+        assert found.name == find_aligner(replace(options, model_file=str(model))).name
+
+
+def test_a_model_on_servers_needs_no_weights(asr_folder: Path, tmp_path: Path) -> None:
+    for file in asr_folder.iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy(file, tmp_path)
+    assert "holds no .safetensors" in look_up_model(LoadOptions(str(tmp_path))).refusal
+    facts = look_up_model(LoadOptions(str(tmp_path), engine_urls=("http://gpu1:8000",)))
+    finding = judge_checkpoint("MODEL", facts)
+    assert finding.level == "OK"
+    assert "no weights here" in finding.value
 
 
 def test_what_a_load_would_refuse_is_refused_in_its_words(
@@ -50,16 +88,19 @@ def test_what_a_load_would_refuse_is_refused_in_its_words(
 ) -> None:
     shutil.copytree(asr_folder, tmp_path / "whisper")
     (tmp_path / "whisper/config.json").write_text(json.dumps({"model_type": "whisper"}))
-    cases: list[tuple[str, Kind, str]] = [
-        (str(tmp_path / "whisper"), "recognizer", "'whisper'"),
-        (str(aligner_folder), "recognizer", "forced_aligner"),
-        ("no such thing", "recognizer", "neither a folder"),
-    ]
-    for name, kind, words in cases:
-        facts = look_up(name, kind, "")
-        finding = judge_checkpoint("MODEL", facts)
+    for name, words in (
+        (str(tmp_path / "whisper"), "'whisper'"),
+        (str(aligner_folder), "forced_aligner"),
+        ("no such thing", "neither a folder"),
+    ):
+        finding = judge_checkpoint("MODEL", look_up_model(LoadOptions(name)))
         assert (finding.level, finding.remedy) == ("FAIL", "MODEL=Qwen/Qwen3-ASR-0.6B")
         assert words in finding.value
+    aligner = look_up_aligner(LoadOptions("m", forced_aligner="no such thing"), LOCAL)
+    assert aligner is not None
+    finding = judge_checkpoint("ALIGNER", aligner)
+    assert (finding.level, finding.remedy) == ("FAIL", "ALIGNER=Qwen/Qwen3-ForcedAligner-0.6B")
+    assert "neither a folder with a checkpoint, as it is or below the models folder" in finding.value
 
 
 def test_a_hub_id_says_whether_it_is_downloaded_and_whether_there_is_a_token() -> None:
@@ -134,8 +175,9 @@ def test_the_place_is_the_gpu_if_there_is_one_and_else_the_machines_memory() -> 
 
 def test_nothing_is_loaded_that_is_refused_or_cannot_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_check, "try_out", lambda *_: pytest.fail("it was loaded"))
-    for facts, fitting in ((replace(LOCAL, refusal="no"), None), (LOCAL, Fit("too large", 9e9, 1e9))):
-        findings, trial = examine(facts, None, fitting, "", [])
+    too_large = judge_fit(Fit("too large", 9e9, 1e9))
+    for facts in (replace(LOCAL, refusal="no"), LOCAL):
+        findings, trial = examine(facts, None, lambda: [too_large], "", [])
         assert trial is None
         assert findings[-1].level == "FAIL"
 

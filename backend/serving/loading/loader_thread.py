@@ -1,5 +1,6 @@
 """The thread in which models are loaded, and in which their memory is given back.
 
+What was loaded is counted for as long as it is in memory (loaded_models.py).
 Rules: one thing is done at a time, in order. What fails in here is an error of ours with its cause. Giving memory back
 is a favour to the next load: where it fails, that is logged, and no load, no Free and no request is decided by it.
 """
@@ -14,8 +15,11 @@ from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 from backend.errors import AsrError, DeviceLost
+from backend.options.load_options import LoadOptions
 from backend.serving.faults import refusal_of
-from backend.serving.protocols import Loader
+from backend.serving.loading.loaded_models import LoadedModels
+from backend.serving.model_instance import AlignerAlone, Instance, Lean
+from backend.serving.protocols import Aligner, Kind, Loader
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +36,43 @@ class LoaderThread:
         self._on_device_lost = on_device_lost
         self._thread = ThreadPoolExecutor(1, "loader")  # not the event loop's pool, which hours of audio keep busy
         self._submit(lambda: None)  # the thread exists from now on: later the process may have none left
+        self._loaded_models = LoadedModels(on_collected=self.reclaim_soon)
 
-    async def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    @property
+    def weight_bytes(self) -> dict[str, int]:
+        """Of all models in memory, also where only a request in flight holds them. From any thread."""
+        return self._loaded_models.weight_bytes
+
+    async def inspect(self, options: LoadOptions) -> Kind:
+        """What a load of `options` would bring, refused where a moment's look shows that it cannot. Raises AsrError."""
+        return await self._run(self._loader.inspect, options)
+
+    async def load(self, options: LoadOptions, kind: Kind) -> Instance:
+        """Raises AsrError."""
+        if kind == "aligner":
+            return AlignerAlone(options, await self.load_aligner(options))
+        recognizer = await self._run(self._loader.load_recognizer, options)
+        self._loaded_models.add("recognizer", recognizer)
+        return Lean(options, recognizer)
+
+    async def load_aligner(self, options: LoadOptions) -> Aligner:
+        """Raises AsrError."""
+        aligner = await self._run(self._loader.load_aligner, options)
+        self._loaded_models.add("aligner", aligner)
+        return aligner
+
+    async def reclaim(self) -> None:
+        """Give memory of dropped models back, and wait for it. Raises nothing."""
+        try:
+            await self._run(self._loader.reclaim)
+        except AsrError as error:
+            _log.warning("the memory of a model that was dropped could not be given back: %s", error)
+
+    def reclaim_soon(self) -> None:
+        """Give memory of dropped models back, and wait for nothing."""
+        self._submit(self._loader.reclaim)
+
+    async def _run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """The result of `work`. Foreign exceptions are logged and raised as refusal_of says."""
         try:
             return await asyncio.get_running_loop().run_in_executor(
@@ -48,17 +87,6 @@ class LoaderThread:
             if refusal is error:
                 raise
             raise refusal from error
-
-    async def reclaim(self) -> None:
-        """Give memory of dropped models back, and wait for it. Raises nothing."""
-        try:
-            await self.run(self._loader.reclaim)
-        except AsrError as error:
-            _log.warning("the memory of a model that was dropped could not be given back: %s", error)
-
-    def reclaim_soon(self) -> None:
-        """Give memory of dropped models back, and wait for nothing."""
-        self._submit(self._loader.reclaim)
 
     def _submit(self, work: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # no thread can be started now: the work waits for the next that can

@@ -53,10 +53,10 @@ class Trial:
     text: str | None = None
 
 
-def try_out(model: str, local: bool, aligner: str, quantization: str, options: Sequence[str]) -> Trial:
+def try_out(model: str, local: bool, aligner: str, quantization: str, pairs: Sequence[str]) -> Trial:
     """Loads the model in a server of its own, and transcribes. What fails is in the trial.
 
-    `local`: the model is a folder. `aligner`: "" for none. `options`: further `name:value` pairs.
+    `local`: the model is a folder. `aligner`: "" for none, else what was found. `pairs`: the options, `name:value`.
     """
     trial = Trial()
     try:
@@ -66,7 +66,7 @@ def try_out(model: str, local: bool, aligner: str, quantization: str, options: S
         request = ModelOptions(
             Model=model,
             ModelFile=model if local else "",
-            Options=[*([f"forced_aligner:{aligner}"] if aligner else []), *options],
+            Options=[*pairs, "task:transcribe", *([f"forced_aligner:{aligner}"] if aligner else [])],  # the last counts
             Quantization=quantization,
         )
         with ServerProcess(environment={"QWEN_ASR_METRICS": ""}) as server, tempfile.TemporaryDirectory() as folder:

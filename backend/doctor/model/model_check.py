@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from backend.checkpoint import fit
-from backend.checkpoint.find import find, inspect
+from backend.checkpoint.aligner_lookup import find_aligner, models_folders
+from backend.checkpoint.find import Checkpoint, find, inspect
 from backend.checkpoint.hub import downloaded
 from backend.checkpoint.layout import EXAMPLES, Kind, layout_of
 from backend.checkpoint.validation import read_json_object
 from backend.doctor.child_process import Report
-from backend.doctor.findings import Finding, fail, ok, warn
-from backend.doctor.trial import Trial, judge_trial, try_out
+from backend.doctor.findings import Finding, exit_code, fail, ok, warn
+from backend.doctor.model.trial import Trial, judge_trial, try_out
 from backend.errors import AsrError
+from backend.options.load_options import LoadOptions
 from backend.process.machine.available_memory import available_memory
 
 _PASSAGE_S = 30.0  # of the published checkpoints
@@ -62,34 +65,60 @@ def place_of(report: Report) -> Place:
 def examine(
     model: CheckpointFacts,
     aligner: CheckpointFacts | None,
-    fitting: Fit | None,
+    before_the_load: Callable[[], list[Finding]],
     quantization: str,
-    options: Sequence[str],
+    pairs: Sequence[str],
 ) -> tuple[list[Finding], Trial | None]:
-    """All findings; None in place of a trial where a load would be refused."""
+    """All findings; None in place of a trial where a load would be refused.
+
+    `before_the_load`: what is looked at once both checkpoints are there. `pairs`: the load's options.
+    """
     found = [judge_checkpoint("MODEL", model), *([judge_checkpoint("ALIGNER", aligner)] if aligner else [])]
-    if any(finding.level == "FAIL" for finding in found):
+    if exit_code(found) < 2:
+        found += before_the_load()
+    if exit_code(found) == 2:
         return found, None
-    found.append(judge_fit(fitting))
-    if found[-1].level == "FAIL":
-        return found, None
-    trial = try_out(model.name, model.local, aligner.name if aligner else "", quantization, options)
+    trial = try_out(model.name, model.local, aligner.name if aligner else "", quantization, pairs)
     return [*found, *judge_trial(trial)], trial
 
 
-def look_up(name: str, kind: Kind, models_folder: str) -> CheckpointFacts:
+def look_up_model(options: LoadOptions) -> CheckpointFacts:
     """Reads config.json and file names; of a hub id that is not downloaded, config.json alone is fetched."""
+    name = _from_caller(options.model)
+    found = partial(find, name, folder=options.model_path, revision=options.revision)
+    return _facts(name, found, "recognizer", weights=not options.engine_urls)
+
+
+def look_up_aligner(options: LoadOptions, model: CheckpointFacts) -> CheckpointFacts | None:
+    """The same of the aligner, found as a load finds it (checkpoint/aligner_lookup.py); None where none is named."""
+    if not options.forced_aligner:
+        return None
+    options = replace(options, model_file=model.name if model.local else "")
+    if not any((folder / options.forced_aligner).exists() for folder in models_folders(options)):
+        options = replace(options, forced_aligner=_from_caller(options.forced_aligner))
+    return _facts(options.forced_aligner, partial(find_aligner, options), "aligner")
+
+
+def _from_caller(name: str) -> str:
+    """As an absolute path where it is one: run.sh has left the folder that a relative path starts from."""
+    caller = os.environ.get("OLDPWD", "")
+    here = Path(caller) / name if caller and (Path(caller) / name).exists() else Path(name)
+    return str(here.resolve()) if here.exists() else name
+
+
+def _facts(name: str, found: Callable[[], Checkpoint], kind: Kind, *, weights: bool = True) -> CheckpointFacts:
+    """`weights`: whether a load needs them."""
     facts = CheckpointFacts(name, token=bool(os.environ.get("HF_TOKEN")))
-    caller = os.environ.get("OLDPWD", "")  # run.sh has left the folder that a relative path starts from
     try:
-        here = Path(caller) / name if caller and (Path(caller) / name).exists() else Path(name)
-        checkpoint = find(str(here.resolve()) if here.exists() else name, folder=models_folder)
+        checkpoint = found()
         facts = replace(facts, name=checkpoint.name, local=checkpoint.local, on_hub=not checkpoint.local)
-        inspect(checkpoint, kind)
+        inspect(checkpoint, kind, weights=weights)
     except AsrError as error:
         return replace(facts, refusal=str(error))
-    folder = Path(checkpoint.name) if checkpoint.local else downloaded(checkpoint.name)
-    if folder is None or not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+    folder = Path(checkpoint.name) if checkpoint.local else downloaded(checkpoint.name, checkpoint.revision)
+    if folder is None or not (folder / "config.json").is_file():
+        return facts
+    if weights and not any(folder.glob("*.safetensors")):
         return facts
     layout = layout_of(checkpoint.name, read_json_object(folder / "config.json"), kind)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
@@ -111,7 +140,8 @@ def judge_checkpoint(role: str, facts: CheckpointFacts) -> Finding:
             f"hf download {facts.name}, or let the first load fetch it",
         )
     where = "on disk" if facts.local else "downloaded from the hub"
-    return ok(role, f"{facts.name}, {where}, {facts.layout} layout, {facts.disk_bytes / 1e9:.3g} GB of weights")
+    weights = f"{facts.disk_bytes / 1e9:.3g} GB of weights" if facts.disk_bytes else "no weights here"
+    return ok(role, f"{facts.name}, {where}, {facts.layout} layout, {weights}")
 
 
 def need(
