@@ -27,8 +27,9 @@ from backend.serving.protocols import AlignedUnit, Batching, Kind, Passage, Reco
 from backend.serving.resident import Resident
 from backend.serving.scheduler import Scheduler
 
-# The same examples in each run: a test fails for a change and not by chance. Others: --hypothesis-profile=default.
+# The same examples in each run: a test fails for a change and not by chance. Others: --hypothesis-profile=explore.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
 
 pytest_plugins = ["grpc_service"]  # of test/fixtures

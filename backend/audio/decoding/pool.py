@@ -3,7 +3,7 @@
 - The file is opened in this process (safe_open.py). A first check runs in threads of its own, so that a bad path does
   not queue behind running decodes, and a network share that does not answer costs one such thread and one request.
   Only a decoder process (process.py) reads the content, through the descriptor.
-- The pool grows to as many processes as have had work at once, up to a maximum, and keeps one warm. A process that
+- The pool grows, up to a maximum, when a request has waited a moment for a process, and keeps one warm. A process that
   fails is killed and replaced in the background; if none can be started, the request fails and the next one retries.
 - A client that cancels is noticed within a tenth of a second, whatever the process is doing.
 """
@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,6 +28,9 @@ from backend.process.observed_time import MAX_GAP_S, ObservedTime
 _log = logging.getLogger(__name__)
 
 _MAX_PROCESSES = 4  # also on one core: a command of three seconds must not wait behind one recording of hours
+# To start a process takes a core for a third of a second, in which one that runs decodes half an hour of audio: eight
+# clips at once, for which three were started, took twice as long as without. Longer ones are waited for no longer.
+_PATIENCE_S = 0.05
 _MAX_OPEN = 16  # files that are open at once: those being decoded, and those waiting for a process
 _MAX_CHECKS = 16  # files that are checked at once; when so many hang, no request is served
 _CHECK_TIMEOUT_S = 5.0  # a disk that has to spin up may take as long
@@ -150,14 +154,16 @@ class DecoderPool:
 
     def _idle_or_slot(self, is_cancelled: IsCancelled) -> DecoderProcess | None:
         """An idle process; or None, and a slot for a new one is reserved. Blocks until there is either."""
+        began = time.monotonic()
         with self._changed:
             while not is_cancelled():
                 if self._idle:
                     return self._idle.pop()
-                if self._count < self._max_processes:
+                patience_s = began + _PATIENCE_S - time.monotonic() if self._count else 0.0
+                if self._count < self._max_processes and patience_s <= 0:
                     self._count += 1
                     return None
-                self._changed.wait(POLL_INTERVAL_S)
+                self._changed.wait(patience_s if patience_s > 0 else POLL_INTERVAL_S)
         raise Cancelled
 
     def _start_in_slot(self) -> DecoderProcess:

@@ -23,7 +23,7 @@ from decoder_processes import (
     until,
 )
 
-from backend.audio.decoding import causes
+from backend.audio.decoding import causes, pool
 from backend.audio.decoding.decode import decode
 from backend.audio.decoding.safe_open import check
 from backend.errors import AsrError, EngineFailure, OutOfMemory, UndecodableAudio
@@ -83,6 +83,23 @@ async def test_one_process_is_warm_after_warm_up(make, golden) -> None:
     (pid,) = children() - before
     decoder_pool.warm_up()
     assert await only_child(decoder_pool, golden, before) == pid
+
+
+@linux
+async def test_requests_at_once_start_another_process_when_they_have_waited_and_not_before(
+    make, golden, hostile_file, monkeypatch
+) -> None:
+    before, decoder_pool = children(), make(HOSTILE, max_processes=2)
+    await only_child(decoder_pool, golden, before)
+    monkeypatch.setattr(pool, "_PATIENCE_S", 3600.0)
+    await asyncio.gather(*(decoder_pool.decode(str(golden), max_seconds=60) for _ in range(8)))
+    assert len(children() - before) == 1
+    monkeypatch.undo()
+    hanging = asyncio.create_task(decoder_pool.decode(hostile_file("sleep"), max_seconds=60))
+    await until(lambda: not decoder_pool._idle)
+    await assert_serves(decoder_pool, golden)
+    assert len(children() - before) == 2
+    hanging.cancel()
 
 
 async def test_causes_reach_the_request(decoder_pool, tmp_path) -> None:
