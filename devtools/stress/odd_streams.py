@@ -13,7 +13,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from backend.audio.silero import FRAME
+from backend.audio.vad import SpeechRules, min_speech_frames
 from backend.audio.waveform import SAMPLE_RATE, Samples
+from backend.options.load_options import LoadOptions
 from backend.wire import backend_pb2 as pb
 from devtools.stress.client import OK
 from devtools.stress.fakes import text_of
@@ -66,6 +68,8 @@ class Sound:
         return pb.TranscriptLiveRequest(audio=pb.TranscriptLiveAudio(pcm=self.samples.tolist()))
 
 
+_RULES = SpeechRules(LoadOptions.vad_threshold, LoadOptions.vad_min_speech_s, LoadOptions.vad_min_silence_s)
+_LEAST_FRAMES = min_speech_frames(_RULES)  # of speech that counts, also where no detector runs
 Message = Config | Sound
 _configs = st.builds(
     Config,
@@ -101,6 +105,6 @@ def expected(messages: Sequence[Message]) -> tuple[str, str | None]:
     assert isinstance(config, Config)
     sound = [message.samples for message in messages[last + 1 :] if isinstance(message, Sound)]
     heard = np.clip(np.concatenate(sound), -1, 1) if sound else np.zeros(0, np.float32)
-    if heard.size < FRAME:  # less than a frame of the detector has no text
+    if -(-heard.size // FRAME) < _LEAST_FRAMES:
         return OK, ""
     return OK, text_of(heard, config.prompt, "en" if config.language else None)

@@ -74,14 +74,14 @@ async def test_any_messages_in_any_order_have_their_answer(profile: Profile, res
 
 
 def test_what_is_expected() -> None:
-    noise = Sound(1, 512)
+    noise = Sound(1, 1_536)
     assert expected([]) == (OK, None)
     assert expected([noise]) == (REFUSED, None)
     assert expected([Config()]) == (OK, "")
     assert expected([Config(sample_rate=8_000)]) == (REFUSED, None)
     assert expected([Config(), Sound(1, 512, flaw=float("nan"))]) == (REFUSED, None)
-    later = Sound(2, 900)
+    later = Sound(2, 1_025)
     assert expected([Config(), noise, Config(language="en"), later]) == (OK, text_of(later.samples, "", "en"))
-    assert expected([Config(), Sound(1, 511)]) == (OK, "")
-    loud = Sound(1, 512, level=3.0)
+    assert expected([Config(), Sound(1, 1_024)]) == (OK, "")  # shorter than speech
+    loud = Sound(1, 1_536, level=3.0)
     assert expected([Config(), loud]) == (OK, text_of(np.clip(loud.samples, -1, 1)))
