@@ -94,9 +94,9 @@ class LazyLoader:
     def load_aligner(self, options: LoadOptions) -> Aligner:
         return self._real().load_aligner(options)
 
-    def reclaim(self) -> None:
+    def reclaim(self, *, idle: bool = False) -> None:
         if "backend.engine.loader" in sys.modules:  # otherwise nothing was loaded, and the import would take seconds
-            self._real().reclaim()
+            self._real().reclaim(idle=idle)
 
 
 @dataclass(frozen=True)

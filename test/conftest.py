@@ -191,8 +191,8 @@ class FakeLoader:
         self._happen(f"align {options.forced_aligner}", "aligner")
         return self.aligner
 
-    def reclaim(self) -> None:
-        self.events.append("reclaim")
+    def reclaim(self, *, idle: bool = False) -> None:
+        self.events.append("reclaim all" if idle else "reclaim")
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 One without tokenizer.json, as in Qwen's own folders, is made of vocab.json and merges.txt. Its vocabulary is
 read once in this process and shared: the recogniser, the aligner and the next load have the same one, each with its own
 added tokens and its own state. It is kept by the files' content, so other files never get it, and stays in memory after
-Free (56 MB for 151,643 words). It is not kept on disk: reading a tokenizer.json back takes as long as making it anew,
-and a file that others can write would have to be distrusted.
+Free (56 MB for 151,643 words), but not while a model is released for idleness. It is not kept on disk: reading a
+tokenizer.json back takes as long as making it anew, and a file that others can write would have to be distrusted.
 
 A folder's chat template is not read: it is a program, and the prompt is fixed by the training (prompt_format.py).
 """
@@ -159,6 +159,12 @@ def _vocabulary(folder: Path) -> BPE:
         while len(_vocabularies) > _MOST_VOCABULARIES:
             del _vocabularies[next(iter(_vocabularies))]
     return vocabulary
+
+
+def forget_vocabularies() -> None:
+    """Give up those that no tokenizer has; the next load reads them again, in half a second."""
+    with _vocabularies_lock:
+        _vocabularies.clear()
 
 
 def _pairs(merges: str) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 
+from backend.chat_format.tokenizer import forget_vocabularies
 from backend.checkpoint import fit
 from backend.checkpoint.aligner_lookup import find_aligner, inspect_aligner
 from backend.checkpoint.feature_extractor import chunk_s
@@ -111,7 +112,9 @@ class CheckpointLoader:
 
         return _float32_if_it_overflows(load, options)
 
-    def reclaim(self) -> None:
+    def reclaim(self, *, idle: bool = False) -> None:
+        if idle:
+            forget_vocabularies()
         device.reclaim()
 
 

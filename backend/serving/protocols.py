@@ -241,6 +241,6 @@ class Loader(Protocol):
         """The aligner that the options name, or, without one, the model that is an aligner itself."""
         ...
 
-    def reclaim(self) -> None:
-        """Return memory of dropped models to the operating system."""
+    def reclaim(self, *, idle: bool = False) -> None:
+        """Return memory of dropped models to the operating system; `idle`: also what only makes a next load faster."""
         ...

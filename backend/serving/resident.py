@@ -143,7 +143,7 @@ class Resident:
             model.unloaded, model.instance = UnloadedModel(model.instance, self._clock), None
             self.releases["model"] += 1
             _log.info("idle for %g s: the weights are released; the next request loads them again", idle_s)
-            await self._thread.reclaim()
+            await self._thread.reclaim(idle=True)
 
     async def release_aligner(self, idle_s: float) -> None:
         """Release the aligner if nobody has used it for `idle_s` seconds; the lean instance stays."""

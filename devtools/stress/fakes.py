@@ -177,7 +177,7 @@ class PlannedLoader:
     def __init__(self) -> None:
         self._faults = Faults(Plan())  # of the plan that was loaded last
 
-    def reclaim(self) -> None:
+    def reclaim(self, *, idle: bool = False) -> None:
         self._faults.call("reclaim")
 
     def inspect(self, options: LoadOptions) -> Literal["recognizer", "aligner"]:

@@ -254,6 +254,17 @@ def test_other_words_or_merges_are_never_taken_from_memory(asr_folder: Path, tmp
     assert len(tokenizer_files._vocabularies) <= 2  # and memory holds no more of them
 
 
+def test_an_idle_release_leaves_no_vocabulary(asr_folder: Path, tmp_path: Path, built: list[int]) -> None:
+    folder = unconverted(asr_folder, tmp_path / "asr")
+    before = make_tokenizer(folder).encode("The quick").ids
+    CheckpointLoader().reclaim()
+    assert tokenizer_files._vocabularies
+    CheckpointLoader().reclaim(idle=True)
+    assert not tokenizer_files._vocabularies
+    assert make_tokenizer(folder).encode("The quick").ids == before
+    assert len(built) == 2
+
+
 @pytest.mark.parametrize("merges", ["#version: 0.2\r\na b\r\n\r\nc d", "a b\n\n  \nc d\n"])
 def test_blank_lines_and_line_ends_do_not_matter(merges: str) -> None:
     assert tokenizer_files._pairs(merges) == [("a", "b"), ("c", "d")]

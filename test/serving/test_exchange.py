@@ -114,7 +114,7 @@ async def test_the_aligner_that_was_exchanged_leaves_memory_before_the_load_ends
     loader.aligner.itself = loader.aligner  # as torch's modules: only the garbage collector can delete it
     old, loader.aligner = weakref.ref(loader.aligner), type(loader.aligner)()
 
-    def reclaim() -> None:
+    def reclaim(*, idle: bool = False) -> None:
         gc.collect()
         alive.append(old() is not None)
 
@@ -248,7 +248,7 @@ def no_reclaim(loader, failure: Exception, after: int = 0) -> list[int]:
     """`reclaim` fails from its call number `after` on; returns the list of its calls."""
     calls: list[int] = []
 
-    def reclaim() -> None:
+    def reclaim(*, idle: bool = False) -> None:
         calls.append(len(calls))
         if len(calls) > after:
             raise failure

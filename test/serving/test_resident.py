@@ -399,7 +399,7 @@ async def test_the_half_loaded_aligner_of_a_failed_load_is_reclaimed_at_once(loa
         parts.append(weakref.ref(part))
         raise CheckpointRefused("truncated")
 
-    def reclaim() -> None:
+    def reclaim(*, idle: bool = False) -> None:
         gc.collect()
         alive.extend(ref() is not None for ref in parts)
 

@@ -61,10 +61,10 @@ class LoaderThread:
         self._loaded_models.add("aligner", aligner)
         return aligner
 
-    async def reclaim(self) -> None:
-        """Give memory of dropped models back, and wait for it. Raises nothing."""
+    async def reclaim(self, *, idle: bool = False) -> None:
+        """Give memory of dropped models back, and wait for it. Raises nothing. `idle`: see Loader.reclaim."""
         try:
-            await self._run(self._loader.reclaim)
+            await self._run(self._loader.reclaim, idle=idle)
         except AsrError as error:
             _log.warning("the memory of a model that was dropped could not be given back: %s", error)
 
