@@ -308,6 +308,28 @@ class FallingBehind(AsrError):
         )
 
 
+class NothingInTime(FallingBehind):
+    """Within `limit_s` seconds of a live stream's end nothing of its speech was recognised."""
+
+    def __init__(self, limit_s: float) -> None:
+        AsrError.__init__(
+            self,
+            f"qwen-asr: falling behind: no speech was recognised within {limit_s:g} s of the sound's end; use a "
+            "smaller model, quantization int8, a longer live_step_seconds, or fewer streams",
+        )
+
+
+class StillLoading(FallingBehind):
+    """`limit_s` seconds after a live stream's end its model, which had been released while idle, is still loaded."""
+
+    def __init__(self, limit_s: float) -> None:
+        AsrError.__init__(
+            self,
+            f"qwen-asr: falling behind: the model was released while idle, and its load was not done {limit_s:g} s "
+            "after the sound's end; send the sound again, or the operator can raise idle_unload_seconds",
+        )
+
+
 class Stopping(AsrError):
     """The call came during the graceful shutdown, or was cancelled by it."""
 

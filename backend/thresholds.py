@@ -171,6 +171,9 @@ LIVE_CUT_PAUSE_S = 0.2
 # Pause between two decodes of a stream, as a share of the time that the first took: a slow machine, or one with many
 # streams, decodes more seldom instead of queueing. Chosen, not measured.
 LIVE_REST_SHARE = 0.5
+# From the end of a stream's sound to its final result, in seconds, at most. The gateway waits for ten. The rest is for
+# the search for speech in a minute of sound that waits, 0.25 s of a core, and for building the transcript. Chosen.
+LIVE_FINAL_S = 8.0
 
 # Alignment (pipeline/alignment.py, transcriber.py). Chosen, not measured, unless a line says otherwise.
 

@@ -9,10 +9,14 @@ takes. If the pause goes on and ends the utterance, that answer is the commit's:
 
 from __future__ import annotations
 
+import logging
+
 from backend.audio.silero import FRAME
 from backend.audio.waveform import SAMPLE_RATE
 from backend.live.endpointing import Endpointing
 from backend.thresholds import LIVE_FIRST_SPEECH_S, LIVE_MIN_STEP_SHARE, LIVE_TAIL_S
+
+_log = logging.getLogger(__name__)
 
 _TAIL = round(LIVE_TAIL_S * SAMPLE_RATE)
 
@@ -28,6 +32,8 @@ class Cadence:
     def __init__(self, step_s: float) -> None:
         self._step = round(step_s * SAMPLE_RATE)
         self._due: int | None = None  # None: as soon as there is enough speech
+        self._is_slow = False
+        self.took_s = 0.0  # the last decode
         self.decoded_to = 0  # up to where the window went at the last decode
         self.piece_end = 0  # where the piece ended that was decoded then
 
@@ -53,3 +59,10 @@ class Cadence:
         self.decoded_to, self.piece_end = end, piece_end
         due = end if self._due is None else min(self._due, end)
         self._due = max(due + self._step, end + round(LIVE_MIN_STEP_SHARE * self._step))
+
+    def note_took(self, took_s: float) -> None:
+        """A decode is done, after so many seconds. The log says once that the machine is too slow."""
+        self.took_s = took_s
+        if took_s * SAMPLE_RATE > self._step and not self._is_slow:
+            self._is_slow = True
+            _log.info("a live decode took %.1f s, longer than live_step_seconds; captions come more seldom", took_s)

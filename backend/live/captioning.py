@@ -9,31 +9,34 @@
   leaves. If the growing window was decoded with all of its speech, that answer is the first. Sound before it is
   forgotten, and nothing of it is known to the next window, but for the language.
 - A window that is full is cut in a pause. Text that was sent of the sound behind the cut begins the next window's.
+- Once the sound has ended, windows are only committed. At the deadline the last answer stands, and the transcript says
+  how much speech follows it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from backend.audio.causal_vad import CausalDetector, NoDetector
 from backend.audio.silero import FRAME
-from backend.audio.vad import SpeechRules
 from backend.audio.waveform import SAMPLE_RATE, Samples
 from backend.live.cadence import Cadence, whole_speech
 from backend.live.endpointing import Endpointing
+from backend.live.final_deadline import FinalDeadline
 from backend.live.growing_answer import GrowingAnswer
 from backend.live.lag import Arrivals
 from backend.live.live_event import LiveEvent
 from backend.live.live_setup import LiveSetup
 from backend.live.sound_window import Piece, SoundWindow
 from backend.live.utterance_pieces import UtterancePieces
-from backend.live.utterance_recognition import UtteranceRecognition, either
+from backend.live.utterance_recognition import Recognized, UtteranceRecognition
+from backend.options.load_options import LoadOptions
 from backend.pipeline.end_of_utterance import ends_utterance
 from backend.pipeline.transcript_builder import Transcript
 from backend.thresholds import (
     LIVE_CUT_PAUSE_S,
+    LIVE_FINAL_S,
     LIVE_LEAD_S,
     LIVE_MAX_WINDOW_S,
     LIVE_REST_SHARE,
@@ -42,33 +45,35 @@ from backend.thresholds import (
 )
 from backend.transcript.joining import separator_between
 
-_log = logging.getLogger(__name__)
+Say = Callable[[LiveEvent], None]
+Fail = Callable[[BaseException], None]
 
 _LEAD, _TAIL = round(LIVE_LEAD_S * SAMPLE_RATE), round(LIVE_TAIL_S * SAMPLE_RATE)
 _FRAME_S = FRAME / SAMPLE_RATE
-_FLUSH_S = 8.0  # for the last commit; the gateway waits for ten
+
+
+def new_detector(load: LoadOptions) -> CausalDetector | NoDetector:
+    """The detector of one stream, by the operator's options."""
+    return CausalDetector() if load.vad else NoDetector()
 
 
 class Captioning:
     """One config's captions. For the event loop's thread; `hear` and `finish` are awaited one at a time."""
 
-    def __init__(
-        self, setup: LiveSetup, say: Callable[[LiveEvent], None], fail: Callable[[BaseException], None]
-    ) -> None:
+    def __init__(self, setup: LiveSetup, say: Say, fail: Fail, deadline: FinalDeadline) -> None:
         """`say` is called with each event; `fail` with an error of a decode that nobody awaits."""
         self._setup = setup
         self._load = load = setup.instance.options
         self._say = say
         self._fail = fail
-        self._rules = SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
-        self._detector = CausalDetector() if load.vad else NoDetector()
-        self._window = SoundWindow(self._rules if load.vad else None)
+        self._deadline = deadline
+        self._detector, self._window = new_detector(load), SoundWindow(load)
         self._arrivals = Arrivals()
-        self._endpointing = Endpointing(self._rules)
+        self._endpointing = Endpointing(self._window.rules)
         self._cadence = Cadence(load.live_step_s)
-        self._recognition = UtteranceRecognition(setup)
+        self._recognition = UtteranceRecognition(setup, deadline)
         self._growing = GrowingAnswer(setup.instance.recognizer, setup.options.language, load.live_hold_words)
-        self._pieces = UtterancePieces(setup, say)
+        self._pieces = UtterancePieces(setup, say, deadline)
         self._max_window = round(min(setup.instance.max_chunk_s, LIVE_MAX_WINDOW_S) * SAMPLE_RATE)
         self._before = ""  # the text of the last piece that has any
         self._utterance = ""  # the text of the last piece of this utterance
@@ -76,10 +81,6 @@ class Captioning:
         self._speech_end = 0  # the frame behind the last one of speech
         self._decoding: asyncio.Task[None] | None = None
         self._settling: asyncio.Future[str] | None = None  # the decode that runs
-        self._is_ending = False
-        self._too_late: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # to wait for the model
-        self._flush_timer: asyncio.TimerHandle | None = None  # runs from the end of the sound
-        self._is_slow = False
 
     @property
     def is_speaking(self) -> bool:
@@ -101,15 +102,8 @@ class Captioning:
         for likelihood in self._detector.likelihoods(samples):
             await self._hear_frame(float(likelihood))
 
-    def begin_flush(self) -> None:
-        """No sound follows that which waits: from now on a commit, that which runs included, is awaited for a time."""
-        if self._flush_timer is None:
-            self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_S, self._too_late.set_result, None)
-
     async def finish(self) -> Transcript:
-        """The transcript, when no sound follows."""
-        self._is_ending = True
-        self.begin_flush()
+        """The transcript, when no sound follows. Raises as `hear`, or NothingInTime."""
         for likelihood in self._detector.last_likelihoods():
             await self._hear_frame(float(likelihood))
         if self._is_speaking:
@@ -118,8 +112,6 @@ class Captioning:
 
     async def close(self) -> None:
         """Cancel what runs. After that nothing is said."""
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
         self._set_speaking(False)
         await self._stop_decoding()
         await self._pieces.close()
@@ -172,7 +164,7 @@ class Captioning:
         return self._window.deepest_pause(self._max_window)
 
     def _is_due(self) -> bool:
-        return not self._is_ending and self._cadence.is_due(self._endpointing, self._window.end)
+        return not self._deadline.has_begun and self._cadence.is_due(self._endpointing, self._window.end)
 
     async def _decode(self) -> None:
         """Decode the growing window while there is new sound, with a rest after each time."""
@@ -188,19 +180,13 @@ class Captioning:
                     self._settling = asyncio.ensure_future(settling)
                     text = await self._settling
                 stats.record_step(took_s := loop.time() - began)
-                self._note_if_slow(took_s)
+                self._cadence.note_took(took_s)
                 if text:
                     self._send(piece, text)
                 await asyncio.sleep(LIVE_REST_SHARE * took_s)
         except Exception as error:  # noqa: BLE001 - whatever ends a decode ends the stream
             self._fail(error)
         self._decoding = None
-
-    def _note_if_slow(self, took_s: float) -> None:
-        """Say once, in the log, that the machine does not keep up with live_step_seconds."""
-        if took_s > self._load.live_step_s and not self._is_slow:
-            self._is_slow = True
-            _log.info("a live decode took %.1f s, longer than live_step_seconds; captions come more seldom", took_s)
 
     async def _stop_decoding(self) -> None:
         decoding, self._decoding = self._decoding, None
@@ -233,11 +219,15 @@ class Captioning:
     async def _commit(self, end: int, *, is_cut: bool = False, is_pause: bool = False) -> None:
         """Recognise the window up to `end` for good, and forget it."""
         end = max(end, self._window.begin)
-        if self._settling is not None and self._cadence.piece_end == end:  # its answer is that of this piece
-            await either(self._settling, self._too_late)
+        if self._settling is not None and self._is_wanted(end):
+            await self._deadline.meets(self._settling)
         await self._stop_decoding()
         piece = self._window.piece(end)
-        recognized = await self._recognition.finish(piece, self._growing, is_cut=is_cut, too_late=self._too_late)
+        recognized = await self._recognition.finish(piece, self._growing, is_cut=is_cut)
+        if recognized is None:
+            is_pause = False  # nobody knows how the utterance ends
+            piece, recognized = self._as_heard(piece)
+            end = max(end, piece.place[1])
         self._utterance = recognized.text or self._utterance
         eou = is_pause and ends_utterance(self._utterance, self._load.live_eou)
         delta = self._unsent(recognized.text)
@@ -250,6 +240,23 @@ class Captioning:
         self._window.forget_before(end)
         self._arrivals.forget_before(end)
         self._cadence.begin_window(end)
-        self._endpointing = Endpointing(self._rules, end // FRAME)
+        self._endpointing = Endpointing(self._window.rules, end // FRAME)
         for likelihood in self._window.likelihoods_from(end // FRAME):
             self._endpointing.hear(likelihood)
+
+    def _is_wanted(self, end: int) -> bool:
+        """Whether the decode that runs is waited for before the commit of the window up to `end`.
+
+        It is where its answer is that of this piece. At the end of the sound it is where the window has no answer yet,
+        and where decodes take so long that a commit would not be done before the deadline either.
+        """
+        is_needed = self._growing.last is None or self._cadence.took_s > LIVE_FINAL_S
+        return self._cadence.piece_end == end or (self._deadline.has_begun and is_needed)
+
+    def _as_heard(self, piece: Piece) -> tuple[Piece, Recognized]:
+        """What has text of a piece that is late, and that text. The speech behind it is skipped."""
+        heard_to = self._growing.heard_to
+        heard = self._window.piece(heard_to) if heard_to > self._window.begin else piece
+        recognized = self._recognition.as_heard(heard, self._growing)
+        self._pieces.skip(piece.speech_s(heard_to if recognized.text else self._window.begin))
+        return heard if recognized.text else piece, recognized

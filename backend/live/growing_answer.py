@@ -22,6 +22,7 @@ class GrowingAnswer:
         self._hold = hold
         self.sent = ""
         self.last: Recognition | None = None
+        self.heard_to = 0  # where the sound of the last answer ends, in samples of the stream
         self._draft: tuple[int, ...] = ()
         self._fixed = 0  # tokens of the draft that stand for what has been sent, and must
         self._sent_ids: tuple[int, ...] = ()  # tokens that begin with what has been sent
@@ -42,15 +43,19 @@ class GrowingAnswer:
         if carried:
             tokens = (token.id for token in self._recognizer.tokens_of(carried))
             following.sent = carried
+            following.heard_to = self.heard_to
             following._sent_ids = following._draft = (*self._tag(), *tokens)
             following._fixed = len(following._draft)
         return following
 
-    def settle(self, answer: Recognition) -> str:
-        """Take the next answer; the beginning of it that is settled. "": nothing beyond what has been sent is."""
+    def settle(self, answer: Recognition, end: int) -> str:
+        """Take the next answer; the beginning of it that is settled. "": nothing beyond what has been sent is.
+
+        `end`: where its sound ends, in samples of the stream.
+        """
         if not answer.finished:  # a repetition loop, or the budget's end: what it says is no draft either
             return ""
-        self.last = answer
+        self.last, self.heard_to = answer, end
         if not answer.text.startswith(self.sent):
             self._draft, self._fixed = self._sent_ids, len(self._sent_ids)
             return ""

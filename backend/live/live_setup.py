@@ -42,7 +42,7 @@ class LiveSetup:
             return self
         model = lean_of(await self.resident.acquired())
         await check_token_limit(self.options.prompt, model.recognizer)
-        return replace(self, model=model)
+        return replace(self, model=model, load=model.options)
 
 
 def lean_of(instance: Instance) -> Lean:

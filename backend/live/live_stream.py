@@ -3,7 +3,8 @@
 - `feed` never waits. Sound that the model has not caught up with waits here, at most MAX_BACKLOG_S of it.
 - While the client does not read, deltas merge into one, so what waits for it is bounded by its text.
 - A second config forgets everything. The end of the sound, a model that is freed, a stop of the process and a client
-  that sends nothing for a while end a stream alike: what was said is committed, and the transcript is the last event.
+  that sends nothing for a while end a stream alike: what was said is committed, as far as there is time before the
+  deadline, and the transcript is the last event.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from backend.audio.waveform import SAMPLE_RATE, Samples
-from backend.errors import FallingBehind
-from backend.live.captioning import Captioning
+from backend.errors import FallingBehind, StillLoading
+from backend.live.captioning import Captioning, new_detector
+from backend.live.final_deadline import FinalDeadline
 from backend.live.live_event import LiveEvent
 from backend.live.live_setup import LiveSetup
+from backend.live.sound_window import SoundWindow
+from backend.live.utterance_pieces import UtterancePieces
 from backend.options.load_options import TranscribeOptions
 from backend.pipeline.transcript_builder import Transcript
 from backend.process.request_stats import QUIET
+from backend.thresholds import LIVE_FINAL_S
 
 MAX_BACKLOG_S = 60
 _SLICE = SAMPLE_RATE // 2  # samples that are heard at a time: the event loop serves others between two
@@ -37,6 +42,7 @@ class LiveStream:
         self._heard = asyncio.Event()  # the inbox or the end has changed
         self._said = asyncio.Event()  # the outbox or the failure has changed
         self._is_finishing = False
+        self._deadline = FinalDeadline()
         self._failure: BaseException | None = None
         self._captioning: Captioning | None = None
         self._worker: asyncio.Task[None] | None = None
@@ -84,10 +90,9 @@ class LiveStream:
         self._worker = asyncio.create_task(self._caption())
 
     def finish(self) -> None:
-        """No sound follows: commit what was said, and end with the transcript."""
+        """No sound follows: commit what was said, and end with the transcript, before the deadline."""
         self._is_finishing = True
-        if self._captioning is not None:
-            self._captioning.begin_flush()
+        self._deadline.begin()
         self._heard.set()
 
     def fail(self, error: BaseException) -> None:
@@ -96,7 +101,10 @@ class LiveStream:
         self._said.set()
 
     async def events(self) -> AsyncGenerator[LiveEvent | Transcript]:
-        """The events; the last is the transcript. Raises what `fail` was called with, OutOfMemory or EngineFailure."""
+        """The events; the last is the transcript.
+
+        Raises what `fail` was called with, OutOfMemory, EngineFailure, NothingInTime, StillLoading or as LiveSetup.
+        """
         self._worker = asyncio.create_task(self._caption())
         while True:
             await self._said.wait()
@@ -113,16 +121,33 @@ class LiveStream:
         """Cancel what runs."""
         self._is_finishing = True
         self._quiet_timer.cancel()
+        self._deadline.cancel()
         await self._stop_worker()
         self._inbox.clear()
 
     async def _caption(self) -> None:
         try:
-            self._setup = await self._setup.loaded()  # meanwhile sound waits in the inbox
-        except Exception as error:  # noqa: BLE001 - as below
+            if await self._is_loaded():  # meanwhile sound waits in the inbox
+                await self._caption_with_model()
+            else:
+                self._end(await self._transcript_without_model())
+        except Exception as error:  # noqa: BLE001 - whatever ends the captions ends the stream
             self.fail(error)
-            return
-        self._captioning = captioning = Captioning(self._setup, self._say, self.fail)
+
+    async def _is_loaded(self) -> bool:
+        """Wait for the model. Whether it is in memory before the deadline."""
+        if self._setup.model is None:
+            loading = asyncio.ensure_future(self._setup.loaded())
+            try:
+                if not await self._deadline.meets(loading):
+                    return False
+                self._setup = loading.result()
+            finally:
+                loading.cancel()
+        return True
+
+    async def _caption_with_model(self) -> None:
+        self._captioning = captioning = Captioning(self._setup, self._say, self.fail, self._deadline)
         try:
             while self._inbox or not self._is_finishing:
                 if self._inbox:
@@ -131,12 +156,29 @@ class LiveStream:
                 else:
                     self._heard.clear()
                     await self._heard.wait()
-            self._outbox.append(await captioning.finish())
-            self._said.set()
-        except Exception as error:  # noqa: BLE001 - whatever ends the captions ends the stream
-            self.fail(error)
+            self._end(await captioning.finish())
         finally:
             await captioning.close()
+
+    async def _transcript_without_model(self) -> Transcript:
+        """The transcript of a stream whose sound ended before its model was loaded. Raises StillLoading."""
+        detector, window = new_detector(self._setup.load), SoundWindow(self._setup.load)
+        while self._inbox:
+            samples, _ = self._next_slice()
+            window.add(samples)
+            for likelihood in detector.likelihoods(samples):
+                window.judge(float(likelihood))
+            await asyncio.sleep(0)
+        for likelihood in detector.last_likelihoods():
+            window.judge(float(likelihood))
+        if window.piece(window.end).speech_s():
+            raise StillLoading(LIVE_FINAL_S)
+        pieces = UtterancePieces(self._setup, self._say, self._deadline)
+        return await pieces.transcript(window.received / SAMPLE_RATE)
+
+    def _end(self, transcript: Transcript) -> None:
+        self._outbox.append(transcript)
+        self._said.set()
 
     def _next_slice(self) -> tuple[Samples, float]:
         samples, arrived = self._inbox.popleft()

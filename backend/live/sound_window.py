@@ -14,6 +14,7 @@ from backend.audio.chunks import deepest_pause
 from backend.audio.silero import FRAME
 from backend.audio.vad import Speech, SpeechRules, all_speech, speech_of
 from backend.audio.waveform import SAMPLE_RATE, Chunk, Samples
+from backend.options.load_options import LoadOptions
 
 
 class Piece(NamedTuple):
@@ -29,12 +30,17 @@ class Piece(NamedTuple):
         begin = self.origin + self.chunk.start
         return begin, begin + self.chunk.samples.size
 
+    def speech_s(self, from_sample: int = 0) -> float:
+        """Seconds of speech from that sample of the stream on."""
+        return self.speech.seconds(max(from_sample - self.origin, self.chunk.start), self.chunk.end)
+
 
 class SoundWindow:
-    """`rules` of the speech in it; None: no detector runs, and all of it is speech."""
+    """`rules`: of the speech in it, by the operator's options. Where no detector runs all of it is speech."""
 
-    def __init__(self, rules: SpeechRules | None) -> None:
-        self._rules = rules
+    def __init__(self, load: LoadOptions) -> None:
+        self.rules = SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
+        self._is_all_speech = not load.vad
         # Sound is appended behind `_used`, and what is kept moves to a new array when one is full: pieces are views, so
         # no sample is ever written over, and a message costs as much as it is long.
         self._array: Samples = np.zeros(SAMPLE_RATE, np.float32)
@@ -91,11 +97,11 @@ class SoundWindow:
         """The sound from `begin` to `end`, and the speech in it."""
         origin = self._first_frame * FRAME
         kept = self._samples[: end - origin]
-        if self._rules is None:
+        if self._is_all_speech:
             speech = all_speech(kept)
         else:
             frames = -(-kept.size // FRAME)
-            speech = speech_of(np.array(self._likelihood[:frames], np.float32), self._rules, kept.size)
+            speech = speech_of(np.array(self._likelihood[:frames], np.float32), self.rules, kept.size)
         return Piece(Chunk(self.begin - origin, kept[self.begin - origin :]), speech, origin)
 
     def deepest_pause(self, length: int) -> int:

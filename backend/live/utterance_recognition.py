@@ -7,9 +7,10 @@ the sent text as the beginning of the answer, then by transcript/splicing.py.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backend.audio.vad import Speech
+from backend.live.final_deadline import FinalDeadline
 from backend.live.growing_answer import GrowingAnswer
 from backend.live.live_setup import LiveSetup
 from backend.live.sound_window import Piece
@@ -18,12 +19,13 @@ from backend.pipeline.language_consistency import LanguageHistory
 from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.recognized_chunk import ALREADY_SENT, RecognizedChunk, main_language, spliced, with_fallbacks
 from backend.pipeline.text_gates import TextGates
+from backend.process.request_warning import RequestWarning as Fallback
 from backend.serving.protocols import Recognition
 from backend.transcript.joining import join, separator_between
 from backend.transcript.scripts import pieces
 from backend.transcript.splicing import covered
 
-SETTLED_EARLY = "was not recognised for good in time; its last provisional text stands"
+SETTLED_EARLY = Fallback("was not recognised for good in time; its last provisional text stands", "settled_early")
 
 
 class Recognized(NamedTuple):
@@ -37,7 +39,8 @@ class Recognized(NamedTuple):
 class UtteranceRecognition:
     """Recognises the pieces of one stream, one at a time."""
 
-    def __init__(self, setup: LiveSetup) -> None:
+    def __init__(self, setup: LiveSetup, deadline: FinalDeadline) -> None:
+        self._deadline = deadline
         self._scheduler = setup.scheduler
         self._instance = setup.instance
         self._options = setup.options
@@ -53,7 +56,7 @@ class UtteranceRecognition:
         policy = self._policy(piece.speech)
         answer = await policy.provisional_answer(piece.chunk, growing.run, is_final=is_whole)
         self._answered = piece.place, answer
-        text = growing.settle(answer)
+        text = growing.settle(answer, piece.place[1])
         if not text:
             if growing.sent and growing.contradicts(answer.text):
                 self._stats.rewrites += 1
@@ -63,25 +66,27 @@ class UtteranceRecognition:
         gates = TextGates(piece.chunk, piece.speech, self._options)
         return text if await gates.are_open(answer.text, text) else ""
 
-    async def finish(
-        self, piece: Piece, growing: GrowingAnswer, *, is_cut: bool, too_late: asyncio.Future[None]
-    ) -> Recognized:
+    async def finish(self, piece: Piece, growing: GrowingAnswer, *, is_cut: bool) -> Recognized | None:
         """Recognise a piece for good: its text begins with what has been sent of it, or is a part of that.
 
-        `is_cut`: speech may go on behind it, so that some of the sent text may belong there. `too_late`: done when the
-        last answer stands, if there is one. Raises as `settle`.
+        None: not before the deadline. `is_cut`: speech may go on behind it, so that some of the sent text may belong
+        there. Raises as `settle`.
         """
         if not piece.speech.within(piece.chunk.start, piece.chunk.end):
             return self._as_sent(piece, growing, growing.sent) if growing.sent else Recognized([], "")
+        if self._deadline.is_over:
+            return None
         with self._stats.measure("infer"):
             task = asyncio.ensure_future(self._recognized(piece, growing, is_cut))
             try:
-                await either(task, too_late)
-                if not task.done() and growing.last is not None:
-                    return self._as_sent(piece, growing, growing.continued(growing.last.text), SETTLED_EARLY)
-                return await task
+                return await task if await self._deadline.meets(task) else None
             finally:
                 task.cancel()
+
+    def as_heard(self, piece: Piece, growing: GrowingAnswer) -> Recognized:
+        """A piece that is late, by the last answer of its window; without one by what has been sent."""
+        text = growing.sent if growing.last is None else growing.continued(growing.last.text)
+        return self._as_sent(piece, growing, text, SETTLED_EARLY) if text else Recognized([], "")
 
     async def _recognized(self, piece: Piece, growing: GrowingAnswer, is_cut: bool) -> Recognized:
         policy = self._policy(piece.speech)
@@ -139,11 +144,6 @@ class UtteranceRecognition:
         language = main_language(parts, piece.speech) or self._options.language
         tokens = self._instance.recognizer.tokens_of(text)
         return spliced(piece.chunk, parts, text, language, tokens)
-
-
-async def either(work: asyncio.Future[Any], too_late: asyncio.Future[None]) -> None:
-    """Wait for `work`, or until it is too late. Neither is cancelled."""
-    await asyncio.wait({work, too_late}, return_when=asyncio.FIRST_COMPLETED)
 
 
 def _text(parts: list[RecognizedChunk]) -> str:

@@ -13,10 +13,12 @@ KINDS = (
     # of passages
     "truncated_answer", "repetition_loop", "too_little_text", "other_language", "no_text", "prompt_leakage",
     "loop_collapsed", "still_truncated", "still_no_text", "already_sent", "realigned", "spread",
+    "settled_early", "unrecognized",
     # of the request's language
     "asked_language",
     # of times
     "not_heard", "no_aligner", "aligner_unavailable", "aligner_failed", "aligner_language",
+    "aligner_late",
     "other",
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ import pytest
 from live_client import LiveCall, audio, config
 
 from backend.errors import LoadRefused
+from backend.live import final_deadline
 from backend.wire import backend_pb2 as pb
 
 Code = grpc.StatusCode
@@ -116,6 +117,25 @@ async def test_ready_comes_and_sound_is_taken_while_the_model_hangs(service, loa
         loader.recognizer.gate.set()
         assert (await call.end()).final.duration == 20.0
     await file
+
+
+async def test_a_stream_of_which_nothing_is_recognised_in_time_has_no_empty_text(
+    service, loader, log, monkeypatch
+) -> None:
+    monkeypatch.setattr(final_deadline, "LIVE_FINAL_S", 0.2)
+    await service.load()
+    loader.recognizer.gate = threading.Event()
+    async with LiveCall(service.stub) as call:
+        await call.open()
+        await call.send(NOISE)
+        replies = await call.end()
+    assert replies.error is not None
+    assert replies.error.code() == Code.RESOURCE_EXHAUSTED
+    assert "smaller model" in str(replies.error.details())
+    assert [reply.ready for reply in replies.all] == [True]
+    loader.recognizer.gate.set()
+    assert (await log.after(2))[1]["finish"] == "NothingInTime"
+    await until(lambda: left_behind(service) == (0, 0))
 
 
 async def test_sound_that_comes_too_fast_ends_with_resource_exhausted(service, loader, log) -> None:

@@ -22,7 +22,7 @@ from simulated_speech import RATE, LevelDetector, SimulatedScheduler, Stream, Wo
 from virtual_time import run
 
 from backend.audio.silero import FRAME
-from backend.live import captioning
+from backend.live import captioning, final_deadline
 from backend.live.utterance_pieces import UtterancePieces
 from backend.live.utterance_recognition import UtteranceRecognition
 from backend.options.load_options import LoadOptions
@@ -62,6 +62,7 @@ def recorded() -> Iterator[Heard]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(captioning, "CausalDetector", LevelDetector)
+        patch.setattr(final_deadline, "LIVE_FINAL_S", 1000.0)  # how much there is time for depends on the messages
         patch.setattr(UtterancePieces, "add", added)
         patch.setattr(UtteranceRecognition, "settle", settled)
         yield heard

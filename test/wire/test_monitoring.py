@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from backend import errors
 from backend.audio.decoding import causes
 from backend.errors import CheckpointRefused
+from backend.live import utterance_pieces, utterance_recognition
 from backend.pipeline import alignment, recognized_chunk, sound_tracks
 from backend.process.histogram import Histogram
 from backend.process.request_stats import OUTCOMES
@@ -185,15 +186,16 @@ def test_a_value_counts_up_to_the_first_bound_that_it_does_not_exceed() -> None:
 
 def texts() -> Iterator[str]:
     """The constants that warnings are made of."""
-    for module in (recognized_chunk, alignment, sound_tracks):
+    for module in (recognized_chunk, alignment, sound_tracks, utterance_recognition, utterance_pieces):
         yield from (value for name, value in vars(module).items() if name.isupper() and isinstance(value, str))
 
 
 def test_every_text_of_a_warning_has_a_kind_that_is_known() -> None:
     plain = [text for text in texts() if not isinstance(text, RequestWarning)]
-    assert plain == [sound_tracks.TRACKS]  # a form with numbers: its warning gets the kind
+    assert plain == [sound_tracks.TRACKS, utterance_pieces.UNRECOGNIZED]  # with numbers: the warnings get kinds
     found = {kind for text in texts() for kind in kinds_of(text)} | {
         "several_tracks",
+        "unrecognized",
         "not_heard",
         "no_aligner",
         "asked_language",
