@@ -6,8 +6,9 @@ So a short command goes before the next chunk of a long recording, and a stream 
 Jobs that are added to a session together are of similar length.
 
 Live jobs (session_kind.py) are a class of their own, with its own tags. Where both classes wait they take turns, so a
-caption waits for one prefill of a file at most, and twenty streams leave the files their share. While a live job waits
-or somebody speaks, files are prefilled one passage at a time, but not where jobs join in groups.
+caption waits for one prefill of a file at most, and twenty streams leave the files their share. On processors, where a
+prefill takes a second, files are prefilled one passage at a time while a live job waits or somebody speaks, and when no
+live job runs, whose decode would stop for it. Where jobs join in groups, a prefill is short.
 
 Not thread-safe: the scheduler calls with its lock held.
 """
@@ -150,6 +151,8 @@ class FairQueue:
             lane = _lane(job)
             if lane not in open_lanes or (taken and not _are_similar(job.audio_s, taken[0].audio_s)):
                 continue
+            if self._waits_for_live(job, running):
+                break  # live jobs behind it wait, too: it is the files' turn
             if taken and prefill_s + job.audio_s > job.kind.max_prefill_s:
                 break  # later, shorter jobs must not overtake it
             free, audio_s = load.get(lane) or _load(job, running.get(job.key))
@@ -186,6 +189,9 @@ class FairQueue:
         tags = self._tags[first.kind.is_live]
         tags.virtual_time = max(tags.virtual_time, first.finish_tag)
         self._last_was_live = first.kind.is_live
+
+    def _waits_for_live(self, job: Job, running: Mapping[SessionKey, RunningSession]) -> bool:
+        return not (job.kind.is_live or job.kind.joins_in_groups) and any(s.has_live for s in running.values())
 
     def _joins_alone(self, job: Job) -> bool:
         """Whether no other job is prefilled with it, so that captions wait less."""

@@ -77,6 +77,10 @@ class RunningSession:
         """The share of its places that are taken, 0 to 1; those for live jobs are not counted."""
         return min(len(self.jobs) / self.kind.max_batch, 1.0)
 
+    @property
+    def has_live(self) -> bool:
+        return any(job.kind.is_live for job in self.jobs)
+
     def free_places(self, *, live: bool) -> int:
         """How many jobs may join: of files, or live ones, which may take every place."""
         free = self.kind.max_batch + self.kind.live_places - len(self.jobs)

@@ -51,7 +51,29 @@ def test_a_full_batch_of_files_has_places_for_live_jobs() -> None:
     assert queue.next() == live[:2]
     assert queue.next() == []  # neither a file nor a third live job has a place
     queue.session.jobs.remove(files[0])
-    assert queue.next() == [files[2]]  # its turn: live jobs were served last
+    assert queue.next() == []  # the third file's turn: live jobs were served last; but it would stop those that run
+    queue.session.jobs.remove(live[0])
+    queue.session.jobs.remove(live[1])
+    assert queue.next() == [files[2]]
+    assert queue.next() == [live[2]]
+
+
+def test_a_file_that_has_no_place_keeps_no_live_job_out() -> None:
+    queue = Queue()
+    files = [queue.add(FILES) for _ in range(3)]
+    assert queue.next() == files[:2]
+    for _ in range(2):  # one live job beside another
+        live = queue.add(LIVE)
+        assert queue.next() == [live]
+
+
+def test_in_groups_a_file_waits_for_no_live_job() -> None:
+    groups = replace(FILES, joins_in_groups=True)
+    queue = Queue(groups)
+    live = queue.add(replace(groups, is_live=True))
+    assert queue.next() == [live]
+    file = queue.add(groups)
+    assert queue.next() == [file]
 
 
 def test_live_jobs_may_take_every_place_but_keep_no_file_out_for_good() -> None:
@@ -61,7 +83,11 @@ def test_live_jobs_may_take_every_place_but_keep_no_file_out_for_good() -> None:
     file = queue.add(FILES)
     assert queue.next() == []
     queue.session.jobs.remove(live[0])
+    assert queue.next() == []
+    assert len(queue.session.jobs) == 3  # the fifth live job waits behind the file, whose turn it is
+    queue.session.jobs.clear()
     assert queue.next() == [file]
+    assert queue.next() == live[4:]
 
 
 def test_where_both_wait_they_take_turns() -> None:
