@@ -32,7 +32,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
 
-pytest_plugins = ["grpc_service"]  # of test/fixtures
+pytest_plugins = ["grpc_service", "simulated_speech"]  # of test/fixtures
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,25 +19,16 @@ from simulated_speech import RATE, SimulatedScheduler, Stream, WordModel, name, 
 from virtual_time import run
 
 from backend.errors import EngineFailure, FallingBehind
-from backend.live import captioning
 from backend.live.utterance_recognition import SETTLED_EARLY
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.process.request_stats import QUIET
 from backend.transcript.matching import fold
 
+pytestmark = pytest.mark.usefixtures("level_detector")
+
 PAUSE = [-1, -1, -1]  # 0.96 s
 talks = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 5)), min_size=1, max_size=4)  # words, pauses behind them
 sizes = st.sampled_from([500, 1000, 4800, 16_000, 100_000])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _module_detector() -> Any:
-    """Hypothesis does not renew a function's fixtures for each example."""
-    from simulated_speech import LevelDetector
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captioning, "CausalDetector", LevelDetector)
-        yield
 
 
 def spoken(plan: list[int]) -> list[str]:

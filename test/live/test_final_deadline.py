@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from simulated_speech import RATE, LevelDetector, SimulatedScheduler, Stream, WordModel, name, numbers, sound_of
+from simulated_speech import RATE, SimulatedScheduler, Stream, WordModel, name, numbers, sound_of
 from virtual_time import run
 
 from backend.errors import FallingBehind, NothingInTime, StillLoading
-from backend.live import captioning
 from backend.live.utterance_recognition import SETTLED_EARLY
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcript_builder import Transcript
@@ -26,16 +25,10 @@ from backend.process.request_warning import kinds_of
 from backend.thresholds import LIVE_FINAL_S
 from backend.transcript.matching import fold
 
+pytestmark = pytest.mark.usefixtures("level_detector")
+
 WORD_S = 0.32
 talks = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 5)), min_size=1, max_size=4)  # words, pauses behind them
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _module_detector() -> Any:
-    """Hypothesis does not renew a function's fixtures for each example."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captioning, "CausalDetector", LevelDetector)
-        yield
 
 
 def now() -> float:

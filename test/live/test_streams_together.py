@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_speech import LevelDetector, Stream, WordModel, name, numbers, sound_of
+from simulated_speech import Stream, WordModel, name, numbers, sound_of
 
 from backend.audio.vad import Speech
 from backend.audio.waveform import Chunk
-from backend.live import captioning
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.streaming import StreamedRecognition
@@ -25,16 +24,10 @@ from backend.serving.model_instance import Lean
 from backend.serving.protocols import Recognition, Utterance
 from backend.serving.scheduler import Scheduler
 
+pytestmark = pytest.mark.usefixtures("level_detector")
+
 Talk = list[tuple[int, int]]  # words, pauses behind them
 talks = st.lists(st.tuples(st.integers(1, 25), st.integers(2, 5)), min_size=1, max_size=3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _module_detector() -> Any:
-    """Hypothesis does not renew a function's fixtures for each example."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captioning, "CausalDetector", LevelDetector)
-        yield
 
 
 class SharedModel(WordModel):

@@ -9,10 +9,11 @@ import pytest
 from simulated_speech import SimulatedScheduler, Stream, WordModel, name, sound_of
 from virtual_time import run
 
-from backend.live import captioning
 from backend.options.load_options import TranscribeOptions
 from backend.pipeline.recognized_chunk import OTHER_LANGUAGE
 from backend.serving.protocols import Recognition, Utterance
+
+pytestmark = pytest.mark.usefixtures("level_detector")
 
 PAUSE = [-1, -1, -1]
 ENGLISH, SHORT, OTHER, LONG = range(20), [50, 51, 52, 53, 54, 55], [56, 57, 58, 59], range(60, 72)
@@ -32,13 +33,6 @@ class TwoLanguages(WordModel):
         foreign = any(name(number) in found.text.lower() for number in FOREIGN)
         language = utterance.language or ("de" if foreign else "en")
         return replace(found, language=language) if found.text else found
-
-
-@pytest.fixture(autouse=True)
-def _detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    from simulated_speech import LevelDetector
-
-    monkeypatch.setattr(captioning, "CausalDetector", LevelDetector)
 
 
 def heard(plan: list[int], options: TranscribeOptions = TranscribeOptions()) -> tuple[list[int], Stream, list[Any]]:  # noqa: B008

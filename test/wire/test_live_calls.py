@@ -16,11 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_client import audio, config
-from simulated_speech import RATE, LevelDetector, SimulatedScheduler, WordModel, name, numbers, sound_of
+from simulated_speech import RATE, SimulatedScheduler, WordModel, name, numbers, sound_of
 from virtual_time import run
 
 from backend.errors import NothingInTime
-from backend.live import captioning
 from backend.live.live_transcriber import LiveTranscriber
 from backend.options.load_options import LoadOptions
 from backend.pipeline.admission import Admission
@@ -32,16 +31,10 @@ from backend.transcript.matching import fold
 from backend.wire import backend_pb2 as pb
 from backend.wire.live import live_responses
 
+pytestmark = pytest.mark.usefixtures("level_detector")
+
 MESSAGE = 4800
 talks = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5)), min_size=1, max_size=3)  # words, pauses behind them
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _module_detector() -> Any:
-    """Hypothesis does not renew a function's fixtures for each example."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captioning, "CausalDetector", LevelDetector)
-        yield
 
 
 def now() -> float:
