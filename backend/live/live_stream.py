@@ -161,7 +161,10 @@ class LiveStream:
             await captioning.close()
 
     async def _transcript_without_model(self) -> Transcript:
-        """The transcript of a stream whose sound ended before its model was loaded. Raises StillLoading."""
+        """The transcript of a stream whose sound ended before its model was loaded.
+
+        Raises StillLoading, or ModelNotLoaded after Free.
+        """
         detector, window = new_detector(self._setup.load), SoundWindow(self._setup.load)
         while self._inbox:
             samples, _ = self._next_slice()
@@ -172,6 +175,7 @@ class LiveStream:
         for likelihood in detector.last_likelihoods():
             window.judge(float(likelihood))
         if window.piece(window.end).speech_s():
+            self._setup.resident.check_loaded()
             raise StillLoading(LIVE_FINAL_S)
         pieces = UtterancePieces(self._setup, self._say, self._deadline)
         return await pieces.transcript(window.received / SAMPLE_RATE)

@@ -44,11 +44,9 @@ from backend.transcript.splicing import continuation
 _MIN_INTERVAL_S = 0.05  # between two deltas: each is a message, and an event of the gateway's HTTP stream
 _LOOK_INTERVAL_S = 0.01  # between two looks at the head's answer, while none of it is certain
 # Chunks that are recognised at once, by those of a full batch: enough to fill the next batch. A fallback waits behind
-# the chunks that were submitted before, and the text after it waits with it.
+# the chunks that were submitted before, and the text after it waits with it. The first two chunks run without
+# the others until text of the first leaves: all other prefills would come before its first words. Two share a prefill.
 _BATCHES_AHEAD = 2
-# Until the first chunk's answer has so many tokens, its language and a few words, only the first two are recognised:
-# all other prefills would come before its first words. Each step of two chunks alone is one step more in all.
-_FIRST_TOKENS = 8
 _FIRST_CHUNKS = 2
 
 
@@ -142,17 +140,12 @@ class StreamedRecognition:
 
     def _listener(self, number: int) -> Listener:
         loop = asyncio.get_running_loop()
-        holds_others = number == 0
 
         def listen(tokens: Sequence[int]) -> None:
-            nonlocal holds_others
             self._tokens[number] = tokens
-            with suppress(RuntimeError):  # the loop is closed: the process is exiting
-                if holds_others and len(tokens) >= _FIRST_TOKENS:
-                    holds_others = False
-                    loop.call_soon_threadsafe(self._submit, self._ahead)
-                if self._is_waiting and self._head is not None and self._head.number == number:
-                    self._is_waiting = False
+            if self._is_waiting and self._head is not None and self._head.number == number:
+                self._is_waiting = False
+                with suppress(RuntimeError):  # the loop is closed: the process is exiting
                     loop.call_soon_threadsafe(self._changed.set)
 
         return listen
@@ -202,6 +195,7 @@ class StreamedRecognition:
             if text and head.is_open and self._is_in_the_main_language(head.number, language):
                 self._unsent += text[len(head.sent) :] if head.sent else separator_between(self._before, text) + text
                 head.sent = text
+                self._submit(head.number + self._ahead)
         delta, self._unsent = self._unsent, ""
         return delta
 

@@ -6,9 +6,10 @@ So a short command goes before the next chunk of a long recording, and a stream 
 Jobs that are added to a session together are of similar length.
 
 Live jobs (session_kind.py) are a class of their own, with its own tags. Where both classes wait they take turns, so a
-caption waits for one prefill of a file at most, and twenty streams leave the files their share. On processors, where a
-prefill takes a second, files are prefilled one passage at a time while a live job waits or somebody speaks, and when no
-live job runs, whose decode would stop for it. Where jobs join in groups, a prefill is short.
+caption waits for one prefill of a file at most, and twenty streams leave the files their share. While a live job waits
+or somebody speaks, files are prefilled one passage at a time, but not where jobs join in groups. Where a prefill is
+slow, a file's also waits for the live jobs that run, whose decode would stop for it; live jobs that come then wait
+behind it.
 
 Not thread-safe: the scheduler calls with its lock held.
 """
@@ -40,6 +41,10 @@ def _retries(running: Mapping[SessionKey, RunningSession]) -> bool:
     """Whether a retry runs, alone as it must: what joined it could make it fail for good."""
     jobs = [session.jobs for session in running.values()]
     return len(jobs) == 1 and len(jobs[0]) == 1 and jobs[0][0].retry_alone
+
+
+def _waits_for_live(job: Job, running: Mapping[SessionKey, RunningSession]) -> bool:
+    return job.kind.slow_prefill and not job.kind.is_live and any(session.has_live for session in running.values())
 
 
 class _Lane(NamedTuple):
@@ -151,14 +156,14 @@ class FairQueue:
             lane = _lane(job)
             if lane not in open_lanes or (taken and not _are_similar(job.audio_s, taken[0].audio_s)):
                 continue
-            if self._waits_for_live(job, running):
-                break  # live jobs behind it wait, too: it is the files' turn
             if taken and prefill_s + job.audio_s > job.kind.max_prefill_s:
                 break  # later, shorter jobs must not overtake it
             free, audio_s = load.get(lane) or _load(job, running.get(job.key))
             if audio_s and audio_s + job.audio_s > max_audio_s:
                 open_lanes.discard(lane)  # reserves the seconds: later jobs of this lane wait
                 continue
+            if _waits_for_live(job, running):
+                break  # live jobs behind it wait, too: it is the files' turn
             taken.append(job)
             prefill_s += job.audio_s
             load[lane] = free - 1, audio_s + job.audio_s
@@ -189,9 +194,6 @@ class FairQueue:
         tags = self._tags[first.kind.is_live]
         tags.virtual_time = max(tags.virtual_time, first.finish_tag)
         self._last_was_live = first.kind.is_live
-
-    def _waits_for_live(self, job: Job, running: Mapping[SessionKey, RunningSession]) -> bool:
-        return not (job.kind.is_live or job.kind.joins_in_groups) and any(s.has_live for s in running.values())
 
     def _joins_alone(self, job: Job) -> bool:
         """Whether no other job is prefilled with it, so that captions wait less."""

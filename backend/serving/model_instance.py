@@ -62,6 +62,7 @@ class Lean:
             max_prefill_s=batching.prefill_s,
             batch_wait_s=self.options.batch_wait_s,
             joins_in_groups=batching.in_groups,
+            slow_prefill=batching.slow_prefill,
             prepare=self.recognizer.prepare if batching.in_groups else None,
             live_places=live_places(self.max_batch),
         )

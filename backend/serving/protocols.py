@@ -115,12 +115,14 @@ class Batching:
 
     `rows`: most items in a batch, unless the operator says otherwise. `prefill_s`: seconds of audio that are best added
     to it together. `in_groups`: adding one item costs many times a step, as on a GPU, which waits meanwhile: items are
-    added to a batch that runs several at a time, and are prepared while they wait.
+    added to a batch that runs several at a time, and are prepared while they wait. `slow_prefill`: adding one stops the
+    others for as long as a whole decode of captions, as on a CPU.
     """
 
     rows: int = 8
     prefill_s: float = inf
     in_groups: bool = False
+    slow_prefill: bool = False
 
 
 class Session(Protocol):

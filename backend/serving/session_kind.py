@@ -45,8 +45,8 @@ class SessionKind(Generic[Item, Result]):
     """The sessions in which `model` does its `work`; `open_session` returns an empty one.
 
     `max_batch`: jobs in a session; `max_prefill_s`: seconds of audio that are added to it together; `batch_wait_s`: how
-    long a session that starts with one job waits for more. `joins_in_groups`: see fair_queue.py. `prepare`: what can be
-    done for an item while it waits, in a thread of its own; returns the item to add in its place.
+    long a session that starts with one job waits for more. `joins_in_groups`, `slow_prefill`: see fair_queue.py.
+    `prepare`: what can be done for an item while it waits, in a thread of its own; returns the item to add instead.
 
     `is_live`: the jobs are of sound that is still arriving. They share the session with those of files, and beside the
     places for `max_batch` files it has `live_places` that only they may take.
@@ -59,6 +59,7 @@ class SessionKind(Generic[Item, Result]):
     max_prefill_s: float = inf
     batch_wait_s: float = 0.0
     joins_in_groups: bool = False
+    slow_prefill: bool = False
     prepare: Callable[[Item], Item] | None = None
     is_live: bool = False
     live_places: int = 0

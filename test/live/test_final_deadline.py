@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from simulated_speech import RATE, SimulatedScheduler, Stream, WordModel, name, numbers, sound_of
 from virtual_time import run
 
-from backend.errors import FallingBehind, NothingInTime, StillLoading
+from backend.errors import FallingBehind, ModelNotLoaded, NothingInTime, StillLoading
 from backend.live.utterance_recognition import SETTLED_EARLY
 from backend.options.load_options import LoadOptions, TranscribeOptions
 from backend.pipeline.transcript_builder import Transcript
@@ -185,6 +185,13 @@ def test_a_model_that_is_still_loaded_is_an_error_where_somebody_spoke(load: Any
     assert final is None
     assert isinstance(stream.error, StillLoading)
     assert "idle_unload_seconds" in str(stream.error)
+
+
+def test_a_model_that_was_freed_while_it_was_loaded_is_told_as_such() -> None:
+    stream = Stream(SimulatedScheduler(WordModel()), loads_s=100.0, is_freed=True)
+    _, final = run(ended(stream, [*range(5)]))
+    assert final is None
+    assert isinstance(stream.error, ModelNotLoaded)
 
 
 def test_silence_needs_no_model() -> None:

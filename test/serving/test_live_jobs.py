@@ -19,7 +19,9 @@ from backend.serving.scheduler import Scheduler
 from backend.serving.session_kind import SessionKey, SessionKind
 
 NO_SESSION: Any = None
-FILES: SessionKind[Any, Any] = SessionKind("recognition", NO_SESSION, lambda: NO_SESSION, max_batch=2, live_places=2)
+FILES: SessionKind[Any, Any] = SessionKind(
+    "recognition", NO_SESSION, lambda: NO_SESSION, max_batch=2, live_places=2, slow_prefill=True
+)
 LIVE: SessionKind[Any, Any] = replace(FILES, is_live=True)
 
 
@@ -67,13 +69,28 @@ def test_a_file_that_has_no_place_keeps_no_live_job_out() -> None:
         assert queue.next() == [live]
 
 
-def test_in_groups_a_file_waits_for_no_live_job() -> None:
-    groups = replace(FILES, joins_in_groups=True)
-    queue = Queue(groups)
-    live = queue.add(replace(groups, is_live=True))
+@pytest.mark.parametrize("joins_in_groups", [False, True])
+def test_where_a_prefill_is_short_a_file_waits_for_no_live_job(joins_in_groups: bool) -> None:
+    """On servers and on GPUs; and for alignments, which have no steps."""
+    kind = replace(FILES, joins_in_groups=joins_in_groups, slow_prefill=False)
+    queue = Queue(kind)
+    live = queue.add(replace(kind, is_live=True))
     assert queue.next() == [live]
-    file = queue.add(groups)
+    file = queue.add(kind)
     assert queue.next() == [file]
+
+
+def test_a_file_too_long_for_the_memory_keeps_no_live_job_out() -> None:
+    queue = Queue()
+    file, live = queue.add(FILES), queue.add(LIVE)
+    assert (queue.next(), queue.next()) == ([live], [])
+    queue.session.jobs.clear()
+    assert queue.next() == [file]
+    live = queue.add(LIVE)
+    assert queue.next() == [live]
+    queue.add(FILES, 1e9)
+    live = queue.add(LIVE)
+    assert queue.next() == [live]
 
 
 def test_live_jobs_may_take_every_place_but_keep_no_file_out_for_good() -> None:

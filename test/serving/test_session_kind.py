@@ -38,6 +38,8 @@ def test_a_kind_has_the_limits_of_its_model_and_its_options(loader) -> None:
     assert (recognition.max_batch, recognition.max_prefill_s, recognition.batch_wait_s) == (4, 30.0, 0.5)
     assert (alignment.max_batch, alignment.max_prefill_s, alignment.batch_wait_s) == (4, 60.0, 0.0)
     assert (recognition.joins_in_groups, recognition.prepare, alignment.prepare) == (False, None, None)
+    loader.recognizer.batching = loader.aligner.batching = Batching(slow_prefill=True)
+    assert (equipped.recognition.slow_prefill, equipped.alignment.slow_prefill) == (True, False)
 
 
 def test_without_the_option_the_device_says_how_many_run_together_and_how_they_join(loader) -> None:

@@ -64,7 +64,13 @@ class Call:
         self.usage = Usage(lambda: 0.0)
         state = "loaded" if self.load_s is None else "released"
         resident: Any = SimpleNamespace(
-            options=load, aligns=False, usage=self.usage, state=state, acquired=acquired, current=lambda: instance
+            options=load,
+            aligns=False,
+            usage=self.usage,
+            state=state,
+            acquired=acquired,
+            current=lambda: instance,
+            check_loaded=lambda: None,
         )
         scheduler: Any = self.scheduler
         self.transcriber = LiveTranscriber(resident, scheduler, self.admission)

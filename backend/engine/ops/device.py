@@ -166,7 +166,7 @@ _SMALL_GPU_PREFILL_S = 240.0
 def batching(device: torch.device) -> Batching:
     """How models on the device are kept busy."""
     if device.type == "cpu":
-        return Batching(_CPU_ROWS, _CPU_PREFILL_S)
+        return Batching(_CPU_ROWS, _CPU_PREFILL_S, slow_prefill=True)
     if device.type != "cuda":  # an Apple or Intel GPU shares the machine's memory, or does not tell how much it has
         return Batching(_CPU_ROWS, _SMALL_GPU_PREFILL_S, in_groups=True)
     memory = torch.cuda.get_device_properties(device).total_memory
