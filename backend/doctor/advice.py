@@ -54,6 +54,11 @@ class Verdict:
     words: str
 
 
+def of_the_cpu(report: Report) -> Report:
+    """What it says of this machine to an operator who does not want the GPU."""
+    return replace(report, facts={name: fact for name, fact in report.facts.items() if name not in ("gpu", "compute")})
+
+
 def computes_on_gpu(report: Report) -> bool:
     """Whether a load with default options takes a GPU, and the GPU computed right in some dtype."""
     gpu = report.facts.get("gpu") or {}

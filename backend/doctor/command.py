@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from backend.doctor import (
     advice,
@@ -93,6 +93,8 @@ def examine(examination: Examination, wanted: Wanted | None, address: str) -> tu
     model = aligner = trial = None
     options = advice.options_for(report, None)
     if wanted is not None:
+        if wanted.load.device == "cpu":
+            report = advice.of_the_cpu(report)
         model = look_up_model(wanted.load)
         aligner = look_up_aligner(wanted.load, model)
         options, findings, trial = _try(wanted, model, aligner, report)
@@ -114,7 +116,8 @@ def _try(
 
     if wanted.load.engine_urls:  # nothing is computed here but the aligner
         return Options(), *examine_model(model, aligner, servers, "", wanted.pairs)
-    fit = fit_of(model, aligner, place_of(report))
+    place = place_of(report)
+    fit = fit_of(model, aligner, replace(place, rows=wanted.load.batch_max_size or place.rows))
     options = advice.options_for(report, fit)
     pairs = [*options.pairs, *wanted.pairs]
     findings, trial = examine_model(model, aligner, lambda: [judge_fit(fit)], options.quantization, pairs)

@@ -114,6 +114,19 @@ def test_a_model_that_is_refused_is_named_and_nothing_is_loaded(
     assert "does not work here as it is (MODEL)" in text
 
 
+@pytest.mark.parametrize("options", ["", "device:cpu"])
+def test_a_model_is_judged_for_the_device_that_its_options_choose(
+    machine: Machine, asr_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch, options: str
+) -> None:
+    gpu = {**ON_CPU, "device": "cuda:0", "dtype": "float16", "free_bytes": 1e3, "rows": 8}
+    facts = {"processor": ENGINE, "gpu": gpu, "compute": {"errors": {"float16": 0.0}, "read_gb_per_s": 300.0}}
+    machine.reports["backend.engine.device_report"] = Report(facts)
+    monkeypatch.setattr(command, "examine_model", lambda model, aligner, judged, *_: (judged(), None))
+    command.main(["--model", str(asr_folder), "--options", options])
+    text = capsys.readouterr().out
+    assert ("real time on this CPU" in text, "does not work here" in text) == (bool(options), not options)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
