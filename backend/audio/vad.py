@@ -24,6 +24,7 @@ from backend.audio import silero
 from backend.audio.high_pass import high_passed
 from backend.audio.levels import frame_power, gain
 from backend.audio.waveform import SAMPLE_RATE, Samples
+from backend.options.load_options import LoadOptions
 from backend.thresholds import LIKELIHOOD_HYSTERESIS, WARM_UP_S
 
 _FRAME = silero.FRAME
@@ -40,6 +41,11 @@ class SpeechRules:
     threshold: float
     min_speech_s: float
     min_silence_s: float
+
+    @staticmethod
+    def of(load: LoadOptions) -> SpeechRules:
+        """Those of the operator's options."""
+        return SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from backend.doctor.child_process import Report
 from backend.doctor.findings import REINSTALL, Finding, fail, ok
 from backend.doctor.places import DEMO_AUDIO, SOUNDS
+from backend.options.load_options import LoadOptions
 
 FORMATS = {"WAV": DEMO_AUDIO, "MP3": SOUNDS / "tone.mp3", "M4A": SOUNDS / "tone.m4a", "OGG": SOUNDS / "tone.ogg"}
 _MAX_SECONDS = 60.0
@@ -63,7 +64,7 @@ async def main() -> None:
     pool.close()
     _say("decoded", errors)
 
-    rules = SpeechRules(0.5, 0.1, 0.1)  # the options' defaults
+    rules = SpeechRules.of(LoadOptions(model=""))
 
     async def share(samples: Samples) -> float:
         spans = (await detect(samples, rules)).spans

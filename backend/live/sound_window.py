@@ -39,7 +39,7 @@ class SoundWindow:
     """`rules`: of the speech in it, by the operator's options. Where no detector runs all of it is speech."""
 
     def __init__(self, load: LoadOptions) -> None:
-        self.rules = SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
+        self.rules = SpeechRules.of(load)
         self._is_all_speech = not load.vad
         # Sound is appended behind `_used`, and what is kept moves to a new array when one is full: pieces are views, so
         # no sample is ever written over, and a message costs as much as it is long.

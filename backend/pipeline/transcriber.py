@@ -163,9 +163,7 @@ class Transcriber:
     async def _speech(self, samples: Samples, load: LoadOptions) -> Speech:
         if not load.vad:
             return all_speech(samples)
-        return await self._detect(
-            samples, SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
-        )
+        return await self._detect(samples, SpeechRules.of(load))
 
 
 def _with_recognizer(instance: Instance) -> Lean:

@@ -84,9 +84,7 @@ def word_error_percent(recordings: Sequence[Recording], hypotheses: Sequence[Hyp
 
 def detected(recording: Recording) -> Speech:
     """What the backend's detector calls speech, by its default options."""
-    load = LoadOptions(model="")
-    rules = SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
-    return asyncio.run(detect(recording.samples, rules))
+    return asyncio.run(detect(recording.samples, SpeechRules.of(LoadOptions(model=""))))
 
 
 def cover(recordings: Sequence[Recording]) -> dict[str, float]:

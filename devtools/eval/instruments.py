@@ -100,7 +100,7 @@ def played(program: int, piece: str, font: Path) -> NDArray[np.float32]:
 
 def verdicts(font: Path, programs: range, load: LoadOptions) -> Iterator[Verdict]:
     """What the detector says of every program, piece and level, by the options' rules."""
-    rules = SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
+    rules = SpeechRules.of(load)
     for program in programs:
         for piece in PIECES:
             samples = played(program, piece, font)

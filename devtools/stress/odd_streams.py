@@ -68,8 +68,8 @@ class Sound:
         return pb.TranscriptLiveRequest(audio=pb.TranscriptLiveAudio(pcm=self.samples.tolist()))
 
 
-_RULES = SpeechRules(LoadOptions.vad_threshold, LoadOptions.vad_min_speech_s, LoadOptions.vad_min_silence_s)
-_LEAST_FRAMES = min_speech_frames(_RULES)  # of speech that counts, also where no detector runs
+# of speech that counts, also where no detector runs
+_LEAST_FRAMES = min_speech_frames(SpeechRules.of(LoadOptions(model="")))
 Message = Config | Sound
 _configs = st.builds(
     Config,

@@ -30,7 +30,7 @@ def spoken(recordings: Path) -> list[tuple[np.ndarray, str]]:
 def speech_in(samples: np.ndarray, load: LoadOptions) -> Speech:
     if not load.vad:
         return all_speech(samples)
-    rules = SpeechRules(load.vad_threshold, load.vad_min_speech_s, load.vad_min_silence_s)
+    rules = SpeechRules.of(load)
     return asyncio.run(detect(samples, rules))
 
 
