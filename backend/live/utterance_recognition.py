@@ -91,7 +91,7 @@ class UtteranceRecognition:
     async def _recognized(self, piece: Piece, growing: GrowingAnswer, is_cut: bool) -> Recognized:
         policy = self._policy(piece.speech)
         first = await policy.first_answer(piece.chunk, self._run_of(piece, growing))
-        parts = await policy.in_context(0, [first], self._languages)
+        parts = await policy.in_context(first, self._languages)
         self._languages.add(first, piece.speech)
         text = _text(parts)
         if is_cut and (recognized := self._before_cut(piece, parts, growing)) is not None:
@@ -101,7 +101,7 @@ class UtteranceRecognition:
         is_rewrite = growing.contradicts(text)
         if is_rewrite:
             self._stats.rewrites += 1
-            parts = await policy.in_context(0, [await policy.first_answer(piece.chunk, growing.run_of_sent)])
+            parts = await policy.in_context(await policy.first_answer(piece.chunk, growing.run_of_sent))
             text = _text(parts)
             if text.startswith(growing.sent):
                 return Recognized(parts, text)

@@ -104,16 +104,20 @@ class RecognitionPolicy:
         return await self._recognize_once(chunk, self._settings, run, is_final=is_final)
 
     async def in_context(
-        self, at: int, pieces: Sequence[list[RecognizedChunk]], before: LanguageHistory = NOTHING_BEFORE
+        self,
+        first: list[RecognizedChunk],
+        before: LanguageHistory = NOTHING_BEFORE,
+        later: Sequence[list[RecognizedChunk]] = (),
     ) -> list[RecognizedChunk]:
-        """The pieces of chunk `at`, with the fallbacks that need the recording's language.
+        """The pieces of a chunk, whose first answer is `first`, with the fallbacks that need the recording's language.
 
-        `pieces`: first answers of chunks, in order; the recording's language is taken from these, and from `before`.
+        The recording's language is taken from these, from `before`, and from the first answers for chunks after it.
         """
-        language, doubted = self._context(pieces, before)
-        first = sum(map(len, pieces[:at]))
+        language, doubted = self._context([first, *later], before)
+        if not doubted and all(part.recognition.text for part in first):
+            return first
         return await _gather_flat(
-            self._in_context(part, language, number in doubted) for number, part in enumerate(pieces[at], start=first)
+            self._in_context(part, language, number in doubted) for number, part in enumerate(first)
         )
 
     def _context(

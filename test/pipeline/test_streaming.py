@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from backend.pipeline.recognized_chunk import ALREADY_SENT, NO_TEXT, OTHER_LANGU
 from backend.pipeline.streaming import StreamedRecognition
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import Lean
-from backend.serving.protocols import Utterance
+from backend.serving.protocols import Batching, Utterance
 from backend.serving.scheduler import Scheduler
 from backend.transcript.joining import join
 from backend.transcript.scripts import pieces
@@ -97,6 +98,7 @@ def fast(monkeypatch) -> None:
     """Deltas leave as soon as they can."""
     monkeypatch.setattr(streaming, "_MIN_INTERVAL_S", 0.0)
     monkeypatch.setattr(streaming, "_LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(streaming, "_EARLY_LOOK_INTERVAL_S", 0.0)
 
 
 def by_length(answers: dict[float, Answer]) -> Callable[[Utterance], Answer]:
@@ -162,22 +164,53 @@ async def test_a_later_chunk_that_is_done_first_waits_for_its_turn(streams) -> N
 
 
 async def test_what_follows_a_slow_chunk_is_not_decoded_without_bound(streams) -> None:
-    recognizer = SpeakingRecognizer(lambda u: answering("word " * (90 if seconds(u) > 5 else 2)))
+    recognizer = SpeakingRecognizer(speak_long_and_short)
     streamed = streams.begin(recognizer, [9.0, *[2.0] * 12], PLAIN)
     async with aclosing(streamed.deltas()) as deltas:
         await anext(deltas)
         assert len(streamed._first_answers) == 4  # two batches of two
 
 
-async def test_the_first_two_chunks_run_without_the_others_until_words_of_the_first_leave(streams) -> None:
-    recognizer = SpeakingRecognizer(lambda u: answering("word " * (90 if seconds(u) > 5 else 2)), step_s=0.001)
-    streamed = streams.begin(recognizer, [9.0, *[2.0] * 6], PLAIN)
+CPU = Batching(slow_prefill=True, prefill_s=12.0)
+
+
+@pytest.mark.parametrize(("batching", "at_first"), [(CPU, 2), (replace(CPU, prefill_s=10.0), 1), (Batching(), 7)])
+async def test_slow_prefills_wait_until_words_of_the_first_chunk_are_certain(
+    monkeypatch, streams, batching: Batching, at_first: int
+) -> None:
+    """But for those of the chunks that share the first one's prefill."""
+    monkeypatch.setattr(streaming, "_MIN_HELD_BACK_S", 0.0)
+    recognizer = SpeakingRecognizer(speak_long_and_short, step_s=0.001, batching=batching)
+    streamed = streams.begin(recognizer, [9.0, *[2.0] * 6], PLAIN, rows=8)
     begun: list[int] = []
     recognizer.before_step = lambda: begun.append(len(streamed._first_answers))
     async with aclosing(streamed.deltas()) as deltas:
-        await anext(deltas)
-        assert begun[0] == 2
-        assert len(streamed._first_answers) == 4
+        assert len(await anext(deltas)) >= 10
+        assert len(streamed._first_answers) == 7
+    assert begun[:4] == [at_first] * 4  # a word is a token
+
+
+async def test_prefills_that_nobody_notices_wait_for_the_first_token_only(monkeypatch, streams) -> None:
+    monkeypatch.setattr(streaming, "_MIN_HELD_BACK_S", 1e9)
+    recognizer = SpeakingRecognizer(speak_long_and_short, batching=CPU)
+    streamed = streams.begin(recognizer, [9.0, *[2.0] * 6], PLAIN, rows=8)
+    steps, released = iter(range(10**6)), threading.Event()
+
+    def stop_at_the_second() -> None:
+        if next(steps) == 1:
+            assert released.wait(20)
+
+    recognizer.before_step = stop_at_the_second
+    async with aclosing(streamed.deltas()) as deltas:
+        first = asyncio.ensure_future(anext(deltas))
+        await until(lambda: len(streamed._first_answers) == 7)
+        assert not first.done()
+        released.set()
+        await first
+
+
+def speak_long_and_short(utterance: Utterance) -> Answer:
+    return answering("word " * (90 if seconds(utterance) > 5 else 2))
 
 
 @pytest.mark.parametrize(
@@ -351,10 +384,12 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_deltas_come_at_most_every_50_ms(monkeypatch, streams) -> None:
+    """Counted from the beginning: the text of a short recording comes as one."""
     monkeypatch.setattr(streaming, "_MIN_INTERVAL_S", 0.05)
-    recognizer = SpeakingRecognizer(lambda _: answering("Many words of many kinds come by. " * 6), step_s=0.002)
+    recognizer = SpeakingRecognizer(lambda _: answering("Many words of many kinds come by. " * 12), step_s=0.002)
+    begun_s = time.monotonic()
     arrived = [time.monotonic() async for _ in streams.begin(recognizer, [9.0], PLAIN).deltas()]
-    gaps = np.diff(arrived[:-1])  # the last one waits for nothing
+    gaps = np.diff([begun_s, *arrived[:-1]])  # the last one waits for nothing
     assert len(gaps) > 1
     assert gaps.min() >= 0.045
 
@@ -435,16 +470,16 @@ def random_answers(seed: int, faulty: bool) -> Callable[[Utterance], Answer]:
 
 
 @settings(max_examples=60)
-@given(recordings(), st.integers(1, 4), st.sampled_from(["", PROMPT]))
+@given(recordings(), st.integers(1, 4), st.sampled_from(["", PROMPT]), st.sampled_from([Batching(), CPU]))
 async def test_the_deltas_are_the_final_text_whatever_is_said(
-    case: tuple[int, list[float], bool, set[int]], rows: int, prompt: str
+    case: tuple[int, list[float], bool, set[int]], rows: int, prompt: str, batching: Batching
 ) -> None:
     """S1 to S4, S6 and S7; the text is the unary one, but for rewrites and chunks without text."""
     seed, lengths, faulty, failing = case
     scheduler = Scheduler()
     try:
         streams = Streams(scheduler)
-        recognizer = SpeakingRecognizer(random_answers(seed, faulty))
+        recognizer = SpeakingRecognizer(random_answers(seed, faulty), batching=batching)
         steps = iter(range(10**6))
 
         def fail_once() -> None:
@@ -471,14 +506,14 @@ async def test_the_deltas_are_the_final_text_whatever_is_said(
 
 
 @settings(max_examples=30)
-@given(recordings(), st.integers(1, 4), st.integers(0, 300))
+@given(recordings(), st.integers(1, 4), st.integers(0, 300), st.sampled_from([Batching(), CPU]))
 async def test_a_stream_that_is_cancelled_at_any_await_leaves_no_job_behind_after_one_step(
-    case: tuple[int, list[float], bool, set[int]], rows: int, turns: int
+    case: tuple[int, list[float], bool, set[int]], rows: int, turns: int, batching: Batching
 ) -> None:
     """S8: after so many turns of the event loop."""
     seed, lengths, faulty, _ = case
     scheduler, steps = Scheduler(), 0
-    recognizer = SpeakingRecognizer(random_answers(seed, faulty), step_s=0.0005)
+    recognizer = SpeakingRecognizer(random_answers(seed, faulty), step_s=0.0005, batching=batching)
 
     def count() -> None:
         nonlocal steps

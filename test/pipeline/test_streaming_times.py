@@ -21,7 +21,7 @@ from backend.pipeline.recognition import RecognitionPolicy
 from backend.pipeline.streaming import StreamedRecognition
 from backend.process.request_stats import RequestStats
 from backend.serving.model_instance import Lean
-from backend.serving.protocols import Utterance
+from backend.serving.protocols import Batching, Utterance
 from backend.transcript.joining import join
 from backend.transcript.scripts import pieces
 from backend.transcript.speech_rate import spoken_letters
@@ -75,6 +75,7 @@ class Case:
     lengths_s: list[float]
     texts: list[str]
     language: str | None
+    batching: Batching = field(default_factory=Batching)
 
     def __post_init__(self) -> None:
         sizes = [round(length_s * RATE) for length_s in self.lengths_s]
@@ -87,7 +88,9 @@ class Case:
 
     async def streamed(self, rows: int, steps_s: Sequence[float]) -> tuple[SteppedScheduler, list[tuple[float, str]]]:
         """The model's steps, and the deltas with the time of each."""
-        recognizer = SpeakingRecognizer(lambda utterance: answering(self.texts[self.number_of(utterance)]))
+        recognizer = SpeakingRecognizer(
+            lambda utterance: answering(self.texts[self.number_of(utterance)]), batching=self.batching
+        )
         scheduler: Any = SteppedScheduler(recognizer.session(), rows, steps_s)
         lean, options = Lean(LoadOptions("m", batch_max_size=rows), recognizer), TranscribeOptions(self.language)
         policy = RecognitionPolicy(scheduler, lean, options, self.speech, RequestStats())
@@ -132,7 +135,8 @@ def cases(draw: st.DrawFn) -> Case:
     for length_s in lengths_s:
         count = draw(st.integers(4, 9)) + round(length_s / 2)
         texts.append(" ".join(next(words, "hm") for _ in range(count)) + ".")
-    return Case(lengths_s, texts, language)
+    batching = Batching(slow_prefill=draw(st.booleans()), prefill_s=12.0)
+    return Case(lengths_s, texts, language, batching)
 
 
 @settings(max_examples=50)
