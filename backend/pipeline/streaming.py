@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -85,10 +85,10 @@ class StreamedRecognition:
         self._speech = speech
         self._stats = stats
         self._chunks = chunks
-        self._max_batch = instance.max_batch
         self._slow_prefill = instance.recognition.slow_prefill
-        self._in_first_prefill = _in_first_prefill(chunks, instance.recognition.max_prefill_s)
-        self._ahead = _BATCHES_AHEAD * instance.max_batch
+        self._max_batch = instance.max_batch
+        self._ahead = _BATCHES_AHEAD * self._max_batch
+        self._in_first_prefill = min(_in_first_prefill(chunks, instance.recognition.max_prefill_s), self._max_batch)
         self._held_since: float | None = None  # since when chunks have been held back, by the loop's time
         self._first_answers: list[asyncio.Task[list[RecognizedChunk]]] = []  # of the first chunks
         self._speech_ms: Counter[str] = Counter()  # by language, in the first answers that are there
@@ -227,9 +227,9 @@ class StreamedRecognition:
 
     def _release_if_quick(self, held_since: float) -> None:
         """Begin with the chunks that are held back if, by the first prefill, theirs will not take long."""
+        first, others = self._chunks[: self._in_first_prefill], self._chunks[self._in_first_prefill : self._max_batch]
         prefill_s = asyncio.get_running_loop().time() - held_since
-        others = min(len(self._chunks), self._max_batch) - self._in_first_prefill
-        if prefill_s / self._in_first_prefill * others <= _MIN_HELD_BACK_S:
+        if prefill_s / _total_s(first) * _total_s(others) <= _MIN_HELD_BACK_S:
             self._submit(self._ahead)
 
     def _is_in_the_main_language(self, number: int, language: str | None) -> bool:
@@ -263,6 +263,10 @@ def _in_first_prefill(chunks: Sequence[Chunk], max_s: float) -> int:
     """How many chunks from the first on share its prefill of at most `max_s` seconds."""
     durations_s = itertools.accumulate(chunk.duration_s for chunk in chunks)
     return max(sum(duration_s <= max_s for duration_s in durations_s), 1)
+
+
+def _total_s(chunks: Iterable[Chunk]) -> float:
+    return sum(chunk.duration_s for chunk in chunks)
 
 
 def _is_there(answer: asyncio.Task[list[RecognizedChunk]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -336,14 +337,25 @@ def test_a_history_judges_the_next_chunk_as_all_chunks_do_that_are_known(chunks,
         RecognizedChunk(Chunk(begin, np.zeros(end - begin, np.float32)), said("Text.", language=language))
         for (language, _), (begin, end) in zip(chunks, speech.spans, strict=True)
     ]
+    pieces = [*in_chunks(parts, data)]
     history = LanguageHistory()
-    for number, part in enumerate(parts):
-        for count in {number + 1, data.draw(st.integers(number + 1, len(parts)))}:
-            known = parts[number:count]
-            main = main_language(parts[:count], speech)
-            assert main_language(known, speech, history.speech_ms) == main
-            judged = number in contradicting([[each] for each in parts[:count]], main, speech)
-            assert (0 in contradicting([[each] for each in known], main, speech, history)) == judged
-            if judged and count == number + 1 and history.main == main:  # while it grew nothing of it was shown
-                assert history.doubts(part.recognition.language, part.chunk, speech)
-        history.add([part], speech)
+    for number, of_chunk in enumerate(pieces):
+        for count in {number + 1, data.draw(st.integers(number + 1, len(pieces)))}:
+            known, all_known = pieces[number:count], pieces[:count]
+            main = main_language(chain(*all_known), speech)
+            assert main_language(chain(*known), speech, history.speech_ms) == main
+            first = sum(map(len, pieces[:number]))
+            judged = {at - first for at in contradicting(all_known, main, speech) if 0 <= at - first < len(of_chunk)}
+            assert {*range(len(of_chunk))} & contradicting(known, main, speech, history) == judged
+            if count == number + 1 and history.main == main and len(of_chunk) == 1 and judged:
+                assert history.doubts(of_chunk[0].recognition.language, of_chunk[0].chunk, speech)  # nothing was shown
+        history.add(of_chunk, speech)
+
+
+def in_chunks(parts, data):
+    """The parts as pieces of chunks of one to three."""
+    at = 0
+    while at < len(parts):
+        size = data.draw(st.sampled_from([1, 1, 2, 3]))
+        yield parts[at : at + size]
+        at += size

@@ -190,6 +190,25 @@ async def test_slow_prefills_wait_until_words_of_the_first_chunk_are_certain(
     assert begun[:4] == [at_first] * 4  # a word is a token
 
 
+async def test_a_short_first_chunk_is_no_measure_of_longer_ones(monkeypatch, streams) -> None:
+    """Its prefill took a tenth of a second; theirs are seven times as long."""
+    recognizer = SpeakingRecognizer(lambda u: answering("word " * 90), step_s=0.1, batching=replace(CPU, prefill_s=4.0))
+    streamed = streams.begin(recognizer, [4.0, 21.0], PLAIN, rows=8)
+    begun: list[int] = []
+    recognizer.before_step = lambda: begun.append(len(streamed._first_answers))
+    async with aclosing(streamed.deltas()) as deltas:
+        await anext(deltas)
+    assert begun[:3] == [1, 1, 1]
+
+
+async def test_no_more_than_two_batches_are_begun_however_many_share_a_prefill(streams) -> None:
+    recognizer = SpeakingRecognizer(speak_long_and_short, batching=CPU)
+    streamed = streams.begin(recognizer, [6.0, *[1.0] * 9], PLAIN, rows=1)
+    async with aclosing(streamed.deltas()) as deltas:
+        await anext(deltas)
+        assert len(streamed._first_answers) == 2
+
+
 async def test_prefills_that_nobody_notices_wait_for_the_first_token_only(monkeypatch, streams) -> None:
     monkeypatch.setattr(streaming, "_MIN_HELD_BACK_S", 1e9)
     recognizer = SpeakingRecognizer(speak_long_and_short, batching=CPU)
