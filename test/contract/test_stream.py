@@ -6,11 +6,14 @@ import asyncio
 import threading
 import time
 import urllib.request
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import suppress
 
 import grpc
 import pytest
-from speaking import SpeakingRecognizer, answering
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from speaking import Answer, SpeakingRecognizer, answering
 
 from backend.options.load_options import LoadOptions
 from backend.serving.protocols import Utterance
@@ -22,8 +25,8 @@ TEXT = "Good morning. Please turn on the light, and close the door behind you wh
 
 @pytest.fixture
 def recognizer(monkeypatch, loader) -> SpeakingRecognizer:
-    """What the loader loads: it says TEXT, a token every 2 ms."""
-    recognizer = SpeakingRecognizer(lambda _: answering(TEXT), step_s=0.002)
+    """What the loader loads: it says TEXT, a token every 5 ms."""
+    recognizer = SpeakingRecognizer(lambda _: answering(TEXT), step_s=0.005)
 
     def load(options: LoadOptions) -> SpeakingRecognizer:
         return recognizer
@@ -128,6 +131,63 @@ async def test_a_fault_in_mid_stream_is_a_status_without_a_final_result(service,
     assert replies
     assert TEXT.startswith("".join(reply.delta for reply in replies))
     assert not any(reply.HasField("final_result") for reply in replies)
+
+
+Ended = tuple[Code, list[pb.TranscriptStreamResponse]]
+
+
+@pytest.fixture
+def play(service, recognizer, wav) -> Callable[..., Awaitable[list[Ended]]]:
+    """`await play([(5.0, "whole")])`: the ends of streams that run together; what becomes of each its prompt says."""
+
+    def answer(utterance: Utterance) -> Answer:
+        if utterance.prompt == "early":
+            raise RuntimeError("boom")
+        if utterance.prompt == "loop":
+            return answering("It goes on" + " and on" * 40, finished=False, looped=True)
+        return answering("" if utterance.prompt == "empty" else TEXT)
+
+    def fail_late() -> None:
+        for session in recognizer.sessions[-1:]:
+            if any(row[0].prompt == "late" and session._said[id(row[0])] >= 12 for row in session.rows):
+                raise RuntimeError("boom")
+
+    async def play(streams: list[tuple[float, str]]) -> list[Ended]:
+        recognizer.answer, recognizer.before_step, recognizer.step_s = answer, fail_late, 0.001
+        recognizer.sessions.clear()  # one that failed keeps its rows
+        await service.load()
+        return await asyncio.gather(*(end_of(streaming(service, wav(size), prompt=fate)) for size, fate in streams))
+
+    return play
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([2.0, 16.0, 40.0]), st.sampled_from(["whole", "empty", "loop", "early", "late"])),
+        min_size=1,
+        max_size=4,
+    )
+)
+async def test_a_stream_ends_with_one_final_result_or_with_a_status_and_none(play, streams) -> None:
+    """S5."""
+    for (_, fate), (code, replies) in zip(streams, await play(streams), strict=True):
+        finals = [reply.HasField("final_result") for reply in replies]
+        if fate in ("early", "late"):
+            assert (code, any(finals)) == (Code.INTERNAL, False)
+            continue
+        assert (code, finals) == (Code.OK, [False] * (len(finals) - 1) + [True])
+        told = "".join(reply.delta for reply in replies)
+        assert told == replies[-1].final_result.text
+        assert bool(told) == (fate != "empty")
+
+
+async def end_of(call: grpc.aio.UnaryStreamCall) -> Ended:
+    """The status, and all that came before it."""
+    replies: list[pb.TranscriptStreamResponse] = []
+    with suppress(grpc.aio.AioRpcError):
+        await collect(call, replies)
+    return await call.code(), replies
 
 
 async def until(condition) -> None:
