@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
@@ -50,10 +51,12 @@ _EARLY_LOOK_INTERVAL_S = 0.002
 # Chunks that are recognised at once, by those of a full batch: enough to fill the next batch. A fallback waits behind
 # the chunks that were submitted before, and the text after it waits with it.
 _BATCHES_AHEAD = 2
-# Where prefills are slow, the chunks behind the first prefill are held back until text of the first chunk is certain:
-# their prefills would come before its first words. The whole ends some ten decode steps later for it. So they are not
-# held back where all prefills before the first words, judged by the first prefill, take less than this.
+# The chunks behind the first prefill are held back until text of the first chunk is certain, because their prefills
+# would come before its first words. The whole ends some ten decode steps later for it. So they are not held back where
+# all prefills before the first words, judged by the first prefill, take less than this.
 _MIN_HELD_BACK_S = 0.15
+# Of sound in the first prefill: a GPU's takes half an hour at once, but for so much it needs about ten decode steps.
+_MAX_FIRST_PREFILL_S = 240.0
 
 
 @dataclass
@@ -85,10 +88,9 @@ class StreamedRecognition:
         self._speech = speech
         self._stats = stats
         self._chunks = chunks
-        self._slow_prefill = instance.recognition.slow_prefill
         self._max_batch = instance.max_batch
         self._ahead = _BATCHES_AHEAD * self._max_batch
-        self._in_first_prefill = min(_in_first_prefill(chunks, instance.recognition.max_prefill_s), self._max_batch)
+        self._in_first_prefill = _in_first_prefill(chunks, instance.recognition.max_prefill_s, self._max_batch)
         self._held_since: float | None = None  # since when chunks have been held back, by the loop's time
         self._first_answers: list[asyncio.Task[list[RecognizedChunk]]] = []  # of the first chunks
         self._speech_ms: Counter[str] = Counter()  # by language, in the first answers that are there
@@ -108,7 +110,7 @@ class StreamedRecognition:
         """
         loop = asyncio.get_running_loop()
         next_delta_s = loop.time() + _MIN_INTERVAL_S
-        if self._slow_prefill and len(self._chunks) > self._in_first_prefill and not self._is_weak(0):
+        if len(self._chunks) > self._in_first_prefill and not self._is_weak(0):
             self._held_since = loop.time()
         settling = asyncio.ensure_future(self._settle_all())
         settling.add_done_callback(lambda _: self._changed.set())
@@ -259,10 +261,13 @@ def _most(speech_ms: Counter[str]) -> str:
     return speech_ms.most_common(1)[0][0] if speech_ms else ""
 
 
-def _in_first_prefill(chunks: Sequence[Chunk], max_s: float) -> int:
-    """How many chunks from the first on share its prefill of at most `max_s` seconds."""
+def _in_first_prefill(chunks: Sequence[Chunk], max_prefill_s: float, max_batch: int) -> int:
+    """How many chunks from the first on run without the others at first; all where prefills are not bounded."""
+    if math.isinf(max_prefill_s):
+        return len(chunks)
     durations_s = itertools.accumulate(chunk.duration_s for chunk in chunks)
-    return max(sum(duration_s <= max_s for duration_s in durations_s), 1)
+    max_s = min(max_prefill_s, _MAX_FIRST_PREFILL_S)
+    return min(max(sum(duration_s <= max_s for duration_s in durations_s), 1), max_batch)
 
 
 def _total_s(chunks: Iterable[Chunk]) -> float:

@@ -172,21 +172,34 @@ async def test_what_follows_a_slow_chunk_is_not_decoded_without_bound(streams) -
 
 
 CPU = Batching(slow_prefill=True, prefill_s=12.0)
+GPU = Batching(in_groups=True, prefill_s=1920.0)
+SERVERS = Batching()
 
 
-@pytest.mark.parametrize(("batching", "at_first"), [(CPU, 2), (replace(CPU, prefill_s=10.0), 1), (Batching(), 7)])
-async def test_slow_prefills_wait_until_words_of_the_first_chunk_are_certain(
-    monkeypatch, streams, batching: Batching, at_first: int
+@pytest.mark.parametrize(
+    ("batching", "rows", "max_first_prefill_s", "at_first"),
+    [
+        (CPU, 8, 240.0, 2),
+        (replace(CPU, prefill_s=10.0), 8, 240.0, 1),
+        (GPU, 8, 240.0, 7),
+        (GPU, 8, 14.0, 3),
+        (SERVERS, 8, 14.0, 7),
+        (SERVERS, 2, 14.0, 4),
+    ],
+)
+async def test_prefills_wait_until_words_of_the_first_chunk_are_certain(
+    monkeypatch, streams, batching: Batching, rows: int, max_first_prefill_s: float, at_first: int
 ) -> None:
-    """But for those of the chunks that share the first one's prefill."""
+    """But for those of the chunks that share the first one's prefill, and where there is no telling what shares one."""
     monkeypatch.setattr(streaming, "_MIN_HELD_BACK_S", 0.0)
+    monkeypatch.setattr(streaming, "_MAX_FIRST_PREFILL_S", max_first_prefill_s)
     recognizer = SpeakingRecognizer(speak_long_and_short, step_s=0.001, batching=batching)
-    streamed = streams.begin(recognizer, [9.0, *[2.0] * 6], PLAIN, rows=8)
+    streamed = streams.begin(recognizer, [9.0, *[2.0] * 6], PLAIN, rows=rows)
     begun: list[int] = []
     recognizer.before_step = lambda: begun.append(len(streamed._first_answers))
     async with aclosing(streamed.deltas()) as deltas:
         assert len(await anext(deltas)) >= 10
-        assert len(streamed._first_answers) == 7
+        assert len(streamed._first_answers) == min(2 * rows, 7)
     assert begun[:4] == [at_first] * 4  # a word is a token
 
 
