@@ -91,7 +91,7 @@ def contradicting(
     """
     parts = [part for pieces in chunks for part in pieces]
     speech_ms = before.speech_ms + speech_by_language(parts, speech)
-    if speech_ms[main] < MIN_MAIN_LANGUAGE_SHARE * speech_ms.total():
+    if len(speech_ms) == 1 or speech_ms[main] < MIN_MAIN_LANGUAGE_SHARE * speech_ms.total():
         return frozenset()
     detected = _detected(chunks)
     languages = [before.last, *(language for language, _ in detected)]

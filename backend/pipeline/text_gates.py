@@ -31,7 +31,7 @@ class TextGates:
         is_checked = speech.measured and speech_s >= MIN_TEXT_CHECK_S
         self._min_letters = MIN_TEXT_LETTERS_PER_S * speech_s if is_checked else 0.0
         self._max_letters = MAX_SPEECH_LETTERS_PER_S * speech_s
-        self._is_doubtful = is_doubtful_speech(chunk, speech)
+        self._is_doubtful = bool(options.prompt) and is_doubtful_speech(chunk, speech)
 
     async def are_open(self, text: str, beginning: str) -> bool:
         """Whether the `beginning` of the answer `text`, or of what there is of it, may be sent."""
