@@ -9,6 +9,7 @@ from backend.errors import AsrError, ReloadFailed
 from backend.options.load_options import LoadOptions
 from backend.serving.model_instance import AlignerAlone, Instance, Lean
 from backend.serving.protocols import Aligner, Recognizer
+from backend.serving.recent_failure import RecentFailure
 
 _RETRY_S = 10.0  # after a reload that failed: requests until then get its cause, and load nothing
 
@@ -26,8 +27,7 @@ class UnloadedModel:
             self._aligner = weakref.ref(instance.aligner)
         else:
             self._recognizer = weakref.ref(instance.recognizer)
-        self._clock = clock
-        self._retry_at, self._failure = 0.0, ""
+        self._failure = RecentFailure(clock)
 
     def still_there(self) -> Instance | None:
         """The model, if it has not left memory yet."""
@@ -39,10 +39,10 @@ class UnloadedModel:
 
     def check_retry(self) -> None:
         """Raises ReloadFailed if the last reload failed a moment ago."""
-        if self._clock() < self._retry_at:
-            raise ReloadFailed(self._failure)
+        if self._failure.cause:
+            raise ReloadFailed(self._failure.cause)
 
     def failed(self, refusal: AsrError) -> ReloadFailed:
         """The error for the requests that waited for a reload that was refused."""
-        self._retry_at, self._failure = self._clock() + _RETRY_S, str(refusal)
-        return ReloadFailed(self._failure)
+        self._failure.remember(str(refusal), _RETRY_S)
+        return ReloadFailed(str(refusal))

@@ -17,6 +17,7 @@ from backend.serving.loading.loader_thread import LoaderThread
 from backend.serving.loading.resident_model import ResidentModel
 from backend.serving.loading.shared_load import SharedLoad
 from backend.serving.model_instance import Equipped, Lean, WithAligner
+from backend.serving.recent_failure import RecentFailure
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +33,8 @@ class AlignerLoading:
         """`clock`: seconds."""
         self._model = model
         self._thread = thread
-        self._clock = clock
         self._load = SharedLoad[Equipped]()
-        self._retry_at, self._failure = 0.0, ""
+        self._failure = RecentFailure(clock)
 
     @property
     def state(self) -> AlignerState:
@@ -43,11 +43,11 @@ class AlignerLoading:
             return "loaded"
         if options is None or not options.forced_aligner:
             return "none"
-        return "failed" if self._clock() < self._retry_at else "waiting"
+        return "failed" if self._failure.cause else "waiting"
 
     def forget_failure(self) -> None:
         """Another model, or other options: the next request for times tries again."""
-        self._retry_at = 0.0
+        self._failure.forget()
 
     async def equipped(self, lean: Lean) -> Equipped:
         """`lean` with its aligner, which is swapped in as the resident instance. Raises AlignerUnavailable."""
@@ -61,8 +61,8 @@ class AlignerLoading:
             resident = self._model.with_models_of(lean)
             if isinstance(resident, Equipped):
                 return resident
-            if resident is not None and self._clock() < self._retry_at:
-                raise AlignerUnavailable(self._failure)
+            if resident is not None and self._failure.cause:
+                raise AlignerUnavailable(self._failure.cause)
             try:
                 aligner = await self._thread.load_aligner(lean.options)
             except AsrError as error:
@@ -82,5 +82,5 @@ class AlignerLoading:
         cause = _TOO_LARGE if isinstance(error, TooLittleMemory) else f"the aligner cannot be loaded: {error}"
         _log.warning("the aligner cannot be loaded: %s; next try in %g s", error, lean.options.aligner_retry_s)
         if self._model.with_models_of(lean) is not None:
-            self._retry_at, self._failure = self._clock() + lean.options.aligner_retry_s, cause
+            self._failure.remember(cause, lean.options.aligner_retry_s)
         return AlignerUnavailable(cause)
