@@ -92,8 +92,7 @@ class RecognitionPolicy:
         """
         pieces = await gather_or_cancel(self.first_answer(chunk) for chunk in chunks)
         language, doubted = self._context(pieces)
-        recognized = enumerate(part for of_chunk in pieces for part in of_chunk)
-        return await _gather_flat(self._in_context(part, language, number in doubted) for number, part in recognized)
+        return await self._retried([part for of_chunk in pieces for part in of_chunk], language, doubted)
 
     async def first_answer(self, chunk: Chunk, run: FirstRun = NOTHING_KNOWN) -> list[RecognizedChunk]:
         """A chunk with every fallback but those that need the recording's language."""
@@ -114,10 +113,16 @@ class RecognitionPolicy:
         The recording's language is taken from these, from `before`, and from the first answers for chunks after it.
         """
         language, doubted = self._context([first, *later], before)
-        if not doubted and all(part.recognition.text for part in first):
-            return first
+        return await self._retried(first, language, doubted)
+
+    async def _retried(
+        self, parts: list[RecognizedChunk], language: str, doubted: Collection[int]
+    ) -> list[RecognizedChunk]:
+        """The parts after the fallbacks that need the recording's language. `doubted`: numbers of parts."""
+        if not doubted and all(part.recognition.text for part in parts):
+            return parts
         return await _gather_flat(
-            self._in_context(part, language, number in doubted) for number, part in enumerate(first)
+            self._in_context(part, language, number in doubted) for number, part in enumerate(parts)
         )
 
     def _context(

@@ -100,7 +100,7 @@ class StreamedRecognition:
         self._unsent = ""  # certain text
         self._before = ""  # the last settled text
         self._changed = asyncio.Event()
-        self._is_waiting = False  # the next tokens wake the stream
+        self._is_waiting = False  # whether the next tokens wake the stream
         self._seen: Sequence[int] | None = None  # the head's tokens at the last look
 
     async def deltas(self) -> AsyncGenerator[str]:
